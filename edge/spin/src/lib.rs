@@ -1,0 +1,1 @@
+//! The edge as a Spin component.

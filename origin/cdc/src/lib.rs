@@ -1,0 +1,1 @@
+//! Change data capture: reads the slot, carries changes, applies them.

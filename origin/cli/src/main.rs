@@ -1,0 +1,3 @@
+//! The command line of platform engineers and operators.
+
+fn main() {}

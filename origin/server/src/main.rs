@@ -1,0 +1,3 @@
+//! The regional origin service.
+
+fn main() {}

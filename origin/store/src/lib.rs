@@ -1,0 +1,1 @@
+//! PostgreSQL tables of an origin, one file a table family.

@@ -1,0 +1,1 @@
+//! The pure rule engine: facts in, steps and a decision out.

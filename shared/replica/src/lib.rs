@@ -1,0 +1,1 @@
+//! Stamps, conflict resolution and cursors, without input or output.

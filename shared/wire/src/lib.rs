@@ -1,0 +1,1 @@
+//! The serialised shapes that Meridian's parts exchange.

@@ -1,0 +1,3 @@
+//! Developer commands: set-up, the local stack, tests, benchmarks.
+
+fn main() {}
