@@ -1,0 +1,125 @@
+//! Conditions on the facts: a checked tree of the Common Expression Language (CEL), evaluated straight on the facts.
+//!
+//! `wire` parses and type-checks the text when rules are pushed; here is only the tree, its evaluation and its cost.
+
+/// A checked expression.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// A constant.
+    Literal(Value),
+    /// A fact.
+    Fact(Fact),
+    /// `[a, b]`
+    List(Vec<Expr>),
+    /// `!a`
+    Not(Box<Expr>),
+    /// `a && b && …`: false as soon as one is, even where another is an error (CEL, "Logical operators").
+    All(Vec<Expr>),
+    /// `a || b || …`: true as soon as one is, even where another is an error.
+    Any(Vec<Expr>),
+    /// `a == b`, `a < b` …
+    Compare(Comparison, Box<Expr>, Box<Expr>),
+    /// `a in b` for a list, or a key of a map.
+    In(Box<Expr>, Box<Expr>),
+    /// `c ? a : b`
+    Choose(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// A function of the supported subset.
+    Call(Function, Vec<Expr>),
+}
+
+/// A value of an expression.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Absent: a header, claim or attribute that is not there.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// 64-bit integer.
+    Int(i64),
+    /// 64-bit floating point.
+    Double(f64),
+    /// Text.
+    Text(String),
+    /// List.
+    List(Vec<Value>),
+}
+
+/// A fact by name, as written in CEL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// `request.method`
+    Method,
+    /// `request.scheme`
+    Scheme,
+    /// `request.host`
+    Host,
+    /// `request.path`
+    Path,
+    /// `request.query` (the text after `?`)
+    QueryText,
+    /// `request.params["name"]`: a query parameter, decoded
+    Param(String),
+    /// `request.headers["name"]`
+    Header(String),
+    /// `request.cookies["name"]`
+    Cookie(String),
+    /// `request.captures["name"]`: a capture of the route's path
+    Capture(String),
+    /// `client.address`
+    Client,
+    /// `place.country`, an upper-case code
+    Country,
+    /// `place.continent`
+    Continent,
+    /// `place.subdivision`
+    Subdivision,
+    /// `place.city`
+    City,
+    /// `place.timezone`
+    Timezone,
+    /// `place.asn`
+    Asn,
+    /// `auth.subject`
+    Subject,
+    /// `auth.scopes`: a list
+    Scopes,
+    /// `auth.claims["name"]`
+    Claim(String),
+    /// `variants["experiment"]`
+    Variant(String),
+    /// `tenant.slug`
+    Tenant,
+    /// `now`: seconds since the Unix epoch
+    Now,
+}
+
+/// How two values are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// Functions of the supported subset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `text.startsWith(text)`
+    StartsWith,
+    /// `text.endsWith(text)`
+    EndsWith,
+    /// `text.contains(text)`
+    Contains,
+    /// `text.lowerAscii()`
+    LowerAscii,
+    /// `size(text | list)`, in characters or elements
+    Size,
+    /// `has(field)`: whether it is there
+    Has,
+    /// `cidr(network).contains(address)`, written `inNetwork(address, network)`
+    InNetwork,
+}

@@ -1,0 +1,1 @@
+//! The policies of the pipeline, one file each.

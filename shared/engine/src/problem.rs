@@ -1,0 +1,1 @@
+//! What a client is told when something went wrong: problem details (RFC 9457).

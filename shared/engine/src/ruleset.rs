@@ -1,0 +1,510 @@
+//! Rules after parsing and checking: what the engine decides by. `wire` makes these from documents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::expr::Expr;
+use crate::step::{Algorithm, VerificationKey};
+
+/// Id of a region, `us-east-1`.
+pub type RegionId = Arc<str>;
+
+/// What rules are released to: the platform as a whole or one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// Regions and upstreams that everybody shares.
+    Platform,
+    /// The rules of the tenant with this slug.
+    Tenant(String),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Platform => f.write_str("platform"),
+            Self::Tenant(slug) => write!(f, "tenant:{slug}"),
+        }
+    }
+}
+
+/// Which release a ruleset comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Grows by one with every release of the target, rollbacks included.
+    pub sequence: u64,
+    /// First 16 hexadecimal characters of the bundle's SHA-256.
+    pub hash: String,
+}
+
+/// Where a rule stands, for explanations and errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRef {
+    /// Kind of the document: `Route`, `RateLimit` …
+    pub kind: &'static str,
+    /// Its `metadata.name`.
+    pub name: String,
+    /// File that it was pushed from.
+    pub file: String,
+    /// Line at which the document begins, from 1.
+    pub line: u32,
+}
+
+/// The platform: regions shared by all tenants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Platform {
+    /// Release.
+    pub version: Version,
+    /// Regions in the order of their ids.
+    pub regions: Vec<Region>,
+}
+
+/// A place with an origin and a PostgreSQL.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// Id.
+    pub id: RegionId,
+    /// Number in stamps and positions, from 1.
+    pub ordinal: u16,
+    /// Latitude in degrees.
+    pub latitude: f64,
+    /// Longitude in degrees.
+    pub longitude: f64,
+    /// Base URLs of its origins, without a trailing slash; at least one.
+    pub origins: Vec<String>,
+    /// Share of traffic under a weighted strategy.
+    pub weight: u32,
+    /// Whether it takes traffic.
+    pub state: RegionState,
+}
+
+/// Whether a region takes traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionState {
+    /// Takes traffic.
+    Active,
+    /// Keeps the sessions that it has, takes no new ones.
+    Draining,
+    /// Takes none.
+    Down,
+}
+
+/// One tenant's rules.
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    /// Release.
+    pub version: Version,
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Who signs its tokens.
+    pub issuers: Vec<Issuer>,
+    /// Limits, by index from routes.
+    pub limits: Vec<RateLimit>,
+    /// Experiments, by index from routes.
+    pub experiments: Vec<Experiment>,
+    /// Cache policies, by index from routes.
+    pub caches: Vec<CachePolicy>,
+    /// Transforms, by index from routes.
+    pub transforms: Vec<Transform>,
+    /// Security policies, by index from routes and from the tenant.
+    pub security: Vec<Security>,
+    /// Upstreams, by index from routes.
+    pub upstreams: Vec<Upstream>,
+    /// Routes, most specific first: the first that matches decides.
+    pub routes: Vec<Route>,
+}
+
+/// A customer organisation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// Slug.
+    pub slug: String,
+    /// Whether it is served.
+    pub state: TenantState,
+    /// Hostnames, exact or with a leading `*.`.
+    pub domains: Vec<String>,
+    /// Region of its writes by default.
+    pub home_region: RegionId,
+    /// Regions that may see its data; never empty.
+    pub allowed_regions: Vec<RegionId>,
+    /// Security policies of every request of the tenant, by index.
+    pub security: Vec<usize>,
+}
+
+/// Whether a tenant is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantState {
+    /// Served.
+    Active,
+    /// Every request gets a clear 403.
+    Suspended,
+}
+
+/// Who signs a tenant's tokens (RFC 7519).
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Exact `iss`.
+    pub iss: String,
+    /// Audiences, one of which `aud` must hold; empty only where the document says that any will do.
+    pub audiences: Vec<String>,
+    /// Algorithms allowed; a key's own algorithm must be among them.
+    pub algorithms: Vec<Algorithm>,
+    /// Keys written in the document.
+    pub keys: Vec<IssuerKey>,
+    /// Where the key set is, if it is fetched.
+    pub jwks: Option<Jwks>,
+    /// Clock skew allowed on `exp`, `nbf`, `iat`.
+    pub skew_ms: u64,
+    /// Longest life (`exp` − `iat`) accepted; 0 is any.
+    pub life_ms_max: u64,
+    /// Claims that must be there.
+    pub required_claims: Vec<String>,
+    /// Claim that holds the scopes (a space-separated string or a list).
+    pub scope_claim: String,
+    /// Claims that go to the origin, attribute by claim.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A key of an issuer, with the one algorithm that it is for.
+#[derive(Clone, Debug)]
+pub struct IssuerKey {
+    /// Key id; a token without `kid` may use it only where it is the only key.
+    pub kid: Option<String>,
+    /// Algorithm pinned to it.
+    pub algorithm: Algorithm,
+    /// The key.
+    pub key: Arc<VerificationKey>,
+}
+
+/// A key set at a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jwks {
+    /// Absolute URL.
+    pub url: String,
+    /// Age from which it is refreshed in the background.
+    pub refresh_ms: u64,
+    /// Age from which it is no longer used without a successful refresh.
+    pub stale_ms: u64,
+    /// An unknown `kid` fetches again at most once in this time.
+    pub refetch_interval_ms: u64,
+}
+
+/// What requests a route is for and what is done with them.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Which requests.
+    pub matcher: Matcher,
+    /// Who may.
+    pub auth: Auth,
+    /// Limits, all of them checked.
+    pub limits: Vec<usize>,
+    /// Experiments that it takes part in.
+    pub experiments: Vec<usize>,
+    /// Whether and how responses are stored.
+    pub cache: Option<usize>,
+    /// Security policies beside the tenant's.
+    pub security: Vec<usize>,
+    /// Transforms, in order.
+    pub transforms: Vec<usize>,
+    /// How a region is chosen.
+    pub steering: Steering,
+    /// Where it goes.
+    pub target: RouteTarget,
+}
+
+/// Which requests a route is for. All that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    /// Hostnames, exact or with a leading `*.`; empty is all of the tenant's.
+    pub hosts: Vec<String>,
+    /// Segments of the path.
+    pub path: PathTemplate,
+    /// Methods; empty is all.
+    pub methods: Vec<String>,
+    /// Header fields that must be there, with this value if one is given (name in lower case).
+    pub headers: Vec<(String, Option<String>)>,
+    /// Query parameters that must be there, with this value if one is given.
+    pub query: Vec<(String, Option<String>)>,
+    /// Condition on the facts.
+    pub when: Option<Expr>,
+}
+
+/// Path of a route as segments; the last may take the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathTemplate {
+    /// Segments in order.
+    pub segments: Vec<Segment>,
+    /// Whether anything may follow.
+    pub open: bool,
+}
+
+/// One segment of a [`PathTemplate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Exactly this.
+    Literal(String),
+    /// Anything but nothing; the name captures it.
+    Capture(String),
+}
+
+/// Who may use a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Anybody; a token is not looked at.
+    Anonymous,
+    /// Anybody; a token that is there must be right.
+    Optional,
+    /// Whoever has a token with all these scopes.
+    Required {
+        /// Scopes, all of them needed.
+        scopes: Vec<String>,
+    },
+}
+
+/// A limit on how often.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Whom it counts: the parts are joined.
+    pub key: Vec<LimitKey>,
+    /// Units in a window.
+    pub quota: u32,
+    /// Window.
+    pub window_ms: u64,
+    /// Units that may be taken at once; at least the cost of one request.
+    pub burst: u32,
+    /// Units of one request.
+    pub cost: u32,
+    /// Who counts.
+    pub scope: LimitScope,
+    /// What happens when the authority is away.
+    pub fail: Fail,
+    /// Only counts and reports, never denies.
+    pub shadow: bool,
+}
+
+/// What a limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitKey {
+    /// Address of the client (IPv6: its /64).
+    Client,
+    /// Verified subject, or the client's address where there is none.
+    Subject,
+    /// The tenant as a whole.
+    Tenant,
+    /// A header field's value (name in lower case).
+    Header(String),
+    /// A claim's value.
+    Claim(String),
+}
+
+/// Who counts a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitScope {
+    /// Each edge node by itself.
+    Node,
+    /// The region's authority, by leases.
+    Region,
+}
+
+/// What a policy does when what it depends on is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fail {
+    /// Let the request through.
+    Open,
+    /// Refuse it.
+    Closed,
+}
+
+/// An A/B experiment.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Experiments of one layer exclude one another: each has its own range of the layer's units.
+    pub layer: Option<Layer>,
+    /// Hash salt; a new one reshuffles.
+    pub salt: String,
+    /// Who takes part.
+    pub audience: Option<Expr>,
+    /// What stays the same for a unit.
+    pub unit: Unit,
+    /// Share of units that take part, in hundredths of a per cent (0 to 10,000).
+    pub ramp: u32,
+    /// Variants with their weights; at least one weight is not 0.
+    pub variants: Vec<Variant>,
+}
+
+/// A layer and the part of it that an experiment has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Name.
+    pub name: String,
+    /// First bucket, of 10,000.
+    pub from: u32,
+    /// One past the last bucket.
+    pub until: u32,
+}
+
+/// What an assignment sticks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// The verified subject; without one, the cookie.
+    Subject,
+    /// A signed cookie that the edge sets.
+    Cookie,
+}
+
+/// One variant of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Name.
+    pub name: String,
+    /// Weight.
+    pub weight: u32,
+}
+
+/// Whether and how responses are stored (RFC 9111).
+#[derive(Clone, Debug)]
+pub struct CachePolicy {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Lifetime where the response gives none, by status; a status that is not here is not stored by it.
+    pub default_ttl_ms: BTreeMap<u16, u64>,
+    /// Query parameters in the key: all, or only these.
+    pub query: KeyPart,
+    /// Header fields in the key (lower case), beside what `Vary` names.
+    pub headers: Vec<String>,
+    /// Cookies in the key.
+    pub cookies: Vec<String>,
+    /// Claims in the key.
+    pub claims: Vec<String>,
+    /// Whether the variants are in the key.
+    pub variants: bool,
+    /// Stale service while it is revalidated, where the response says nothing (RFC 5861).
+    pub stale_while_revalidate_ms: u64,
+    /// Stale service while the origin fails, where the response says nothing (RFC 5861).
+    pub stale_if_error_ms: u64,
+    /// Tags beside those of the response.
+    pub tags: Vec<String>,
+    /// Requests that go past the cache.
+    pub bypass: Option<Expr>,
+}
+
+/// Which query parameters are in a cache key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPart {
+    /// All of them.
+    All,
+    /// None of them.
+    None,
+    /// These.
+    Only(Vec<String>),
+}
+
+/// Changes to headers on the way in and out.
+#[derive(Clone, Debug)]
+pub struct Transform {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Requests that it is for.
+    pub when: Option<Expr>,
+    /// Changes to the forwarded request.
+    pub request: Vec<HeaderChange>,
+    /// Changes to the reply.
+    pub response: Vec<HeaderChange>,
+}
+
+/// One change to header fields (names in lower case).
+#[derive(Clone, Debug)]
+pub enum HeaderChange {
+    /// Set to one value.
+    Set(String, HeaderValue),
+    /// Add a value.
+    Append(String, HeaderValue),
+    /// Remove all.
+    Remove(String),
+}
+
+/// Value of a [`HeaderChange`].
+#[derive(Clone, Debug)]
+pub enum HeaderValue {
+    /// As it stands.
+    Text(String),
+    /// What the expression says (a string; otherwise the change is left out and the explanation says so).
+    Expr(Expr),
+}
+
+/// Lists of addresses.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Networks that alone may come; empty is all.
+    pub allow: Vec<IpNet>,
+    /// Networks that may not.
+    pub deny: Vec<IpNet>,
+    /// What a hit does.
+    pub mode: Mode,
+}
+
+/// What a security rule does when it hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    Off,
+    /// Is written to the decision.
+    Log,
+    /// Refuses the request.
+    Block,
+}
+
+/// A tenant's own HTTP service, by region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Base URL by region.
+    pub regions: Vec<(RegionId, String)>,
+    /// Until the head of a response must be there.
+    pub timeout_ms: u32,
+}
+
+/// How a region is chosen among those allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// Order of preference.
+    pub strategy: Strategy,
+    /// Statuses that count as a failure of the region.
+    pub retry_statuses: Vec<u16>,
+    /// Attempts at the most, the first included.
+    pub attempts_max: u32,
+    /// Until the head of a response must be there, for one attempt.
+    pub timeout_ms: u32,
+}
+
+/// Order of preference of regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The nearest by great circle.
+    Nearest,
+    /// In this order.
+    Priority(Vec<RegionId>),
+    /// The tenant's home region, then the nearest.
+    Home,
+}
+
+/// Where a route goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// The region's Meridian origin.
+    Origin,
+    /// An upstream, by index.
+    Upstream(usize),
+}

@@ -1,0 +1,410 @@
+//! What the engine asks of its host, and what the host answers.
+//!
+//! An [`Exchange`](crate::exchange::Exchange) hands out one [`Step`] at a time; the host performs it and resumes the
+//! exchange with the [`Answer`] of the same name. The number of steps of an exchange is bounded
+//! ([`STEPS_MAX`](crate::limits::STEPS_MAX)). The engine sees heads only: bodies stay in the host and stream.
+
+use std::sync::Arc;
+
+use crate::decision::Decision;
+use crate::exchange::Exchange;
+use crate::headers::Headers;
+use crate::ruleset::{Platform, RegionId, Ruleset, Target};
+
+/// One thing that the host shall do.
+#[derive(Debug)]
+pub enum Step {
+    /// Ask an origin what is new, within [`SYNC_WAIT_MS`](crate::limits::SYNC_WAIT_MS).
+    Sync(SyncAsk),
+    /// Load what these keys name, from the host's store or an origin.
+    Load(Vec<LoadKey>),
+    /// Fetch an issuer's key set (RFC 7517) from its URL.
+    FetchKeys(FetchKeys),
+    /// Check one signature.
+    Verify(Verify),
+    /// Take from limits that the region's authority keeps.
+    Take(Vec<Take>),
+    /// Look up one cache entry.
+    LookUp(CacheKey),
+    /// Forward the request; the host keeps the response body as a stream.
+    Forward(Box<Forward>),
+    /// Answer the client. The last step.
+    Reply(Box<Reply>),
+}
+
+/// What the host says to a [`Step`].
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Step::Sync`]; `None` where no origin answered in time.
+    Synced(Option<SyncNews>),
+    /// To [`Step::Load`], in the order asked.
+    Loaded(Vec<Loaded>),
+    /// To [`Step::FetchKeys`]: the body, at most [`JWKS_BYTES_MAX`](crate::limits::JWKS_BYTES_MAX) long, or why not.
+    Keys(Result<Vec<u8>, FetchFault>),
+    /// To [`Step::Verify`]: whether the signature is right.
+    Verified(bool),
+    /// To [`Step::Take`], in the order asked; `None` where the authority is away.
+    Taken(Vec<Option<Lease>>),
+    /// To [`Step::LookUp`]: the entry's head, if there is one; the host keeps its body at hand.
+    Found(Option<Entry>),
+    /// To [`Step::Forward`]: the head of the response, or why there is none.
+    Forwarded(Result<ResponseHead, ForwardFault>),
+}
+
+/// What may be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LoadKey {
+    /// Which tenant a hostname belongs to.
+    Host(String),
+    /// The rules of a target.
+    Target(Target),
+}
+
+/// What a [`LoadKey`] turned out to be.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// The tenant's slug, or `None` where nobody has claimed the hostname.
+    Host(Option<String>),
+    /// The platform's regions and upstreams.
+    Platform(Arc<Platform>),
+    /// A tenant's rules.
+    Ruleset(Arc<Ruleset>),
+    /// There is no such thing.
+    Missing,
+    /// It could not be had, or what came was not acceptable; what was loaded before stays in force.
+    Unavailable(String),
+}
+
+/// A question to an origin: what changed since?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncAsk {
+    /// Targets in memory with the sequence that each has.
+    pub targets: Vec<(Target, u64)>,
+    /// How far the purge journal of each region has been read.
+    pub purge_cursor: Vec<(RegionId, u64)>,
+}
+
+/// An origin's answer to a [`SyncAsk`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncNews {
+    /// Newest sequence of each target asked about.
+    pub heads: Vec<(Target, u64)>,
+    /// New entries of the purge journal, oldest first.
+    pub purges: Vec<Purge>,
+    /// How far the journal has been read now.
+    pub purge_cursor: Vec<(RegionId, u64)>,
+    /// The journal no longer reaches back to the cursor: entries stored before `now_ms` are stale.
+    pub reset: bool,
+    /// When the origin answered, its clock.
+    pub now_ms: u64,
+    /// What the origin knows of every region.
+    pub regions: Vec<RegionNews>,
+}
+
+/// One entry of the purge journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// Tenant whose cache is meant.
+    pub tenant: String,
+    /// Tag that went stale; `*` is all of them.
+    pub tag: String,
+    /// Ordinal of the region whose change did it; 0 for a purge by hand.
+    pub source: u16,
+    /// Commit position of that change in its region; 0 for a purge by hand.
+    pub position: u64,
+    /// When it was written to the journal.
+    pub at_ms: u64,
+}
+
+/// What an origin knows of one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionNews {
+    /// The region.
+    pub id: RegionId,
+    /// Its ordinal in stamps and positions.
+    pub ordinal: u16,
+    /// Whether its health check passes.
+    pub healthy: bool,
+    /// Position applied there of each source, by the source's ordinal.
+    pub applied: Vec<(u16, u64)>,
+}
+
+/// A key set to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchKeys {
+    /// Tenant whose issuer it is.
+    pub tenant: String,
+    /// Name of the `Issuer` document.
+    pub issuer: String,
+    /// Absolute URL of the JSON Web Key Set.
+    pub url: String,
+    /// How long the host may wait.
+    pub timeout_ms: u32,
+}
+
+/// Why something could not be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchFault {
+    /// No connection, or it broke.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// An answer other than 200.
+    Status(u16),
+    /// More bytes than allowed.
+    TooLarge,
+}
+
+/// A signature to check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Algorithm, as pinned to the key (RFC 8725, section 3.1).
+    pub algorithm: Algorithm,
+    /// The key.
+    pub key: Arc<VerificationKey>,
+    /// The whole compact token; its last dot ends the signed part (RFC 7515, section 7.1).
+    pub token: String,
+}
+
+/// Signature algorithms (RFC 7518, section 3.1; RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// A key that checks signatures, in the parts that every host's cryptography takes.
+#[derive(Clone, PartialEq, Eq)]
+pub enum VerificationKey {
+    /// Shared secret of the HS algorithms.
+    Secret(Vec<u8>),
+    /// RSA modulus and exponent, big-endian.
+    Rsa {
+        /// Modulus.
+        n: Vec<u8>,
+        /// Public exponent.
+        e: Vec<u8>,
+    },
+    /// Point on P-256, uncompressed SEC 1 form (65 bytes).
+    P256(Vec<u8>),
+    /// Point on P-384, uncompressed SEC 1 form (97 bytes).
+    P384(Vec<u8>),
+    /// Ed25519 public key (32 bytes).
+    Ed25519(Vec<u8>),
+}
+
+impl std::fmt::Debug for VerificationKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret(…)",
+            Self::Rsa { .. } => "Rsa(…)",
+            Self::P256(_) => "P256(…)",
+            Self::P384(_) => "P384(…)",
+            Self::Ed25519(_) => "Ed25519(…)",
+        })
+    }
+}
+
+/// Something to take from a limit whose count a region's authority keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Take {
+    /// Tenant of the limit.
+    pub tenant: String,
+    /// Name of the `RateLimit` document.
+    pub limit: String,
+    /// Whom it counts: a hash, never the plain key.
+    pub key: String,
+    /// Units of the quota that the edge would like to hold; at least what this request costs.
+    pub amount: u32,
+    /// Units that this request needs at the least.
+    pub cost: u32,
+    /// Units in a window.
+    pub quota: u32,
+    /// Length of the window.
+    pub window_ms: u64,
+    /// Units that may be taken at once.
+    pub burst: u32,
+}
+
+/// What an authority granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Units that the edge may spend without asking again; 0 where the limit is reached.
+    pub granted: u32,
+    /// Units that are left at the authority.
+    pub remaining: u32,
+    /// Until at least one more unit is there.
+    pub reset_ms: u64,
+    /// When unspent units lapse, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+}
+
+/// Key of a cache entry: tenant, method and target, then whatever the policy adds. Printable, at most 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CacheKey(pub String);
+
+/// Head of a stored response, with what the engine wants to know again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Status code.
+    pub status: u16,
+    /// Header fields to serve.
+    pub headers: Headers,
+    /// The engine's own notes (freshness, tags, positions seen, `Vary`), opaque to the host.
+    pub meta: String,
+    /// Length of the stored body.
+    pub body_bytes: u64,
+}
+
+/// Only the pipeline makes one, and a [`Forward`] can't be made without: no host can forward what was not permitted.
+#[derive(Debug)]
+pub struct Permit(pub(crate) ());
+
+/// One attempt to have a target answer.
+#[derive(Debug)]
+pub struct Forward {
+    /// Proof that the pipeline let the request through.
+    pub permit: Permit,
+    /// Counts the attempts of this exchange from 0.
+    pub attempt: u32,
+    /// Where to: a region's origin or an upstream.
+    pub region: Option<RegionId>,
+    /// Absolute URL of the request.
+    pub url: String,
+    /// Method.
+    pub method: String,
+    /// Header fields, complete but for those that the host's client sets and those of `sign`.
+    pub headers: Headers,
+    /// Present where the target is a Meridian origin: the context to sign and send as `Meridian-Context`.
+    pub sign: Option<Box<ContextClaims>>,
+    /// Whether to send the request's body.
+    pub send_body: bool,
+    /// The body may be needed again for another attempt: keep it, if it is within
+    /// [`REPLAY_BODY_BYTES_MAX`](crate::limits::REPLAY_BODY_BYTES_MAX).
+    pub keep_body: bool,
+    /// Until the head of the response must be here.
+    pub timeout_ms: u32,
+}
+
+/// What the signed context says of the request; `wire::context` gives it its shape and signature.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContextClaims {
+    /// Tenant.
+    pub tenant: String,
+    /// Verified subject.
+    pub subject: Option<String>,
+    /// Scopes of the verified token.
+    pub scopes: Vec<String>,
+    /// Mapped claims, as JSON text by name.
+    pub claims: Vec<(String, String)>,
+    /// Where the client is.
+    pub country: Option<String>,
+    /// The region nearest to the client among those allowed, whatever its health.
+    pub nearest: Option<RegionId>,
+    /// Address of the client.
+    pub client: String,
+    /// Variant by experiment.
+    pub variants: Vec<(String, String)>,
+    /// Attributes for personalisation.
+    pub attributes: Vec<(String, String)>,
+    /// Id of the decision.
+    pub decision: String,
+    /// Attempt, as in [`Forward::attempt`].
+    pub attempt: u32,
+    /// Consistency asked: `eventual` or `session`.
+    pub consistency: String,
+    /// Version of the tenant's bundle.
+    pub bundle: String,
+    /// When it was made.
+    pub issued_ms: u64,
+}
+
+/// Head of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// Status code.
+    pub status: u16,
+    /// Header fields.
+    pub headers: Headers,
+    /// Milliseconds from sending the request to having the head.
+    pub elapsed_ms: u32,
+}
+
+/// Why an attempt brought no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardFault {
+    /// No connection could be made: the target saw nothing.
+    Connect,
+    /// No head in time.
+    Timeout,
+    /// The connection broke after the request was sent.
+    Broken,
+    /// The body was not kept, so that this attempt could not be made.
+    BodyGone,
+}
+
+/// The answer to the client.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Header fields, complete but for `Server-Timing`, `Content-Length` and `Date`, which the host adds.
+    pub headers: Headers,
+    /// Where the body comes from.
+    pub body: ReplyBody,
+    /// What was decided and why.
+    pub decision: Decision,
+    /// What to do once the reply is on its way.
+    pub after: Vec<After>,
+}
+
+/// Where a reply's body comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyBody {
+    /// No body.
+    Empty,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The body of the response that the last [`Step::Forward`] brought.
+    Forwarded,
+    /// The body of the entry that the last [`Step::LookUp`] found.
+    Cached,
+}
+
+/// What the host does off the critical path.
+#[derive(Debug)]
+pub enum After {
+    /// Store the forwarded response under this key: head as given, body teed from the reply's stream, dropped whole
+    /// when it breaks or grows beyond [`CACHE_BODY_BYTES_MAX`](crate::limits::CACHE_BODY_BYTES_MAX).
+    Store {
+        /// Key.
+        key: CacheKey,
+        /// Head and notes to store; `body_bytes` is the host's to fill in.
+        entry: Entry,
+        /// How long it is of any use, stale service included.
+        keep_ms: u64,
+        /// Store it with the body of the entry found, in place of the forwarded one (after a 304).
+        refresh: bool,
+    },
+    /// Forget these keys.
+    Forget(Vec<CacheKey>),
+    /// Drive another exchange whose reply goes to nobody: a revalidation.
+    Run(Box<Exchange>, Box<Step>),
+    /// Ask an origin what is new and hand the answer to [`Node::synced`](crate::node::Node::synced).
+    Sync(SyncAsk),
+    /// Fetch a key set and hand the answer to [`Node::keys_fetched`](crate::node::Node::keys_fetched).
+    FetchKeys(FetchKeys),
+    /// Queue the decision as an event for the origin.
+    Log,
+}
