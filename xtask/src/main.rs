@@ -1,3 +1,7 @@
-//! Developer commands: set-up, the local stack, tests, benchmarks.
+//! `cargo xtask`: what a developer of Meridian types.
+//!
+//! Everything is in the library of the same name, so that the end-to-end tests can start the same stack.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    xtask::main()
+}

@@ -1,0 +1,41 @@
+//! Developer commands of Meridian: set-up, builds, the local stack, checks and tests.
+//!
+//! It runs other programs and never holds product logic. It has no async runtime: everything it does is start,
+//! watch and stop processes.
+
+pub mod paths;
+pub mod progress;
+pub mod run;
+pub mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Meridian.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring everything that is missing: Wasm targets, tools, workerd, PostgreSQL.
+    Setup(setup::Setup),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let result = match Xtask::parse().command {
+        Command::Setup(setup) => setup.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
