@@ -1,10 +1,13 @@
 //! What is known about one request before anything is decided.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use geo_types::Point;
+use ipnet::IpNet;
 
 use crate::headers::Headers;
+use crate::limits::HOST_BYTES_MAX;
 
 /// Everything that the engine may look at of one request. The host gathers it once.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,4 +73,363 @@ pub struct Place {
     pub asn: Option<u32>,
     /// Longitude (x) and latitude (y) in degrees.
     pub coordinates: Option<Point<f64>>,
+}
+
+impl BodySize {
+    /// What the header fields say of a body. `has_body` is whether the host sees one where no length is given.
+    #[must_use]
+    pub fn of(headers: &Headers, has_body: bool) -> Self {
+        match headers.get("content-length").map(|length| length.trim().parse()) {
+            Some(Ok(0)) => Self::Empty,
+            Some(Ok(bytes)) => Self::Bytes(bytes),
+            Some(Err(_)) => Self::Unknown,
+            None if has_body || headers.get("transfer-encoding").is_some() => Self::Unknown,
+            None => Self::Empty,
+        }
+    }
+}
+
+/// The address of the client. `peer` is who is connected to us; where it is one of the `trusted` networks, the
+/// `X-Forwarded-For` field (its values joined) is read from the right, and the first address that is not trusted is the
+/// client. What can't be read ends the search at the last address that could.
+#[must_use]
+pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    let mut client = peer.to_canonical();
+    for hop in forwarded_for.into_iter().flat_map(|list| list.rsplit(',')) {
+        if !is_trusted(&client) {
+            break;
+        }
+        let Some(address) = parse_hop(hop.trim()) else { break };
+        client = address;
+    }
+    client
+}
+
+/// An address with or without brackets and port.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.split(']').next());
+    bare.unwrap_or(hop)
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .map(|address| address.to_canonical())
+}
+
+/// A list of networks and addresses, separated by commas: `127.0.0.0/8, ::1`.
+///
+/// # Errors
+/// The first part that is neither a network nor an address.
+pub fn parse_networks(list: &str) -> Result<Vec<IpNet>, InvalidNetwork> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
+            part.parse::<IpNet>().ok().or_else(address).ok_or_else(|| InvalidNetwork(part.to_owned()))
+        })
+        .collect()
+}
+
+/// Something that is neither a network nor an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found `{0}`, expected a network such as `10.0.0.0/8` or an address")]
+pub struct InvalidNetwork(pub String);
+
+/// The host of a `Host` field or authority, in lower case, without port and trailing dot (RFC 9110, section 7.2).
+///
+/// # Errors
+/// What is not a registered name of letters, digits, `-`, `_` and `.`, nor an address.
+pub fn normalise_host(authority: &str) -> Result<String, InvalidHost> {
+    let invalid = || InvalidHost;
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']').ok_or_else(invalid)?;
+            address.parse::<Ipv6Addr>().map_err(|_| InvalidHost)?;
+            let host = authority.get(..address.len() + 2).ok_or_else(invalid)?;
+            (host, after.strip_prefix(':').or(after.is_empty().then_some("")))
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, Some("")),
+        },
+    };
+    let port = port.ok_or_else(invalid)?;
+    if port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(InvalidHost);
+    }
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_name = host.bytes().all(named) && !host.starts_with('.') && !host.contains("..");
+    if host.is_empty() || host.len() > HOST_BYTES_MAX || !(is_name || host.starts_with('[')) {
+        return Err(InvalidHost);
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// A host that can't be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found a host that is neither a name nor an address")]
+pub struct InvalidHost;
+
+/// The path with its percent-encoding in one form (RFC 3986, section 6.2.2): encoded unreserved characters decoded,
+/// hexadecimal digits in upper case, anything that has to be encoded encoded. Borrowed where nothing changes.
+///
+/// # Errors
+/// Whatever one server may read in another way than the next: no leading `/`, `.` and `..` segments, empty segments,
+/// encoded `/` and `\`, encoding twice, control characters, broken percent-encoding.
+pub fn normalise_path(path: &str) -> Result<Cow<'_, str>, InvalidPath> {
+    if !path.starts_with('/') {
+        return Err(InvalidPath::NoSlash);
+    }
+    let path = if path.bytes().all(|byte| is_unreserved(byte) || is_kept(byte)) {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(normalise_encoding(path)?)
+    };
+    let inside = path.strip_prefix('/').unwrap_or(&path);
+    let mut segments = inside.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." | ".." => return Err(InvalidPath::Dots),
+            "" if segments.peek().is_some() => return Err(InvalidPath::EmptySegment),
+            _ => {}
+        }
+    }
+    Ok(path)
+}
+
+fn normalise_encoding(path: &str) -> Result<String, InvalidPath> {
+    let mut normal = String::with_capacity(path.len() + 8);
+    let mut rest = path.as_bytes();
+    while let [first, after @ ..] = rest {
+        let encoded = *first == b'%';
+        let byte = match after {
+            _ if !encoded => *first,
+            [high, low, ..] => hexadecimal(*high)
+                .zip(hexadecimal(*low))
+                .map(|(h, l)| h << 4 | l)
+                .ok_or(InvalidPath::Encoding)?,
+            _ => return Err(InvalidPath::Encoding),
+        };
+        rest = if encoded { after.get(2..).unwrap_or_default() } else { after };
+        match byte {
+            b'/' if encoded => return Err(InvalidPath::EncodedSeparator),
+            b'\\' => return Err(InvalidPath::EncodedSeparator),
+            b'%' if matches!(rest, [h, l, ..] if hexadecimal(*h).is_some() && hexadecimal(*l).is_some()) => {
+                return Err(InvalidPath::EncodedTwice);
+            }
+            0..0x20 | 0x7f => return Err(InvalidPath::Control),
+            _ if is_unreserved(byte) || (!encoded && is_kept(byte)) => normal.push(char::from(byte)),
+            _ => {
+                normal.push('%');
+                for nibble in [byte >> 4, byte & 15] {
+                    normal.push(char::from_digit(nibble.into(), 16).unwrap_or('0').to_ascii_uppercase());
+                }
+            }
+        }
+    }
+    Ok(normal)
+}
+
+fn hexadecimal(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// Unreserved characters (RFC 3986, section 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What a path may hold as it stands beside unreserved characters (RFC 3986, section 3.3).
+fn is_kept(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+    )
+}
+
+/// Text without its percent-encoding; bytes that are no UTF-8 become replacement characters. Borrowed where nothing
+/// is encoded. With `plus`, a `+` is a space, as in a query.
+#[must_use]
+pub fn percent_decode(text: &str, plus: bool) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| byte == b'%' || (plus && byte == b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        let pair = match after {
+            [high, low, behind @ ..] if *byte == b'%' => {
+                hexadecimal(*high).zip(hexadecimal(*low)).map(|(high, low)| (high << 4 | low, behind))
+            }
+            _ => None,
+        };
+        match pair {
+            Some((value, behind)) => {
+                decoded.push(value);
+                rest = behind;
+            }
+            None if plus && *byte == b'+' => decoded.push(b' '),
+            None => decoded.push(*byte),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+/// The decoded value of the first query parameter of this name.
+#[must_use]
+pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
+    query?.split('&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (percent_decode(key, true) == name).then(|| percent_decode(value, true))
+    })
+}
+
+/// The value of the first cookie of this name (RFC 6265, section 5.4).
+#[must_use]
+pub fn cookie<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPath {
+    /// It begins with something else.
+    #[error("a path has to begin with `/`")]
+    NoSlash,
+    /// `.` or `..`, plain or encoded.
+    #[error("`.` and `..` segments are refused")]
+    Dots,
+    /// Two slashes in a row.
+    #[error("empty segments are refused")]
+    EmptySegment,
+    /// `%2F`, `%5C` or a backslash.
+    #[error("encoded separators and backslashes are refused")]
+    EncodedSeparator,
+    /// `%25` before two hexadecimal digits.
+    #[error("text that is percent-encoded twice is refused")]
+    EncodedTwice,
+    /// A control character, plain or encoded.
+    #[error("control characters are refused")]
+    Control,
+    /// `%` without two hexadecimal digits.
+    #[error("`%` needs two hexadecimal digits")]
+    Encoding,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A plain request, for the tests of this crate.
+    pub(crate) fn request(method: &str, host: &str, path: &str) -> Facts {
+        Facts {
+            method: method.to_owned(),
+            scheme: Scheme::Https,
+            host: host.to_owned(),
+            path: path.to_owned(),
+            query: None,
+            headers: Headers::default(),
+            client: IpAddr::from([192, 0, 2, 7]),
+            place: Place::default(),
+            body: BodySize::Empty,
+            now_ms: 1_800_000_000_000,
+            random: [7; 16],
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_first_address_from_the_right_that_is_not_trusted() {
+        let trusted = parse_networks("127.0.0.0/8, ::1, 10.0.0.0/8").unwrap();
+        let check = |peer: &str, forwarded: Option<&str>, expect: &str| {
+            let got = client_address(peer.parse().unwrap(), forwarded, &trusted);
+            assert_eq!(got.to_string(), expect, "{peer} {forwarded:?}");
+        };
+        check("203.0.113.9", Some("1.1.1.1"), "203.0.113.9");
+        check("127.0.0.1", Some("198.51.100.7"), "198.51.100.7");
+        check("127.0.0.1", Some("6.6.6.6, 198.51.100.7, 10.1.2.3"), "198.51.100.7");
+        check("127.0.0.1", Some("10.0.0.1"), "10.0.0.1");
+        check("127.0.0.1", None, "127.0.0.1");
+        check("127.0.0.1", Some("nonsense"), "127.0.0.1");
+        check("127.0.0.1", Some("6.6.6.6, nonsense, 10.0.0.1"), "10.0.0.1");
+        check("::1", Some("[2001:db8::1]:443"), "2001:db8::1");
+        check("::1", Some("198.51.100.7:4711"), "198.51.100.7");
+        check("::ffff:127.0.0.1", Some("198.51.100.7"), "198.51.100.7");
+    }
+
+    #[test]
+    fn hosts_are_folded_and_odd_ones_refused() {
+        let check = |host: &str, expect: Option<&str>| {
+            assert_eq!(normalise_host(host).ok().as_deref(), expect, "{host}");
+        };
+        check("Acme.Example:8443", Some("acme.example"));
+        check("acme.example.", Some("acme.example"));
+        check("127.0.0.1:80", Some("127.0.0.1"));
+        check("[::1]:8787", Some("[::1]"));
+        check("[::1]", Some("[::1]"));
+        for odd in
+            ["", ":80", "a b", "a@b", "a/b", "[::1", "[x]", "[::1]x", "a:b", "a..b", ".a", "ä", "a:123456"]
+        {
+            check(odd, None);
+        }
+    }
+
+    #[test]
+    fn paths_have_one_form_and_ambiguous_ones_are_refused() {
+        let check = |path: &str, expect: Result<&str, InvalidPath>| {
+            assert_eq!(normalise_path(path).as_deref(), expect.as_deref(), "{path}");
+        };
+        check("/", Ok("/"));
+        check("/v1/orders/", Ok("/v1/orders/"));
+        check("/%7euser/%41", Ok("/~user/A"));
+        check("/caf%c3%a9", Ok("/caf%C3%A9"));
+        check("/café", Ok("/caf%C3%A9"));
+        check("/a%3Bb;c", Ok("/a%3Bb;c"));
+        check("/a\"b", Ok("/a%22b"));
+        check("a", Err(InvalidPath::NoSlash));
+        check("*", Err(InvalidPath::NoSlash));
+        check("/a/../b", Err(InvalidPath::Dots));
+        check("/a/%2e%2E/b", Err(InvalidPath::Dots));
+        check("/a/.", Err(InvalidPath::Dots));
+        check("//a", Err(InvalidPath::EmptySegment));
+        check("/a%2fb", Err(InvalidPath::EncodedSeparator));
+        check("/a%5cb", Err(InvalidPath::EncodedSeparator));
+        check("/a%252fb", Err(InvalidPath::EncodedTwice));
+        check("/100%25", Ok("/100%25"));
+        check("/a\\b", Err(InvalidPath::EncodedSeparator));
+        check("/a%00", Err(InvalidPath::Control));
+        check("/a\u{1}", Err(InvalidPath::Control));
+        check("/a%0d%0ab", Err(InvalidPath::Control));
+        check("/a%zz", Err(InvalidPath::Encoding));
+        check("/a%4", Err(InvalidPath::Encoding));
+    }
+
+    #[test]
+    fn parameters_and_cookies_are_found_by_name() {
+        assert_eq!(query_parameter(Some("a=1&b=x+y%21&b=2"), "b").as_deref(), Some("x y!"));
+        assert_eq!(query_parameter(Some("flag"), "flag").as_deref(), Some(""));
+        assert_eq!(query_parameter(None, "flag"), None);
+        let headers = Headers::from_iter([("Cookie", "a=1; b=\"2\""), ("Cookie", "c=3")]);
+        assert_eq!(cookie(&headers, "b"), Some("2"));
+        assert_eq!(cookie(&headers, "c"), Some("3"));
+        assert_eq!(cookie(&headers, "d"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_path_stays_as_it_is(path in "/[ -~é]{0,40}") {
+            if let Ok(normal) = normalise_path(&path) {
+                let again = normalise_path(&normal);
+                prop_assert_eq!(again.as_deref(), Ok(&*normal));
+                prop_assert!(normal.is_ascii());
+            }
+        }
+    }
 }

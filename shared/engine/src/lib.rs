@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod bounded;
 pub mod decision;
 pub mod exchange;
 pub mod explanation;
@@ -30,5 +31,6 @@ pub mod limits;
 pub mod node;
 pub mod policy;
 pub mod problem;
+pub mod purge;
 pub mod ruleset;
 pub mod step;

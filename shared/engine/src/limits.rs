@@ -28,6 +28,10 @@ pub const TOKENS_REMEMBERED_MAX: usize = 10_000;
 pub const LIMIT_KEYS_MAX: usize = 50_000;
 /// Entries of the purge journal in memory at once; beyond it the oldest half becomes one "everything before" mark.
 pub const PURGES_MAX: usize = 50_000;
+/// How far back a region's purge journal answers an edge that reads it for the first time.
+pub const PURGE_REACH_MS: u64 = 600_000;
+/// Regions whose positions are kept for one purged tag; beyond it the time of the purge counts.
+pub const PURGE_SOURCES_MAX: usize = 64;
 /// Bytes of a request body that are kept for another attempt.
 pub const REPLAY_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a body that is stored in the cache.
@@ -40,7 +44,11 @@ pub const ATTEMPTS_MAX: u32 = 5;
 pub const HEADER_FIELDS_MAX: usize = 128;
 /// Bytes of a request's header fields together.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a hostname (RFC 1035, section 2.3.4).
+pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of path and query together.
 pub const URL_BYTES_MAX: usize = 16 * 1024;
 /// Steps of an expression's evaluation.
 pub const EXPR_COST_MAX: u32 = 10_000;
+/// Nesting of an expression, lists in values included.
+pub const EXPR_DEPTH_MAX: u32 = 64;

@@ -1,6 +1,11 @@
 //! Conditions on the facts: a checked tree of the Common Expression Language (CEL), evaluated straight on the facts.
 //!
-//! `wire` parses and type-checks the text when rules are pushed; here is only the tree, its evaluation and its cost.
+//! `wire` parses and type-checks the text when rules are pushed; here is only the tree, its [evaluation](evaluate) and
+//! its cost.
+
+pub mod evaluate;
+
+pub use evaluate::{Fault, Inputs, Seen};
 
 /// A checked expression.
 #[derive(Clone, Debug, PartialEq)]
