@@ -1,0 +1,223 @@
+//! `POST /edge/v1/events`: what an edge decided, one event a request, in batches.
+
+use std::collections::BTreeMap;
+
+use meridian_engine::decision::{Decision, Outcome};
+use meridian_engine::explanation::Stage;
+use meridian_engine::ruleset::RuleRef;
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::sha256_hex;
+
+/// Events and faults of one edge.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventBatch {
+    /// Name of the edge.
+    pub edge: String,
+    /// What was decided.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// What the edge could not accept.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+}
+
+/// What was decided about one request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Id of the decision.
+    pub id: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Tenant, once known.
+    pub tenant: Option<String>,
+    /// Version of the tenant's bundle.
+    pub bundle: Option<String>,
+    /// Name of the route.
+    pub route: Option<String>,
+    /// `forwarded`, `cached`, `denied`, `limited` or `failed`.
+    pub outcome: String,
+    /// Status that the client got.
+    pub status: u16,
+    /// Region that answered.
+    pub region: Option<String>,
+    /// Hash of tenant and verified subject: tells subjects apart without naming them.
+    pub subject_hash: Option<String>,
+    /// Variant by experiment.
+    #[serde(default)]
+    pub variants: BTreeMap<String, String>,
+    /// What the cache did.
+    pub cache: Option<String>,
+    /// Method of the request.
+    pub method: String,
+    /// Host of the request.
+    pub host: String,
+    /// Path of the request, without its query.
+    pub path: String,
+    /// Country of the client.
+    pub country: Option<String>,
+    /// Milliseconds from the request's arrival to the head of the reply.
+    pub elapsed_ms: u32,
+    /// Stages in order.
+    #[serde(default)]
+    pub explanation: Vec<ExplainedStage>,
+}
+
+/// One stage of a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedStage {
+    /// Name of the stage.
+    pub stage: String,
+    /// Rule that decided, where one did.
+    pub rule: Option<RulePlace>,
+    /// What was decided.
+    pub outcome: String,
+    /// What it was decided by.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+}
+
+/// Where a rule stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulePlace {
+    /// Kind of the document.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u32,
+}
+
+/// Something that an edge could not accept; what it had before stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Target of the bundle.
+    pub target: String,
+    /// Version of the bundle, as far as it could be told.
+    pub version: Option<String>,
+    /// What was wrong.
+    pub what: String,
+}
+
+/// What a host knows of a request beside the decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// When the request arrived, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Method.
+    pub method: String,
+    /// Host.
+    pub host: String,
+    /// Path without the query.
+    pub path: String,
+    /// Country of the client.
+    pub country: Option<String>,
+    /// Milliseconds to the head of the reply.
+    pub elapsed_ms: u32,
+}
+
+impl Event {
+    /// The event of a decision.
+    #[must_use]
+    pub fn of(decision: &Decision, seen: Seen) -> Self {
+        let tenant = decision.tenant.clone();
+        let hash = |subject: &String| {
+            let mut hash = sha256_hex(format!("{}\n{subject}", tenant.as_deref().unwrap_or("")).as_bytes());
+            hash.truncate(32);
+            hash
+        };
+        Self {
+            id: decision.id.clone(),
+            at_ms: seen.at_ms,
+            subject_hash: decision.subject.as_ref().map(hash),
+            bundle: decision.bundle.clone(),
+            route: decision.route.clone(),
+            outcome: outcome_word(decision.outcome).to_owned(),
+            status: decision.status,
+            region: decision.region.as_deref().map(str::to_owned),
+            variants: decision.variants.iter().cloned().collect(),
+            cache: decision.cache.clone(),
+            method: seen.method,
+            host: seen.host,
+            path: seen.path,
+            country: seen.country,
+            elapsed_ms: seen.elapsed_ms,
+            explanation: decision.explanation.stages.iter().map(ExplainedStage::from).collect(),
+            tenant,
+        }
+    }
+}
+
+/// The word for an outcome: `forwarded`, `cached`, `denied`, `limited`, `failed`.
+#[must_use]
+pub fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Forwarded => "forwarded",
+        Outcome::Cached => "cached",
+        Outcome::Denied => "denied",
+        Outcome::Limited => "limited",
+        Outcome::Failed => "failed",
+    }
+}
+
+impl From<&Stage> for ExplainedStage {
+    fn from(stage: &Stage) -> Self {
+        Self {
+            stage: stage.stage.to_owned(),
+            rule: stage.rule.as_ref().map(RulePlace::from),
+            outcome: stage.outcome.clone(),
+            inputs: stage.inputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        }
+    }
+}
+
+impl From<&RuleRef> for RulePlace {
+    fn from(rule: &RuleRef) -> Self {
+        Self {
+            kind: rule.kind.to_owned(),
+            name: rule.name.clone(),
+            file: rule.file.clone(),
+            line: rule.line,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meridian_engine::explanation::Explanation;
+
+    #[test]
+    fn an_event_never_names_the_subject() {
+        let decision = Decision {
+            id: "01J".into(),
+            tenant: Some("acme".into()),
+            bundle: Some("ab".into()),
+            route: Some("orders".into()),
+            outcome: Outcome::Limited,
+            status: 429,
+            region: None,
+            subject: Some("ada@example.com".into()),
+            variants: vec![("checkout".into(), "b".into())],
+            cache: None,
+            explanation: Explanation {
+                stages: vec![Stage {
+                    stage: "limit",
+                    rule: Some(RuleRef { kind: "RateLimit", name: "r".into(), file: "f.yaml".into(), line: 3 }),
+                    outcome: "limited".into(),
+                    inputs: vec![("remaining", "0".into())],
+                }],
+            },
+        };
+        let event = Event::of(&decision, Seen { at_ms: 1, method: "GET".into(), ..Seen::default() });
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(!text.contains("ada"), "{text}");
+        assert_eq!(event.outcome, "limited");
+        assert_eq!(event.explanation[0].rule.as_ref().unwrap().line, 3);
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+}

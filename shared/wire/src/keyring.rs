@@ -1,0 +1,274 @@
+//! Keys with ids, as the processes are given them: `KID:BASE64URL[,KID:BASE64URL…]`. The first signs, all verify, so
+//! that a key rotates by putting the new one first and taking the old one away when nothing signed by it is left.
+
+use ed25519_compact::{KeyPair, PublicKey, SecretKey};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use crate::encoding::from_base64url;
+use crate::limits::{KEY_ID_CHARS_MAX, KEYS_MAX};
+
+/// Why a keyring could not be read. Never holds any part of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKeyring {
+    /// There is no key.
+    #[error("a keyring needs at least one key, written KID:BASE64URL")]
+    Empty,
+    /// More keys than allowed.
+    #[error("a keyring has at most {KEYS_MAX} keys")]
+    TooMany,
+    /// An entry without a colon.
+    #[error("key {position} of the keyring is not written KID:BASE64URL")]
+    Shape {
+        /// Position of the entry, from 1.
+        position: usize,
+    },
+    /// A key id with other characters than letters, digits, `-` and `_`, or a long or empty one.
+    #[error("the id of key {position} of the keyring must be 1 to {KEY_ID_CHARS_MAX} letters, digits, '-' or '_'")]
+    Id {
+        /// Position of the entry, from 1.
+        position: usize,
+    },
+    /// Two keys with one id.
+    #[error("two keys of the keyring have the id {kid:?}")]
+    Duplicate {
+        /// The id.
+        kid: String,
+    },
+    /// Not base64url, or not as long as the key must be.
+    #[error("key {kid:?} must be {expected} bytes in base64url without padding")]
+    Key {
+        /// The id.
+        kid: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+}
+
+/// Secrets of 32 bytes for HMAC-SHA256 (RFC 2104).
+#[derive(Clone)]
+pub struct MacKeyring(Vec<(String, [u8; 32])>);
+
+impl MacKeyring {
+    /// Reads `KID:BASE64URL[,…]` with keys of 32 bytes.
+    ///
+    /// # Errors
+    /// Where the text is anything else; the error never shows a key.
+    pub fn parse(text: &str) -> Result<Self, InvalidKeyring> {
+        let key = |kid: &str, bytes: Vec<u8>| {
+            <[u8; 32]>::try_from(bytes)
+                .map_err(|_| InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" })
+        };
+        entries(text, key).map(Self)
+    }
+
+    /// Id of the key that signs.
+    #[must_use]
+    pub fn signing_kid(&self) -> &str {
+        self.0.first().map_or("", |(kid, _)| kid)
+    }
+
+    /// MAC of the message by the first key. The domain keeps messages of different purposes apart and ends in a line
+    /// feed, `"meridian-context-v1\n"`.
+    #[must_use]
+    pub fn sign(&self, domain: &str, message: &[u8]) -> [u8; 32] {
+        self.0.first().map_or([0; 32], |(_, key)| mac(key, domain, message))
+    }
+
+    /// Whether `tag` is the MAC of the message, or a prefix of it of at least 16 bytes, by the key with this id.
+    /// `None` where there is no such key. Takes as long for a wrong tag as for a right one.
+    #[must_use]
+    pub fn verify(&self, kid: &str, domain: &str, message: &[u8], tag: &[u8]) -> Option<bool> {
+        let (_, key) = self.0.iter().find(|(have, _)| have == kid)?;
+        let right = mac(key, domain, message);
+        let right = right.get(..tag.len()).filter(|right| right.len() >= 16);
+        Some(right.is_some_and(|right| right.ct_eq(tag).into()))
+    }
+
+    /// A secret for another purpose, the same wherever the first key is the same.
+    #[must_use]
+    pub fn derive(&self, domain: &str) -> [u8; 32] {
+        self.sign(domain, b"derive")
+    }
+}
+
+impl std::fmt::Debug for MacKeyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(kid, _)| kid)).finish()
+    }
+}
+
+/// Ed25519 public keys (RFC 8032) that may sign bundles.
+#[derive(Clone)]
+pub struct PublicKeyring(Vec<(String, PublicKey)>);
+
+impl PublicKeyring {
+    /// Reads `KID:BASE64URL[,…]` with public keys of 32 bytes.
+    ///
+    /// # Errors
+    /// Where the text is anything else.
+    pub fn parse(text: &str) -> Result<Self, InvalidKeyring> {
+        let key = |kid: &str, bytes: Vec<u8>| {
+            PublicKey::from_slice(&bytes)
+                .map_err(|_| InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" })
+        };
+        entries(text, key).map(Self)
+    }
+
+    /// The keyring that trusts this signing key alone.
+    #[must_use]
+    pub fn of(key: &SigningKey) -> Self {
+        Self(vec![(key.kid.clone(), key.pair.pk)])
+    }
+
+    pub(crate) fn get(&self, kid: &str) -> Option<&PublicKey> {
+        self.0.iter().find(|(have, _)| have == kid).map(|(_, key)| key)
+    }
+}
+
+impl std::fmt::Debug for PublicKeyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(kid, _)| kid)).finish()
+    }
+}
+
+/// An Ed25519 key pair with its id, that signs bundles or, in development, tokens.
+#[derive(Clone)]
+pub struct SigningKey {
+    kid: String,
+    pair: KeyPair,
+}
+
+impl SigningKey {
+    /// Reads `KID:BASE64URL` with seed and public key, 64 bytes together.
+    ///
+    /// # Errors
+    /// Where the text is anything else, or the two halves don't belong together; the error never shows the key.
+    pub fn parse(text: &str) -> Result<Self, InvalidKeyring> {
+        let key = |kid: &str, bytes: Vec<u8>| {
+            let invalid =
+                || InvalidKeyring::Key { kid: kid.to_owned(), expected: "64 (seed and public key)" };
+            let pair = KeyPair::from_slice(&bytes).map_err(|_| invalid())?;
+            let again = KeyPair::try_from_seed(pair.sk.seed()).map_err(|_| invalid())?;
+            if again.pk == pair.pk { Ok(pair) } else { Err(invalid()) }
+        };
+        let mut all = entries(text, key)?;
+        match (all.pop(), all.len()) {
+            (Some((kid, pair)), 0) => Ok(Self { kid, pair }),
+            _ => Err(InvalidKeyring::Shape { position: 2 }),
+        }
+    }
+
+    /// Id of the key.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The public key, 32 bytes.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        *self.pair.pk
+    }
+
+    /// The key pair as `jwt-simple` takes it: seed and public key.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 64] {
+        *self.pair.sk
+    }
+
+    pub(crate) fn secret(&self) -> &SecretKey {
+        &self.pair.sk
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SigningKey").field(&self.kid).finish()
+    }
+}
+
+fn mac(key: &[u8; 32], domain: &str, message: &[u8]) -> [u8; 32] {
+    // HMAC takes keys of any length (RFC 2104, section 2), so that this never fails.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
+    mac.update(domain.as_bytes());
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+fn entries<K>(
+    text: &str,
+    key: impl Fn(&str, Vec<u8>) -> Result<K, InvalidKeyring>,
+) -> Result<Vec<(String, K)>, InvalidKeyring> {
+    if text.trim().is_empty() {
+        return Err(InvalidKeyring::Empty);
+    }
+    let mut keys: Vec<(String, K)> = Vec::new();
+    for (index, entry) in text.trim().split(',').enumerate() {
+        let position = index + 1;
+        if position > KEYS_MAX {
+            return Err(InvalidKeyring::TooMany);
+        }
+        let (kid, encoded) = entry.trim().split_once(':').ok_or(InvalidKeyring::Shape { position })?;
+        if !is_kid(kid) {
+            return Err(InvalidKeyring::Id { position });
+        }
+        if keys.iter().any(|(have, _)| have == kid) {
+            return Err(InvalidKeyring::Duplicate { kid: kid.to_owned() });
+        }
+        keys.push((kid.to_owned(), key(kid, from_base64url(encoded).unwrap_or_default())?));
+    }
+    Ok(keys)
+}
+
+/// Whether a key's id can stand in a token: it must hold no dot, colon or comma.
+fn is_kid(kid: &str) -> bool {
+    !kid.is_empty()
+        && kid.len() <= KEY_ID_CHARS_MAX
+        && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::base64url;
+
+    #[test]
+    fn the_first_key_signs_and_all_verify() {
+        let (old, new) = (base64url(&[1; 32]), base64url(&[2; 32]));
+        let before = MacKeyring::parse(&format!("old:{old}")).unwrap();
+        let after = MacKeyring::parse(&format!("new:{new},old:{old}")).unwrap();
+        let tag = before.sign("d\n", b"message");
+        assert_eq!(after.verify("old", "d\n", b"message", &tag), Some(true));
+        assert_eq!(after.verify("old", "d\n", b"message", &tag[..16]), Some(true));
+        assert_eq!(after.verify("old", "d\n", b"message", &tag[..15]), Some(false), "too short to mean anything");
+        assert_eq!(after.verify("old", "e\n", b"message", &tag), Some(false), "another domain");
+        assert_eq!(after.verify("new", "d\n", b"message", &tag), Some(false), "another key");
+        assert_eq!(after.verify("none", "d\n", b"message", &tag), None);
+        assert_eq!(after.signing_kid(), "new");
+    }
+
+    #[test]
+    fn errors_and_debug_never_show_a_key() {
+        let key = base64url(&[7; 32]);
+        let ring = MacKeyring::parse(&format!("a:{key}")).unwrap();
+        assert_eq!(format!("{ring:?}"), r#"["a"]"#);
+        for wrong in [&key, "", "a:", &format!("a:{key},a:{key}"), &format!("a.b:{key}"), &format!("a:{key}AA")] {
+            let error = MacKeyring::parse(wrong).unwrap_err().to_string();
+            assert!(!error.contains(&key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_signing_key_is_checked_against_its_public_half() {
+        let pair = KeyPair::from_seed(ed25519_compact::Seed::new([3; 32]));
+        let text = format!("k:{}", base64url(pair.as_ref()));
+        let key = SigningKey::parse(&text).unwrap();
+        assert_eq!(key.public(), *pair.pk);
+        let mut bytes = *pair;
+        bytes[63] ^= 1;
+        assert!(SigningKey::parse(&format!("k:{}", base64url(&bytes))).is_err());
+        assert_eq!(format!("{key:?}"), r#"SigningKey("k")"#);
+    }
+}

@@ -1,0 +1,126 @@
+//! `POST /edge/v1/leases`: how an edge takes from a limit whose count a region's authority keeps.
+
+use meridian_engine::step::{Lease, Take};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::LEASE_AMOUNT_MAX;
+
+/// Units that an edge asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// Tenant of the limit.
+    pub tenant: String,
+    /// Name of the `RateLimit` document.
+    pub limit: String,
+    /// Whom it counts, as a hash.
+    pub key: String,
+    /// Units that are needed at the least.
+    pub cost: u32,
+    /// Units in a window.
+    pub quota: u32,
+    /// Length of the window.
+    pub window_ms: u64,
+    /// Units that may be taken at once.
+    pub burst: u32,
+    /// Units that the edge would like to hold.
+    pub amount: u32,
+}
+
+/// Units that the authority grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReply {
+    /// Units that the edge may spend; 0 where the limit is reached.
+    pub granted: u32,
+    /// Units that are left.
+    pub remaining: u32,
+    /// Until at least one more unit is there.
+    pub reset_ms: u64,
+    /// When unspent units lapse, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+}
+
+/// Why a request for units makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} must be {expected}")]
+pub struct InvalidLease {
+    /// The field.
+    pub field: &'static str,
+    /// What was expected of it.
+    pub expected: &'static str,
+}
+
+impl LeaseRequest {
+    /// What an authority checks before it counts.
+    ///
+    /// # Errors
+    /// Names the field that is out of range.
+    pub fn check(&self) -> Result<(), InvalidLease> {
+        let rules = [
+            ((1..=63).contains(&self.tenant.len()), "tenant", "a slug"),
+            ((1..=253).contains(&self.limit.len()), "limit", "a name"),
+            ((1..=128).contains(&self.key.len()), "key", "1 to 128 characters"),
+            (self.quota >= 1, "quota", "at least 1"),
+            (self.window_ms >= 1, "window_ms", "at least 1"),
+            (self.cost >= 1 && self.cost <= self.burst, "cost", "at least 1 and at most the burst"),
+            (self.amount >= self.cost && self.amount <= LEASE_AMOUNT_MAX, "amount", "at least the cost"),
+        ];
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, field, expected)) => Err(InvalidLease { field, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<&Take> for LeaseRequest {
+    fn from(take: &Take) -> Self {
+        Self {
+            tenant: take.tenant.clone(),
+            limit: take.limit.clone(),
+            key: take.key.clone(),
+            cost: take.cost,
+            quota: take.quota,
+            window_ms: take.window_ms,
+            burst: take.burst,
+            amount: take.amount,
+        }
+    }
+}
+
+impl From<LeaseReply> for Lease {
+    fn from(reply: LeaseReply) -> Self {
+        let LeaseReply { granted, remaining, reset_ms, expires_ms } = reply;
+        Self { granted, remaining, reset_ms, expires_ms }
+    }
+}
+
+impl From<Lease> for LeaseReply {
+    fn from(lease: Lease) -> Self {
+        let Lease { granted, remaining, reset_ms, expires_ms } = lease;
+        Self { granted, remaining, reset_ms, expires_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let take = Take {
+            tenant: "acme".into(),
+            limit: "per-subject".into(),
+            key: "ab".into(),
+            amount: 10,
+            cost: 1,
+            quota: 300,
+            window_ms: 60_000,
+            burst: 300,
+        };
+        let request = LeaseRequest::from(&take);
+        assert_eq!(request.check(), Ok(()));
+        let wrong = LeaseRequest { cost: 301, ..request.clone() };
+        assert_eq!(wrong.check().unwrap_err().to_string(), "cost must be at least 1 and at most the burst");
+        let wrong = LeaseRequest { amount: 0, ..request };
+        assert_eq!(wrong.check().unwrap_err().field, "amount");
+    }
+}

@@ -1,0 +1,60 @@
+//! Every limit of the serialised shapes, in one place. Reaching one is an error that names it.
+
+/// Bytes of a bundle.
+pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
+/// Documents of a bundle.
+pub const DOCUMENTS_MAX: usize = 4_000;
+/// `Route` documents of a bundle.
+pub const ROUTES_MAX: usize = 1_000;
+/// `Region` documents of a bundle.
+pub const REGIONS_MAX: usize = 64;
+/// `Domain` documents of a bundle.
+pub const DOMAINS_MAX: usize = 1_000;
+/// Documents of any other kind in a bundle.
+pub const KIND_MAX: usize = 500;
+/// Entries of any list or map in a document.
+pub const ENTRIES_MAX: usize = 1_000;
+/// Characters of a document's name.
+pub const NAME_CHARS_MAX: usize = 253;
+/// Segments of a route's path.
+pub const PATH_SEGMENTS_MAX: usize = 32;
+/// Levels of an expression's tree.
+pub const EXPR_DEPTH_MAX: usize = 24;
+/// Nodes of an expression's tree.
+pub const EXPR_NODES_MAX: usize = 500;
+/// Bytes of an expression's text.
+pub const EXPR_BYTES_MAX: usize = 4 * 1024;
+/// The longest time that a document may name: 366 days.
+pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Inline keys of one issuer.
+pub const ISSUER_KEYS_MAX: usize = 32;
+/// Bytes of one inline key.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes of a ticket.
+pub const TICKET_BYTES_MAX: usize = 2 * 1024;
+
+/// Bytes of a signed context.
+pub const CONTEXT_BYTES_MAX: usize = 16 * 1024;
+/// How old a context may be.
+pub const CONTEXT_AGE_MS_MAX: u64 = 30_000;
+/// How far in the future a context may be made, for clocks that differ.
+pub const CONTEXT_AHEAD_MS_MAX: u64 = 5_000;
+/// Bytes of a session token.
+pub const SESSION_BYTES_MAX: usize = 2 * 1024;
+/// Regions of a session token.
+pub const SESSION_REGIONS_MAX: usize = 64;
+/// Keys of a keyring.
+pub const KEYS_MAX: usize = 16;
+/// Characters of a key's id.
+pub const KEY_ID_CHARS_MAX: usize = 64;
+
+/// Targets of one sync.
+pub const SYNC_TARGETS_MAX: usize = 2_000;
+/// Purges in one answer to a sync; an edge that is further behind asks again.
+pub const SYNC_PURGES_MAX: usize = 5_000;
+/// Events of one batch.
+pub const EVENTS_MAX: usize = 500;
+/// Bytes of a batch of events.
+pub const EVENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Units that one lease may ask for.
+pub const LEASE_AMOUNT_MAX: u32 = 1_000_000;

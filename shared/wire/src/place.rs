@@ -1,0 +1,105 @@
+//! Where an address is, from a database in MaxMind's format (GeoLite2, DB-IP, IPinfo or the project's own synthetic one).
+
+use std::net::IpAddr;
+
+use maxminddb::Reader;
+use meridian_engine::facts::Place;
+use serde::Deserialize;
+
+/// A place database in memory.
+pub struct Places(Reader<Vec<u8>>);
+
+/// Bytes that are not a place database.
+#[derive(Debug, thiserror::Error)]
+#[error("not a place database in MaxMind's format: {0}")]
+pub struct InvalidPlaces(#[from] maxminddb::MaxMindDbError);
+
+impl Places {
+    /// Opens the bytes of a database.
+    ///
+    /// # Errors
+    /// Where they are not one.
+    pub fn open(bytes: Vec<u8>) -> Result<Self, InvalidPlaces> {
+        Ok(Self(Reader::from_source(bytes)?))
+    }
+
+    /// What the database knows of an address; an empty place where it knows nothing, or its entry is not readable.
+    #[must_use]
+    pub fn look_up(&self, address: IpAddr) -> Place {
+        let found = self.0.lookup(address).and_then(|result| result.decode::<Record>());
+        found.ok().flatten().map(Place::from).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Places {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Places").field(&self.0.metadata().database_type).finish()
+    }
+}
+
+#[derive(Deserialize)]
+struct Record {
+    country: Option<Coded>,
+    continent: Option<Continent>,
+    subdivisions: Option<Vec<Coded>>,
+    city: Option<City>,
+    location: Option<Location>,
+    autonomous_system_number: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Coded {
+    iso_code: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Continent {
+    code: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct City {
+    names: Option<Names>,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    en: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Location {
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+    time_zone: Option<String>,
+}
+
+impl From<Record> for Place {
+    fn from(record: Record) -> Self {
+        let coordinates = record.location.as_ref().and_then(|location| {
+            let (latitude, longitude) = (location.latitude?, location.longitude?);
+            let real = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
+            real.then(|| geo_types::Point::new(longitude, latitude))
+        });
+        Self {
+            country: record.country.and_then(|country| country.iso_code),
+            continent: record.continent.and_then(|continent| continent.code),
+            subdivision: record.subdivisions.and_then(|all| all.into_iter().next()?.iso_code),
+            city: record.city.and_then(|city| city.names?.en),
+            timezone: record.location.and_then(|location| location.time_zone),
+            asn: record.autonomous_system_number,
+            coordinates,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_a_database_is_opened() {
+        assert!(Places::open(Vec::new()).is_err());
+        assert!(Places::open(vec![0; 4096]).is_err());
+    }
+}
