@@ -1,0 +1,363 @@
+//! Bearer tokens: RFC 6750 (how they come), RFC 7515 and 7519 (what they are), RFC 8725 (what to refuse), RFC 7517
+//! (keys).
+//!
+//! [`JwtMemory::poll`] answers with a verdict or with what is missing; the host fetches keys or checks the signature,
+//! hands the result in ([`JwtMemory::keys_fetched`], [`JwtMemory::verified`]) and polls again. Shape and claims are
+//! checked here, the signature alone is the host's. A token that was found right is remembered by its SHA-256 until it
+//! expires, for this tenant and this version of its rules only; it is forgotten as soon as its key leaves the key set.
+
+mod claims;
+mod json;
+mod jws;
+mod keys;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use self::keys::{Choice, KeySet};
+use crate::bounded::{Bounded, Keyed};
+use crate::headers::Headers;
+use crate::limits::{KEY_FETCH_TIMEOUT_MS, KEY_SETS_MAX, TOKENS_REMEMBERED_MAX};
+use crate::ruleset::{Issuer, Jwks, Ruleset};
+use crate::step::{FetchFault, FetchKeys, VerificationKey, Verify};
+
+/// Who a token says that its bearer is, once everything about it was found right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Name of the `Issuer` document.
+    pub issuer: String,
+    /// `iss`.
+    pub iss: String,
+    /// `sub`, if there is one.
+    pub subject: Option<String>,
+    /// Scopes, in the token's order.
+    pub scopes: Vec<String>,
+    /// All claims.
+    pub claims: BTreeMap<String, Value>,
+    /// The claims that the issuer maps for the origin: attribute and JSON text, sorted by attribute.
+    pub attributes: Vec<(String, String)>,
+    /// When it expires (`exp`), without the skew.
+    pub expires_ms: u64,
+}
+
+/// What [`JwtMemory::poll`] has to say about a token.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is right.
+    Valid(Arc<Identity>),
+    /// It is not.
+    Refused(Refusal),
+    /// Fetch this key set, hand it to [`JwtMemory::keys_fetched`], poll again. Equal ones that are asked for at the same
+    /// time may share one fetch.
+    NeedKeys(FetchKeys),
+    /// Have this signature checked and hand the answer to [`JwtMemory::verified`].
+    NeedSignature(Box<Verify>, Box<Pending>),
+}
+
+/// A token of which everything but the signature was found right.
+#[derive(Debug)]
+pub struct Pending {
+    hash: TokenHash,
+    token: RememberedToken,
+}
+
+/// What went wrong, in the words of RFC 6750, section 3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// There is no token: a bare challenge, 401.
+    Missing,
+    /// `invalid_request`: malformed credentials, 400.
+    InvalidRequest,
+    /// `invalid_token`: 401.
+    InvalidToken,
+    /// `insufficient_scope`: 403.
+    InsufficientScope,
+    /// Not the token's fault: the issuer's keys can't be had, 503.
+    KeysUnavailable,
+}
+
+/// Why a request's token does not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the client may know.
+    pub error: TokenError,
+    /// What the explanation may know; never a part of the token, never for the client.
+    pub reason: String,
+    /// Scopes that would be needed (`insufficient_scope` only).
+    pub scopes: Vec<String>,
+}
+
+impl Refusal {
+    fn new(error: TokenError, reason: impl Into<String>) -> Self {
+        Self { error, reason: reason.into(), scopes: Vec::new() }
+    }
+
+    /// `invalid_token`.
+    fn token(reason: impl Into<String>) -> Self {
+        Self::new(TokenError::InvalidToken, reason)
+    }
+
+    /// No token where one is needed.
+    #[must_use]
+    pub fn missing() -> Self {
+        Self::new(TokenError::Missing, "no bearer token")
+    }
+
+    /// Status code of the reply: 400, 401, 403 or 503.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self.error {
+            TokenError::InvalidRequest => 400,
+            TokenError::Missing | TokenError::InvalidToken => 401,
+            TokenError::InsufficientScope => 403,
+            TokenError::KeysUnavailable => 503,
+        }
+    }
+
+    /// Value of `WWW-Authenticate` (RFC 6750, section 3); `None` where a challenge would mislead (503). `realm` is the
+    /// tenant's slug or another plain word; whatever a quoted string can't hold is left out of it.
+    #[must_use]
+    pub fn challenge(&self, realm: &str) -> Option<String> {
+        let plain =
+            |text: &str| text.replace(|c: char| !(' '..='~').contains(&c) || matches!(c, '"' | '\\'), "");
+        let error = match self.error {
+            TokenError::Missing => return Some(format!("Bearer realm=\"{}\"", plain(realm))),
+            TokenError::InvalidRequest => "invalid_request",
+            TokenError::InvalidToken => "invalid_token",
+            TokenError::InsufficientScope => "insufficient_scope",
+            TokenError::KeysUnavailable => return None,
+        };
+        let mut challenge = format!("Bearer realm=\"{}\", error=\"{error}\"", plain(realm));
+        if !self.scopes.is_empty() {
+            challenge.push_str(&format!(", scope=\"{}\"", plain(&self.scopes.join(" "))));
+        }
+        Some(challenge)
+    }
+}
+
+/// The bearer token of a request (RFC 6750, section 2.1: the header only), if it has one. Other schemes than `Bearer`
+/// count as no token.
+///
+/// # Errors
+/// `invalid_request` where there are several `Authorization` fields or the token is not a `b64token`.
+pub fn bearer(headers: &Headers) -> Result<Option<&str>, Refusal> {
+    let mut fields = headers.get_all("authorization");
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err(Refusal::new(TokenError::InvalidRequest, "several `Authorization` fields"));
+    }
+    let field = field.trim_matches([' ', '\t']);
+    let (scheme, token) = field.split_once(' ').unwrap_or((field, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(None);
+    }
+    let token = token.trim_start_matches(' ');
+    let is_b64 = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    let body = token.trim_end_matches('=');
+    if body.is_empty() || !body.bytes().all(is_b64) {
+        return Err(Refusal::new(
+            TokenError::InvalidRequest,
+            "the credentials are not `Bearer` and one token",
+        ));
+    }
+    Ok(Some(token))
+}
+
+/// Whether an identity has all of these scopes.
+///
+/// # Errors
+/// `insufficient_scope` with the scopes needed.
+pub fn require_scopes(identity: &Identity, scopes: &[String]) -> Result<(), Refusal> {
+    match scopes.iter().find(|scope| !identity.scopes.contains(scope)) {
+        None => Ok(()),
+        Some(missing) => Err(Refusal {
+            error: TokenError::InsufficientScope,
+            reason: format!("scope `{missing}` is missing"),
+            scopes: scopes.to_vec(),
+        }),
+    }
+}
+
+/// SHA-256 over tenant, version of the rules and token.
+type TokenHash = [u8; 32];
+
+/// A token that was found right.
+#[derive(Debug)]
+struct RememberedToken {
+    identity: Arc<Identity>,
+    /// When it ends, skew included.
+    until_ms: u64,
+    /// The key that proved it, and the key set that it is of; `None` for a key of the document, which changes with the
+    /// version of the rules.
+    proof: Option<(SetId, Arc<VerificationKey>)>,
+}
+
+/// Tenant and name of the `Issuer` document.
+type SetId = (String, String);
+
+/// What a node remembers of tokens and key sets.
+#[derive(Debug)]
+pub struct JwtMemory {
+    tokens: Bounded<TokenHash, RememberedToken>,
+    sets: Bounded<SetId, KeySet>,
+}
+
+impl JwtMemory {
+    /// An empty memory.
+    #[must_use]
+    pub fn new(keyed: Keyed) -> Self {
+        Self { tokens: Bounded::new(TOKENS_REMEMBERED_MAX, keyed), sets: Bounded::new(KEY_SETS_MAX, keyed) }
+    }
+
+    /// What there is to say about a token under these rules.
+    pub fn poll(&mut self, ruleset: &Ruleset, token: &str, now_ms: u64) -> Verdict {
+        let hash = hash(ruleset, token);
+        if let Some(identity) = self.remembered(&hash, now_ms) {
+            return Verdict::Valid(identity);
+        }
+        self.check(ruleset, token, hash, now_ms).unwrap_or_else(Verdict::Refused)
+    }
+
+    fn remembered(&mut self, hash: &TokenHash, now_ms: u64) -> Option<Arc<Identity>> {
+        let token = self.tokens.get(hash)?;
+        if now_ms < token.until_ms {
+            return Some(token.identity.clone());
+        }
+        self.tokens.remove(hash);
+        None
+    }
+
+    fn check(
+        &mut self,
+        ruleset: &Ruleset,
+        token: &str,
+        hash: TokenHash,
+        now_ms: u64,
+    ) -> Result<Verdict, Refusal> {
+        let mut parsed = jws::parse(token)?;
+        let issuer = claims::issuer(&ruleset.issuers, &parsed.claims)?;
+        let identity = claims::check(issuer, std::mem::take(&mut parsed.claims), now_ms)?;
+        let until_ms = identity.expires_ms.saturating_add(issuer.skew_ms);
+        let id = (ruleset.tenant.slug.clone(), issuer.rule.name.clone());
+        let mut set = issuer.jwks.as_ref().map(|rule| (rule, self.set(&id, rule)));
+        let usable = match &set {
+            Some((rule, set)) => set.is_usable(rule, now_ms).then_some(set.keys.as_slice()),
+            None => Some([].as_slice()),
+        };
+        let (key, fetched) = match keys::choose(issuer, usable.unwrap_or_default(), &parsed) {
+            Choice::Key(key, fetched) => (key, fetched),
+            Choice::Refused(refusal) => return Err(refusal),
+            Choice::Unknown => {
+                let known = usable.is_some();
+                if let Some((rule, set)) = &mut set
+                    && set.ask(now_ms, true)
+                {
+                    return Ok(Verdict::NeedKeys(fetch(&id, rule)));
+                }
+                return Err(if known {
+                    Refusal::token("the issuer has no such key")
+                } else {
+                    Refusal::new(TokenError::KeysUnavailable, "the issuer's keys can't be had")
+                });
+            }
+        };
+        let verify = Verify { algorithm: parsed.algorithm, key: key.clone(), token: token.to_owned() };
+        let proof = fetched.then_some((id, key));
+        let token = RememberedToken { identity: Arc::new(identity), until_ms, proof };
+        Ok(Verdict::NeedSignature(Box::new(verify), Box::new(Pending { hash, token })))
+    }
+
+    /// Takes the answer to [`Verdict::NeedSignature`]: `Valid` (and remembered) or `Refused`.
+    pub fn verified(&mut self, pending: Pending, right: bool, now_ms: u64) -> Verdict {
+        let Pending { hash, token } = pending;
+        if !right {
+            return Verdict::Refused(Refusal::token("wrong signature"));
+        }
+        if now_ms >= token.until_ms {
+            return Verdict::Refused(Refusal::token("expired"));
+        }
+        let identity = token.identity.clone();
+        let is_current = match &token.proof {
+            None => true,
+            Some((id, key)) => {
+                self.sets.peek(id).is_some_and(|set| set.keys.iter().any(|have| have.key == *key))
+            }
+        };
+        if is_current {
+            self.tokens.insert(hash, token);
+        }
+        Verdict::Valid(identity)
+    }
+
+    /// Takes the answer to a [`FetchKeys`], asked for by `poll` or by `due`. What is no key set keeps the last good one.
+    pub fn keys_fetched(
+        &mut self,
+        tenant: &str,
+        issuer: &str,
+        answer: Result<Vec<u8>, FetchFault>,
+        now_ms: u64,
+    ) {
+        let id = (tenant.to_owned(), issuer.to_owned());
+        let Some(set) = self.sets.get(&id) else { return };
+        let keys = answer.ok().and_then(|bytes| keys::parse_set(&bytes));
+        if set.answered(keys, now_ms) {
+            let keys = &set.keys;
+            self.tokens.retain(|_, token| match &token.proof {
+                Some((of, key)) if *of == id => keys.iter().any(|have| have.key == *key),
+                _ => true,
+            });
+        }
+    }
+
+    /// Key sets of these rules that want a refresh in the background, each asked for once at a time. Call it when a
+    /// reply is made; hand the answers to `keys_fetched`.
+    pub fn due(&mut self, ruleset: &Ruleset, now_ms: u64) -> Vec<FetchKeys> {
+        let mut due = Vec::new();
+        for (issuer, rule) in ruleset.issuers.iter().filter_map(with_set) {
+            let id = (ruleset.tenant.slug.clone(), issuer.rule.name.clone());
+            // Only sets that were needed before: the first fetch waits for the first token.
+            let is_due = self.sets.peek(&id).is_some_and(|set| set.is_due(rule, now_ms));
+            if is_due && self.set(&id, rule).ask(now_ms, false) {
+                due.push(fetch(&id, rule));
+            }
+        }
+        due
+    }
+
+    fn set(&mut self, id: &SetId, rule: &Jwks) -> &mut KeySet {
+        let set = self.sets.get_or_insert_with(id.clone(), KeySet::default);
+        set.follow(rule);
+        set
+    }
+}
+
+fn with_set(issuer: &Issuer) -> Option<(&Issuer, &Jwks)> {
+    Some((issuer, issuer.jwks.as_ref()?))
+}
+
+fn fetch((tenant, issuer): &SetId, rule: &Jwks) -> FetchKeys {
+    FetchKeys {
+        tenant: tenant.clone(),
+        issuer: issuer.clone(),
+        url: rule.url.clone(),
+        timeout_ms: KEY_FETCH_TIMEOUT_MS,
+    }
+}
+
+/// Neither a slug nor a hexadecimal version holds a zero byte, so that no two inputs are the same text.
+fn hash(ruleset: &Ruleset, token: &str) -> TokenHash {
+    let mut hash = Sha256::new();
+    hash.update(ruleset.tenant.slug.as_bytes());
+    hash.update([0]);
+    hash.update(ruleset.version.hash.as_bytes());
+    hash.update([0]);
+    hash.update(ruleset.version.sequence.to_be_bytes());
+    hash.update(token.as_bytes());
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests;
