@@ -1,3 +1,254 @@
-//! Runs the Spin component of spin.toml where the Spin CLI is not at hand.
+//! Runs the Spin components of a `spin.toml` where the Spin CLI is not at hand: local stacks, tests, CI.
+//!
+//! It keeps the meaning of the manifest (routes, variables, allowed hosts, files, key-value stores) and the way Spin
+//! runs components (instances that are reused, `wasi:http/handler@0.3`, `spin:key-value`, `spin:variables`), so that
+//! what runs here runs on Spin. It never runs a component with more rights than the manifest gives it.
 
-fn main() {}
+mod component;
+mod files;
+mod hosts;
+mod instance;
+mod key_value;
+mod limits;
+mod logs;
+mod manifest;
+mod outbound;
+mod routes;
+mod server;
+mod variables;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+use wasmtime::Engine;
+
+use crate::{
+    hosts::HostPattern,
+    instance::{Blueprint, InstanceLimits},
+    manifest::{Component, Manifest},
+    outbound::{Client, Outbound},
+    server::Server,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Runs the components of a spin.toml.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// The application's manifest.
+    #[arg(long, default_value = "spin.toml")]
+    manifest: PathBuf,
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+    /// A variable's value; SPIN_VARIABLE_NAME in the environment does the same and keeps secrets out of process lists.
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+    /// A TOML file of variables' values.
+    #[arg(long, value_name = "FILE")]
+    variables_file: Option<PathBuf>,
+    /// An environment variable that every component gets.
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
+    environment: Vec<(String, String)>,
+    /// Where key-value stores and compiled components are kept.
+    #[arg(long, default_value = ".meridian/spin")]
+    state_dir: PathBuf,
+    /// Bytes that one key-value store may hold.
+    #[arg(long, default_value_t = limits::KEY_VALUE_BYTES_MAX)]
+    key_value_bytes_max: usize,
+    /// Requests that one instance answers before it is replaced.
+    #[arg(long, default_value_t = limits::INSTANCE_REQUESTS_MAX)]
+    instance_requests_max: usize,
+    /// Requests that one instance answers at the same time.
+    #[arg(long, default_value_t = limits::INSTANCE_REQUESTS_AT_ONCE_MAX)]
+    instance_requests_at_once_max: usize,
+    /// Bytes of memory that one instance may have.
+    #[arg(long, default_value_t = limits::INSTANCE_MEMORY_BYTES_MAX)]
+    instance_memory_bytes_max: usize,
+    /// Milliseconds until a request that the component has not answered fails.
+    #[arg(long, default_value_t = millis(limits::REQUEST_TIMEOUT))]
+    request_timeout_ms: u64,
+    /// Milliseconds that a component may compute without waiting for anything.
+    #[arg(long, default_value_t = millis(limits::BUSY_TIMEOUT))]
+    busy_timeout_ms: u64,
+    /// Bytes that a request's body may have.
+    #[arg(long, default_value_t = limits::BODY_BYTES_MAX)]
+    body_bytes_max: u64,
+    /// How to write the log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    start_log(options.log);
+    match start(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: Options) -> anyhow::Result<()> {
+    let manifest = Manifest::read(&options.manifest)?;
+    for warning in &manifest.warnings {
+        tracing::warn!("{}: {warning}", options.manifest.display());
+    }
+    let file = options.variables_file.as_deref().map(variables::read_file).transpose()?.unwrap_or_default();
+    let environment = |name: &str| std::env::var(name).ok();
+    let values = variables::resolve(&manifest.variables, &options.variables, environment, &file)?;
+    for (name, value) in &values {
+        let secret = manifest.variables.get(name).is_some_and(|variable| variable.secret);
+        tracing::debug!("variable {name} = {}", if secret { "(secret)" } else { value });
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(options, manifest, values))
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, String>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("can't listen on {}; --listen says another address", options.listen))?;
+    let address = listener.local_addr()?;
+    let labels = manifest.components.iter().flat_map(|component| component.key_value_stores.iter().cloned());
+    let stores =
+        key_value::open_all(labels, &options.state_dir.join("key-value"), options.key_value_bytes_max)
+            .with_context(|| format!("the key-value stores in {}", options.state_dir.display()))?;
+    let engine = component::engine(options.instance_memory_bytes_max)?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let assembly = Assembly {
+        options: &options,
+        engine,
+        client: outbound::client(),
+        values,
+        stores,
+        stopping: Arc::clone(&stopping),
+    };
+    let blueprints = manifest
+        .components
+        .iter()
+        .map(|component| {
+            assembly.blueprint(component).with_context(|| format!("component \"{}\"", component.id))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    drop(assembly);
+    let server = Server::new(manifest.routes, blueprints, options.body_bytes_max)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tracing::info!("{} is served on http://{address}", manifest.name);
+    server
+        .serve(listener, async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    stopping.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What all components are put together from.
+struct Assembly<'a> {
+    options: &'a Options,
+    engine: Engine,
+    client: Client,
+    values: BTreeMap<String, String>,
+    stores: BTreeMap<String, Arc<key_value::Store>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Assembly<'_> {
+    fn blueprint(&self, component: &Component) -> anyhow::Result<Blueprint> {
+        let options = self.options;
+        let id: Arc<str> = component.id.as_str().into();
+        let allowed = component
+            .allowed_outbound_hosts
+            .iter()
+            .map(|template| template.fill(&self.values))
+            .filter(|pattern| !pattern.is_empty())
+            .map(|pattern| HostPattern::parse(&pattern))
+            .collect::<Result<Vec<_>, _>>()
+            .context("allowed_outbound_hosts")?;
+        let shown: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        tracing::info!(component = %id, "may send requests to: {}", shown.join(", "));
+        let folder = options.manifest.parent().unwrap_or(Path::new(""));
+        let mounts = options.state_dir.join("files").join(key_value::hex(id.as_bytes()));
+        let has_files = files::collect(&component.files, folder, &mounts).context("files")?;
+        let compiled = component::load(&self.engine, &component.source, &options.state_dir.join("compiled"))?;
+        let stores = component
+            .key_value_stores
+            .iter()
+            .filter_map(|label| self.stores.get(label).map(|store| (label.clone(), Arc::clone(store))));
+        let environment = component.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Ok(Blueprint {
+            pre: component::link(&self.engine, &compiled)?,
+            engine: self.engine.clone(),
+            files: has_files.then_some(mounts),
+            environment: environment.chain(options.environment.iter().cloned()).collect(),
+            variables: Arc::new(
+                component
+                    .variables
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.fill(&self.values)))
+                    .collect(),
+            ),
+            stores: Arc::new(stores.collect()),
+            outbound: Outbound::new(Arc::clone(&id), allowed, self.client.clone()),
+            limits: InstanceLimits {
+                requests_max: options.instance_requests_max,
+                requests_at_once_max: options.instance_requests_at_once_max,
+                memory_bytes_max: options.instance_memory_bytes_max,
+                request_timeout: Duration::from_millis(options.request_timeout_ms),
+                busy_timeout: Duration::from_millis(options.busy_timeout_ms),
+            },
+            stopping: Arc::clone(&self.stopping),
+            id,
+        })
+    }
+}

@@ -1,0 +1,283 @@
+//! Instances of a component: how one is made, what it may use, how many requests it answers, and when it ends.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::Sleep;
+use wasmtime::{
+    Engine, Result, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    component::{GuestTaskId, ResourceTable},
+    format_err,
+};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
+    handler::{HandlerState, Instance, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus},
+};
+
+use crate::{key_value, limits, logs::LogStream, outbound::Outbound};
+
+/// What the host keeps for one instance.
+pub struct Guest {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+    limits: StoreLimits,
+    /// Everything that the instance holds a handle of.
+    pub table: ResourceTable,
+    /// The component's variables.
+    pub variables: Arc<HashMap<String, String>>,
+    /// The key-value stores that the component may open, by label.
+    pub stores: Arc<BTreeMap<String, Arc<key_value::Store>>>,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}
+
+/// How much one instance may do; the defaults are in [`limits`].
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceLimits {
+    /// Requests until the instance is replaced.
+    pub requests_max: usize,
+    /// Requests at the same time.
+    pub requests_at_once_max: usize,
+    /// Linear memory.
+    pub memory_bytes_max: usize,
+    /// How long a request may take until the component has answered.
+    pub request_timeout: Duration,
+    /// How long the component may compute without waiting for anything.
+    pub busy_timeout: Duration,
+}
+
+/// A component that is ready to be instantiated.
+pub struct Blueprint {
+    /// The component's name.
+    pub id: Arc<str>,
+    /// The engine that compiled it.
+    pub engine: Engine,
+    /// The compiled and linked component.
+    pub pre: ProxyPre<Guest>,
+    /// The folder of its files, if it has any.
+    pub files: Option<PathBuf>,
+    /// Its environment.
+    pub environment: Vec<(String, String)>,
+    /// Its variables.
+    pub variables: Arc<HashMap<String, String>>,
+    /// Its key-value stores.
+    pub stores: Arc<BTreeMap<String, Arc<key_value::Store>>>,
+    /// The requests that it may send.
+    pub outbound: Outbound,
+    /// What one instance may do.
+    pub limits: InstanceLimits,
+    /// Set when the host stops, so that instances which end with it are no failures.
+    pub stopping: Arc<AtomicBool>,
+}
+
+impl Blueprint {
+    fn guest(&self) -> Result<Guest> {
+        let mut wasi = WasiCtx::builder();
+        wasi.envs(&self.environment)
+            .stdout(LogStream::new(Arc::clone(&self.id)))
+            .stderr(LogStream::new(Arc::clone(&self.id)))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        if let Some(files) = &self.files {
+            wasi.preopened_dir(files, "/", FsPerms::ReadOnly)?;
+        }
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(self.limits.memory_bytes_max)
+            .table_elements(limits::INSTANCE_TABLE_ELEMENTS_MAX)
+            .build();
+        Ok(Guest {
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outbound: self.outbound.clone(),
+            limits,
+            table: ResourceTable::new(),
+            variables: Arc::clone(&self.variables),
+            stores: Arc::clone(&self.stores),
+        })
+    }
+}
+
+/// Makes the instances that answer a component's requests.
+pub struct Instances {
+    blueprint: Arc<Blueprint>,
+    requests_max: usize,
+    requests_at_once_max: usize,
+}
+
+impl Instances {
+    /// Instances that answer as many requests as the limits allow.
+    pub fn reused(blueprint: Arc<Blueprint>) -> Self {
+        let InstanceLimits { requests_max, requests_at_once_max, .. } = blueprint.limits;
+        Self { blueprint, requests_max, requests_at_once_max }
+    }
+
+    /// Instances that answer one request each, so that a request which ends its instance harms no other.
+    pub fn isolated(blueprint: Arc<Blueprint>) -> Self {
+        Self { blueprint, requests_max: 1, requests_at_once_max: 1 }
+    }
+}
+
+impl HandlerState for Instances {
+    type StoreData = Guest;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Working;
+
+    async fn instantiate(&self) -> Result<Instance<Guest, Expiration, Working>> {
+        let blueprint = &self.blueprint;
+        let mut store = Store::new(&blueprint.engine, blueprint.guest()?);
+        store.limiter(|guest| &mut guest.limits);
+        let computing = Arc::new(AtomicBool::new(false));
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback({
+            let computing = Arc::clone(&computing);
+            move |_| {
+                computing.store(true, Ordering::Relaxed);
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            }
+        });
+        let proxy = tokio::time::timeout(
+            blueprint.limits.request_timeout,
+            blueprint.pre.instantiate_async(&mut store),
+        )
+        .await
+        .map_err(|_| format_err!("the component didn't start in time"))??;
+        Ok(Instance {
+            store,
+            proxy,
+            view: WasiHttpView::http,
+            expiration: Expiration::new(&blueprint.limits, computing),
+            state: Working {
+                id: Arc::clone(&blueprint.id),
+                requests_max: self.requests_max,
+                requests_at_once_max: self.requests_at_once_max,
+                stopping: Arc::clone(&blueprint.stopping),
+            },
+        })
+    }
+}
+
+/// How many requests an instance takes.
+pub struct Working {
+    id: Arc<str>,
+    requests_max: usize,
+    requests_at_once_max: usize,
+    stopping: Arc<AtomicBool>,
+}
+
+impl WorkerState for Working {
+    type StoreData = Guest;
+    type RequestData = ();
+
+    fn should_accept_request(&self, at_once: usize, total: usize) -> ShouldAccept {
+        if total >= self.requests_max {
+            ShouldAccept::Never
+        } else if at_once >= self.requests_at_once_max {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        _: StoreContextMut<'_, Guest>,
+        (): (),
+        _: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        // The server has a timeout around the whole request. One in here would make the instance stop taking requests
+        // while it still waits for them, and with that the notice of a request that another instance should have got.
+        Box::pin(std::future::pending())
+    }
+
+    fn drop(&self, store: Store<Guest>, result: Result<()>) {
+        if let Err(error) = result
+            && !self.stopping.load(Ordering::Relaxed)
+        {
+            tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
+        }
+        drop(store);
+    }
+}
+
+/// When an instance ends: it computes without pause, a request or work after the last answer takes too long, or
+/// nothing comes any more.
+///
+/// A component that computes is interrupted at every tick of the epoch, which shows here as a poll with `computing`
+/// set; a component that waits is polled without it. So only ticks in a row count as being busy.
+pub struct Expiration {
+    computing: Arc<AtomicBool>,
+    busy_ticks: u32,
+    busy_ticks_max: u32,
+    request_timeout: Duration,
+    armed: Option<Instant>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Expiration {
+    fn new(limits: &InstanceLimits, computing: Arc<AtomicBool>) -> Self {
+        let ticks = limits.busy_timeout.as_millis() / limits::EPOCH_TICK.as_millis();
+        Self {
+            computing,
+            busy_ticks: 0,
+            busy_ticks_max: u32::try_from(ticks).unwrap_or(u32::MAX),
+            // The request's own timeout answers the client first.
+            request_timeout: limits.request_timeout + Duration::from_secs(1),
+            armed: None,
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        since: Instant,
+    ) -> Poll<()> {
+        self.busy_ticks = if self.computing.swap(false, Ordering::Relaxed) { self.busy_ticks + 1 } else { 0 };
+        if self.busy_ticks > self.busy_ticks_max {
+            return Poll::Ready(());
+        }
+        let deadline = since
+            + match status {
+                WorkerStatus::Requests => self.request_timeout,
+                WorkerStatus::PostReturn => limits::POST_RETURN_TIMEOUT,
+                WorkerStatus::Idle => limits::IDLE_TIMEOUT,
+            };
+        // A timer that is due too early is cheap; setting it again for every request is not.
+        loop {
+            if self.armed.is_none_or(|armed| armed > deadline) {
+                self.sleep.as_mut().reset(deadline.into());
+                self.armed = Some(deadline);
+            }
+            match self.sleep.as_mut().poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) if Instant::now() >= deadline => return Poll::Ready(()),
+                Poll::Ready(()) => self.armed = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Key-value stores: in memory for reading, one file a key on disk, `spin:key-value` for components.
+//!
+//! A change is seen by every reader at once and is on disk within [`limits::KEY_VALUE_FLUSH`]; a file is written beside
+//! its place and renamed, so a killed host leaves the old value or the new one, never half of one. It is meant for one
+//! machine; a store of production is the platform's own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use sha2::{Digest, Sha256};
+use wasmtime::{
+    Result,
+    component::{
+        Accessor, ComponentType, FutureReader, Lift, Linker, Lower, Resource, ResourceType, StreamReader,
+    },
+};
+
+use crate::{instance::Guest, limits};
+
+/// Why a store didn't do what was asked.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum StoreError {
+    /// The key is longer than any may be.
+    #[error("the key has {0} bytes, at most {max} are allowed", max = limits::KEY_BYTES_MAX)]
+    Key(usize),
+    /// The value is longer than any may be.
+    #[error("the value has {0} bytes, at most {max} are allowed", max = limits::VALUE_BYTES_MAX)]
+    Value(usize),
+    /// The store has no room left.
+    #[error("the store is full: it may hold {0} bytes")]
+    Full(usize),
+}
+
+/// One store. Dropping it writes what is not on disk yet.
+pub struct Store {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    folder: PathBuf,
+    bytes_max: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    values: HashMap<String, Arc<[u8]>>,
+    bytes: usize,
+    unwritten: HashSet<String>,
+    closing: bool,
+}
+
+impl Store {
+    /// Opens the store in `folder`, which is made where it is missing, with at most `bytes_max` bytes in it.
+    pub fn open(folder: &Path, bytes_max: usize) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut state = State::default();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            match read(&path) {
+                Some((key, value)) if state.bytes + key.len() + value.len() <= bytes_max => {
+                    state.bytes += key.len() + value.len();
+                    state.values.insert(key, value.into());
+                }
+                Some((key, _)) => {
+                    tracing::warn!(%key, "the key-value store has no room for this key any more");
+                }
+                None => {
+                    tracing::warn!(file = %path.display(), "removing a file that is no key-value entry");
+                    fs::remove_file(&path)?;
+                }
+            }
+        }
+        let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
+            bytes_max,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let writer = std::thread::Builder::new().name("key-value".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.write_changes()
+        })?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<Arc<[u8]>> {
+        self.shared.lock().values.get(key).cloned()
+    }
+
+    /// Whether a key has a value.
+    pub fn exists(&self, key: &str) -> bool {
+        self.shared.lock().values.contains_key(key)
+    }
+
+    /// All keys, in no order.
+    pub fn keys(&self) -> Vec<String> {
+        self.shared.lock().values.keys().cloned().collect()
+    }
+
+    /// Gives a key a value.
+    pub fn set(&self, key: String, value: Vec<u8>) -> Result<(), StoreError> {
+        if key.len() > limits::KEY_BYTES_MAX {
+            return Err(StoreError::Key(key.len()));
+        }
+        if value.len() > limits::VALUE_BYTES_MAX {
+            return Err(StoreError::Value(value.len()));
+        }
+        let mut state = self.shared.lock();
+        let old = state.values.get(&key).map_or(0, |value| key.len() + value.len());
+        let bytes = state.bytes - old + key.len() + value.len();
+        if bytes > self.shared.bytes_max {
+            return Err(StoreError::Full(self.shared.bytes_max));
+        }
+        state.bytes = bytes;
+        state.unwritten.insert(key.clone());
+        state.values.insert(key, value.into());
+        drop(state);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes a key's value away.
+    pub fn delete(&self, key: &str) {
+        let mut state = self.shared.lock();
+        if let Some(value) = state.values.remove(key) {
+            state.bytes -= key.len() + value.len();
+            state.unwritten.insert(key.to_owned());
+            drop(state);
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_one();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the key-value store panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes changed keys until the store closes; many changes of one key in a short time are one write.
+    fn write_changes(&self) {
+        loop {
+            let mut state = self.lock();
+            while state.unwritten.is_empty() && !state.closing {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let closing = state.closing;
+            if !closing {
+                drop(state);
+                std::thread::sleep(limits::KEY_VALUE_FLUSH);
+                state = self.lock();
+            }
+            let keys = std::mem::take(&mut state.unwritten);
+            let changes: Vec<(Option<Arc<[u8]>>, String)> =
+                keys.into_iter().map(|key| (state.values.get(&key).cloned(), key)).collect();
+            drop(state);
+            for (value, key) in changes {
+                if let Err(error) = self.write(&key, value.as_deref()) {
+                    tracing::error!(%key, %error, folder = %self.folder.display(), "a key-value change is not on disk");
+                }
+            }
+            if closing {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, key: &str, value: Option<&[u8]>) -> io::Result<()> {
+        let name = hex(&Sha256::digest(key.as_bytes()));
+        let path = self.folder.join(&name);
+        let Some(value) = value else {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            };
+        };
+        let key_bytes = u32::try_from(key.len()).map_err(io::Error::other)?;
+        let mut content = Vec::with_capacity(4 + key.len() + value.len());
+        content.extend_from_slice(&key_bytes.to_le_bytes());
+        content.extend_from_slice(key.as_bytes());
+        content.extend_from_slice(value);
+        let beside = self.folder.join(format!("{name}.new"));
+        fs::write(&beside, content)?;
+        fs::rename(beside, path)
+    }
+}
+
+/// Reads an entry: the key's length (4 bytes, little-endian), the key, the value.
+fn read(path: &Path) -> Option<(String, Vec<u8>)> {
+    let content = fs::read(path).ok()?;
+    let (length, rest) = content.split_first_chunk::<4>()?;
+    let (key, value) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let key = String::from_utf8(key.to_vec()).ok()?;
+    (path.file_name()?.to_str()? == hex(&Sha256::digest(key.as_bytes()))).then(|| (key, value.to_vec()))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Opens the stores that components name, each in a folder of its own.
+pub fn open_all(
+    labels: impl IntoIterator<Item = String>,
+    folder: &Path,
+    bytes_max: usize,
+) -> io::Result<BTreeMap<String, Arc<Store>>> {
+    let labels: BTreeSet<String> = labels.into_iter().collect();
+    labels
+        .into_iter()
+        .map(|label| {
+            let name = hex(label.as_bytes());
+            Ok((label, Arc::new(Store::open(&folder.join(name), bytes_max)?)))
+        })
+        .collect()
+}
+
+/// What a component holds for a store that it opened.
+struct Handle(Arc<Store>);
+
+#[derive(Clone, ComponentType, Lift, Lower)]
+#[component(variant)]
+enum Error {
+    #[component(name = "store-table-full")]
+    StoreTableFull,
+    #[component(name = "no-such-store")]
+    NoSuchStore,
+    #[component(name = "access-denied")]
+    AccessDenied,
+    #[component(name = "other")]
+    Other(String),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+/// Gives the component `spin:key-value/key-value@3.0.0`.
+pub fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    let mut instance = linker.instance("spin:key-value/key-value@3.0.0")?;
+    instance.resource("store", ResourceType::host::<Handle>(), |mut guest, rep| {
+        guest.data_mut().table.delete(Resource::<Handle>::new_own(rep))?;
+        Ok(())
+    })?;
+    instance.func_wrap_concurrent("[static]store.open", |accessor, (label,): (String,)| {
+        let opened = accessor.with(|mut guest| {
+            let guest = guest.get();
+            let Some(store) = guest.stores.get(&label) else { return Err(Error::AccessDenied) };
+            guest.table.push(Handle(Arc::clone(store))).map_err(|_| Error::StoreTableFull)
+        });
+        Box::pin(async move { Ok((opened,)) })
+    })?;
+    instance.func_wrap_concurrent(
+        "[method]store.get",
+        |accessor, (store, key): (Resource<Handle>, String)| {
+            let store = opened(accessor, &store);
+            Box::pin(async move { Ok((Ok::<_, Error>(store?.get(&key).map(|value| value.to_vec())),)) })
+        },
+    )?;
+    instance.func_wrap_concurrent(
+        "[method]store.set",
+        |accessor, (store, key, value): (Resource<Handle>, String, Vec<u8>)| {
+            let store = opened(accessor, &store);
+            Box::pin(async move { Ok((store?.set(key, value).map_err(Error::from),)) })
+        },
+    )?;
+    instance.func_wrap_concurrent(
+        "[method]store.delete",
+        |accessor, (store, key): (Resource<Handle>, String)| {
+            let store = opened(accessor, &store);
+            Box::pin(async move {
+                store?.delete(&key);
+                Ok((Ok::<(), Error>(()),))
+            })
+        },
+    )?;
+    instance.func_wrap_concurrent(
+        "[method]store.exists",
+        |accessor, (store, key): (Resource<Handle>, String)| {
+            let store = opened(accessor, &store);
+            Box::pin(async move { Ok((Ok::<bool, Error>(store?.exists(&key)),)) })
+        },
+    )?;
+    instance.func_wrap_concurrent("[method]store.get-keys", |accessor, (store,): (Resource<Handle>,)| {
+        let streams = opened(accessor, &store).and_then(|store| {
+            accessor.with(|mut guest| {
+                let keys = StreamReader::new(&mut guest, store.keys())?;
+                let result =
+                    FutureReader::new(&mut guest, async { wasmtime::error::Ok(Ok::<(), Error>(())) })?;
+                Ok((keys, result))
+            })
+        });
+        Box::pin(async move { Ok((streams?,)) })
+    })
+}
+
+/// The store that a component's handle stands for.
+fn opened(accessor: &Accessor<Guest>, handle: &Resource<Handle>) -> Result<Arc<Store>> {
+    accessor.with(|mut guest| Ok(Arc::clone(&guest.get().table.get(handle)?.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("meridian-spin-host-{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&folder));
+        folder
+    }
+
+    #[test]
+    fn values_are_there_after_a_restart() {
+        let folder = folder("restart");
+        let store = Store::open(&folder, 1 << 20).unwrap();
+        store.set("a".to_owned(), b"one".to_vec()).unwrap();
+        store.set("a".to_owned(), b"two".to_vec()).unwrap();
+        store.set("gone".to_owned(), b"x".to_vec()).unwrap();
+        store.set("empty".to_owned(), Vec::new()).unwrap();
+        store.delete("gone");
+        drop(store);
+        fs::write(folder.join("half.new"), b"half").unwrap();
+        let store = Store::open(&folder, 1 << 20).unwrap();
+        assert_eq!(store.get("a").as_deref(), Some(b"two".as_slice()));
+        assert_eq!(store.get("empty").as_deref(), Some(b"".as_slice()));
+        assert!(store.get("gone").is_none() && !store.exists("gone"));
+        let mut keys = store.keys();
+        keys.sort();
+        assert_eq!(keys, ["a", "empty"]);
+        assert!(!folder.join("half.new").exists());
+        drop(store);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_store_is_bounded() {
+        let folder = folder("bounded");
+        let store = Store::open(&folder, 10).unwrap();
+        store.set("k".to_owned(), vec![0; 9]).unwrap();
+        assert_eq!(store.set("l".to_owned(), Vec::new()), Err(StoreError::Full(10)));
+        store.set("k".to_owned(), vec![0; 8]).unwrap();
+        store.set("l".to_owned(), Vec::new()).unwrap();
+        store.delete("k");
+        store.set("l".to_owned(), vec![0; 9]).unwrap();
+        let long = "k".repeat(limits::KEY_BYTES_MAX + 1);
+        assert_eq!(store.set(long.clone(), Vec::new()), Err(StoreError::Key(long.len())));
+        assert_eq!(
+            store.set("v".to_owned(), vec![0; limits::VALUE_BYTES_MAX + 1]),
+            Err(StoreError::Value(limits::VALUE_BYTES_MAX + 1))
+        );
+        drop(store);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

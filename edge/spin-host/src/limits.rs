@@ -1,0 +1,77 @@
+//! Every limit of the host, in one place. Options of the command line change those that operators need to change.
+
+use std::time::Duration;
+
+/// Bytes of a manifest.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Components of an application.
+pub const COMPONENTS_MAX: usize = 64;
+/// Bytes of a component's source file.
+pub const SOURCE_BYTES_MAX: u64 = 128 << 20;
+/// Bytes of all files that are mounted into one component.
+pub const MOUNT_BYTES_MAX: u64 = 512 << 20;
+/// Files that are mounted into one component.
+pub const MOUNT_FILES_MAX: usize = 10_000;
+/// Compiled components that are kept on disk; the oldest go first.
+pub const COMPILED_FILES_MAX: usize = 8;
+
+/// Requests that one instance answers before it is replaced (Spin 4.1's default).
+pub const INSTANCE_REQUESTS_MAX: usize = 128;
+/// Requests that one instance answers at the same time (Spin 4.1's default).
+pub const INSTANCE_REQUESTS_AT_ONCE_MAX: usize = 16;
+/// Instances of all components that may exist at the same time.
+pub const INSTANCES_MAX: u32 = 1_000;
+/// Requests in progress, over all connections; it leaves instances free for those that are being torn down.
+pub const REQUESTS_IN_PROGRESS_MAX: usize = 800;
+/// Linear memory of one instance.
+pub const INSTANCE_MEMORY_BYTES_MAX: usize = 128 << 20;
+/// Elements of one table of an instance.
+pub const INSTANCE_TABLE_ELEMENTS_MAX: usize = 100_000;
+/// How long a request may take until the component has answered with a head.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a component may compute without waiting for anything.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a computing component is interrupted to let others run.
+pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+/// How long an instance may work on after its last answer, streaming bodies included.
+pub const POST_RETURN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an instance without work is kept.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections that are open at the same time.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Bytes of a request's target.
+pub const URI_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a request's head, which is also the size of a connection's read buffer.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Header fields of a request.
+pub const HEADERS_MAX: usize = 128;
+/// Bytes of a request's body.
+pub const BODY_BYTES_MAX: u64 = 64 << 20;
+/// How long a client may take to send a request's head.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests in progress may take to finish after a signal to stop.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long connecting to an outbound host may take, unless the component says less.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an outbound host may take to answer with a head, unless the component says less.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an outbound host may pause within a body, unless the component says less.
+pub const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections that are kept for one outbound host.
+pub const IDLE_CONNECTIONS_MAX: usize = 256;
+/// How long an idle outbound connection is kept; less than servers usually keep theirs.
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of all keys and values of one key-value store.
+pub const KEY_VALUE_BYTES_MAX: usize = 512 << 20;
+/// Bytes of one key.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// Bytes of one value.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// How long a change of a key-value store may wait before it is written to disk.
+pub const KEY_VALUE_FLUSH: Duration = Duration::from_millis(20);
+
+/// Bytes of one line that a component logs; longer lines are split.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;

@@ -1,0 +1,188 @@
+//! Requests that a component sends: only to the hosts that the manifest allows, over connections that are kept.
+
+use std::{
+    error::Error as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::time::{Instant, Sleep};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::{hosts::HostPattern, limits};
+
+/// The connections of all components.
+pub type Client = legacy::Client<HttpsConnector<HttpConnector>, WasiBody>;
+
+/// A client with an empty pool. Certificates are checked against the roots of the operating system.
+pub fn client() -> Client {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(limits::CONNECT_TIMEOUT));
+    let roots = HttpsConnectorBuilder::new().with_native_roots().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no root certificates are installed: no https host can be verified, so none is reached");
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        HttpsConnectorBuilder::new().with_tls_config(config)
+    });
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(limits::IDLE_CONNECTION_TIMEOUT)
+        .pool_max_idle_per_host(limits::IDLE_CONNECTIONS_MAX)
+        .http1_max_buf_size(limits::HEAD_BYTES_MAX)
+        .set_host(false)
+        .build(roots.https_or_http().enable_http1().wrap_connector(http))
+}
+
+/// What one component may send, and how.
+#[derive(Clone)]
+pub struct Outbound {
+    component: Arc<str>,
+    allowed: Arc<[HostPattern]>,
+    client: Client,
+}
+
+type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+impl Outbound {
+    /// The requests of `component`, to hosts that one of `allowed` fits.
+    pub fn new(component: Arc<str>, allowed: Vec<HostPattern>, client: Client) -> Self {
+        Self { component, allowed: allowed.into(), client }
+    }
+
+    fn allows(&self, uri: &http::Uri) -> bool {
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
+        self.allowed.iter().any(|pattern| pattern.allows(scheme, host, uri.port_u16()))
+    }
+}
+
+impl WasiHttpHooks for Outbound {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        if !self.allows(request.uri()) {
+            tracing::warn!(
+                component = %self.component,
+                uri = %without_query(request.uri()),
+                "a request to a host that allowed_outbound_hosts doesn't list was refused"
+            );
+            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        }
+        let options = options.unwrap_or_default();
+        let first_byte = options.connect_timeout.unwrap_or_default()
+            + options.first_byte_timeout.unwrap_or(limits::FIRST_BYTE_TIMEOUT);
+        let between_bytes = options.between_bytes_timeout.unwrap_or(limits::BETWEEN_BYTES_TIMEOUT);
+        let answer = self.client.request(request);
+        Box::new(async move {
+            let response = match tokio::time::timeout(first_byte, answer).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => return Err(cause(&error)),
+                Err(_) => return Err(Error::HttpResponseTimeout),
+            };
+            let response =
+                response.map(|body| TimedBody { body, pause_max: between_bytes, pause: None }.boxed_unsync());
+            Ok((response, Box::new(std::future::ready(Ok(()))) as Box<dyn Future<Output = _> + Send>))
+        })
+    }
+}
+
+fn without_query(uri: &http::Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+}
+
+/// What a component is told about a request that got no answer.
+fn cause(error: &legacy::Error) -> Error {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+                io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                    Error::DestinationUnavailable
+                }
+                io::ErrorKind::InvalidData if error_is_tls(error) => Error::TlsCertificateError,
+                _ if error.to_string().contains("failed to lookup address") => {
+                    Error::DnsError { rcode: None, info_code: None }
+                }
+                _ => Error::ConnectionTerminated,
+            };
+        }
+        if let Some(error) = inner.downcast_ref::<hyper::Error>() {
+            if error.is_timeout() {
+                return Error::HttpResponseTimeout;
+            }
+            if error.is_parse() {
+                return Error::HttpProtocolError;
+            }
+            if let Some(Error::HttpRequestBodySize(size)) =
+                error.source().and_then(|e| e.downcast_ref::<Error>())
+            {
+                return Error::HttpRequestBodySize(*size);
+            }
+        }
+        source = inner.source();
+    }
+    if error.is_connect() { Error::ConnectionRefused } else { Error::ConnectionTerminated }
+}
+
+fn error_is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// A body whose pauses are limited.
+struct TimedBody {
+    body: Incoming,
+    pause_max: Duration,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for TimedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.pause = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+            }
+            Poll::Pending => {
+                let deadline = Instant::now() + this.pause_max;
+                let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                ready!(pause.as_mut().poll(cx));
+                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,351 @@
+//! The HTTP server: connections, limits, and which component answers.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Authority};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use wasmtime_wasi_http::{
+    Error, WasiBody,
+    handler::{InstantiationError, ProxyHandler, TrapOrPanicError},
+    p3::bindings::http::types::ErrorCode,
+};
+
+use crate::{
+    instance::{Blueprint, Instances},
+    limits,
+    routes::{RouteHeaders, RoutePattern},
+};
+
+/// What answers the requests of one component.
+struct Backend {
+    id: Arc<str>,
+    reused: ProxyHandler<Instances>,
+    isolated: ProxyHandler<Instances>,
+    request_timeout: Duration,
+}
+
+impl Backend {
+    fn new(blueprint: Blueprint) -> Self {
+        let blueprint = Arc::new(blueprint);
+        Self {
+            id: Arc::clone(&blueprint.id),
+            request_timeout: blueprint.limits.request_timeout,
+            reused: ProxyHandler::new(Instances::reused(Arc::clone(&blueprint))),
+            isolated: ProxyHandler::new(Instances::isolated(blueprint)),
+        }
+    }
+
+    /// Lets the component answer. A safe request without a body is made again when its instance ends: this request or
+    /// another one of the same instance ended it, and in an instance of its own it cannot take others with it.
+    async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Failure> {
+        let (parts, body) = request.into_parts();
+        let again = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
+        match (self.attempt(&self.reused, Request::from_parts(parts, body)).await, again) {
+            (Err(Failure::Ended), Some(parts)) => {
+                self.attempt(&self.isolated, Request::from_parts(parts, empty())).await
+            }
+            (result, _) => result,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        instances: &ProxyHandler<Instances>,
+        request: Request<WasiBody>,
+    ) -> Result<Response<WasiBody>, Failure> {
+        match tokio::time::timeout(self.request_timeout, instances.handle((), request)).await {
+            Ok(result) => result.map_err(|error| Failure::of(&self.id, &error)),
+            Err(_) => {
+                tracing::error!(component = %self.id, "a request got no answer in time");
+                Err(Failure::TimedOut)
+            }
+        }
+    }
+}
+
+/// A route and the component behind it.
+struct Route {
+    pattern: RoutePattern,
+    headers: RouteHeaders,
+    backend: Arc<Backend>,
+}
+
+/// An application that is being served.
+pub struct Server {
+    routes: Vec<Route>,
+    in_progress: Semaphore,
+    body_bytes_max: u64,
+}
+
+impl Server {
+    /// A server of these routes; each leads to one of the blueprints, by its id.
+    pub fn new(
+        routes: Vec<(RoutePattern, String)>,
+        blueprints: Vec<Blueprint>,
+        body_bytes_max: u64,
+    ) -> anyhow::Result<Self> {
+        let backends: Vec<Arc<Backend>> =
+            blueprints.into_iter().map(|blueprint| Arc::new(Backend::new(blueprint))).collect();
+        let mut routes = routes
+            .into_iter()
+            .map(|(pattern, id)| {
+                let headers = RouteHeaders::new(&pattern).ok_or_else(|| {
+                    anyhow::anyhow!("the route \"{pattern}\" has characters that no header may have")
+                })?;
+                let backend = backends
+                    .iter()
+                    .find(|backend| *backend.id == *id)
+                    .ok_or_else(|| anyhow::anyhow!("the route \"{pattern}\" leads to no component"))?;
+                Ok(Route { pattern, headers, backend: Arc::clone(backend) })
+            })
+            .collect::<anyhow::Result<Vec<Route>>>()?;
+        routes.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
+        Ok(Self { routes, in_progress: Semaphore::new(limits::REQUESTS_IN_PROGRESS_MAX), body_bytes_max })
+    }
+
+    /// Serves connections until `stop` is done, then lets requests in progress finish for a while.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let server = Arc::new(self);
+        let connections = GracefulShutdown::new();
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::HEAD_TIMEOUT)
+            .max_headers(limits::HEADERS_MAX)
+            .max_buf_size(limits::HEAD_BYTES_MAX);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+            .keep_alive_interval(limits::HEAD_TIMEOUT);
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut stop => break,
+            };
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(limits::EPOCH_TICK).await;
+                    continue;
+                }
+            };
+            if connections.count() >= limits::CONNECTIONS_MAX {
+                tracing::warn!(%client, "a connection was closed: {} are open", limits::CONNECTIONS_MAX);
+                continue;
+            }
+            let connection = builder.serve_connection(stream_io(stream), {
+                let server = Arc::clone(&server);
+                service_fn(move |request| {
+                    let server = Arc::clone(&server);
+                    async move { Ok::<_, Infallible>(server.answer(request, client).await) }
+                })
+            });
+            let connection = connections.watch(connection.into_owned());
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%client, %error, "a connection ended");
+                }
+            });
+        }
+        drop(listener);
+        tracing::info!(connections = connections.count(), "stopping");
+        if tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, connections.shutdown()).await.is_err() {
+            tracing::warn!("requests in progress were cut off after {:?}", limits::SHUTDOWN_TIMEOUT);
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<WasiBody> {
+        if request.uri().path() == "/.well-known/spin/health" {
+            return Response::new(full("OK"));
+        }
+        match self.dispatch(request, client).await {
+            Ok(response) => response,
+            Err(failure) => failure.response(),
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+    ) -> Result<Response<WasiBody>, Failure> {
+        let request = self.check(request)?;
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let Some((route, matched)) =
+            self.routes.iter().find_map(|route| Some((route, route.pattern.matches(path)?)))
+        else {
+            return Err(Failure::NoRoute);
+        };
+        route.headers.set(&mut parts.headers, &parts.uri, &matched, client);
+        let _permit = self.in_progress.try_acquire().map_err(|_| Failure::Overloaded)?;
+        route.backend.answer(Request::from_parts(parts, body)).await
+    }
+
+    /// Checks limits and gives the request the absolute URI that it was meant for.
+    fn check(&self, request: Request<Incoming>) -> Result<Request<WasiBody>, Failure> {
+        let (mut parts, body) = request.into_parts();
+        if parts.method == Method::CONNECT {
+            return Err(Failure::Method);
+        }
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        if target.len() > limits::URI_BYTES_MAX {
+            return Err(Failure::UriTooLong);
+        }
+        let authority = authority(&parts.uri, &parts.headers).ok_or(Failure::Host)?;
+        parts.uri = Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query(if target == "*" { "/" } else { target })
+            .build()
+            .map_err(|_| Failure::Host)?;
+        let body = if body.is_end_stream() {
+            empty()
+        } else {
+            match body.size_hint().exact() {
+                Some(size) if size <= self.body_bytes_max => body.map_err(Error::from).boxed_unsync(),
+                Some(_) => return Err(Failure::BodyTooLarge),
+                None => {
+                    let bytes_max = usize::try_from(self.body_bytes_max).unwrap_or(usize::MAX);
+                    Limited::new(body, bytes_max).map_err(body_error).boxed_unsync()
+                }
+            }
+        };
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+fn stream_io(stream: TcpStream) -> TokioIo<TcpStream> {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "small answers may be delayed on a connection");
+    }
+    TokioIo::new(stream)
+}
+
+/// The host that a request is meant for (RFC 9112 section 3.2): an absolute target's, else the one `Host` field's.
+fn authority(uri: &Uri, headers: &http::HeaderMap) -> Option<Authority> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return None;
+    }
+    match (uri.authority(), host) {
+        (Some(authority), _) => Some(authority.clone()),
+        (None, Some(host)) => {
+            Authority::try_from(host.as_bytes()).ok().filter(|host| !host.as_str().contains('@'))
+        }
+        (None, None) => Some(Authority::from_static("localhost")),
+    }
+}
+
+fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    if error.is::<LengthLimitError>() {
+        return Error::HttpRequestBodySize(None);
+    }
+    error.downcast::<hyper::Error>().map_or(Error::ConnectionTerminated, |error| Error::from(*error))
+}
+
+fn empty() -> WasiBody {
+    Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn full(text: impl Into<Bytes>) -> WasiBody {
+    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Why the host itself answers, and not a component.
+#[derive(Debug)]
+enum Failure {
+    Host,
+    Method,
+    UriTooLong,
+    BodyTooLarge,
+    NoRoute,
+    Overloaded,
+    Ended,
+    TimedOut,
+    Component,
+}
+
+impl Failure {
+    fn of(component: &str, error: &wasmtime::Error) -> Self {
+        if error.is::<TrapOrPanicError>() {
+            Self::Ended
+        } else if let Some(ErrorCode::HttpRequestBodySize(_)) = error.downcast_ref() {
+            Self::BodyTooLarge
+        } else if error.is::<InstantiationError<()>>() {
+            tracing::error!(component, "no instance could be made: {error:#}");
+            Self::Overloaded
+        } else {
+            tracing::error!(component, "a request failed: {error:#}");
+            Self::Component
+        }
+    }
+
+    fn response(&self) -> Response<WasiBody> {
+        let (status, title) = match self {
+            Self::Host => (StatusCode::BAD_REQUEST, "The request names no host, or more than one"),
+            Self::Method => (StatusCode::NOT_IMPLEMENTED, "This method is not served"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "The request's target is too long"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request's body is too large"),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "No route leads here"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests are in progress"),
+            Self::Ended => (StatusCode::INTERNAL_SERVER_ERROR, "The component ended while it answered"),
+            Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "The component did not answer in time"),
+            Self::Component => (StatusCode::INTERNAL_SERVER_ERROR, "The component failed"),
+        };
+        let problem =
+            format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{}}}", status.as_u16());
+        let mut response = Response::new(full(problem));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(self, Self::Overloaded) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_for_one_host() {
+        let cases: &[(&str, &[&str], Option<&str>)] = &[
+            ("/a", &["shop.example:81"], Some("shop.example:81")),
+            ("http://other.example/a", &["shop.example"], Some("other.example")),
+            ("/a", &[], Some("localhost")),
+            ("/a", &["one.example", "two.example"], None),
+            ("/a", &["user@shop.example"], None),
+            ("/a", &["not a host"], None),
+        ];
+        for (uri, hosts, expected) in cases {
+            let mut headers = http::HeaderMap::new();
+            for host in *hosts {
+                headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
+            }
+            let found = authority(&uri.parse().unwrap(), &headers);
+            assert_eq!(found.as_ref().map(Authority::as_str), *expected, "{uri} {hosts:?}");
+        }
+    }
+}
