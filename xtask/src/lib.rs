@@ -3,10 +3,12 @@
 //! It runs other programs and never holds product logic. It has no async runtime: everything it does is start,
 //! watch and stop processes.
 
+pub mod artefacts;
 pub mod paths;
 pub mod progress;
 pub mod run;
 pub mod setup;
+pub mod stack;
 
 use std::process::ExitCode;
 
@@ -24,12 +26,24 @@ struct Xtask {
 enum Command {
     /// Bring everything that is missing: Wasm targets, tools, workerd, PostgreSQL.
     Setup(setup::Setup),
+    /// Build what the local stack runs; prints the paths.
+    Build(artefacts::Build),
+    /// Bring the whole platform up on this machine and serve until Ctrl-C.
+    Up(stack::Up),
+    /// Stop what `up` started; with --purge, forget its data.
+    Down(stack::Down),
+    /// Run one more edge beside a running stack, with other origins: for tests.
+    Edge(stack::OneEdge),
 }
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let result = match Xtask::parse().command {
         Command::Setup(setup) => setup.run(),
+        Command::Build(build) => build.run(),
+        Command::Up(up) => up.run(),
+        Command::Down(down) => down.run(),
+        Command::Edge(edge) => edge.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -56,17 +56,24 @@ pub fn metadata(arguments: &[&str]) -> Result<serde_json::Value> {
     serde_json::from_slice(&output.stdout).context("cargo metadata did not print JSON")
 }
 
-/// The cargo that started this program, in the project's root, without what it told this program about itself.
+/// The cargo that started this program, in the project's root.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    forget_outer_cargo(&mut command);
+    command
+}
+
+/// Takes from `command` what the outer `cargo run` told this program about itself: an inner cargo would take it for
+/// its own, and the library path would mix two toolchains.
+pub fn forget_outer_cargo(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let Some(text) = name.to_str() else { continue };
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "CARGO" {
+        let about_us = text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
+        if about_us || ["CARGO", "LD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"].contains(&text) {
             command.env_remove(&name);
         }
     }
-    command
 }
 
 /// The compiler that builds the project: `1.95.0` and its folder.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::cache;
+use super::{cache, debian};
 use crate::{paths, run};
 
 /// A program that `cargo install` brings.
@@ -41,15 +41,19 @@ pub fn wasm_bindgen() -> Result<PathBuf> {
 /// # Errors
 /// When it is missing and can't be built.
 pub fn worker_build() -> Result<PathBuf> {
+    if cfg!(target_os = "linux") && WORKER_BUILD.found()?.is_none() {
+        // It downloads tools by itself where it is not told of any, over the system's OpenSSL.
+        debian::need_debian(&["pkg-config", "libssl-dev"])?;
+    }
     WORKER_BUILD.path()
 }
 
 impl Tool {
     fn path(&self) -> Result<PathBuf> {
-        if let Some(installed) = self.installed() {
-            return Ok(installed);
+        if let Some(found) = self.found()? {
+            return Ok(found);
         }
-        let folder = cache::piece(&format!("{}-{}", self.binary, self.version), |part| {
+        let folder = cache::piece(&self.piece(), |part| {
             let mut install = paths::cargo();
             install
                 .args(["install", "--root"])
@@ -62,6 +66,15 @@ impl Tool {
             std::fs::remove_dir_all(part.join("target")).context("could not remove the tool's build output")
         })?;
         Ok(folder.join("bin").join(self.binary))
+    }
+
+    fn found(&self) -> Result<Option<PathBuf>> {
+        let cached = cache::find(&self.piece())?.map(|folder| folder.join("bin").join(self.binary));
+        Ok(cached.or_else(|| self.installed()))
+    }
+
+    fn piece(&self) -> String {
+        format!("{}-{}", self.binary, self.version)
     }
 
     /// The program in `PATH`, when it is of the right version.

@@ -119,6 +119,9 @@ fn debian(rustc: &Rustc) -> Result<PathBuf> {
         copy_folder(&source.join("library"), &sources.join("library"))?;
         for target in [UNKNOWN, WASIP2] {
             let output = part.join("lib/rustlib").join(target).join("lib");
+            if output.is_dir() {
+                fs::remove_dir_all(&output)?;
+            }
             fs::create_dir_all(&output)?;
             build_std(part, &work.join("std"), target, &output)?;
             anyhow::ensure!(has_std(part, target), "the build made no libstd for {target}");

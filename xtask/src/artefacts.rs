@@ -1,0 +1,252 @@
+//! `cargo xtask build`: the programs and Wasm files that the local stack and its tests run.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+use crate::paths;
+use crate::progress::say;
+use crate::run::run;
+use crate::setup::{cargo_tools, npm, wasm};
+
+/// What can be built.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Part {
+    /// The Cloudflare worker: `edge/cloudflare/build/`.
+    Cloudflare,
+    /// The Spin component, where `spin.toml` expects it.
+    Spin,
+    /// The host that runs the Spin component.
+    SpinHost,
+    /// The regional origin.
+    Origin,
+    /// The `meridian` command.
+    Cli,
+    /// Everything.
+    #[default]
+    All,
+}
+
+/// Arguments of `cargo xtask build`.
+#[derive(Args, Clone, Debug)]
+pub struct Build {
+    /// What to build.
+    #[arg(value_enum, default_value_t)]
+    part: Part,
+}
+
+impl Build {
+    /// Builds and says where the result is.
+    ///
+    /// # Errors
+    /// When a tool is missing or a build fails.
+    pub fn run(&self) -> Result<()> {
+        say("Building");
+        let parts = match self.part {
+            Part::All => vec![Part::Origin, Part::Cli, Part::SpinHost, Part::Spin, Part::Cloudflare],
+            part => vec![part],
+        };
+        for part in parts {
+            println!("{}", build(part)?.display());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a Wasm edge carries the extra entrance through which the decision corpus is put to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flavour {
+    /// As it goes to production.
+    Plain,
+    /// With the feature `corpus`.
+    Corpus,
+}
+
+/// Everything that the local stack runs.
+#[derive(Clone, Debug)]
+pub struct Artefacts {
+    /// The `meridian-origin` program.
+    pub origin: PathBuf,
+    /// The `meridian` program.
+    pub cli: PathBuf,
+    /// The `meridian-spin-host` program.
+    pub spin_host: PathBuf,
+    /// The folder with the worker's `index.js`.
+    pub cloudflare: PathBuf,
+    /// The Spin component.
+    pub spin: PathBuf,
+}
+
+impl Artefacts {
+    /// Builds everything.
+    ///
+    /// # Errors
+    /// When a tool is missing or a build fails.
+    pub fn build() -> Result<Self> {
+        Ok(Self {
+            origin: build(Part::Origin)?,
+            cli: build(Part::Cli)?,
+            spin_host: build(Part::SpinHost)?,
+            spin: spin(Flavour::Plain)?,
+            cloudflare: cloudflare(Flavour::Plain)?,
+        })
+    }
+
+    /// What an earlier build left.
+    ///
+    /// # Errors
+    /// When something was never built.
+    pub fn built() -> Result<Self> {
+        let stack = paths::target()?.join("stack");
+        let artefacts = Self {
+            origin: stack.join("meridian-origin"),
+            cli: stack.join("meridian"),
+            spin_host: spin_host_target()?.join("release/meridian-spin-host"),
+            spin: spin_output(Flavour::Plain)?,
+            cloudflare: cloudflare_output(Flavour::Plain),
+        };
+        for path in
+            [&artefacts.origin, &artefacts.cli, &artefacts.spin_host, &artefacts.spin, &artefacts.cloudflare]
+        {
+            anyhow::ensure!(path.exists(), "{} is not there: run `cargo xtask build` first", path.display());
+        }
+        Ok(artefacts)
+    }
+}
+
+/// Builds one part and says where it is. `All` is not one part, and is taken as the last one built.
+fn build(part: Part) -> Result<PathBuf> {
+    match part {
+        Part::Cloudflare => cloudflare(Flavour::Plain),
+        Part::Spin => spin(Flavour::Plain),
+        Part::SpinHost => spin_host(),
+        Part::Origin => native("meridian-origin", "meridian-origin"),
+        Part::Cli => native("meridian-cli", "meridian"),
+        Part::All => Artefacts::build().map(|all| all.cloudflare),
+    }
+}
+
+fn native(package: &str, binary: &str) -> Result<PathBuf> {
+    let mut cargo = paths::cargo();
+    cargo.args(["build", "--profile", "stack", "--package", package, "--bin", binary]);
+    run(&format!("build {binary}"), &mut cargo)?;
+    Ok(paths::target()?.join("stack").join(binary))
+}
+
+/// Builds the host of the Spin component, in a target folder of its own in the cache: its engine takes many minutes
+/// once, and would otherwise be built again for every clone and with every ordinary `cargo test`.
+fn spin_host() -> Result<PathBuf> {
+    let target = spin_host_target()?;
+    let mut cargo = paths::cargo();
+    cargo.args(["build", "--release", "--package", "meridian-spin-host", "--target-dir"]).arg(&target);
+    run("build meridian-spin-host (the first time takes minutes)", &mut cargo)?;
+    Ok(target.join("release/meridian-spin-host"))
+}
+
+/// The target folder of everything that needs the Wasm engine, keyed by the engine's and the compiler's version.
+///
+/// # Errors
+/// When the workspace's manifest can't be read or there is no compiler.
+pub fn spin_host_target() -> Result<PathBuf> {
+    let manifest =
+        fs::read_to_string(paths::root().join("Cargo.toml")).context("could not read Cargo.toml")?;
+    let manifest: toml::Table = manifest.parse().context("in Cargo.toml")?;
+    let dependencies = manifest.get("workspace").and_then(|workspace| workspace.get("dependencies"));
+    let engine = dependencies.and_then(|all| all.get("wasmtime")).and_then(|engine| engine.get("version"));
+    let engine = engine.and_then(toml::Value::as_str).context("Cargo.toml names no wasmtime version")?;
+    let name =
+        format!("spin-host-wasmtime-{}-rust-{}", engine.trim_start_matches('='), paths::rustc()?.version);
+    Ok(paths::cache()?.join(name))
+}
+
+/// Builds the Spin component and puts it where `spin.toml` looks for it (with [`Flavour::Corpus`]: beside it).
+///
+/// # Errors
+/// When the target's standard library is missing or the build fails.
+pub fn spin(flavour: Flavour) -> Result<PathBuf> {
+    let toolchain = wasm::toolchain(wasm::WASIP2)?;
+    let target = paths::target()?;
+    let mut cargo = toolchain.cargo();
+    cargo.args(["build", "--release", "--package", "meridian-edge-spin", "--lib", "--target", wasm::WASIP2]);
+    cargo.arg("--target-dir").arg(&target);
+    let label = match flavour {
+        Flavour::Plain => "build the Spin component",
+        Flavour::Corpus => {
+            cargo.args(["--features", "corpus"]);
+            "build the Spin component for the corpus"
+        }
+    };
+    run(label, &mut cargo)?;
+    let made = target.join(wasm::WASIP2).join("release/meridian_edge_spin.wasm");
+    let output = spin_output(flavour)?;
+    if made != output {
+        put(&made, &output)?;
+    }
+    Ok(output)
+}
+
+/// Where `spin.toml` expects the component.
+fn spin_output(flavour: Flavour) -> Result<PathBuf> {
+    let path = paths::root().join("spin.toml");
+    let manifest = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let manifest: toml::Table = manifest.parse().context("in spin.toml")?;
+    let components =
+        manifest.get("component").and_then(toml::Value::as_table).context("spin.toml: no component")?;
+    let source =
+        components.values().find_map(|component| component.get("source")).and_then(toml::Value::as_str);
+    let output = paths::root().join(source.context("spin.toml: no component has a source")?);
+    Ok(match flavour {
+        Flavour::Plain => output,
+        Flavour::Corpus => output.with_extension("corpus.wasm"),
+    })
+}
+
+/// Builds the Cloudflare worker with tools of known versions; nothing is downloaded but crates.
+///
+/// # Errors
+/// When a tool is missing or the build fails.
+pub fn cloudflare(flavour: Flavour) -> Result<PathBuf> {
+    let tools = npm::tools()?;
+    let toolchain = wasm::toolchain(wasm::UNKNOWN)?;
+    let output = cloudflare_output(flavour);
+    let mut build = Command::new(cargo_tools::worker_build()?);
+    build.current_dir(paths::root().join("edge/cloudflare"));
+    paths::forget_outer_cargo(&mut build);
+    build.args(["--release", "--out-dir"]).arg(output.file_name().unwrap_or_default());
+    let label = match flavour {
+        Flavour::Plain => "build the Cloudflare worker",
+        Flavour::Corpus => {
+            build.args([".", "--features", "corpus"]);
+            "build the Cloudflare worker for the corpus"
+        }
+    };
+    build.env("WASM_BINDGEN_BIN", cargo_tools::wasm_bindgen()?);
+    build.env("WASM_OPT_BIN", &tools.wasm_opt).env("ESBUILD_BIN", &tools.esbuild);
+    toolchain.apply(&mut build);
+    run(label, &mut build)?;
+    anyhow::ensure!(output.join("index.js").is_file(), "worker-build made no {}/index.js", output.display());
+    Ok(output)
+}
+
+/// Where `wrangler.toml` expects the worker.
+fn cloudflare_output(flavour: Flavour) -> PathBuf {
+    let folder = match flavour {
+        Flavour::Plain => "build",
+        Flavour::Corpus => "build-corpus",
+    };
+    paths::root().join("edge/cloudflare").join(folder)
+}
+
+/// Copies under another name and renames, so that a host that reads the old file is not disturbed.
+fn put(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().context("an output has a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
+    let mut part = OsString::from(to);
+    part.push(".part");
+    fs::copy(from, &part).with_context(|| format!("could not copy {}", from.display()))?;
+    fs::rename(&part, to).with_context(|| format!("could not write {}", to.display()))
+}

@@ -1,0 +1,174 @@
+//! The two edges: the Cloudflare worker on workerd, and the Spin component in its host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::http::Request;
+use super::keys::Keys;
+use super::layout::write_private;
+use super::supervise::{Ready, Service, Tier};
+use crate::paths;
+use crate::setup::npm;
+
+/// An edge serves within this time, compiling its Wasm included.
+pub const START_LIMIT: Duration = Duration::from_secs(120);
+/// The local edges believe `X-Forwarded-For` from this machine, so that a place can be tried.
+const TRUSTED_PROXIES: &str = "127.0.0.0/8,::1/128";
+
+/// What one edge needs to know.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Its name in logs, `up.json` and decisions: `edge-NAME` is the process.
+    pub name: String,
+    /// `HOST:PORT`.
+    pub listen: String,
+    /// The value of `MERIDIAN_ORIGINS`.
+    pub origins: String,
+    /// Where it keeps what it remembers.
+    pub state: PathBuf,
+    /// Where its output goes.
+    pub log: PathBuf,
+    /// The place database.
+    pub places: PathBuf,
+}
+
+impl Edge {
+    /// The variables that every edge gets, whatever its host.
+    fn variables(&self, keys: &Keys) -> Vec<(&'static str, String)> {
+        vec![
+            ("MERIDIAN_EDGE", format!("{}-1", self.name)),
+            ("MERIDIAN_ORIGINS", self.origins.clone()),
+            ("MERIDIAN_CONTEXT_KEYS", keys.context.clone()),
+            ("MERIDIAN_BUNDLE_KEYS", keys.bundle.public()),
+            ("MERIDIAN_TRUSTED_PROXIES", TRUSTED_PROXIES.to_owned()),
+        ]
+    }
+
+    /// Serves when it answers with a decision, whatever that is.
+    fn ready(&self) -> Ready {
+        let url = format!("http://{}/", self.listen);
+        Box::new(move || match Request::get(&url).header("host", "acme.localhost").send() {
+            Ok(answer) if answer.decision.is_some() => Ok(()),
+            Ok(answer) => Err(format!("answers {} without a decision", answer.status)),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// The edge on workerd; `build` is the folder with the built worker.
+    ///
+    /// # Errors
+    /// When its configuration can't be written.
+    pub fn on_workerd(&self, build: &Path, tools: &npm::Tools, keys: &Keys) -> Result<Service> {
+        for folder in ["kv", "objects"] {
+            fs::create_dir_all(self.state.join(folder))
+                .with_context(|| format!("could not create {}", self.state.display()))?;
+        }
+        let here = paths::root().join("infra/workerd");
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let mut values = self.variables(keys);
+        values.extend([
+            // The local runtime does not tell the worker who its peer is.
+            ("MERIDIAN_PEER_ADDRESS", "127.0.0.1".to_owned()),
+            ("LISTEN", self.listen.clone()),
+            ("BUILD", text(build.to_path_buf())),
+            ("EDGE", text(paths::root().join("edge/cloudflare"))),
+            ("HERE", text(here.clone())),
+            ("SIMULATORS", text(tools.folder.join("node_modules/miniflare/dist/src/workers"))),
+            ("STATE", text(self.state.clone())),
+            ("PLACES", text(self.places.clone())),
+        ]);
+        let template = here.join("config.capnp.in");
+        let template = fs::read_to_string(&template)
+            .with_context(|| format!("could not read {}", template.display()))?;
+        let config = self.state.join("config.capnp");
+        write_private(&config, fill_in(&template, &values)?.as_bytes())?;
+        Ok(Service {
+            name: format!("edge-{}", self.name),
+            tier: Tier::Edge,
+            program: tools.workerd.clone(),
+            arguments: ["serve", "--experimental", "-I", "/"]
+                .map(Into::into)
+                .into_iter()
+                .chain([config.into()])
+                .collect(),
+            environment: vec![],
+            folder: self.state.clone(),
+            run_as: None,
+            log: self.log.clone(),
+            ready: self.ready(),
+        })
+    }
+
+    /// The edge in the Spin host.
+    ///
+    /// # Errors
+    /// When its state folder can't be made.
+    pub fn in_spin_host(&self, program: &Path, keys: &Keys) -> Result<Service> {
+        fs::create_dir_all(&self.state)
+            .with_context(|| format!("could not create {}", self.state.display()))?;
+        let variables = self.variables(keys);
+        Ok(Service {
+            name: format!("edge-{}", self.name),
+            tier: Tier::Edge,
+            program: program.to_path_buf(),
+            arguments: vec![
+                "--manifest".into(),
+                paths::root().join("spin.toml").into(),
+                "--listen".into(),
+                self.listen.clone().into(),
+                "--state-dir".into(),
+                self.state.clone().into(),
+            ],
+            // In the environment, where the list of processes does not show the keys; `spin up` reads the same names.
+            environment: variables
+                .into_iter()
+                .map(|(name, value)| (format!("SPIN_VARIABLE_{name}"), value))
+                .collect(),
+            folder: paths::root(),
+            run_as: None,
+            log: self.log.clone(),
+            ready: self.ready(),
+        })
+    }
+}
+
+/// Replaces every `@NAME@` in a Cap'n Proto text by the value, escaped for the quotes around it.
+fn fill_in(template: &str, values: &[(&str, String)]) -> Result<String> {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(start) = rest.find('@') {
+        let (before, after) = rest.split_at(start);
+        filled.push_str(before);
+        let name = after[1..].split('@').next().unwrap_or_default();
+        let is_name = !name.is_empty()
+            && after[1..].len() > name.len()
+            && name.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_');
+        if !is_name {
+            filled.push('@');
+            rest = &after[1..];
+            continue;
+        }
+        let value = values.iter().find(|(known, _)| *known == name);
+        let (_, value) = value.with_context(|| format!("config.capnp.in asks for an unknown @{name}@"))?;
+        filled.push_str(&value.replace('\\', "\\\\").replace('"', "\\\""));
+        rest = &after[name.len() + 2..];
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_filled_in_and_escaped() {
+        let values = [("LISTEN", "127.0.0.1:1".to_owned()), ("ODD", "a\"b\\c@LISTEN@".to_owned())];
+        let filled = fill_in("x = \"@LISTEN@\"; e@mail; y = \"@ODD@\" @", &values).unwrap();
+        assert_eq!(filled, "x = \"127.0.0.1:1\"; e@mail; y = \"a\\\"b\\\\c@LISTEN@\" @");
+        assert!(fill_in("@NEW_THING@", &values).unwrap_err().to_string().contains("@NEW_THING@"));
+    }
+}

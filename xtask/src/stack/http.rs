@@ -1,0 +1,120 @@
+//! Requests to the local stack.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+/// Everything is on this machine; what takes longer hangs.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The `Meridian-Decision` header: an edge of ours has answered.
+    pub decision: Option<String>,
+    /// The body.
+    pub body: String,
+}
+
+/// A request to the local stack.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Full URL.
+    pub url: &'a str,
+    /// Header fields.
+    pub headers: Vec<(&'a str, String)>,
+    /// A JSON body makes it a `POST`.
+    pub body: Option<&'a Value>,
+}
+
+impl<'a> Request<'a> {
+    /// A `GET` of `url`.
+    pub fn get(url: &'a str) -> Self {
+        Self { url, headers: Vec::new(), body: None }
+    }
+
+    /// A `POST` of `body` to `url`.
+    pub fn post(url: &'a str, body: &'a Value) -> Self {
+        Self { url, headers: Vec::new(), body: Some(body) }
+    }
+
+    /// With a header field.
+    pub fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// When there is no answer. A status of failure is an answer.
+    pub fn send(&self) -> Result<Answer> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .build()
+            .into();
+        let sent = match self.body {
+            None => self
+                .headers
+                .iter()
+                .fold(agent.get(self.url), |request, (name, value)| request.header(*name, value))
+                .call(),
+            Some(body) => self
+                .headers
+                .iter()
+                .fold(agent.post(self.url), |request, (name, value)| request.header(*name, value))
+                .send_json(body),
+        };
+        let mut response = sent.with_context(|| format!("no answer from {}", self.url))?;
+        let decision = response.headers().get("meridian-decision").and_then(|value| value.to_str().ok());
+        Ok(Answer {
+            status: response.status().as_u16(),
+            decision: decision.map(str::to_owned),
+            body: response
+                .body_mut()
+                .read_to_string()
+                .with_context(|| format!("half an answer from {}", self.url))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Write as _};
+
+    #[test]
+    fn the_host_header_is_the_one_asked_for_and_a_failure_is_an_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            stream
+                .write_all(b"HTTP/1.1 503 Away\r\nMeridian-Decision: d1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+                .unwrap();
+            head
+        });
+        let answer = Request::get(&url).header("host", "acme.localhost").send().unwrap();
+        assert_eq!(
+            (answer.status, answer.decision.as_deref(), answer.body.as_str()),
+            (503, Some("d1"), "no")
+        );
+        let hosts: Vec<String> = server
+            .join()
+            .unwrap()
+            .into_iter()
+            .filter(|line| line.to_lowercase().starts_with("host:"))
+            .collect();
+        assert_eq!(
+            hosts.iter().map(|line| line.to_lowercase()).collect::<Vec<_>>(),
+            ["host: acme.localhost"]
+        );
+    }
+}

@@ -1,0 +1,321 @@
+//! `cargo xtask up` and `down`: the whole platform on this machine.
+
+pub mod demo;
+pub mod edge;
+pub mod http;
+pub mod keys;
+pub mod layout;
+pub mod orders;
+pub mod origin;
+pub mod places;
+pub mod postgres;
+pub mod process;
+pub mod supervise;
+pub mod tokens;
+pub mod up_file;
+pub mod user;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use rustix::process::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::artefacts::Artefacts;
+use crate::paths;
+use crate::progress::say;
+use crate::setup::{npm, postgres as programs};
+use edge::Edge;
+use keys::Keys;
+use layout::{Layout, Ports};
+use places::Places;
+use supervise::{RunFile, Supervisor};
+use up_file::{Tokens, UpFile};
+
+/// A running stack ends within this time when it is asked to.
+const DOWN_LIMIT: Duration = Duration::from_secs(90);
+
+/// Arguments of `cargo xtask up`.
+#[derive(Args, Clone, Debug)]
+pub struct Up {
+    /// Port of the edge on workerd.
+    #[arg(long, default_value_t = 8787)]
+    cloudflare_port: u16,
+    /// Port of the edge in the Spin host.
+    #[arg(long, default_value_t = 3000)]
+    spin_port: u16,
+    /// Origins listen on the ports from one above this, PostgreSQL from 101 above.
+    #[arg(long, default_value_t = 17100)]
+    base_port: u16,
+    /// Where the stack keeps its data, in the project.
+    #[arg(long, default_value = ".meridian")]
+    data: PathBuf,
+    /// Use what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
+    /// Print what up.json holds, on one line of standard output, when ready.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `cargo xtask down`.
+#[derive(Args, Clone, Debug)]
+pub struct Down {
+    /// Where the stack keeps its data, in the project.
+    #[arg(long, default_value = ".meridian")]
+    data: PathBuf,
+    /// Forget all data, keys and logs too.
+    #[arg(long)]
+    purge: bool,
+}
+
+/// Which edge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Host {
+    /// The worker on workerd.
+    Cloudflare,
+    /// The component in the Spin host.
+    Spin,
+}
+
+/// Arguments of `cargo xtask edge`.
+#[derive(Args, Clone, Debug)]
+pub struct OneEdge {
+    /// Which edge.
+    #[arg(value_enum)]
+    host: Host,
+    /// Where it listens.
+    #[arg(long)]
+    listen: String,
+    /// Where its bundles come from: REGION=URL,…
+    #[arg(long)]
+    origins: String,
+    /// Data folder of the stack whose keys it uses.
+    #[arg(long, default_value = ".meridian")]
+    data: PathBuf,
+    /// Where it keeps what it remembers.
+    #[arg(long)]
+    state: PathBuf,
+    /// Use what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
+}
+
+impl Up {
+    /// Brings the stack up, serves until a signal, and stops everything it started.
+    ///
+    /// # Errors
+    /// When something is missing, a port is taken, or a part does not serve.
+    pub fn run(&self) -> Result<()> {
+        let ports = Ports { cloudflare: self.cloudflare_port, spin: self.spin_port, base: self.base_port };
+        let layout = Layout::new(&self.data, ports)?;
+        let _lock = lock(&layout.data)?;
+        RunFile::read(&layout.run_file()).end_orphans();
+        let _absent = fs::remove_file(layout.up_file());
+        check_ports(&layout)?;
+        say("Setting up and building");
+        let tools = npm::tools()?;
+        let programs = programs::programs()?;
+        let artefacts = if self.no_build { Artefacts::built()? } else { Artefacts::build()? };
+        check_ports(&layout)?;
+        let stop = stop_signals()?;
+        let mut supervisor = Supervisor::new(layout.run_file(), Arc::clone(&stop));
+        let ready = self.start(&layout, &artefacts, &tools, &programs, &mut supervisor);
+        let result = match ready {
+            Ok(mut up_file) => supervisor.watch(|now| up_file.write(&layout, now.pids())),
+            Err(error) => Err(error),
+        };
+        let _absent = fs::remove_file(layout.up_file());
+        supervisor.stop();
+        result
+    }
+
+    fn start(
+        &self,
+        layout: &Layout,
+        artefacts: &Artefacts,
+        tools: &npm::Tools,
+        programs: &programs::Programs,
+        supervisor: &mut Supervisor,
+    ) -> Result<UpFile> {
+        say("Starting");
+        let keys = Keys::load(&layout.data.join("keys"))?;
+        let places = write_places(layout)?;
+        postgres::Clusters::new(layout, &keys, programs)?.start(layout, &keys, supervisor)?;
+        origin::start(&artefacts.origin, layout, &keys, supervisor)?;
+        demo::rules(&artefacts.cli, layout, &keys)?;
+        let edges = vec![
+            edge_of(layout, Host::Cloudflare).on_workerd(&artefacts.cloudflare, tools, &keys)?,
+            edge_of(layout, Host::Spin).in_spin_host(&artefacts.spin_host, &keys)?,
+        ];
+        supervisor.start("both edges", edges, edge::START_LIMIT)?;
+        let tokens = Tokens::mint(&keys);
+        demo::orders(layout, &tokens)?;
+        let mut up_file = UpFile::new(layout, &keys, tokens.clone(), &places);
+        up_file.write(layout, supervisor.pids())?;
+        if self.json {
+            println!("{}", up_file.line()?);
+        }
+        say(&table(layout, &keys, &tokens));
+        Ok(up_file)
+    }
+}
+
+impl Down {
+    /// Stops a running stack, or what a crashed one left; with `--purge`, forgets its data.
+    ///
+    /// # Errors
+    /// When it does not end, or data can't be removed.
+    pub fn run(&self) -> Result<()> {
+        let data = paths::root().join(&self.data);
+        if !data.is_dir() {
+            say(&format!("Nothing is there: {}", data.display()));
+            return Ok(());
+        }
+        let run_file = RunFile::read(&data.join("run.json"));
+        if let Some(up) = run_file.running() {
+            say(&format!("Stopping the stack (process {})", up.pid));
+            up.signal(Signal::TERM);
+            anyhow::ensure!(up.wait(DOWN_LIMIT), "process {} does not end; its log may tell why", up.pid);
+        }
+        let lock = lock(&data)?;
+        run_file.end_orphans();
+        if self.purge {
+            let id = fs::read_to_string(data.join("keys/id")).unwrap_or_default();
+            if !id.is_empty() {
+                for folder in user::fallback_folders(&id) {
+                    remove(&folder)?;
+                }
+            }
+            drop(lock);
+            remove(&data)?;
+        }
+        say("The stack is down");
+        Ok(())
+    }
+}
+
+impl OneEdge {
+    /// Runs one more edge until a signal, with the keys of a stack but other origins and a memory of its own.
+    ///
+    /// # Errors
+    /// When the stack was never up, or the edge does not start.
+    pub fn run(&self) -> Result<()> {
+        let data = paths::root().join(&self.data);
+        anyhow::ensure!(
+            data.join("keys").is_dir(),
+            "{} has no keys: `cargo xtask up` makes them",
+            data.display()
+        );
+        let keys = Keys::load(&data.join("keys"))?;
+        let state = paths::root().join(&self.state);
+        fs::create_dir_all(&state).with_context(|| format!("could not create {}", state.display()))?;
+        let (name, artefacts) = match self.host {
+            Host::Cloudflare => ("cloudflare", self.artefacts()?),
+            Host::Spin => ("spin", self.artefacts()?),
+        };
+        let edge = Edge {
+            name: name.to_owned(),
+            listen: self.listen.clone(),
+            origins: self.origins.clone(),
+            log: state.join("edge.log"),
+            places: data.join("places.mmdb"),
+            state: state.clone(),
+        };
+        let service = match self.host {
+            Host::Cloudflare => edge.on_workerd(&artefacts.cloudflare, &npm::tools()?, &keys)?,
+            Host::Spin => edge.in_spin_host(&artefacts.spin_host, &keys)?,
+        };
+        let stop = stop_signals()?;
+        let mut supervisor = Supervisor::new(state.join("run.json"), stop);
+        supervisor.start(&format!("edge on {}", self.listen), vec![service], edge::START_LIMIT)?;
+        supervisor.watch(|_| Ok(()))
+    }
+
+    fn artefacts(&self) -> Result<Artefacts> {
+        if self.no_build { Artefacts::built() } else { Artefacts::build() }
+    }
+}
+
+fn edge_of(layout: &Layout, host: Host) -> Edge {
+    let (name, port, state) = match host {
+        Host::Cloudflare => ("cloudflare", layout.ports.cloudflare, "workerd"),
+        Host::Spin => ("spin", layout.ports.spin, "spin"),
+    };
+    Edge {
+        name: name.to_owned(),
+        listen: format!("127.0.0.1:{port}"),
+        origins: layout.origins(),
+        state: layout.data.join(state),
+        log: layout.log(&format!("edge-{name}")),
+        places: layout.places(),
+    }
+}
+
+fn write_places(layout: &Layout) -> Result<Places> {
+    let places = Places::load()?;
+    places.write(&layout.places())?;
+    Ok(places)
+}
+
+fn check_ports(layout: &Layout) -> Result<()> {
+    layout.all_ports().into_iter().try_for_each(|(port, flag)| process::check_port(port, flag))
+}
+
+/// Only one stack uses a data folder at a time.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("up.lock");
+    let file = File::create(&path).with_context(|| format!("could not create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(error).context("could not lock the data folder"),
+        Err(TryLockError::WouldBlock) => {
+            let run_file = RunFile::read(&data.join("run.json"));
+            let who = run_file.running().map_or(String::new(), |up| format!(" (process {})", up.pid));
+            bail!("a stack uses {} already{who}; `cargo xtask down` stops it", data.display())
+        }
+    }
+}
+
+fn stop_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("could not listen to signals")?;
+    }
+    Ok(stop)
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("could not remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn table(layout: &Layout, keys: &Keys, tokens: &Tokens) -> String {
+    let (cloudflare, spin) = (layout.cloudflare_url(), layout.spin_url());
+    let control = layout.origin_url(layout::REGIONS[0]);
+    let origins = layout::REGIONS
+        .map(|region| format!("{} {}", region.id, layout.origin_url(region)))
+        .join("\n             ");
+    format!(
+        "\nReady; Ctrl-C stops it.\n\n  edges      cloudflare {cloudflare}\n             spin       {spin}\n  \
+         origins    {origins}\n  control    {control}/control/v1  (token: {})\n  tenant     acme at host acme.localhost\n  \
+         reader     {}\n  writer     {}\n  all of it  {}\n\nTry:\n  \
+         curl -H 'Host: acme.localhost' -H \"Authorization: Bearer $READER\" '{cloudflare}/v1/collections/orders/records?limit=3'\n  \
+         curl -H 'Host: acme.localhost' -H \"Authorization: Bearer $READER\" -H 'X-Forwarded-For: 203.0.113.10' {spin}/v1/whoami\n  \
+         curl -i -H 'Host: acme.localhost' {cloudflare}/v1/collections/orders/records\n\
+         where READER is the reader's token above.\n",
+        keys.control_token,
+        tokens.reader,
+        tokens.writer,
+        layout.up_file().display()
+    )
+}
