@@ -301,7 +301,9 @@ mod tests {
     fn the_first_version_still_decodes() {
         let bytes: Vec<u8> = FIRST_VERSION
             .split_whitespace()
-            .flat_map(|line| (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()))
+            .flat_map(|line| {
+                (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap())
+            })
             .collect();
         assert_eq!(read(&bytes).unwrap(), frames());
         let resume: Resume = serde_json::from_str(r#"{"resume": 7, "later": true}"#).unwrap();

@@ -228,9 +228,18 @@ mod tests {
             Context::verify(Some(&header), &keys(), method, authority, path, now_ms)
         };
         assert_eq!(read("GET", "127.0.0.1:17101", "/v1/whoami?a=b", 1_000_500), Ok(context()));
-        assert_eq!(read("PUT", "127.0.0.1:17101", "/v1/whoami?a=b", 1_000_500), Err(InvalidContext::BadSignature));
-        assert_eq!(read("GET", "127.0.0.1:17102", "/v1/whoami?a=b", 1_000_500), Err(InvalidContext::BadSignature));
-        assert_eq!(read("GET", "127.0.0.1:17101", "/v1/whoami", 1_000_500), Err(InvalidContext::BadSignature));
+        assert_eq!(
+            read("PUT", "127.0.0.1:17101", "/v1/whoami?a=b", 1_000_500),
+            Err(InvalidContext::BadSignature)
+        );
+        assert_eq!(
+            read("GET", "127.0.0.1:17102", "/v1/whoami?a=b", 1_000_500),
+            Err(InvalidContext::BadSignature)
+        );
+        assert_eq!(
+            read("GET", "127.0.0.1:17101", "/v1/whoami", 1_000_500),
+            Err(InvalidContext::BadSignature)
+        );
         assert_eq!(read("GET", "127.0.0.1:17101", "/v1/whoami?a=b", 1_030_001), Err(InvalidContext::Expired));
         assert_eq!(read("GET", "127.0.0.1:17101", "/v1/whoami?a=b", 994_999), Err(InvalidContext::NotYet));
     }

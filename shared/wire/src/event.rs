@@ -177,12 +177,7 @@ impl From<&Stage> for ExplainedStage {
 
 impl From<&RuleRef> for RulePlace {
     fn from(rule: &RuleRef) -> Self {
-        Self {
-            kind: rule.kind.to_owned(),
-            name: rule.name.clone(),
-            file: rule.file.clone(),
-            line: rule.line,
-        }
+        Self { kind: rule.kind.to_owned(), name: rule.name.clone(), file: rule.file.clone(), line: rule.line }
     }
 }
 
@@ -207,7 +202,12 @@ mod tests {
             explanation: Explanation {
                 stages: vec![Stage {
                     stage: "limit",
-                    rule: Some(RuleRef { kind: "RateLimit", name: "r".into(), file: "f.yaml".into(), line: 3 }),
+                    rule: Some(RuleRef {
+                        kind: "RateLimit",
+                        name: "r".into(),
+                        file: "f.yaml".into(),
+                        line: 3,
+                    }),
                     outcome: "limited".into(),
                     inputs: vec![("remaining", "0".into())],
                 }],

@@ -25,7 +25,9 @@ pub enum InvalidKeyring {
         position: usize,
     },
     /// A key id with other characters than letters, digits, `-` and `_`, or a long or empty one.
-    #[error("the id of key {position} of the keyring must be 1 to {KEY_ID_CHARS_MAX} letters, digits, '-' or '_'")]
+    #[error(
+        "the id of key {position} of the keyring must be 1 to {KEY_ID_CHARS_MAX} letters, digits, '-' or '_'"
+    )]
     Id {
         /// Position of the entry, from 1.
         position: usize,
@@ -242,7 +244,11 @@ mod tests {
         let tag = before.sign("d\n", b"message");
         assert_eq!(after.verify("old", "d\n", b"message", &tag), Some(true));
         assert_eq!(after.verify("old", "d\n", b"message", &tag[..16]), Some(true));
-        assert_eq!(after.verify("old", "d\n", b"message", &tag[..15]), Some(false), "too short to mean anything");
+        assert_eq!(
+            after.verify("old", "d\n", b"message", &tag[..15]),
+            Some(false),
+            "too short to mean anything"
+        );
         assert_eq!(after.verify("old", "e\n", b"message", &tag), Some(false), "another domain");
         assert_eq!(after.verify("new", "d\n", b"message", &tag), Some(false), "another key");
         assert_eq!(after.verify("none", "d\n", b"message", &tag), None);
@@ -254,7 +260,9 @@ mod tests {
         let key = base64url(&[7; 32]);
         let ring = MacKeyring::parse(&format!("a:{key}")).unwrap();
         assert_eq!(format!("{ring:?}"), r#"["a"]"#);
-        for wrong in [&key, "", "a:", &format!("a:{key},a:{key}"), &format!("a.b:{key}"), &format!("a:{key}AA")] {
+        for wrong in
+            [&key, "", "a:", &format!("a:{key},a:{key}"), &format!("a.b:{key}"), &format!("a:{key}AA")]
+        {
             let error = MacKeyring::parse(wrong).unwrap_err().to_string();
             assert!(!error.contains(&key), "{error}");
         }

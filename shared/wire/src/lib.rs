@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod bundle;
 pub mod change;
 pub mod context;
 pub mod document;
@@ -28,4 +29,5 @@ pub mod limits;
 pub mod place;
 pub mod problem;
 pub mod session;
+pub mod signature;
 pub mod sync;

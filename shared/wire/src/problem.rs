@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn is_read_as_written() {
-        let problem = Problem::new("behind", "The region is behind", 503).detail("wait").with("region", "eu-west-1");
+        let problem =
+            Problem::new("behind", "The region is behind", 503).detail("wait").with("region", "eu-west-1");
         let text = serde_json::to_string(&problem).unwrap();
         assert!(text.contains(r#""type":"https://meridian.example/problems/behind""#), "{text}");
         assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);

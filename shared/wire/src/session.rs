@@ -75,7 +75,8 @@ impl Session {
         else {
             return Err(InvalidSession::Malformed);
         };
-        let tag = from_base64url(tag).filter(|tag| tag.len() == TAG_BYTES).ok_or(InvalidSession::Malformed)?;
+        let tag =
+            from_base64url(tag).filter(|tag| tag.len() == TAG_BYTES).ok_or(InvalidSession::Malformed)?;
         match keys.verify(kid, DOMAIN, json.as_bytes(), &tag) {
             None => return Err(InvalidSession::UnknownKey),
             Some(false) => return Err(InvalidSession::BadSignature),
@@ -95,7 +96,8 @@ impl Session {
     /// The first region, by ordinal, of which `applied` has not reached what this session has seen.
     #[must_use]
     pub fn behind(&self, applied: &Positions) -> Option<u16> {
-        let lags = |(ordinal, position): &(&u16, &u64)| applied.get(ordinal).copied().unwrap_or(0) < **position;
+        let lags =
+            |(ordinal, position): &(&u16, &u64)| applied.get(ordinal).copied().unwrap_or(0) < **position;
         self.positions.iter().find(lags).map(|(ordinal, _)| *ordinal)
     }
 }
@@ -165,7 +167,8 @@ mod tests {
         assert_eq!(Session::verify(&token, &keys(), "globex"), Err(InvalidSession::OtherTenant));
         let forged = token.replacen("s1.k1.e", "s1.k1.f", 1);
         assert_eq!(Session::verify(&forged, &keys(), "acme"), Err(InvalidSession::BadSignature));
-        for wrong in ["", "s1.k1", "s1.k1.e30.AA", &format!("{token}.x"), &"s".repeat(SESSION_BYTES_MAX + 1)] {
+        for wrong in ["", "s1.k1", "s1.k1.e30.AA", &format!("{token}.x"), &"s".repeat(SESSION_BYTES_MAX + 1)]
+        {
             assert_eq!(Session::verify(wrong, &keys(), "acme"), Err(InvalidSession::Malformed), "{wrong}");
         }
     }

@@ -111,7 +111,8 @@ impl Tree {
     fn expr(&self, depth: usize, nodes: &mut usize) -> Result<Expr, InvalidTree> {
         let depth = depth.checked_sub(1).ok_or(InvalidTree::Depth)?;
         *nodes = nodes.checked_sub(1).ok_or(InvalidTree::Nodes)?;
-        let mut list = |trees: &[Self]| trees.iter().map(|tree| tree.expr(depth, nodes)).collect::<Result<Vec<_>, _>>();
+        let mut list =
+            |trees: &[Self]| trees.iter().map(|tree| tree.expr(depth, nodes)).collect::<Result<Vec<_>, _>>();
         Ok(match self {
             Self::Null => Expr::Literal(Value::Null),
             Self::Bool(value) => Expr::Literal(Value::Bool(*value)),
@@ -149,12 +150,22 @@ impl Tree {
     }
 }
 
-fn compare(comparison: Comparison, pair: &[Tree; 2], depth: usize, nodes: &mut usize) -> Result<Expr, InvalidTree> {
+fn compare(
+    comparison: Comparison,
+    pair: &[Tree; 2],
+    depth: usize,
+    nodes: &mut usize,
+) -> Result<Expr, InvalidTree> {
     let [left, right] = pair;
     Ok(Expr::Compare(comparison, Box::new(left.expr(depth, nodes)?), Box::new(right.expr(depth, nodes)?)))
 }
 
-fn call(function: Function, name: &'static str, expected: usize, arguments: Vec<Expr>) -> Result<Expr, InvalidTree> {
+fn call(
+    function: Function,
+    name: &'static str,
+    expected: usize,
+    arguments: Vec<Expr>,
+) -> Result<Expr, InvalidTree> {
     if arguments.len() == expected {
         Ok(Expr::Call(function, arguments))
     } else {
@@ -174,9 +185,11 @@ impl From<&Expr> for Tree {
             Expr::All(terms) => Self::All(list(terms)),
             Expr::Any(terms) => Self::Any(list(terms)),
             Expr::In(item, of) => Self::In(pair(item, of)),
-            Expr::Choose(condition, yes, no) => {
-                Self::Choose(Box::new([Self::from(condition.as_ref()), Self::from(yes.as_ref()), Self::from(no.as_ref())]))
-            }
+            Expr::Choose(condition, yes, no) => Self::Choose(Box::new([
+                Self::from(condition.as_ref()),
+                Self::from(yes.as_ref()),
+                Self::from(no.as_ref()),
+            ])),
             Expr::Compare(comparison, left, right) => match comparison {
                 Comparison::Equal => Self::Eq(pair(left, right)),
                 Comparison::NotEqual => Self::Ne(pair(left, right)),
@@ -244,7 +257,9 @@ pub(crate) const ENTRY_FACTS: [(&str, fn(String) -> Fact); 6] = [
 impl FactTree {
     fn fact(&self) -> Result<Fact, InvalidTree> {
         match self {
-            Self::Plain(name) => PLAIN_FACTS.iter().find(|(have, _)| have == name).map(|(_, fact)| fact.clone()),
+            Self::Plain(name) => {
+                PLAIN_FACTS.iter().find(|(have, _)| have == name).map(|(_, fact)| fact.clone())
+            }
             Self::Entry(map, name) => {
                 ENTRY_FACTS.iter().find(|(have, _)| have == map).map(|(_, fact)| fact(name.clone()))
             }
@@ -339,7 +354,11 @@ mod tests {
                 Expr::In(Box::new(text("a")), fact(Fact::Scopes)),
                 Expr::Not(Box::new(Expr::Call(Function::Has, vec![Expr::Fact(Fact::Header("x-a".into()))]))),
             ]),
-            Expr::Choose(fact(Fact::Subject), Box::new(Expr::Literal(Value::Bool(true))), Box::new(Expr::List(vec![]))),
+            Expr::Choose(
+                fact(Fact::Subject),
+                Box::new(Expr::Literal(Value::Bool(true))),
+                Box::new(Expr::List(vec![])),
+            ),
         ]);
         let condition = Condition { cel: "…".into(), tree: Some(Tree::from(&expr)) };
         let json = serde_json::to_string(&condition).unwrap();
@@ -353,7 +372,10 @@ mod tests {
         let read = |tree: &str| {
             serde_json::from_str::<Condition>(&format!(r#"{{"cel":"","tree":{tree}}}"#)).map(|it| it.expr())
         };
-        assert_eq!(read(r#"{"fact":"request.body"}"#).unwrap(), Err(InvalidTree::Fact("request.body".into())));
+        assert_eq!(
+            read(r#"{"fact":"request.body"}"#).unwrap(),
+            Err(InvalidTree::Fact("request.body".into()))
+        );
         assert!(matches!(read(r#"{"size":[]}"#).unwrap(), Err(InvalidTree::Arguments { .. })));
         assert!(read(r#"{"eval":[]}"#).is_err());
         let deep = format!("{}\"null\"{}", r#"{"not":"#.repeat(30), "}".repeat(30));

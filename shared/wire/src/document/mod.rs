@@ -9,10 +9,11 @@ mod unit;
 
 pub use condition::{Condition, FactTree, Tree};
 pub use spec::{
-    AlgorithmSpec, AuthMode, AuthSpec, CacheKeySpec, CachePolicySpec, ChangesSpec, Coordinates, DomainSpec, ExperimentSpec, FailSpec,
-    HeaderText, IssuerSpec, JwksSpec, KeySpec, LayerSpec, LimitKeySpec, LimitScopeSpec, MatchSpec, ModeSpec,
-    QueryKeySpec, QueryWord, RateLimitSpec, RegionSpec, RegionStateSpec, RouteSpec, Secret, SecuritySpec, SteeringSpec,
-    StrategySpec, TenantSpec, TenantStateSpec, TransformSpec, UnitSpec, UpstreamSpec, VariantSpec,
+    AlgorithmSpec, AuthMode, AuthSpec, CacheKeySpec, CachePolicySpec, ChangesSpec, Coordinates, DomainSpec,
+    ExperimentSpec, FailSpec, HeaderText, IssuerSpec, JwksSpec, KeySpec, LayerSpec, LimitKeySpec,
+    LimitScopeSpec, MatchSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec, RegionSpec, RegionStateSpec,
+    RouteSpec, Secret, SecuritySpec, SteeringSpec, StrategySpec, TenantSpec, TenantStateSpec, TransformSpec,
+    UnitSpec, UpstreamSpec, VariantSpec,
 };
 pub use unit::{InvalidUnit, Share, Span};
 

@@ -33,8 +33,7 @@ pub struct InvalidUnit {
 
 const SPAN: &str = "a span of time such as 250ms, 30s, 5m, 12h or 7d, 366d at the most";
 const SHARE: &str = "a share such as 50% or 0.25%, 100% at the most";
-const UNITS: [(&str, u64); 5] =
-    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Span {
     /// So many milliseconds.
@@ -90,9 +89,13 @@ impl FromStr for Share {
         if !digits(whole, 3) || !digits(part, 2) {
             return Err(invalid());
         }
-        let (whole, tens): (u32, u32) = (whole.parse().map_err(|_| invalid())?, part.parse().map_err(|_| invalid())?);
+        let (whole, tens): (u32, u32) =
+            (whole.parse().map_err(|_| invalid())?, part.parse().map_err(|_| invalid())?);
         let part = if part.len() == 1 { tens * 10 } else { tens };
-        Some(whole * 100 + part).filter(|all| *all <= 10_000).map(|basis_points| Self { basis_points }).ok_or_else(invalid)
+        Some(whole * 100 + part)
+            .filter(|all| *all <= 10_000)
+            .map(|basis_points| Self { basis_points })
+            .ok_or_else(invalid)
     }
 }
 

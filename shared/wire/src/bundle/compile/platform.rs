@@ -1,0 +1,56 @@
+//! The platform: regions.
+
+use std::sync::Arc;
+
+use meridian_engine::ruleset::{Platform, Region, RegionState, Version};
+
+use super::{Body, Compiler, Document, of_kind};
+use crate::document::RegionStateSpec;
+
+impl Compiler {
+    pub(super) fn platform(&mut self, documents: &[Document], version: Version) -> Option<Platform> {
+        let mut regions: Vec<Region> = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Region) {
+            self.document = at;
+            if spec.ordinal == 0 {
+                self.flaw("spec.ordinal", 0, "a number from 1");
+            }
+            if let Some(other) = regions.iter().find(|region| region.ordinal == spec.ordinal) {
+                let expected = format!("a number of its own; region {:?} has it too", other.id);
+                self.flaw("spec.ordinal", spec.ordinal, expected);
+            }
+            let (latitude, longitude) = (spec.coordinates.latitude, spec.coordinates.longitude);
+            if !(-90.0..=90.0).contains(&latitude) {
+                self.flaw("spec.coordinates.latitude", latitude, "degrees from -90 to 90");
+            }
+            if !(-180.0..=180.0).contains(&longitude) {
+                self.flaw("spec.coordinates.longitude", longitude, "degrees from -180 to 180");
+            }
+            if spec.origins.is_empty() {
+                self.flaw("spec.origins", "an empty list", "at least one URL");
+            }
+            let origin = |(at, url): (usize, &String)| self.base_url(url, &format!("spec.origins[{at}]"));
+            let origins = spec.origins.iter().enumerate().map(origin).collect();
+            regions.push(Region {
+                id: Arc::from(document.metadata.name.as_str()),
+                ordinal: spec.ordinal,
+                latitude,
+                longitude,
+                origins,
+                weight: spec.weight,
+                state: match spec.state {
+                    RegionStateSpec::Active => RegionState::Active,
+                    RegionStateSpec::Draining => RegionState::Draining,
+                    RegionStateSpec::Down => RegionState::Down,
+                },
+            });
+        }
+        if regions.is_empty() {
+            self.document = 0;
+            self.flaw("documents", "no Region", "at least one Region");
+            return None;
+        }
+        regions.sort_by(|a, b| a.id.cmp(&b.id));
+        Some(Platform { version, regions })
+    }
+}

@@ -1,0 +1,316 @@
+//! Limits, experiments, cache policies, transforms and security lists.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use meridian_engine::ruleset::{
+    CachePolicy, Experiment, Fail, HeaderChange, HeaderValue, KeyPart, Layer, LimitKey, LimitScope, Mode,
+    RateLimit, Security, Transform, Unit, Variant,
+};
+
+use super::{Body, Compiler, Document, of_kind, rule, short};
+use crate::document::{
+    CachePolicySpec, ChangesSpec, ExperimentSpec, FailSpec, HeaderText, LimitKeySpec, LimitScopeSpec,
+    ModeSpec, QueryKeySpec, QueryWord, UnitSpec,
+};
+
+/// Fields that belong to the connection, the message or Meridian itself, and not to rules.
+const RESERVED_FIELDS: [&str; 12] = [
+    "connection",
+    "content-length",
+    "date",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "server-timing",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "traceparent",
+];
+
+impl Compiler {
+    pub(super) fn limits(&mut self, documents: &[Document]) -> Vec<RateLimit> {
+        let mut limits = Vec::new();
+        for (at, document, spec) in of_kind!(documents, RateLimit) {
+            self.document = at;
+            let burst = spec.burst.unwrap_or(spec.quota);
+            if spec.key.is_empty() {
+                self.flaw(
+                    "spec.key",
+                    "an empty list",
+                    "at least one of client, subject, tenant, header:NAME, claim:NAME",
+                );
+            }
+            if spec.quota == 0 {
+                self.flaw("spec.quota", 0, "1 or more");
+            }
+            if spec.window.ms < 1_000 {
+                self.flaw("spec.window", spec.window, "1s or more");
+            }
+            if spec.cost == 0 || spec.cost > burst {
+                self.flaw("spec.cost", spec.cost, format!("1 to the burst, {burst}"));
+            }
+            let key = |(at, key): (usize, &LimitKeySpec)| self.limit_key(key, &format!("spec.key[{at}]"));
+            limits.push(RateLimit {
+                rule: rule(document),
+                key: spec.key.iter().enumerate().filter_map(key).collect(),
+                quota: spec.quota,
+                window_ms: spec.window.ms,
+                burst,
+                cost: spec.cost,
+                scope: match spec.scope {
+                    LimitScopeSpec::Node => LimitScope::Node,
+                    LimitScopeSpec::Region => LimitScope::Region,
+                },
+                fail: match spec.fail {
+                    FailSpec::Open => Fail::Open,
+                    FailSpec::Closed => Fail::Closed,
+                },
+                shadow: spec.shadow,
+            });
+        }
+        limits
+    }
+
+    fn limit_key(&mut self, spec: &LimitKeySpec, path: &str) -> Option<LimitKey> {
+        let key = match spec.0.split_once(':') {
+            None if spec.0 == "client" => Some(LimitKey::Client),
+            None if spec.0 == "subject" => Some(LimitKey::Subject),
+            None if spec.0 == "tenant" => Some(LimitKey::Tenant),
+            Some(("header", name)) if is_field_name(name) => {
+                Some(LimitKey::Header(name.to_ascii_lowercase()))
+            }
+            Some(("claim", name)) if !name.is_empty() => Some(LimitKey::Claim(name.to_owned())),
+            _ => None,
+        };
+        if key.is_none() {
+            self.flaw(
+                path,
+                format_args!("{:?}", short(&spec.0)),
+                "client, subject, tenant, header:NAME or claim:NAME",
+            );
+        }
+        key
+    }
+
+    pub(super) fn experiments(&mut self, documents: &[Document]) -> Vec<Experiment> {
+        let mut experiments: Vec<Experiment> = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Experiment) {
+            self.document = at;
+            if spec.variants.iter().all(|variant| variant.weight == 0) {
+                self.flaw("spec.variants", "no weight", "at least one variant with a weight of 1 or more");
+            }
+            let names: Vec<String> = spec.variants.iter().map(|variant| variant.name.clone()).collect();
+            self.unique(&names, "spec.variants");
+            let layer = self.layer(spec, &experiments);
+            experiments.push(Experiment {
+                rule: rule(document),
+                layer,
+                salt: spec.salt.clone().unwrap_or_else(|| document.metadata.name.clone()),
+                audience: self.condition(spec.audience.as_ref(), "spec.audience"),
+                unit: match spec.unit {
+                    UnitSpec::Subject => Unit::Subject,
+                    UnitSpec::Cookie => Unit::Cookie,
+                },
+                ramp: spec.ramp.basis_points,
+                variants: spec
+                    .variants
+                    .iter()
+                    .map(|variant| Variant { name: variant.name.clone(), weight: variant.weight })
+                    .collect(),
+            });
+        }
+        experiments
+    }
+
+    fn layer(&mut self, spec: &ExperimentSpec, earlier: &[Experiment]) -> Option<Layer> {
+        let spec = spec.layer.as_ref()?;
+        let (from, until) = (spec.from.basis_points, spec.until.basis_points);
+        if from >= until {
+            self.flaw("spec.layer.until", spec.until, format!("more than spec.layer.from, {}", spec.from));
+        }
+        let overlaps = |other: &&Experiment| {
+            other
+                .layer
+                .as_ref()
+                .is_some_and(|layer| layer.name == spec.name && from < layer.until && layer.from < until)
+        };
+        if let Some(other) = earlier.iter().find(overlaps) {
+            let expected =
+                format!("a part of layer {:?} that {:?} does not have", short(&spec.name), other.rule.name);
+            self.flaw("spec.layer", format_args!("{} to {}", spec.from, spec.until), expected);
+        }
+        Some(Layer { name: spec.name.clone(), from, until })
+    }
+
+    pub(super) fn caches(&mut self, documents: &[Document]) -> Vec<CachePolicy> {
+        let mut caches = Vec::new();
+        for (at, document, spec) in of_kind!(documents, CachePolicy) {
+            self.document = at;
+            let mut default_ttl_ms = std::collections::BTreeMap::new();
+            for (status, ttl) in &spec.ttl {
+                match status.parse::<u16>().ok().filter(|status| (200..=599).contains(status)) {
+                    Some(status) => _ = default_ttl_ms.insert(status, ttl.ms),
+                    None => {
+                        self.flaw("spec.ttl", format_args!("{:?}", short(status)), "a status from 200 to 599")
+                    }
+                }
+            }
+            let headers = self.field_names(&spec.key.headers, "spec.key.headers");
+            self.tags(spec);
+            caches.push(CachePolicy {
+                rule: rule(document),
+                default_ttl_ms,
+                query: match &spec.key.query {
+                    QueryKeySpec::Word(QueryWord::All) => KeyPart::All,
+                    QueryKeySpec::Word(QueryWord::None) => KeyPart::None,
+                    QueryKeySpec::Only(names) => KeyPart::Only(names.clone()),
+                },
+                headers,
+                cookies: spec.key.cookies.clone(),
+                claims: spec.key.claims.clone(),
+                variants: spec.key.variants,
+                stale_while_revalidate_ms: spec.stale_while_revalidate.ms,
+                stale_if_error_ms: spec.stale_if_error.ms,
+                tags: spec.tags.clone(),
+                bypass: self.condition(spec.bypass.as_ref(), "spec.bypass"),
+            });
+        }
+        caches
+    }
+
+    fn tags(&mut self, spec: &CachePolicySpec) {
+        for (at, tag) in spec.tags.iter().enumerate() {
+            if tag == "*"
+                || tag.len() > 256
+                || !tag.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+            {
+                let expected = "1 to 256 printable characters without space or comma, and not \"*\"";
+                self.flaw(format!("spec.tags[{at}]"), format_args!("{:?}", short(tag)), expected);
+            }
+        }
+    }
+
+    pub(super) fn transforms(&mut self, documents: &[Document]) -> Vec<Transform> {
+        let mut transforms = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Transform) {
+            self.document = at;
+            if spec.request == ChangesSpec::default() && spec.response == ChangesSpec::default() {
+                self.flaw("spec", "no change", "changes to the request, the response or both");
+            }
+            transforms.push(Transform {
+                rule: rule(document),
+                when: self.condition(spec.when.as_ref(), "spec.when"),
+                request: self.changes(&spec.request, "spec.request"),
+                response: self.changes(&spec.response, "spec.response"),
+            });
+        }
+        transforms
+    }
+
+    fn changes(&mut self, spec: &ChangesSpec, path: &str) -> Vec<HeaderChange> {
+        let mut changes = Vec::new();
+        for (at, name) in spec.remove.iter().enumerate() {
+            let name = self.changeable(name, &format!("{path}.remove[{at}]"));
+            changes.push(HeaderChange::Remove(name));
+        }
+        for (name, text) in &spec.set {
+            let path = format!("{path}.set.{name}");
+            let (name, value) = (self.changeable(name, &path), self.header_value(text, &path));
+            changes.extend(value.map(|value| HeaderChange::Set(name, value)));
+        }
+        for (name, text) in &spec.append {
+            let path = format!("{path}.append.{name}");
+            let (name, value) = (self.changeable(name, &path), self.header_value(text, &path));
+            changes.extend(value.map(|value| HeaderChange::Append(name, value)));
+        }
+        changes
+    }
+
+    fn changeable(&mut self, name: &str, path: &str) -> String {
+        let lower = name.to_ascii_lowercase();
+        let reserved = RESERVED_FIELDS.contains(&lower.as_str())
+            || (lower.starts_with("meridian-") && lower != "meridian-cdn-cache-control");
+        if reserved || !is_field_name(name) {
+            self.flaw(path, format_args!("{:?}", short(name)), "a header field that rules may change");
+        }
+        lower
+    }
+
+    fn header_value(&mut self, text: &HeaderText, path: &str) -> Option<HeaderValue> {
+        match text {
+            HeaderText::Expr(condition) => self.condition(Some(condition), path).map(HeaderValue::Expr),
+            HeaderText::Text(text) => {
+                // RFC 9110, section 5.5: no control characters.
+                if text.chars().any(char::is_control) || text.len() > 4_096 {
+                    self.flaw(
+                        path,
+                        format_args!("{:?}", short(text)),
+                        "a text without control characters, 4096 bytes at the most",
+                    );
+                }
+                Some(HeaderValue::Text(text.clone()))
+            }
+        }
+    }
+
+    fn field_names(&mut self, names: &[String], path: &str) -> Vec<String> {
+        self.unique(names, path);
+        for (at, name) in names.iter().enumerate().filter(|(_, name)| !is_field_name(name)) {
+            self.flaw(
+                format!("{path}[{at}]"),
+                format_args!("{:?}", short(name)),
+                "the name of a header field",
+            );
+        }
+        names.iter().map(|name| name.to_ascii_lowercase()).collect()
+    }
+
+    pub(super) fn security(&mut self, documents: &[Document]) -> Vec<Security> {
+        let mut security = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Security) {
+            self.document = at;
+            if spec.allow.is_empty() && spec.deny.is_empty() {
+                self.flaw("spec", "neither allow nor deny", "allow, deny or both");
+            }
+            security.push(Security {
+                rule: rule(document),
+                allow: self.networks(&spec.allow, "spec.allow"),
+                deny: self.networks(&spec.deny, "spec.deny"),
+                mode: match spec.mode {
+                    ModeSpec::Off => Mode::Off,
+                    ModeSpec::Log => Mode::Log,
+                    ModeSpec::Block => Mode::Block,
+                },
+            });
+        }
+        security
+    }
+
+    fn networks(&mut self, texts: &[String], path: &str) -> Vec<IpNet> {
+        let mut networks = Vec::with_capacity(texts.len());
+        for (at, text) in texts.iter().enumerate() {
+            let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) if network.trunc() == network => networks.push(network),
+                Ok(network) => {
+                    let expected = format!("the network without host bits, {}", network.trunc());
+                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
+                }
+                Err(_) => {
+                    let expected = "a network such as 192.0.2.0/24 or 2001:db8::/32, or an address";
+                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
+                }
+            }
+        }
+        networks
+    }
+}
+
+/// Whether a text is the name of a header field (RFC 9110, section 5.1: a token).
+pub(super) fn is_field_name(name: &str) -> bool {
+    (1..=256).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}

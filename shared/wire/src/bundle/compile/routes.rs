@@ -1,0 +1,245 @@
+//! Routes, in their order.
+
+use std::sync::Arc;
+
+use meridian_engine::limits::ATTEMPTS_MAX;
+use meridian_engine::ruleset::{
+    Auth, Matcher, PathTemplate, RegionId, Route, RouteTarget, Segment, Steering, Strategy,
+};
+
+use super::policies::is_field_name;
+use super::{Body, Compiler, Document, is_host, of_kind, rule, short};
+use crate::bundle::order::{Ranked, ambiguous, order};
+use crate::document::{AuthMode, AuthSpec, MatchSpec, Span, SteeringSpec, StrategySpec};
+use crate::limits::PATH_SEGMENTS_MAX;
+
+/// A route on its way into the order.
+struct Placed {
+    document: usize,
+    priority: i32,
+    route: Route,
+}
+
+impl Placed {
+    fn ranked(&self) -> Ranked<'_> {
+        Ranked { matcher: &self.route.matcher, priority: self.priority }
+    }
+}
+
+impl Compiler {
+    pub(super) fn routes(&mut self, documents: &[Document], allowed: &[RegionId]) -> Vec<Route> {
+        let mut placed: Vec<Placed> = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Route) {
+            self.document = at;
+            let matcher = self.matcher(&spec.matcher);
+            let route = Route {
+                rule: rule(document),
+                matcher,
+                auth: self.auth(&spec.auth),
+                limits: self.find_all("RateLimit", &spec.limits, "spec.limits"),
+                experiments: self.find_all("Experiment", &spec.experiments, "spec.experiments"),
+                cache: spec.cache.as_ref().and_then(|name| self.find("CachePolicy", name, "spec.cache")),
+                security: self.find_all("Security", &spec.security, "spec.security"),
+                transforms: self.find_all("Transform", &spec.transforms, "spec.transforms"),
+                steering: self.steering(&spec.steering, allowed),
+                target: match &spec.upstream {
+                    None => RouteTarget::Origin,
+                    Some(name) => {
+                        RouteTarget::Upstream(self.find("Upstream", name, "spec.upstream").unwrap_or(0))
+                    }
+                },
+            };
+            placed.push(Placed { document: at, priority: spec.matcher.priority, route });
+        }
+        placed.sort_by(|a, b| {
+            order(a.ranked(), b.ranked()).then_with(|| a.route.rule.name.cmp(&b.route.rule.name))
+        });
+        self.ties(&placed);
+        placed.into_iter().map(|placed| placed.route).collect()
+    }
+
+    /// Equally specific routes stand next to one another in the order.
+    fn ties(&mut self, placed: &[Placed]) {
+        for (at, route) in placed.iter().enumerate() {
+            let equal = |other: &&Placed| order(route.ranked(), other.ranked()).is_eq();
+            let mut others = placed.iter().skip(at + 1).take_while(equal);
+            if let Some(other) = others.find(|other| ambiguous(route.ranked(), other.ranked())) {
+                let (first, second) =
+                    if route.document < other.document { (route, other) } else { (other, route) };
+                let rule = &first.route.rule;
+                self.document = second.document;
+                self.flaw(
+                    "spec.match",
+                    "the same requests as another route, equally specific",
+                    format!(
+                        "a match that differs from that of {:?} at {}:{}, or another spec.match.priority",
+                        rule.name, rule.file, rule.line
+                    ),
+                );
+            }
+        }
+    }
+
+    fn matcher(&mut self, spec: &MatchSpec) -> Matcher {
+        self.unique(&spec.hosts, "spec.match.hosts");
+        for (at, host) in spec.hosts.iter().enumerate() {
+            if !is_host(host) {
+                let path = format!("spec.match.hosts[{at}]");
+                self.flaw(
+                    path,
+                    format_args!("{:?}", short(host)),
+                    "a hostname in lower case, exact or with a leading \"*.\"",
+                );
+            }
+        }
+        self.unique(&spec.methods, "spec.match.methods");
+        for (at, method) in spec.methods.iter().enumerate() {
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+                let path = format!("spec.match.methods[{at}]");
+                self.flaw(path, format_args!("{:?}", short(method)), "a method in upper case");
+            }
+        }
+        for name in spec.headers.keys().filter(|name| !is_field_name(name)) {
+            self.flaw("spec.match.headers", format_args!("{:?}", short(name)), "the name of a header field");
+        }
+        let path = path_template(&spec.path).unwrap_or_else(|expected| {
+            self.flaw("spec.match.path", format_args!("{:?}", short(&spec.path)), expected);
+            PathTemplate::default()
+        });
+        let fields = |(name, value): (&String, &Option<String>)| (name.to_ascii_lowercase(), value.clone());
+        Matcher {
+            hosts: spec.hosts.clone(),
+            path,
+            methods: spec.methods.clone(),
+            headers: spec.headers.iter().map(fields).collect(),
+            query: spec.query.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            when: self.condition(spec.when.as_ref(), "spec.match.when"),
+        }
+    }
+
+    fn auth(&mut self, spec: &AuthSpec) -> Auth {
+        if spec.mode != AuthMode::Required && !spec.scopes.is_empty() {
+            self.flaw("spec.auth.scopes", "scopes without mode: required", "no scopes, or mode: required");
+        }
+        self.unique(&spec.scopes, "spec.auth.scopes");
+        match spec.mode {
+            AuthMode::Required => Auth::Required { scopes: spec.scopes.clone() },
+            AuthMode::Optional => Auth::Optional,
+            AuthMode::Anonymous => Auth::Anonymous,
+        }
+    }
+
+    fn steering(&mut self, spec: &SteeringSpec, allowed: &[RegionId]) -> Steering {
+        if (spec.strategy == StrategySpec::Priority) == spec.regions.is_empty() {
+            self.flaw(
+                "spec.steering.regions",
+                if spec.regions.is_empty() { "no region" } else { "regions" },
+                "regions with strategy: priority, and only with it",
+            );
+        }
+        self.unique(&spec.regions, "spec.steering.regions");
+        for (at, region) in spec.regions.iter().enumerate() {
+            if !allowed.iter().any(|id| **id == **region) {
+                self.flaws.push(super::Flaw {
+                    document: self.document,
+                    path: format!("spec.steering.regions[{at}]"),
+                    found: format!("{:?}", short(region)),
+                    expected: format!("one of the tenant's allowed regions: {}", allowed.join(", ")),
+                    names: allowed.iter().map(|id| id.to_string()).collect(),
+                });
+            }
+        }
+        if !(1..=ATTEMPTS_MAX).contains(&spec.attempts) {
+            self.flaw("spec.steering.attempts", spec.attempts, format!("1 to {ATTEMPTS_MAX}"));
+        }
+        for (at, status) in spec.retry_statuses.iter().enumerate() {
+            if !(400..=599).contains(status) {
+                self.flaw(format!("spec.steering.retryStatuses[{at}]"), status, "a status from 400 to 599");
+            }
+        }
+        Steering {
+            strategy: match spec.strategy {
+                StrategySpec::Nearest => Strategy::Nearest,
+                StrategySpec::Home => Strategy::Home,
+                StrategySpec::Priority => {
+                    Strategy::Priority(spec.regions.iter().map(|id| Arc::from(id.as_str())).collect())
+                }
+            },
+            retry_statuses: spec.retry_statuses.clone(),
+            attempts_max: spec.attempts,
+            timeout_ms: self.timeout(spec.timeout, "spec.steering.timeout"),
+        }
+    }
+
+    pub(super) fn timeout(&mut self, timeout: Span, path: &str) -> u32 {
+        if !(10..=60_000).contains(&timeout.ms) {
+            self.flaw(path, timeout, "10ms to 1m");
+        }
+        u32::try_from(timeout.ms).unwrap_or(60_000)
+    }
+}
+
+/// Reads `/v1/orders/{id}` or `/v1/**`; the error says what was expected.
+pub(in crate::bundle) fn path_template(text: &str) -> Result<PathTemplate, &'static str> {
+    let rest = text.strip_prefix('/').ok_or("a path that begins with \"/\"")?;
+    let mut template = PathTemplate::default();
+    if rest.is_empty() {
+        return Ok(template);
+    }
+    for part in rest.split('/') {
+        if template.open {
+            return Err("\"**\" at the end of the path only");
+        }
+        if template.segments.len() >= PATH_SEGMENTS_MAX {
+            return Err("at most 32 segments");
+        }
+        if part == "**" {
+            template.open = true;
+        } else if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            if !is_capture(name) {
+                return Err("a capture such as {name}: letters, digits and '_', beginning with a letter");
+            }
+            if template.segments.contains(&Segment::Capture(name.to_owned())) {
+                return Err("every capture's name once");
+            }
+            template.segments.push(Segment::Capture(name.to_owned()));
+        } else if is_literal(part) {
+            template.segments.push(Segment::Literal(part.to_owned()));
+        } else {
+            return Err("segments that are literal, {name} or a last \"**\", none of them empty");
+        }
+    }
+    Ok(template)
+}
+
+fn is_capture(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Characters of a path segment (RFC 3986, section 3.3) but `*`, which would look like a pattern.
+fn is_literal(part: &str) -> bool {
+    !part.is_empty()
+        && part != "."
+        && part != ".."
+        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;=:@".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_literals_captures_and_an_open_end() {
+        let path = path_template("/v1/{name}/**").unwrap();
+        assert_eq!(path.segments, [Segment::Literal("v1".into()), Segment::Capture("name".into())]);
+        assert!(path.open);
+        assert_eq!(path_template("/").unwrap(), PathTemplate::default());
+        for wrong in
+            ["", "v1", "/v1/", "//", "/**/x", "/{}", "/{a}/{a}", "/x{a}", "/a*", "/{1}", "/a b", "/../x"]
+        {
+            assert!(path_template(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A tenant: itself, its domains, issuers and upstreams, and the whole ruleset.
+
+use std::sync::Arc;
+
+use meridian_engine::ruleset::{
+    Issuer, IssuerKey, Jwks, RegionId, Ruleset, Tenant, TenantState, Upstream, Version,
+};
+use meridian_engine::step::Algorithm;
+
+use super::{Body, Compiler, Document, is_url, of_kind, rule, short};
+use crate::bundle::key::key;
+use crate::document::{IssuerSpec, JwksSpec, TenantStateSpec};
+use crate::limits::ISSUER_KEYS_MAX;
+
+impl Compiler {
+    pub(super) fn tenant(&mut self, documents: &[Document], slug: &str, version: Version) -> Option<Ruleset> {
+        let tenant = self.tenant_itself(documents, slug);
+        let allowed = tenant.as_ref().map(|tenant| tenant.allowed_regions.clone()).unwrap_or_default();
+        let issuers = self.issuers(documents);
+        let limits = self.limits(documents);
+        let experiments = self.experiments(documents);
+        let caches = self.caches(documents);
+        let transforms = self.transforms(documents);
+        let security = self.security(documents);
+        let upstreams = self.upstreams(documents);
+        let routes = self.routes(documents, &allowed);
+        Some(Ruleset {
+            version,
+            tenant: tenant?,
+            issuers,
+            limits,
+            experiments,
+            caches,
+            transforms,
+            security,
+            upstreams,
+            routes,
+        })
+    }
+
+    fn tenant_itself(&mut self, documents: &[Document], slug: &str) -> Option<Tenant> {
+        let Some((at, document, spec)) = of_kind!(documents, Tenant).next() else {
+            self.document = 0;
+            self.flaw("documents", "no Tenant", format!("the Tenant {slug:?}"));
+            return None;
+        };
+        self.document = at;
+        if document.metadata.name != slug {
+            self.flaw(
+                "metadata.name",
+                format_args!("{:?}", short(&document.metadata.name)),
+                format!("{slug:?}"),
+            );
+        }
+        if spec.allowed_regions.is_empty() {
+            self.flaw("spec.allowedRegions", "an empty list", "at least one region");
+        }
+        self.unique(&spec.allowed_regions, "spec.allowedRegions");
+        if !spec.allowed_regions.contains(&spec.home_region) {
+            let found = format!("{:?}", short(&spec.home_region));
+            self.flaw(
+                "spec.homeRegion",
+                found,
+                format!("one of the allowed regions: {}", spec.allowed_regions.join(", ")),
+            );
+        }
+        let domains = self.domains(documents, slug);
+        let every = |(index, (_, _, spec)): (usize, (usize, &Document, &crate::document::SecuritySpec))| {
+            spec.every_request.then_some(index)
+        };
+        Some(Tenant {
+            slug: slug.to_owned(),
+            state: match spec.state {
+                TenantStateSpec::Active => TenantState::Active,
+                TenantStateSpec::Suspended => TenantState::Suspended,
+            },
+            domains,
+            home_region: Arc::from(spec.home_region.as_str()),
+            allowed_regions: spec.allowed_regions.iter().map(|id| RegionId::from(id.as_str())).collect(),
+            security: of_kind!(documents, Security).enumerate().filter_map(every).collect(),
+        })
+    }
+
+    fn domains(&mut self, documents: &[Document], slug: &str) -> Vec<String> {
+        let mut domains = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Domain) {
+            self.document = at;
+            if spec.tenant != slug {
+                self.flaw("spec.tenant", format_args!("{:?}", short(&spec.tenant)), format!("{slug:?}"));
+            }
+            domains.push(document.metadata.name.clone());
+        }
+        domains
+    }
+
+    fn upstreams(&mut self, documents: &[Document]) -> Vec<Upstream> {
+        let mut upstreams = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Upstream) {
+            self.document = at;
+            if spec.regions.is_empty() {
+                self.flaw("spec.regions", "no region", "a URL for at least one region");
+            }
+            let region = |(id, url): (&String, &String)| {
+                (RegionId::from(id.as_str()), self.base_url(url, &format!("spec.regions.{id}")))
+            };
+            let regions = spec.regions.iter().map(region).collect();
+            let timeout_ms = self.timeout(spec.timeout, "spec.timeout");
+            upstreams.push(Upstream { rule: rule(document), regions, timeout_ms });
+        }
+        upstreams
+    }
+
+    fn issuers(&mut self, documents: &[Document]) -> Vec<Issuer> {
+        let mut issuers: Vec<Issuer> = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Issuer) {
+            self.document = at;
+            if let Some(other) = issuers.iter().find(|issuer| issuer.iss == spec.issuer) {
+                let expected = format!("an issuer of its own; {:?} has it too", other.rule.name);
+                self.flaw("spec.issuer", format_args!("{:?}", short(&spec.issuer)), expected);
+            }
+            if spec.audiences.is_empty() != spec.any_audience {
+                self.flaw(
+                    "spec.audiences",
+                    if spec.any_audience { "audiences beside anyAudience" } else { "no audience" },
+                    "either audiences or anyAudience: true",
+                );
+            }
+            if spec.algorithms.is_empty() {
+                self.flaw("spec.algorithms", "an empty list", "at least one algorithm");
+            }
+            if spec.keys.is_empty() && spec.jwks.is_none() {
+                self.flaw("spec", "neither keys nor jwks", "keys, jwks or both");
+            }
+            let keys = self.issuer_keys(spec);
+            let jwks = spec.jwks.as_ref().map(|jwks| self.jwks(jwks));
+            issuers.push(Issuer {
+                rule: rule(document),
+                iss: spec.issuer.clone(),
+                audiences: spec.audiences.clone(),
+                algorithms: spec.algorithms.iter().map(|algorithm| Algorithm::from(*algorithm)).collect(),
+                keys,
+                jwks,
+                skew_ms: spec.skew.ms,
+                life_ms_max: spec.life_max.map_or(0, |life| life.ms),
+                required_claims: spec.required_claims.clone(),
+                scope_claim: spec.scope_claim.clone(),
+                attributes: spec.attributes.clone(),
+            });
+        }
+        issuers
+    }
+
+    fn issuer_keys(&mut self, spec: &IssuerSpec) -> Vec<IssuerKey> {
+        let mut keys: Vec<IssuerKey> = Vec::new();
+        if spec.keys.len() > ISSUER_KEYS_MAX {
+            self.flaw(
+                "spec.keys",
+                format_args!("{} keys", spec.keys.len()),
+                format!("at most {ISSUER_KEYS_MAX}"),
+            );
+        }
+        for (at, key_spec) in spec.keys.iter().enumerate().take(ISSUER_KEYS_MAX) {
+            let path = format!("spec.keys[{at}]");
+            if !spec.algorithms.contains(&key_spec.alg) {
+                let expected = format!("one of spec.algorithms: {:?}", spec.algorithms);
+                self.flaw(format!("{path}.alg"), format_args!("{:?}", key_spec.alg), expected);
+            }
+            if key_spec.kid.is_none() && spec.keys.len() > 1 {
+                self.flaw(format!("{path}.kid"), "nothing", "an id, as there is more than one key");
+            }
+            if key_spec.kid.is_some() && keys.iter().any(|key| key.kid == key_spec.kid) {
+                let found = format!("{:?} again", key_spec.kid.as_deref().map(short).unwrap_or_default());
+                self.flaw(format!("{path}.kid"), found, "every id once");
+            }
+            match key(key_spec) {
+                Ok(key) => keys.push(IssuerKey {
+                    kid: key_spec.kid.clone(),
+                    algorithm: Algorithm::from(key_spec.alg),
+                    key: Arc::new(key),
+                }),
+                Err(invalid) => {
+                    self.flaw(format!("{path}.{}", invalid.member), "something else", invalid.expected);
+                }
+            }
+        }
+        keys
+    }
+
+    fn jwks(&mut self, spec: &JwksSpec) -> Jwks {
+        if !is_url(&spec.url) {
+            self.flaw(
+                "spec.jwks.url",
+                format_args!("{:?}", short(&spec.url)),
+                "an absolute http or https URL",
+            );
+        }
+        if spec.refresh.ms < 1_000 || spec.refresh > spec.stale {
+            self.flaw("spec.jwks.refresh", spec.refresh, "1s or more, and at most spec.jwks.stale");
+        }
+        if spec.refetch_interval.ms < 1_000 {
+            self.flaw("spec.jwks.refetchInterval", spec.refetch_interval, "1s or more");
+        }
+        Jwks {
+            url: spec.url.clone(),
+            refresh_ms: spec.refresh.ms,
+            stale_ms: spec.stale.ms,
+            refetch_interval_ms: spec.refetch_interval.ms,
+        }
+    }
+}
