@@ -4,11 +4,14 @@
 //! watch and stop processes.
 
 pub mod artefacts;
+pub mod check;
+pub mod licence;
 pub mod paths;
 pub mod progress;
 pub mod run;
 pub mod setup;
 pub mod stack;
+pub mod test;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,10 @@ enum Command {
     Up(stack::Up),
     /// Stop what `up` started; with --purge, forget its data.
     Down(stack::Down),
+    /// Set up, build and run all tests.
+    Test(test::Test),
+    /// Check format, lints, licences and hygiene.
+    Check(check::Check),
     /// Run one more edge beside a running stack, with other origins: for tests.
     Edge(stack::OneEdge),
 }
@@ -43,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::Build(build) => build.run(),
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
+        Command::Test(test) => test.run(),
+        Command::Check(check) => check.run(),
         Command::Edge(edge) => edge.run(),
     };
     match result {
