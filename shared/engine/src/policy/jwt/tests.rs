@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::ruleset::{IssuerKey, RegionId, RuleRef, Tenant, TenantState, Version};
+use crate::ruleset::{IssuerKey, RuleRef};
 use crate::step::Algorithm;
 
 pub(super) const NOW_MS: u64 = 1_800_000_000_000;
@@ -48,26 +48,7 @@ fn with_url() -> Issuer {
 }
 
 fn ruleset(issuers: Vec<Issuer>) -> Ruleset {
-    let home: RegionId = "us-east-1".into();
-    Ruleset {
-        version: Version { sequence: 1, hash: "aaaa".to_owned() },
-        tenant: Tenant {
-            slug: "acme".to_owned(),
-            state: TenantState::Active,
-            domains: Vec::new(),
-            home_region: home.clone(),
-            allowed_regions: vec![home],
-            security: Vec::new(),
-        },
-        issuers,
-        limits: Vec::new(),
-        experiments: Vec::new(),
-        caches: Vec::new(),
-        transforms: Vec::new(),
-        security: Vec::new(),
-        upstreams: Vec::new(),
-        routes: Vec::new(),
-    }
+    Ruleset { issuers, ..crate::ruleset::tests::ruleset(Vec::new()) }
 }
 
 fn token(header: Value, claims: Value, signature: &[u8]) -> String {

@@ -1,48 +1,49 @@
-//! Rate limits: GCRA with burst and cost, counted by the node itself or spent from leases of the region's authority.
+//! Rate limits: the generic cell rate algorithm with burst and cost, counted by the node itself (scope `node`)
+//! or spent from leases that the region's [`Authority`] grants (scope `region`).
+//!
+//! All limits of a request are looked at before any is taken from, and all are taken from or none. What a limit counts by
+//! is hashed; counters and leases are bounded in number.
 
-use crate::bounded::Keyed;
+mod authority;
+mod fields;
+mod gcra;
+mod key;
+mod lease;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+pub use self::authority::{Authority, grant};
+pub use self::gcra::Gcra;
+use self::gcra::{Counters, KeyHash, Rate};
+use self::lease::{Held, Shape, Standing};
+use crate::bounded::{Bounded, Keyed};
 use crate::facts::Facts;
-use crate::headers::Headers;
+use crate::limits::LIMIT_KEYS_MAX;
 use crate::policy::jwt::Identity;
-use crate::ruleset::{Route, Ruleset};
+use crate::ruleset::{Fail, LimitScope, RateLimit, Route, Ruleset};
 use crate::step::{Lease, Take};
 
 /// What a node remembers of limits: its own counters and the leases that it holds. Bounded.
 #[derive(Debug)]
 pub struct LimitMemory {
-    keyed: Keyed,
+    counters: Counters,
+    leases: Bounded<KeyHash, Held>,
 }
 
 impl LimitMemory {
     /// An empty memory.
     #[must_use]
     pub fn new(keyed: Keyed) -> Self {
-        Self { keyed }
+        Self { counters: Counters::new(LIMIT_KEYS_MAX), leases: Bounded::new(LIMIT_KEYS_MAX, keyed) }
     }
 }
 
 /// The limits of one request: made once, polled until it says something other than [`LimitVerdict::NeedTake`].
 #[derive(Debug, Default)]
-pub struct LimitCheck {}
-
-impl LimitCheck {
-    /// The limits of this route, with whom each counts.
-    #[must_use]
-    pub fn new(ruleset: &Ruleset, route: &Route, facts: &Facts, identity: Option<&Identity>) -> Self {
-        let _ = (ruleset, route, facts, identity);
-        Self {}
-    }
-
-    /// Checks all limits, and takes from all of them or from none. At most one `NeedTake` a check.
-    pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
-        let _ = (memory, now_ms);
-        LimitVerdict::Passed(LimitReport::default())
-    }
-
-    /// Takes the answers to [`LimitVerdict::NeedTake`], in the order asked. A missing answer counts as `None`.
-    pub fn taken(&mut self, memory: &mut LimitMemory, answers: &[Option<Lease>], now_ms: u64) {
-        let _ = (memory, answers, now_ms);
-    }
+pub struct LimitCheck {
+    tenant: String,
+    items: Vec<Item>,
 }
 
 /// What the limits say.
@@ -74,9 +75,9 @@ pub struct LimitState {
     pub quota: u32,
     /// Window.
     pub window_ms: u64,
-    /// Units left.
+    /// Units left, as far as this node knows.
     pub remaining: u64,
-    /// Until the limit is whole again, or, where it denied, until the request would pass.
+    /// Until the limit is whole again, or, where it said no, until the request would pass.
     pub reset_ms: u64,
     /// Only counts and reports.
     pub shadow: bool,
@@ -91,31 +92,240 @@ pub struct LimitState {
 pub struct Denial {
     /// 429, or 503 where the authority is away and the limit fails closed.
     pub status: u16,
-    /// `type` of the problem (draft-ietf-httpapi-ratelimit-headers-11, section 6).
+    /// `type` of the problem (draft-ietf-httpapi-ratelimit-headers-11, section 5).
     pub problem_type: &'static str,
     /// `title` of the problem.
     pub title: &'static str,
     /// `violated-policies` of the problem.
     pub violated: Vec<String>,
-    /// `Retry-After` in seconds.
+    /// `Retry-After` in seconds, at least 1.
     pub retry_after_s: u64,
 }
 
-impl LimitReport {
-    /// Adds `RateLimit-Policy` and `RateLimit` (the tightest) to a reply. Shadow limits are not shown.
-    pub fn write_headers(&self, headers: &mut Headers) {
-        let _ = headers;
+/// One limit of a request.
+#[derive(Debug)]
+struct Item {
+    index: usize,
+    name: String,
+    shape: Shape,
+    cost: u32,
+    scope: LimitScope,
+    fail: Fail,
+    shadow: bool,
+    key: KeyHash,
+    asked: Asked,
+}
+
+/// How far the question to the authority is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    No,
+    For(u32),
+    /// It granted the cost, which is set aside for this request.
+    Granted,
+    Refused,
+    Away,
+}
+
+/// What one limit says, nothing taken yet.
+enum Look {
+    Passes,
+    Exceeded { wait_ms: u64 },
+    Away,
+    Ask { amount: u32 },
+}
+
+impl LimitCheck {
+    /// The limits of this route, with whom each counts.
+    #[must_use]
+    pub fn new(ruleset: &Ruleset, route: &Route, facts: &Facts, identity: Option<&Identity>) -> Self {
+        let tenant = ruleset.tenant.slug.clone();
+        let limits = route.limits.iter().filter_map(|index| Some((*index, ruleset.limits.get(*index)?)));
+        let items = limits
+            .map(|(index, limit)| Item::new(index, limit, key::hash(&tenant, limit, facts, identity)))
+            .collect();
+        Self { tenant, items }
+    }
+
+    /// Checks all limits, and takes from all of them or from none. Says `NeedTake` at most once.
+    pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
+        let looks: Vec<_> = self.items.iter().map(|item| item.look(memory, now_ms)).collect();
+        let denied = self.items.iter().zip(&looks).any(|(item, look)| item.denies(look));
+        let takes: Vec<_> = self
+            .items
+            .iter_mut()
+            .zip(&looks)
+            .filter(|_| !denied)
+            .filter_map(|(item, look)| item.ask(look, &self.tenant))
+            .collect();
+        if !takes.is_empty() {
+            return LimitVerdict::NeedTake(takes);
+        }
+        let report = LimitReport {
+            limits: self
+                .items
+                .iter_mut()
+                .zip(&looks)
+                .map(|(item, look)| item.settle(look, denied, memory, now_ms))
+                .collect(),
+        };
+        if denied {
+            LimitVerdict::Denied(report.clone(), self.denial(&looks))
+        } else {
+            LimitVerdict::Passed(report)
+        }
+    }
+
+    /// Takes the answers to [`LimitVerdict::NeedTake`], in the order asked. A missing answer counts as `None`.
+    pub fn taken(&mut self, memory: &mut LimitMemory, answers: &[Option<Lease>], now_ms: u64) {
+        let mut answers = answers.iter();
+        for item in &mut self.items {
+            let Asked::For(amount) = item.asked else { continue };
+            item.asked = match answers.next().copied().flatten() {
+                None => Asked::Away,
+                Some(lease) if item.held(memory, now_ms).granted(lease, amount, item.cost, now_ms) => {
+                    Asked::Granted
+                }
+                Some(_) => Asked::Refused,
+            };
+        }
+    }
+
+    fn denial(&self, looks: &[Look]) -> Denial {
+        let denying = || self.items.iter().zip(looks).filter(|(item, look)| item.denies(look));
+        let waits_ms = || {
+            denying().filter_map(|(item, look)| match look {
+                Look::Exceeded { wait_ms } => Some((item, *wait_ms)),
+                _ => None,
+            })
+        };
+        match waits_ms().map(|(_, wait_ms)| wait_ms).max() {
+            Some(wait_ms) => Denial {
+                status: 429,
+                problem_type: fields::QUOTA_EXCEEDED,
+                title: "Request cannot be satisfied as the assigned quota has been exceeded",
+                violated: waits_ms().map(|(item, _)| item.name.clone()).collect(),
+                retry_after_s: wait_ms.div_ceil(1_000).max(1),
+            },
+            None => Denial {
+                status: 503,
+                problem_type: fields::REDUCED_CAPACITY,
+                title: "Request cannot be satisfied as the service can't count it at the moment",
+                violated: denying().map(|(item, _)| item.name.clone()).collect(),
+                retry_after_s: 1,
+            },
+        }
     }
 }
 
-/// The authority's side: hands out leases. Pure; the Durable Object and the origin keep one and hand in the time.
-#[derive(Debug, Default)]
-pub struct Authority {}
+impl Item {
+    fn new(index: usize, limit: &RateLimit, key: KeyHash) -> Self {
+        Self {
+            index,
+            name: limit.rule.name.clone(),
+            shape: Shape { quota: limit.quota, window_ms: limit.window_ms, burst: limit.burst },
+            cost: limit.cost,
+            scope: limit.scope,
+            fail: limit.fail,
+            shadow: limit.shadow,
+            key,
+            asked: Asked::No,
+        }
+    }
 
-impl Authority {
-    /// Grants what can be granted: `amount` at most, `cost` at least, or nothing.
-    pub fn take(&mut self, take: &Take, now_ms: u64) -> Lease {
-        let _ = (take, now_ms);
-        Lease { granted: 0, remaining: 0, reset_ms: 0, expires_ms: 0 }
+    fn rate(&self) -> Rate {
+        Rate::new(self.shape.quota, self.shape.window_ms, self.shape.burst)
+    }
+
+    fn held<'a>(&self, memory: &'a mut LimitMemory, now_ms: u64) -> &'a mut Held {
+        let held = memory.leases.get_or_insert_with(self.key, Held::default);
+        held.settle(self.shape, now_ms);
+        held
+    }
+
+    fn look(&self, memory: &mut LimitMemory, now_ms: u64) -> Look {
+        let rate = self.rate();
+        if !rate.bears(self.cost) {
+            return Look::Exceeded { wait_ms: self.shape.window_ms };
+        }
+        if self.scope == LimitScope::Node {
+            let counter = memory.counters.get(self.key, rate, now_ms);
+            return match counter.wait_ms(rate, self.cost) {
+                0 => Look::Passes,
+                wait_ms => Look::Exceeded { wait_ms },
+            };
+        }
+        match (self.asked, self.held(memory, now_ms).standing(self.cost, now_ms)) {
+            (Asked::Granted, _) | (_, Standing::Enough) => Look::Passes,
+            (_, Standing::Refused { wait_ms }) => Look::Exceeded { wait_ms },
+            (Asked::No, Standing::Ask { amount }) => Look::Ask { amount },
+            (Asked::Refused, Standing::Ask { .. }) => Look::Exceeded { wait_ms: 1 },
+            // A question that was never answered counts as one to an authority that is away.
+            (Asked::Away | Asked::For(_), Standing::Ask { .. }) => Look::Away,
+        }
+    }
+
+    fn denies(&self, look: &Look) -> bool {
+        !self.shadow
+            && match look {
+                Look::Exceeded { .. } => true,
+                Look::Away => self.fail == Fail::Closed,
+                Look::Passes | Look::Ask { .. } => false,
+            }
+    }
+
+    fn ask(&mut self, look: &Look, tenant: &str) -> Option<Take> {
+        let Look::Ask { amount } = *look else { return None };
+        self.asked = Asked::For(amount);
+        Some(Take {
+            tenant: tenant.to_owned(),
+            limit: self.name.clone(),
+            key: URL_SAFE_NO_PAD.encode(self.key),
+            amount,
+            cost: self.cost,
+            quota: self.shape.quota,
+            window_ms: self.shape.window_ms,
+            burst: self.shape.burst,
+        })
+    }
+
+    /// Takes from the limit, unless another one said no, and reports.
+    fn settle(&mut self, look: &Look, denied: bool, memory: &mut LimitMemory, now_ms: u64) -> LimitState {
+        let takes = !denied && matches!(look, Look::Passes);
+        let rate = self.rate();
+        let (remaining, whole_ms) = match self.scope {
+            LimitScope::Node => {
+                let counter = memory.counters.get(self.key, rate, now_ms);
+                if takes {
+                    counter.spend(rate, self.cost);
+                }
+                (counter.remaining(rate), counter.whole_ms())
+            }
+            LimitScope::Region => {
+                let granted = std::mem::replace(&mut self.asked, Asked::No) == Asked::Granted;
+                let (cost, held) = (self.cost, self.held(memory, now_ms));
+                match (takes, granted) {
+                    (true, false) => held.spend(cost),
+                    (false, true) => held.give_back(cost),
+                    _ => {}
+                }
+                (held.remaining(), held.whole_ms())
+            }
+        };
+        let reset_ms = if let Look::Exceeded { wait_ms } = look { *wait_ms } else { whole_ms };
+        LimitState {
+            index: self.index,
+            name: self.name.clone(),
+            quota: self.shape.quota,
+            window_ms: self.shape.window_ms,
+            remaining: u64::from(remaining),
+            reset_ms,
+            shadow: self.shadow,
+            exceeded: matches!(look, Look::Exceeded { .. }),
+            away: matches!(look, Look::Away),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

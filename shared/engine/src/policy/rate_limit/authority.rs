@@ -1,0 +1,136 @@
+//! The authority's side of a `region` limit: it alone counts, and hands out leases of the quota.
+//!
+//! A lease is counted when it is granted, so whatever the edges do, what passes is at most what was granted: the overshoot
+//! is zero. What an edge doesn't spend before its lease lapses is lost to the client: at most `1 / LEASE_SHARE` of what was
+//! left for each edge and [`LEASE_MS_MAX`]. Units may be spent up to a lease's life after they were counted, so that in any
+//! time `T` at most `burst + quota × (T + LEASE_MS_MAX) / window` pass.
+
+use sha2::{Digest, Sha256};
+
+use super::gcra::{Counters, Gcra, Rate};
+use crate::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
+use crate::step::{Lease, Take};
+
+/// Grants from one counter: `amount` at most, `cost` at the least, or nothing. The counter is changed only by what is
+/// granted.
+pub fn grant(counter: &mut Gcra, take: &Take, now_ms: u64) -> Lease {
+    let rate = Rate::new(take.quota, take.window_ms, take.burst);
+    counter.settle(rate, now_ms);
+    let available = counter.remaining(rate);
+    if !counter.allows(rate, take.cost) {
+        let wait_ms = if rate.bears(take.cost) { counter.wait_ms(rate, take.cost) } else { take.window_ms };
+        return Lease { granted: 0, remaining: available, reset_ms: wait_ms, expires_ms: now_ms };
+    }
+    let share = (available / LEASE_SHARE).min(LEASE_UNITS_MAX);
+    let granted = take.amount.min(share).max(take.cost);
+    counter.spend(rate, granted);
+    let remaining = counter.remaining(rate);
+    Lease {
+        granted,
+        remaining,
+        reset_ms: counter.wait_ms(rate, remaining.saturating_add(1)),
+        expires_ms: now_ms.saturating_add((take.window_ms / 10).clamp(LEASE_MS_MIN, LEASE_MS_MAX)),
+    }
+}
+
+/// The counters of all limits that an authority keeps, at most [`LIMIT_KEYS_MAX`].
+#[derive(Debug)]
+pub struct Authority {
+    counters: Counters,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self { counters: Counters::new(LIMIT_KEYS_MAX) }
+    }
+}
+
+impl Authority {
+    /// Grants what can be granted: `amount` at most, `cost` at the least, or nothing.
+    pub fn take(&mut self, take: &Take, now_ms: u64) -> Lease {
+        let rate = Rate::new(take.quota, take.window_ms, take.burst);
+        grant(self.counters.get(hash(take), rate, now_ms), take, now_ms)
+    }
+
+    /// What has to be kept of the counter that `take` is about, for an authority that does not stay in memory: its
+    /// theoretical arrival time in milliseconds since the Unix epoch. `None` where it is not in memory.
+    #[must_use]
+    pub fn saved(&self, take: &Take) -> Option<u64> {
+        self.counters.peek(&hash(take)).map(Gcra::whole_at_ms)
+    }
+
+    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`].
+    pub fn restore(&mut self, take: &Take, saved: u64, now_ms: u64) {
+        self.counters.restore(hash(take), Gcra::of_arrival(saved), now_ms);
+    }
+}
+
+fn hash(take: &Take) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [&take.tenant, &take.limit, &take.key] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    fn ask(tenant: &str, key: &str, amount: u32, cost: u32) -> Take {
+        let (quota, window_ms, burst) = (60, 60_000, 40);
+        Take {
+            tenant: tenant.to_owned(),
+            limit: "l".to_owned(),
+            key: key.to_owned(),
+            amount,
+            cost,
+            quota,
+            window_ms,
+            burst,
+        }
+    }
+
+    #[test]
+    fn grants_are_bounded_by_what_is_asked_and_by_a_share_of_what_is_left() {
+        let mut authority = Authority::default();
+        let mut granted = |amount, cost| authority.take(&ask("acme", "k", amount, cost), NOW_MS).granted;
+        assert_eq!(granted(1, 1), 1);
+        assert_eq!(granted(100, 1), 39 / LEASE_SHARE);
+        assert_eq!(granted(0, 20), 20, "a request is never cut");
+        assert_eq!(granted(1, 30), 0);
+    }
+
+    #[test]
+    fn the_last_units_are_granted_and_then_the_wait_is_told() {
+        let mut authority = Authority::default();
+        let total: u32 = (0..100).map(|_| authority.take(&ask("acme", "k", 10, 1), NOW_MS).granted).sum();
+        assert_eq!(total, 40);
+        let lease = authority.take(&ask("acme", "k", 10, 1), NOW_MS);
+        assert_eq!((lease.granted, lease.remaining, lease.reset_ms), (0, 0, 1_000));
+        assert_eq!(authority.take(&ask("acme", "k", 10, 1), NOW_MS + 1_000).granted, 1);
+        assert_eq!(authority.take(&ask("globex", "k", 1, 1), NOW_MS).granted, 1, "another tenant");
+        assert_eq!(authority.take(&ask("acme", "k2", 1, 1), NOW_MS).granted, 1, "another key");
+    }
+
+    #[test]
+    fn a_counter_survives_its_authority() {
+        let mut first = Authority::default();
+        let take = ask("acme", "k", 1, 1);
+        assert_eq!(first.saved(&take), None);
+        while first.take(&take, NOW_MS).granted > 0 {}
+        let mut second = Authority::default();
+        second.restore(&take, first.saved(&take).unwrap(), NOW_MS + 500);
+        assert_eq!(second.take(&take, NOW_MS + 500).granted, 0);
+        assert_eq!(second.take(&take, NOW_MS + 1_000), first.take(&take, NOW_MS + 1_000));
+    }
+
+    #[test]
+    fn a_cost_beyond_the_burst_never_passes() {
+        let lease = Authority::default().take(&ask("acme", "k", 50, 41), NOW_MS);
+        assert_eq!((lease.granted, lease.reset_ms), (0, 60_000));
+    }
+}

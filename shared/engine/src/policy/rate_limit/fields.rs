@@ -1,0 +1,99 @@
+//! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4).
+
+use super::{LimitReport, LimitState};
+use crate::headers::Headers;
+
+/// `type` of the problem when a quota is used up (section 5.1).
+pub(super) const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+/// `type` of the problem when the service can't say (section 5.2).
+pub(super) const REDUCED_CAPACITY: &str =
+    "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
+
+impl LimitReport {
+    /// Adds `RateLimit-Policy` (every limit) and `RateLimit` (the tightest) to a reply. Shadow limits and those whose
+    /// authority is away are not shown.
+    pub fn write_headers(&self, headers: &mut Headers) {
+        let shown = || self.limits.iter().filter(|limit| !limit.shadow);
+        let policies: Vec<_> = shown()
+            .map(|limit| {
+                format!("{};q={};w={}", name(limit), limit.quota, limit.window_ms.div_ceil(1_000).max(1))
+            })
+            .collect();
+        if !policies.is_empty() {
+            headers.set("ratelimit-policy", policies.join(", "));
+        }
+        if let Some(limit) =
+            shown().filter(|limit| !limit.away).min_by(|a, b| tightness(a).cmp(&tightness(b)))
+        {
+            let seconds = limit.reset_ms.div_ceil(1_000);
+            headers.set("ratelimit", format!("{};r={};t={seconds}", name(limit), limit.remaining));
+        }
+    }
+}
+
+/// Orders limits, tightest first: what said no, then what has the least part of its quota left, then what takes longest.
+fn tightness(limit: &LimitState) -> (bool, u64, std::cmp::Reverse<u64>) {
+    let left = limit.remaining.saturating_mul(1_000_000) / u64::from(limit.quota.max(1));
+    (!limit.exceeded, left, std::cmp::Reverse(limit.reset_ms))
+}
+
+/// The limit's name as a structured-field string (RFC 9651, section 3.3.3).
+fn name(limit: &LimitState) -> String {
+    let mut name = String::with_capacity(limit.name.len() + 2);
+    name.push('"');
+    for c in limit.name.chars().filter(|c| (' '..='~').contains(c)) {
+        if matches!(c, '"' | '\\') {
+            name.push('\\');
+        }
+        name.push(c);
+    }
+    name.push('"');
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(name: &str, quota: u32, window_ms: u64, remaining: u64) -> LimitState {
+        LimitState {
+            index: 0,
+            name: name.to_owned(),
+            quota,
+            window_ms,
+            remaining,
+            reset_ms: 1_001,
+            shadow: false,
+            exceeded: false,
+            away: false,
+        }
+    }
+
+    #[test]
+    fn every_policy_is_listed_and_the_tightest_reported() {
+        let check = |limits: Vec<LimitState>, policy: Option<&str>, limit: Option<&str>| {
+            let mut headers = Headers::default();
+            LimitReport { limits }.write_headers(&mut headers);
+            assert_eq!((headers.get("ratelimit-policy"), headers.get("ratelimit")), (policy, limit));
+        };
+        check(vec![], None, None);
+        check(vec![state("a", 300, 60_000, 299)], Some(r#""a";q=300;w=60"#), Some(r#""a";r=299;t=2"#));
+        check(
+            vec![state("minute", 300, 60_000, 150), state("day", 10_000, 86_400_000, 200)],
+            Some(r#""minute";q=300;w=60, "day";q=10000;w=86400"#),
+            Some(r#""day";r=200;t=2"#),
+        );
+        check(
+            vec![LimitState { shadow: true, ..state("s", 1, 1_000, 0) }, state("a", 10, 500, 9)],
+            Some(r#""a";q=10;w=1"#),
+            Some(r#""a";r=9;t=2"#),
+        );
+        check(
+            vec![state("a", 10, 1_000, 0), LimitState { exceeded: true, ..state("b", 10, 1_000, 1) }],
+            Some(r#""a";q=10;w=1, "b";q=10;w=1"#),
+            Some(r#""b";r=1;t=2"#),
+        );
+        check(vec![LimitState { away: true, ..state("a", 10, 1_000, 0) }], Some(r#""a";q=10;w=1"#), None);
+        check(vec![state("a\"\\é", 1, 1_000, 1)], Some(r#""a\"\\";q=1;w=1"#), Some(r#""a\"\\";r=1;t=2"#));
+    }
+}

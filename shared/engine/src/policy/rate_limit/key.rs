@@ -1,0 +1,60 @@
+//! Whom a limit counts: one hash over tenant, limit and the parts of its key, each with its length, so that no two keys
+//! are the same input and no address or subject is kept in the clear.
+
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+
+use super::gcra::KeyHash;
+use crate::facts::Facts;
+use crate::policy::jwt::Identity;
+use crate::ruleset::{LimitKey, RateLimit};
+
+/// The key of a request.
+pub(super) fn hash(tenant: &str, limit: &RateLimit, facts: &Facts, identity: Option<&Identity>) -> KeyHash {
+    let mut input = Input(Sha256::new());
+    input.part(b"t", tenant.as_bytes());
+    input.part(b"l", limit.rule.name.as_bytes());
+    for key in &limit.key {
+        match key {
+            LimitKey::Tenant => input.part(b"T", b""),
+            LimitKey::Client => input.client(facts.client),
+            LimitKey::Subject => {
+                match identity.and_then(|identity| Some((identity, identity.subject.as_deref()?))) {
+                    Some((identity, subject)) => {
+                        input.part(b"i", identity.iss.as_bytes());
+                        input.part(b"s", subject.as_bytes());
+                    }
+                    None => input.client(facts.client),
+                }
+            }
+            LimitKey::Header(name) => match facts.headers.joined(name) {
+                Some(value) => input.part(b"h", value.as_bytes()),
+                None => input.part(b"-", b""),
+            },
+            LimitKey::Claim(name) => match identity.and_then(|identity| identity.claims.get(name)) {
+                Some(value) => input.part(b"c", value.to_string().as_bytes()),
+                None => input.part(b"-", b""),
+            },
+        }
+    }
+    input.0.finalize().into()
+}
+
+struct Input(Sha256);
+
+impl Input {
+    fn part(&mut self, kind: &[u8; 1], value: &[u8]) {
+        self.0.update(kind);
+        self.0.update((value.len() as u64).to_be_bytes());
+        self.0.update(value);
+    }
+
+    /// An IPv6 client counts by its /64: whoever has one address of it has all of them (RFC 6177, section 2).
+    fn client(&mut self, client: IpAddr) {
+        match client.to_canonical() {
+            IpAddr::V4(address) => self.part(b"4", &address.octets()),
+            IpAddr::V6(address) => self.part(b"6", &(u128::from(address) >> 64).to_be_bytes()),
+        }
+    }
+}

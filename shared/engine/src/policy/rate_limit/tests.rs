@@ -1,0 +1,271 @@
+//! Limits as a request meets them, with the authority played by the real one.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::facts::tests::request;
+use crate::ruleset::tests::{route, ruleset};
+use crate::ruleset::{LimitKey, RuleRef};
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+fn limit(name: &str, scope: LimitScope, quota: u32, burst: u32) -> RateLimit {
+    RateLimit {
+        rule: RuleRef { kind: "RateLimit", name: name.to_owned(), file: "limits.yaml".to_owned(), line: 1 },
+        key: vec![LimitKey::Client],
+        quota,
+        window_ms: 60_000,
+        burst,
+        cost: 1,
+        scope,
+        fail: Fail::Closed,
+        shadow: false,
+    }
+}
+
+fn rules(limits: Vec<RateLimit>) -> (Ruleset, Route) {
+    let mut route = route("/");
+    route.limits = (0..limits.len()).collect();
+    let mut ruleset = ruleset(vec![route.clone()]);
+    ruleset.limits = limits;
+    (ruleset, route)
+}
+
+fn check((ruleset, route): &(Ruleset, Route), client: &str) -> LimitCheck {
+    let mut facts = request("GET", "acme.example", "/");
+    facts.client = client.parse().unwrap();
+    LimitCheck::new(ruleset, route, &facts, None)
+}
+
+fn memory() -> LimitMemory {
+    LimitMemory::new(Keyed::default())
+}
+
+/// Drives one request to its end. `None` for the authority: it is away.
+fn drive(
+    memory: &mut LimitMemory,
+    mut check: LimitCheck,
+    mut authority: Option<&mut Authority>,
+    now_ms: u64,
+) -> (Result<LimitReport, Denial>, usize) {
+    let mut asked = 0;
+    loop {
+        match check.poll(memory, now_ms) {
+            LimitVerdict::Passed(report) => return (Ok(report), asked),
+            LimitVerdict::Denied(_, denial) => return (Err(denial), asked),
+            LimitVerdict::NeedTake(takes) => {
+                asked += takes.len();
+                let answers: Vec<_> = takes
+                    .iter()
+                    .map(|take| authority.as_mut().map(|authority| authority.take(take, now_ms)))
+                    .collect();
+                check.taken(memory, &answers, now_ms);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_limit_counts_each_client_by_itself() {
+    let (mut memory, rules) = (memory(), rules(vec![limit("l", LimitScope::Node, 60, 3)]));
+    let mut pass = |client: &str, now_ms| drive(&mut memory, check(&rules, client), None, now_ms).0;
+    for left in [2, 1, 0] {
+        assert_eq!(pass("192.0.2.1", NOW_MS).unwrap().limits[0].remaining, left);
+    }
+    let denial = pass("192.0.2.1", NOW_MS).unwrap_err();
+    assert_eq!((denial.status, denial.retry_after_s, denial.violated), (429, 1, vec!["l".to_owned()]));
+    assert!(pass("192.0.2.2", NOW_MS).is_ok());
+    assert!(
+        pass("::ffff:192.0.2.2", NOW_MS).is_ok_and(|report| report.limits[0].remaining == 1),
+        "the same client"
+    );
+    assert!(pass("2001:db8::1", NOW_MS).is_ok());
+    assert!(pass("2001:db8::2", NOW_MS).is_ok_and(|report| report.limits[0].remaining == 1), "the same /64");
+    assert!(
+        pass("2001:db8:0:1::1", NOW_MS).is_ok_and(|report| report.limits[0].remaining == 2),
+        "another /64"
+    );
+    assert!(pass("192.0.2.1", NOW_MS + 1_000).is_ok(), "one unit came back");
+}
+
+#[test]
+fn nothing_is_taken_where_one_limit_says_no() {
+    let rules = rules(vec![
+        limit("wide", LimitScope::Node, 60, 10),
+        limit("region", LimitScope::Region, 60, 10),
+        limit("tight", LimitScope::Node, 60, 1),
+    ]);
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    let report = drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS).0.unwrap();
+    assert_eq!(report.limits.iter().map(|limit| limit.remaining).collect::<Vec<_>>(), [9, 9, 0]);
+    for _ in 0..20 {
+        let (outcome, asked) = drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS);
+        assert_eq!((outcome.unwrap_err().violated, asked), (vec!["tight".to_owned()], 0));
+    }
+    let report =
+        drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS + 1_000).0.unwrap();
+    assert_eq!(report.limits[0].remaining, 9, "nine and one that came back, less this one");
+}
+
+#[test]
+fn what_the_authority_set_aside_goes_back_where_another_limit_says_no() {
+    let rules = rules(vec![limit("a", LimitScope::Region, 60, 100), limit("b", LimitScope::Region, 60, 1)]);
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    assert!(drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS).0.is_ok());
+    let (outcome, asked) = drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS);
+    assert_eq!((outcome.unwrap_err().violated, asked), (vec!["b".to_owned()], 2));
+    let mut third = check(&rules, "192.0.2.1");
+    let LimitVerdict::Denied(report, _) = third.poll(&mut memory, NOW_MS) else { panic!() };
+    assert_eq!(report.limits[0].remaining, 99, "what was granted for the second is still here");
+}
+
+#[test]
+fn a_busy_key_asks_ever_more_rarely_and_gets_its_whole_quota() {
+    let rules = rules(vec![limit("l", LimitScope::Region, 300, 300)]);
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    let (mut passed, mut asked) = (0, 0);
+    for _ in 0..400 {
+        let (outcome, asks) = drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS);
+        passed += u32::from(outcome.is_ok());
+        asked += asks;
+    }
+    assert_eq!(passed, 300);
+    assert!(asked < 60, "{asked}");
+}
+
+#[test]
+fn an_authority_that_said_no_is_not_asked_for_every_request() {
+    let rules = rules(vec![limit("l", LimitScope::Region, 1, 1)]);
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    let mut pass = |now_ms| {
+        let (outcome, asked) = drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), now_ms);
+        (outcome.map(|_| ()).map_err(|denial| denial.retry_after_s), asked)
+    };
+    assert_eq!(pass(NOW_MS), (Ok(()), 1));
+    assert_eq!(pass(NOW_MS), (Err(60), 1));
+    assert_eq!(pass(NOW_MS + 999), (Err(60), 0));
+    assert_eq!(pass(NOW_MS + 1_000), (Err(59), 1));
+    assert_eq!(pass(NOW_MS + 60_000), (Ok(()), 1));
+}
+
+#[test]
+fn the_rule_says_what_happens_while_the_authority_is_away() {
+    let outcome = |fail, shadow| {
+        let rules = rules(vec![RateLimit { fail, shadow, ..limit("l", LimitScope::Region, 60, 10) }]);
+        drive(&mut memory(), check(&rules, "192.0.2.1"), None, NOW_MS).0
+    };
+    assert!(outcome(Fail::Open, false).is_ok_and(|report| report.limits[0].away));
+    assert!(outcome(Fail::Closed, true).is_ok_and(|report| report.limits[0].away));
+    let denial = outcome(Fail::Closed, false).unwrap_err();
+    assert_eq!((denial.status, denial.problem_type), (503, fields::REDUCED_CAPACITY));
+}
+
+#[test]
+fn leases_go_on_while_the_authority_is_away_and_lapse() {
+    let rules = rules(vec![limit("l", LimitScope::Region, 600, 600)]);
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    for _ in 0..4 {
+        assert!(drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS).0.is_ok());
+    }
+    assert!(drive(&mut memory, check(&rules, "192.0.2.1"), None, NOW_MS + 1).0.is_ok(), "from the lease");
+    assert!(drive(&mut memory, check(&rules, "192.0.2.1"), None, NOW_MS + 5_000).0.is_err(), "lapsed");
+}
+
+#[test]
+fn a_shadow_limit_only_reports() {
+    let rules = rules(vec![RateLimit { shadow: true, ..limit("l", LimitScope::Node, 1, 1) }]);
+    let mut memory = memory();
+    let mut exceeded =
+        || drive(&mut memory, check(&rules, "192.0.2.1"), None, NOW_MS).0.unwrap().limits[0].exceeded;
+    assert_eq!([exceeded(), exceeded(), exceeded()], [false, true, true]);
+}
+
+#[test]
+fn another_shape_of_the_limit_drops_what_was_leased_and_keeps_what_was_counted() {
+    let mut memory = memory();
+    let mut authority = Authority::default();
+    let old = rules(vec![limit("l", LimitScope::Region, 600, 600)]);
+    for _ in 0..10 {
+        assert!(drive(&mut memory, check(&old, "192.0.2.1"), Some(&mut authority), NOW_MS).0.is_ok());
+    }
+    let new = rules(vec![limit("l", LimitScope::Region, 60, 5)]);
+    let (outcome, asked) = drive(&mut memory, check(&new, "192.0.2.1"), Some(&mut authority), NOW_MS);
+    assert_eq!((outcome.is_ok(), asked), (true, 1));
+}
+
+#[test]
+fn keys_of_all_kinds_are_told_apart() {
+    let hash = |tenant: &str, keys: Vec<LimitKey>, headers: &[(&str, &str)]| {
+        let mut facts = request("GET", "acme.example", "/");
+        facts.headers = headers.iter().copied().collect();
+        key::hash(tenant, &RateLimit { key: keys, ..limit("l", LimitScope::Node, 1, 1) }, &facts, None)
+    };
+    let header = |name: &str| LimitKey::Header(name.to_owned());
+    let hashes = [
+        hash("acme", vec![LimitKey::Tenant], &[]),
+        hash("globex", vec![LimitKey::Tenant], &[]),
+        hash("acme", vec![LimitKey::Client], &[]),
+        hash("acme", vec![LimitKey::Client, LimitKey::Tenant], &[]),
+        hash("acme", vec![header("a")], &[]),
+        hash("acme", vec![header("a")], &[("a", "")]),
+        hash("acme", vec![header("a")], &[("a", "x")]),
+        hash("acme", vec![header("a"), header("b")], &[("a", "xy"), ("b", "")]),
+        hash("acme", vec![header("a"), header("b")], &[("a", "x"), ("b", "y")]),
+    ];
+    for (at, one) in hashes.iter().enumerate() {
+        assert!(hashes.iter().skip(at + 1).all(|other| other != one), "{at}");
+    }
+    let subject = hash("acme", vec![LimitKey::Subject], &[]);
+    assert_eq!(subject, hashes[2], "no subject: the client");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Several edges, each with a clock of its own, answers that arrive late and checks that never come back.
+    #[test]
+    fn edges_never_pass_more_than_the_authority_grants(
+        burst in 1u32..200,
+        cost in 1u32..4,
+        events in proptest::collection::vec((0usize..3, 0u64..400, 0u8..4), 1..400),
+    ) {
+        let mut rule = limit("l", LimitScope::Region, 120, burst);
+        rule.cost = cost;
+        let rules = rules(vec![rule]);
+        let mut authority = Authority::default();
+        let mut edges: Vec<_> = (0..3).map(|_| memory()).collect();
+        let mut waiting: VecDeque<(usize, LimitCheck, Vec<Option<Lease>>)> = VecDeque::new();
+        let (mut now_ms, mut granted, mut passed) = (NOW_MS, 0u64, 0u64);
+        for (edge, step_ms, kind) in events {
+            now_ms += step_ms;
+            let skewed_ms = now_ms + edge as u64 * 700;
+            if kind == 0 {
+                if let Some((edge, mut check, answers)) = waiting.pop_front() {
+                    check.taken(&mut edges[edge], &answers, skewed_ms);
+                    passed += u64::from(cost) * u64::from(matches!(check.poll(&mut edges[edge], skewed_ms), LimitVerdict::Passed(_)));
+                }
+                continue;
+            }
+            let mut check = check(&rules, "192.0.2.1");
+            match check.poll(&mut edges[edge], skewed_ms) {
+                LimitVerdict::Passed(_) => passed += u64::from(cost),
+                LimitVerdict::Denied(..) => {}
+                LimitVerdict::NeedTake(takes) => {
+                    let answers: Vec<_> = takes.iter().map(|take| Some(authority.take(take, now_ms))).collect();
+                    granted += answers.iter().flatten().map(|lease| u64::from(lease.granted)).sum::<u64>();
+                    if kind == 1 {
+                        check.taken(&mut edges[edge], &answers, skewed_ms);
+                        passed += u64::from(cost) * u64::from(matches!(check.poll(&mut edges[edge], skewed_ms), LimitVerdict::Passed(_)));
+                    } else if kind == 2 {
+                        waiting.push_back((edge, check, answers));
+                    }
+                }
+            }
+            prop_assert!(passed <= granted, "{passed} of {granted}");
+            let bound = u64::from(burst) + (now_ms - NOW_MS) * 120 / 60_000;
+            prop_assert!(granted <= bound, "{granted} of {bound}");
+        }
+    }
+}
