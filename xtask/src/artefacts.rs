@@ -105,7 +105,7 @@ impl Artefacts {
         let artefacts = Self {
             origin: stack.join("meridian-origin"),
             cli: stack.join("meridian"),
-            spin_host: spin_host_target()?.join("release/meridian-spin-host"),
+            spin_host: spin_host_target()?.join("stack/meridian-spin-host"),
             spin: spin_output(Flavour::Plain)?,
             cloudflare: cloudflare_output(Flavour::Plain),
         };
@@ -142,9 +142,11 @@ fn native(package: &str, binary: &str) -> Result<PathBuf> {
 fn spin_host() -> Result<PathBuf> {
     let target = spin_host_target()?;
     let mut cargo = paths::cargo();
-    cargo.args(["build", "--release", "--package", "meridian-spin-host", "--target-dir"]).arg(&target);
+    cargo
+        .args(["build", "--profile", "stack", "--package", "meridian-spin-host", "--target-dir"])
+        .arg(&target);
     run("build meridian-spin-host (the first time takes minutes)", &mut cargo)?;
-    Ok(target.join("release/meridian-spin-host"))
+    Ok(target.join("stack/meridian-spin-host"))
 }
 
 /// The target folder of everything that needs the Wasm engine, keyed by the engine's and the compiler's version.

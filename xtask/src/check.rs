@@ -74,7 +74,15 @@ fn lints() -> Result<()> {
 
 fn lints_of_spin_host() -> Result<()> {
     let mut clippy = paths::cargo();
-    clippy.args(["clippy", "--release", "--package", "meridian-spin-host", "--all-targets", "--target-dir"]);
+    clippy.args([
+        "clippy",
+        "--profile",
+        "stack",
+        "--package",
+        "meridian-spin-host",
+        "--all-targets",
+        "--target-dir",
+    ]);
     clippy.arg(artefacts::spin_host_target()?).args(["--", "--deny", "warnings"]);
     run("cargo clippy of meridian-spin-host", &mut clippy)?;
     Ok(())

@@ -82,7 +82,7 @@ impl Test {
         workspace.args(["test", "--workspace", "--exclude", "meridian-spin-host", "--no-fail-fast"]);
         all.push(("the workspace".to_owned(), workspace));
         let mut host = paths::cargo();
-        host.args(["test", "--release", "--package", "meridian-spin-host", "--target-dir"]);
+        host.args(["test", "--profile", "stack", "--package", "meridian-spin-host", "--target-dir"]);
         host.arg(artefacts::spin_host_target()?);
         all.push(("the Spin host".to_owned(), host));
         for name in stack_tests()? {

@@ -145,7 +145,7 @@ impl Up {
     ) -> Result<UpFile> {
         say("Starting");
         let keys = Keys::load(&layout.data.join("keys"))?;
-        let places = write_places(layout)?;
+        let places = write_places(&layout.data)?;
         postgres::Clusters::new(layout, &keys, programs)?.start(layout, &keys, supervisor)?;
         origin::start(&artefacts.origin, layout, &keys, supervisor)?;
         demo::rules(&artefacts.cli, layout, &keys)?;
@@ -160,8 +160,9 @@ impl Up {
         up_file.write(layout, supervisor.pids())?;
         if self.json {
             println!("{}", up_file.line()?);
+        } else {
+            println!("{}", table(layout, &keys, &tokens));
         }
-        say(&table(layout, &keys, &tokens));
         Ok(up_file)
     }
 }
@@ -215,9 +216,10 @@ impl OneEdge {
         let keys = Keys::load(&data.join("keys"))?;
         let state = paths::root().join(&self.state);
         fs::create_dir_all(&state).with_context(|| format!("could not create {}", state.display()))?;
-        let (name, artefacts) = match self.host {
-            Host::Cloudflare => ("cloudflare", self.artefacts()?),
-            Host::Spin => ("spin", self.artefacts()?),
+        let artefacts = if self.no_build { Artefacts::built()? } else { Artefacts::build()? };
+        let name = match self.host {
+            Host::Cloudflare => "cloudflare",
+            Host::Spin => "spin",
         };
         let edge = Edge {
             name: name.to_owned(),
@@ -227,6 +229,7 @@ impl OneEdge {
             places: data.join("places.mmdb"),
             state: state.clone(),
         };
+        write_places(&data)?;
         let service = match self.host {
             Host::Cloudflare => edge.on_workerd(&artefacts.cloudflare, &npm::tools()?, &keys)?,
             Host::Spin => edge.in_spin_host(&artefacts.spin_host, &keys)?,
@@ -235,10 +238,6 @@ impl OneEdge {
         let mut supervisor = Supervisor::new(state.join("run.json"), stop);
         supervisor.start(&format!("edge on {}", self.listen), vec![service], edge::START_LIMIT)?;
         supervisor.watch(|_| Ok(()))
-    }
-
-    fn artefacts(&self) -> Result<Artefacts> {
-        if self.no_build { Artefacts::built() } else { Artefacts::build() }
     }
 }
 
@@ -257,9 +256,14 @@ fn edge_of(layout: &Layout, host: Host) -> Edge {
     }
 }
 
-fn write_places(layout: &Layout) -> Result<Places> {
+/// Writes the place database of this stack, and the one that `spin.toml` mounts.
+fn write_places(data: &Path) -> Result<Places> {
     let places = Places::load()?;
-    places.write(&layout.places())?;
+    let mounted = paths::root().join(".meridian");
+    for folder in [data, &mounted] {
+        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
+        places.write(&folder.join("places.mmdb"))?;
+    }
     Ok(places)
 }
 
@@ -302,20 +306,29 @@ fn remove(folder: &Path) -> Result<()> {
 fn table(layout: &Layout, keys: &Keys, tokens: &Tokens) -> String {
     let (cloudflare, spin) = (layout.cloudflare_url(), layout.spin_url());
     let control = layout.origin_url(layout::REGIONS[0]);
-    let origins = layout::REGIONS
-        .map(|region| format!("{} {}", region.id, layout.origin_url(region)))
-        .join("\n             ");
+    let origins = layout::REGIONS.map(|region| format!("{} {}", region.id, layout.origin_url(region)));
+    let origins = origins.join("\n            ");
+    let (reader, writer, up_file) = (&tokens.reader, &tokens.writer, layout.up_file());
     format!(
-        "\nReady; Ctrl-C stops it.\n\n  edges      cloudflare {cloudflare}\n             spin       {spin}\n  \
-         origins    {origins}\n  control    {control}/control/v1  (token: {})\n  tenant     acme at host acme.localhost\n  \
-         reader     {}\n  writer     {}\n  all of it  {}\n\nTry:\n  \
-         curl -H 'Host: acme.localhost' -H \"Authorization: Bearer $READER\" '{cloudflare}/v1/collections/orders/records?limit=3'\n  \
-         curl -H 'Host: acme.localhost' -H \"Authorization: Bearer $READER\" -H 'X-Forwarded-For: 203.0.113.10' {spin}/v1/whoami\n  \
-         curl -i -H 'Host: acme.localhost' {cloudflare}/v1/collections/orders/records\n\
-         where READER is the reader's token above.\n",
-        keys.control_token,
-        tokens.reader,
-        tokens.writer,
-        layout.up_file().display()
+        "
+  edges     cloudflare {cloudflare}
+            spin {spin}
+  origins   {origins}
+  control   {control}/control/v1 with token {token}
+  tenant    acme, host acme.localhost, collection orders
+  all this  {up_file}
+
+  export READER={reader}
+  export WRITER={writer}
+
+Try:
+  curl -H 'Host: acme.localhost' -H \"Authorization: Bearer $READER\" '{cloudflare}/v1/collections/orders/records?limit=3'
+  curl -H 'Host: acme.localhost' -H \"Authorization: Bearer $READER\" -H 'X-Forwarded-For: 203.0.113.10' {spin}/v1/whoami
+  curl -i -H 'Host: acme.localhost' {spin}/v1/collections/orders/records
+
+Ready. Ctrl-C stops everything; the data stays.
+",
+        token = keys.control_token,
+        up_file = up_file.display()
     )
 }
