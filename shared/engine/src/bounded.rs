@@ -77,14 +77,25 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
+    /// The value of `key`, made first where there is none; it counts as used.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        let old = self.old.remove(&key);
+        self.make_room(&key);
+        self.young.entry(key).or_insert_with(|| old.unwrap_or_else(make))
+    }
+
     /// Sets the value of `key`.
     pub fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= self.half && !self.young.contains_key(&key) {
+        self.make_room(&key);
+        self.old.remove(&key);
+        self.young.insert(key, value);
+    }
+
+    fn make_room(&mut self, key: &K) {
+        if self.young.len() >= self.half && !self.young.contains_key(key) {
             let keyed = *self.young.hasher();
             self.old = std::mem::replace(&mut self.young, HashMap::with_hasher(keyed));
         }
-        self.old.remove(&key);
-        self.young.insert(key, value);
     }
 
     /// Forgets `key`.

@@ -44,3 +44,43 @@ pub enum Outcome {
     /// Nothing could answer.
     Failed,
 }
+
+impl Outcome {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Cached => "cached",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The id of a decision made at `now_ms` with these random bits, as [`Decision::id`] describes it.
+#[must_use]
+pub fn decision_id(now_ms: u64, random: [u8; 16]) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let bits = u128::from(now_ms & 0xffff_ffff_ffff) << 80 | (u128::from_be_bytes(random) & ((1 << 80) - 1));
+    (0..26)
+        .rev()
+        .map(|digit| char::from(DIGITS.get((bits >> (digit * 5)) as usize & 31).copied().unwrap_or(b'0')))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_tell_the_random_bits_apart() {
+        assert_eq!(decision_id(0, [0; 16]), "00000000000000000000000000");
+        assert_eq!(decision_id(0xffff_ffff_ffff, [0xff; 16]), "7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
+        // The example of the ULID specification's time part.
+        assert!(decision_id(1_469_918_176_385, [0; 16]).starts_with("01ARYZ6S41"));
+        assert!(decision_id(1, [0xff; 16]) < decision_id(2, [0; 16]));
+        assert_ne!(decision_id(1, [1; 16]), decision_id(1, [2; 16]));
+    }
+}

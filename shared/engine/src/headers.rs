@@ -82,3 +82,82 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
         headers
     }
 }
+
+/// Fields that belong to one connection, whatever `Connection` says (RFC 9110, section 7.6.1), and those that belong
+/// to a proxy (section 11.7).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
+
+impl Headers {
+    /// Removes what belongs to one connection only: `Connection`, the fields that it names, and the known others.
+    pub fn strip_hop_by_hop(&mut self) {
+        let named: Vec<String> = self
+            .get_all("connection")
+            .flat_map(|list| list.split(','))
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !HOP_BY_HOP.contains(&name.as_str()))
+            .collect();
+        self.0.retain(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()) && !named.contains(name));
+    }
+}
+
+/// Whether a name can be a header field's: a token in lower case (RFC 9110, section 5.6.2).
+#[must_use]
+pub fn is_field_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(|byte| token(byte) && !byte.is_ascii_uppercase())
+}
+
+/// Whether a value can be a header field's: no control characters but tabs (RFC 9110, section 5.5).
+#[must_use]
+pub fn is_field_value(value: &str) -> bool {
+    value.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_folded_and_order_is_kept() {
+        let mut headers = Headers::from_iter([("Accept", "a"), ("X-One", "1"), ("accept", "b")]);
+        assert_eq!(headers.joined("accept").as_deref(), Some("a, b"));
+        headers.set("ACCEPT", "c");
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("x-one", "1"), ("accept", "c")]);
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_is_stripped() {
+        let mut headers = Headers::from_iter([
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("accept", "*/*"),
+        ]);
+        headers.strip_hop_by_hop();
+        assert_eq!(headers, Headers::from_iter([("accept", "*/*")]));
+    }
+
+    #[test]
+    fn names_and_values_of_fields() {
+        assert!(is_field_name("x-a.b_c"));
+        for odd in ["", "X-Upper", "a b", "a:", "ä", "a\n"] {
+            assert!(!is_field_name(odd), "{odd:?}");
+        }
+        assert!(is_field_value("a\tb é"));
+        for odd in ["a\r", "a\nb", "a\0", "\u{7f}"] {
+            assert!(!is_field_value(odd), "{odd:?}");
+        }
+    }
+}

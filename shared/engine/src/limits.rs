@@ -8,10 +8,24 @@ pub const SYNC_FRESH_MS: u64 = 500;
 pub const SYNC_STALE_MS: u64 = 1_000;
 /// How long a decision waits for news.
 pub const SYNC_WAIT_MS: u32 = 300;
+/// After how long a question for news counts as lost, so that another exchange may ask.
+pub const SYNC_LOST_MS: u64 = 2_000;
+/// How long after no origin answered the next question goes out.
+pub const SYNC_RETRY_MS: u64 = 500;
+/// After how long a load counts as lost, so that another exchange may load.
+pub const LOAD_WAIT_MS: u64 = 2_000;
+/// How long after a load in vain the next one is tried.
+pub const LOAD_RETRY_MS: u64 = 500;
+/// Rounds of loading of one exchange.
+pub const LOADS_MAX: u32 = 3;
 /// Tenants in memory at once.
 pub const TENANTS_MAX: usize = 1_000;
 /// Hostnames in memory at once.
 pub const HOSTS_MAX: usize = 10_000;
+/// How long it is believed whose a hostname is that its tenant's rules don't name.
+pub const HOST_KNOWN_MS: u64 = 30_000;
+/// Unknown hostnames in memory at once.
+pub const UNKNOWN_HOSTS_MAX: usize = 2_000;
 /// How long an unknown hostname is remembered.
 pub const UNKNOWN_HOST_MS: u64 = 1_000;
 /// Bytes of a key set.
@@ -40,6 +54,8 @@ pub const CACHE_BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
 /// Attempts of one exchange, whatever the rule says.
 pub const ATTEMPTS_MAX: u32 = 5;
+/// Bytes of a method.
+pub const METHOD_BYTES_MAX: usize = 32;
 /// Header fields of a request.
 pub const HEADER_FIELDS_MAX: usize = 128;
 /// Bytes of a request's header fields together.
@@ -48,7 +64,41 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of path and query together.
 pub const URL_BYTES_MAX: usize = 16 * 1024;
+/// Segments of a path that the route index looks at.
+pub const PATH_SEGMENTS_MAX: usize = 64;
+/// Bytes of a session token.
+pub const SESSION_BYTES_MAX: usize = 1024;
+/// Regions in a session token.
+pub const SESSION_POSITIONS_MAX: usize = 64;
+/// Revalidations that are under way at once.
+pub const REVALIDATIONS_MAX: usize = 1_000;
+/// After how long a revalidation counts as lost.
+pub const REVALIDATION_LOST_MS: u64 = 30_000;
 /// Steps of an expression's evaluation.
 pub const EXPR_COST_MAX: u32 = 10_000;
 /// Nesting of an expression, lists in values included.
 pub const EXPR_DEPTH_MAX: u32 = 64;
+/// Bits of an RSA key (RFC 7518, section 3.3).
+pub const RSA_BITS_MIN: usize = 2_048;
+/// Bits of an RSA key beyond which checking its signatures costs too much.
+pub const RSA_BITS_MAX: usize = 8_192;
+/// Key sets of issuers in memory at once.
+pub const KEY_SETS_MAX: usize = 2_000;
+/// How long a fetch of a key set may take.
+pub const KEY_FETCH_TIMEOUT_MS: u32 = 5_000;
+/// Pause after a failed fetch of a key set; doubles with each failure up to the rule's interval.
+pub const KEY_FETCH_RETRY_MS: u64 = 1_000;
+/// Exchanges that may share a fetch of a key set that is on its way.
+pub const KEY_FETCH_JOINED_MAX: u32 = 64;
+/// Differences between the clocks of exchanges up to this count as no time at all.
+pub const CLOCK_JITTER_MS: u64 = 1_000;
+/// Shortest life of a lease.
+pub const LEASE_MS_MIN: u64 = 200;
+/// Longest life of a lease.
+pub const LEASE_MS_MAX: u64 = 5_000;
+/// A lease is at most this part of what is left: one in so many.
+pub const LEASE_SHARE: u32 = 8;
+/// Units of a lease beyond what its request costs.
+pub const LEASE_UNITS_MAX: u32 = 1_000;
+/// How long an edge answers for an authority that said no before it asks again.
+pub const LEASE_DENIED_MS_MAX: u64 = 1_000;

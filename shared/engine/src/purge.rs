@@ -20,6 +20,8 @@ pub struct PurgeJournal {
     old: HashMap<u64, Mark, Keyed>,
     /// Stands for everything that was dropped.
     dropped: Mark,
+    /// Whether an origin's journal was read yet.
+    heard: bool,
     /// How far each region's journal has been read.
     cursor: Vec<(RegionId, u64)>,
 }
@@ -70,6 +72,7 @@ impl PurgeJournal {
             young: HashMap::with_hasher(keyed),
             old: HashMap::with_hasher(keyed),
             dropped: Mark::default(),
+            heard: false,
             cursor: Vec::new(),
         }
     }
@@ -83,11 +86,12 @@ impl PurgeJournal {
     /// Takes what an origin's journal says. A region that is read for the first time answers for the last
     /// [`PURGE_REACH_MS`] only: what was stored before that is stale.
     pub fn read(&mut self, news: &SyncNews) {
+        self.heard = true;
         if news.reset {
             self.dropped.stored_ms = self.dropped.stored_ms.max(news.now_ms);
         }
         for purge in &news.purges {
-            self.add(purge);
+            self.mark(purge);
         }
         for (region, sequence) in &news.purge_cursor {
             if let Some((_, have)) = self.cursor.iter_mut().find(|(id, _)| id == region) {
@@ -100,7 +104,8 @@ impl PurgeJournal {
         }
     }
 
-    fn add(&mut self, purge: &Purge) {
+    /// Takes one entry.
+    pub fn mark(&mut self, purge: &Purge) {
         let key = self.key(&purge.tenant, &purge.tag);
         if let Some(mark) = self.young.get_mut(&key) {
             mark.add(purge.source, purge.position, purge.at_ms);
@@ -130,7 +135,8 @@ impl PurgeJournal {
         seen: &[(u16, u64)],
         stored_ms: u64,
     ) -> bool {
-        self.dropped.hits(seen, stored_ms)
+        !self.heard
+            || self.dropped.hits(seen, stored_ms)
             || std::iter::once("*").chain(tags).any(|tag| {
                 let key = self.key(tenant, tag);
                 self.young
@@ -206,6 +212,7 @@ mod tests {
 
     #[test]
     fn what_was_stored_before_the_first_news_reach_is_stale() {
+        assert!(PurgeJournal::new(Keyed::default()).is_stale("acme", [], &[], NOW));
         let journal = journal(vec![]);
         assert!(journal.is_stale("acme", [], &[], NOW - PURGE_REACH_MS));
         assert!(!journal.is_stale("acme", [], &[], NOW - PURGE_REACH_MS + 1));

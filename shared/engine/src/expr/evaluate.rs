@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde_json::Value as Json;
@@ -28,8 +29,8 @@ pub struct Inputs<'a> {
     pub subject: Option<&'a str>,
     /// Scopes of the verified token.
     pub scopes: &'a [String],
-    /// Claims of the verified token: an object.
-    pub claims: Option<&'a serde_json::Map<String, Json>>,
+    /// Claims of the verified token.
+    pub claims: Option<&'a BTreeMap<String, Json>>,
     /// Variants assigned so far, by experiment.
     pub variants: &'a [(String, String)],
 }
@@ -456,7 +457,10 @@ mod tests {
         facts.query = Some("plan=gold+plus".to_owned());
         facts.headers = Headers::from_iter([("x-kind", "Alpha"), ("cookie", "seen=1")]);
         facts.place.country = Some("DE".to_owned());
-        let claims = serde_json::json!({"age": 41, "score": 0.5, "groups": ["a", "b"], "nested": {}});
+        let claims = serde_json::from_value(
+            serde_json::json!({"age": 41, "score": 0.5, "groups": ["a", "b"], "nested": {}}),
+        )
+        .unwrap();
         let path = PathTemplate {
             segments: vec![
                 Segment::Literal("v1".to_owned()),
@@ -469,7 +473,7 @@ mod tests {
             path: Some(&path),
             subject: Some("ada"),
             scopes: &["orders:read".to_owned()],
-            claims: claims.as_object(),
+            claims: Some(&claims),
             variants: &[("checkout".to_owned(), "b".to_owned())],
             ..Inputs::anonymous(&facts, "acme")
         };

@@ -1,1 +1,11 @@
 //! The policies of the pipeline, one file each.
+
+pub mod cache;
+pub mod experiment;
+pub mod jwt;
+pub mod rate_limit;
+pub mod request;
+pub mod route;
+pub mod security;
+pub mod steering;
+pub mod transform;

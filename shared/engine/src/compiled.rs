@@ -1,0 +1,28 @@
+//! A ruleset made ready for requests: what would be searched is indexed once, when it is loaded.
+
+use std::sync::Arc;
+
+use crate::policy::route::RouteIndex;
+use crate::policy::security::Lists;
+use crate::ruleset::Ruleset;
+
+/// A tenant's rules with the indexes that requests are decided by.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The rules.
+    pub ruleset: Arc<Ruleset>,
+    /// Its routes by path.
+    pub routes: RouteIndex,
+    /// Its security policies, by the same index.
+    pub lists: Vec<Lists>,
+}
+
+impl Compiled {
+    /// Makes a ruleset ready.
+    #[must_use]
+    pub fn new(ruleset: Arc<Ruleset>) -> Self {
+        let routes = RouteIndex::new(&ruleset.routes);
+        let lists = ruleset.security.iter().map(Lists::new).collect();
+        Self { ruleset, routes, lists }
+    }
+}

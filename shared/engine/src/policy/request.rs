@@ -1,0 +1,220 @@
+//! The shape of a request, before anything is decided by it. What two servers could read in two ways is refused
+//! (RFC 9112, section 11.2), never guessed; what only the platform may say is taken out.
+
+use crate::facts::{Facts, normalise_host, normalise_path};
+use crate::headers::{Headers, is_field_name, is_field_value};
+use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
+
+/// Why a request is refused for its shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// A method that is no token, or too long.
+    #[error("the method is not a method")]
+    Method,
+    /// `CONNECT` and `TRACE`, which no route can take.
+    #[error("this method is not supported")]
+    MethodUnsupported,
+    /// A bad host, several, or another than the one asked for.
+    #[error("the host is not one host")]
+    Host,
+    /// A path that can be read in several ways.
+    #[error("{0}")]
+    Path(#[from] crate::facts::InvalidPath),
+    /// A query with what can't be in one.
+    #[error("control characters and spaces in the query are refused")]
+    Query,
+    /// A path and query beyond [`URL_BYTES_MAX`].
+    #[error("path and query are longer than allowed")]
+    UrlTooLong,
+    /// Header fields beyond [`HEADER_FIELDS_MAX`] or [`HEADER_BYTES_MAX`].
+    #[error("there are more header fields than allowed")]
+    HeadersTooLarge,
+    /// A name or value that can't be a header field's.
+    #[error("a header field is malformed")]
+    Header,
+    /// Lengths that contradict each other.
+    #[error("the length of the body is ambiguous")]
+    Length,
+    /// A coding other than `chunked`.
+    #[error("the transfer coding is not supported")]
+    TransferCoding,
+    /// `Connection` names a field that is for more than one connection.
+    #[error("the Connection field names an end-to-end field")]
+    Connection,
+}
+
+impl Malformed {
+    /// Status code of the reply.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::UrlTooLong => 414,
+            Self::HeadersTooLarge => 431,
+            Self::MethodUnsupported | Self::TransferCoding => 501,
+            _ => 400,
+        }
+    }
+}
+
+/// Checks the shape of a request and gives it the one form that the pipeline works on: path and host normalised,
+/// connection-bound and internal fields taken out. Whatever is forwarded later is made from this form.
+///
+/// # Errors
+/// The first thing that is refused.
+pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
+    check_method(&facts.method)?;
+    check_headers(&facts.headers)?;
+    check_length(&facts.headers)?;
+    check_host(facts)?;
+    let query = facts.query.as_deref().unwrap_or_default();
+    if facts.path.len() + query.len() > URL_BYTES_MAX {
+        return Err(Malformed::UrlTooLong);
+    }
+    if query.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'#') {
+        return Err(Malformed::Query);
+    }
+    if let std::borrow::Cow::Owned(path) = normalise_path(&facts.path)? {
+        facts.path = path;
+    }
+    facts.headers.strip_hop_by_hop();
+    facts.headers.retain(|name, _| !is_internal(name));
+    Ok(())
+}
+
+fn check_method(method: &str) -> Result<(), Malformed> {
+    if method.is_empty() || method.len() > METHOD_BYTES_MAX || !is_field_name(&method.to_ascii_lowercase()) {
+        return Err(Malformed::Method);
+    }
+    if matches!(method, "CONNECT" | "TRACE") { Err(Malformed::MethodUnsupported) } else { Ok(()) }
+}
+
+fn check_headers(headers: &Headers) -> Result<(), Malformed> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers.len() > HEADER_FIELDS_MAX || bytes > HEADER_BYTES_MAX {
+        return Err(Malformed::HeadersTooLarge);
+    }
+    if !headers.iter().all(|(name, value)| is_field_name(name) && is_field_value(value)) {
+        return Err(Malformed::Header);
+    }
+    let end_to_end = |name: &str| {
+        const NEVER: [&str; 6] =
+            ["host", "content-length", "authorization", "cookie", "cache-control", "meridian-session"];
+        NEVER.iter().any(|never| name.trim().eq_ignore_ascii_case(never))
+    };
+    if headers.get_all("connection").flat_map(|list| list.split(',')).any(end_to_end) {
+        return Err(Malformed::Connection);
+    }
+    Ok(())
+}
+
+/// One length or one coding, and what says so says it once (RFC 9112, section 6.3).
+fn check_length(headers: &Headers) -> Result<(), Malformed> {
+    let mut lengths = headers.get_all("content-length");
+    let first = lengths.next();
+    let digits = |length: &str| !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+    let parses = |length: &str| digits(length) && length.parse::<u64>().is_ok();
+    if first.is_some_and(|length| !parses(length) || lengths.any(|other| other != length)) {
+        return Err(Malformed::Length);
+    }
+    let mut codings = headers.get_all("transfer-encoding");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(_), _) if first.is_some() => Err(Malformed::Length),
+        (Some(_), Some(_)) => Err(Malformed::Length),
+        (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Ok(()),
+        _ => Err(Malformed::TransferCoding),
+    }
+}
+
+fn check_host(facts: &mut Facts) -> Result<(), Malformed> {
+    let host = normalise_host(&facts.host).map_err(|_| Malformed::Host)?;
+    let mut fields = facts.headers.get_all("host");
+    let agrees = fields.next().is_none_or(|field| normalise_host(field).is_ok_and(|field| field == host));
+    if !agrees || fields.next().is_some() {
+        return Err(Malformed::Host);
+    }
+    if facts.host != host {
+        facts.host = host;
+    }
+    Ok(())
+}
+
+/// Fields that only the platform may set. A client's session token is its own to bring; who came before us was looked
+/// at when the client's address was found, and is told anew to whoever comes next.
+#[must_use]
+pub fn is_internal(name: &str) -> bool {
+    (name.starts_with("meridian-") && name != "meridian-session")
+        || name.starts_with("x-forwarded-")
+        || matches!(name, "forwarded" | "x-real-ip" | "cf-connecting-ip" | "true-client-ip")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::tests::request;
+
+    fn check(headers: &[(&str, &str)], expect: Result<(), Malformed>) {
+        let mut facts = request("POST", "acme.example", "/v1/orders");
+        facts.headers = headers.iter().copied().collect();
+        assert_eq!(admit(&mut facts), expect, "{headers:?}");
+    }
+
+    #[test]
+    fn smuggling_shapes_are_refused() {
+        check(&[("content-length", "5")], Ok(()));
+        check(&[("content-length", "5"), ("content-length", "5")], Ok(()));
+        check(&[("transfer-encoding", "Chunked")], Ok(()));
+        check(&[("content-length", "5"), ("transfer-encoding", "chunked")], Err(Malformed::Length));
+        check(&[("content-length", "5"), ("content-length", "6")], Err(Malformed::Length));
+        check(&[("content-length", "5, 5")], Err(Malformed::Length));
+        check(&[("content-length", "+5")], Err(Malformed::Length));
+        check(&[("content-length", "")], Err(Malformed::Length));
+        check(&[("content-length", "99999999999999999999")], Err(Malformed::Length));
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Malformed::Length));
+        check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
+        check(&[("transfer-encoding", " chunked")], Err(Malformed::TransferCoding));
+        check(&[("connection", "close, Authorization")], Err(Malformed::Connection));
+        check(&[("x a", "1")], Err(Malformed::Header));
+        check(&[("x-a", "1\r\nx-b: 2")], Err(Malformed::Header));
+        check(&[("host", "acme.example:8787")], Ok(()));
+        check(&[("host", "globex.example")], Err(Malformed::Host));
+        check(&[("host", "acme.example"), ("host", "acme.example")], Err(Malformed::Host));
+        let many: Vec<(&str, &str)> = vec![("x-a", "1"); HEADER_FIELDS_MAX + 1];
+        check(&many, Err(Malformed::HeadersTooLarge));
+        check(&[("x-a", &"1".repeat(HEADER_BYTES_MAX))], Err(Malformed::HeadersTooLarge));
+    }
+
+    #[test]
+    fn methods_paths_and_queries_are_checked() {
+        let check = |method: &str, path: &str, query: &str, expect: Result<(), u16>| {
+            let mut facts = request(method, "acme.example", path);
+            facts.query = Some(query.to_owned());
+            assert_eq!(admit(&mut facts).map_err(Malformed::status), expect, "{method} {path} {query}");
+        };
+        check("GET", "/a", "b=%00", Ok(()));
+        check("PURGE", "/a", "", Ok(()));
+        check("G T", "/a", "", Err(400));
+        check("", "/a", "", Err(400));
+        check("TRACE", "/a", "", Err(501));
+        check("GET", "/a/../b", "", Err(400));
+        check("GET", "/a", "b c", Err(400));
+        check("GET", "/a", "b\0", Err(400));
+        check("GET", "/a", &"b".repeat(URL_BYTES_MAX), Err(414));
+    }
+
+    #[test]
+    fn what_only_the_platform_may_say_is_taken_out() {
+        let mut facts = request("GET", "acme.example", "/%61");
+        facts.headers = Headers::from_iter([
+            ("Meridian-Context", "forged"),
+            ("Meridian-Session", "s1.k.p.m"),
+            ("Forwarded", "for=1.1.1.1"),
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("TE", "trailers"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(admit(&mut facts), Ok(()));
+        assert_eq!(facts.headers, Headers::from_iter([("meridian-session", "s1.k.p.m"), ("accept", "*/*")]));
+        assert_eq!(facts.path, "/a");
+    }
+}

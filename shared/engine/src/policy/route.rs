@@ -1,0 +1,261 @@
+//! Which route a request takes. An index over path segments finds the few routes that the path may mean, in time that
+//! depends on the path's length and not on how many routes there are; the first of them that matches decides.
+
+use std::collections::HashMap;
+
+use crate::bounded::Keyed;
+use crate::expr::Inputs;
+use crate::facts::{Facts, normalise_path, query_parameter};
+use crate::limits::PATH_SEGMENTS_MAX;
+use crate::ruleset::{Matcher, PathTemplate, Route, Segment};
+
+/// Routes by the segments of their paths.
+#[derive(Debug)]
+pub struct RouteIndex {
+    nodes: Vec<PathNode>,
+}
+
+/// The routes whose paths share the segments so far.
+#[derive(Debug, Default)]
+struct PathNode {
+    literals: HashMap<Box<str>, usize, Keyed>,
+    capture: Option<usize>,
+    /// Routes that end here.
+    exact: Vec<usize>,
+    /// Routes that end here and take whatever follows.
+    open: Vec<usize>,
+}
+
+/// What the routes say to a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Matched {
+    /// This route, by index.
+    Route(usize),
+    /// No route is for this path.
+    None,
+    /// Routes are for this path, but with these methods.
+    Methods(Vec<String>),
+}
+
+impl RouteIndex {
+    /// An index of these routes.
+    #[must_use]
+    pub fn new(routes: &[Route]) -> Self {
+        let mut index = Self { nodes: vec![PathNode::default()] };
+        for (number, route) in routes.iter().enumerate() {
+            let PathTemplate { segments, open } = &route.matcher.path;
+            let mut at = 0;
+            for segment in segments {
+                at = index.child(at, segment);
+            }
+            if let Some(node) = index.nodes.get_mut(at) {
+                if *open { &mut node.open } else { &mut node.exact }.push(number);
+            }
+        }
+        index
+    }
+
+    fn child(&mut self, at: usize, segment: &Segment) -> usize {
+        let next = self.nodes.len();
+        let Some(node) = self.nodes.get_mut(at) else { return at };
+        let child = match segment {
+            Segment::Literal(text) => *node.literals.entry(literal(text)).or_insert(next),
+            Segment::Capture(_) => *node.capture.get_or_insert(next),
+        };
+        if child == next {
+            self.nodes.push(PathNode::default());
+        }
+        child
+    }
+
+    /// The first route that matches the request. `faults` takes the conditions that could not be evaluated, which
+    /// therefore did not match.
+    pub fn find(&self, routes: &[Route], inputs: &Inputs<'_>, faults: &mut Vec<String>) -> Matched {
+        let mut candidates = Vec::with_capacity(8);
+        let inside = inputs.facts.path.strip_prefix('/').unwrap_or_default();
+        let mut steps = 0;
+        self.collect(0, (!inside.is_empty()).then_some(inside), &mut candidates, &mut steps);
+        candidates.sort_unstable();
+        let mut methods = Vec::new();
+        for number in candidates {
+            let Some(route) = routes.get(number) else { continue };
+            if !host_matches(&route.matcher.hosts, &inputs.facts.host) {
+                continue;
+            }
+            if !method_matches(&route.matcher.methods, &inputs.facts.method) {
+                methods.extend(route.matcher.methods.iter().cloned());
+            } else if matches_rest(route, inputs, faults) {
+                return Matched::Route(number);
+            }
+        }
+        if methods.is_empty() {
+            return Matched::None;
+        }
+        if methods.iter().any(|method| method == "GET") {
+            methods.push("HEAD".to_owned());
+        }
+        methods.sort_unstable();
+        methods.dedup();
+        Matched::Methods(methods)
+    }
+
+    /// Collects the routes that `rest` may mean below `at`; `steps` bounds the work where captures and literals mix.
+    fn collect(&self, at: usize, rest: Option<&str>, found: &mut Vec<usize>, steps: &mut usize) {
+        let Some(node) = self.nodes.get(at) else { return };
+        *steps += 1;
+        if *steps > self.nodes.len().max(PATH_SEGMENTS_MAX) {
+            return;
+        }
+        found.extend(&node.open);
+        let Some(rest) = rest else {
+            found.extend(&node.exact);
+            return;
+        };
+        let (segment, rest) =
+            rest.split_once('/').map_or((rest, None), |(segment, rest)| (segment, Some(rest)));
+        if let Some(child) = node.literals.get(segment) {
+            self.collect(*child, rest, found, steps);
+        }
+        if let Some(child) = node.capture.filter(|_| !segment.is_empty()) {
+            self.collect(child, rest, found, steps);
+        }
+    }
+}
+
+/// A literal in the form that normalised paths have.
+fn literal(text: &str) -> Box<str> {
+    let path = format!("/{text}");
+    normalise_path(&path)
+        .map_or_else(|_| text.into(), |path| path.strip_prefix('/').unwrap_or_default().into())
+}
+
+/// Whether a host is among `patterns`, which are exact or begin with `*.`; none is all.
+#[must_use]
+pub fn host_matches(patterns: &[String], host: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| is_host(pattern, host))
+}
+
+/// Whether one pattern, exact or with a leading `*.` for any number of labels, means this host.
+#[must_use]
+pub fn is_host(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+/// Whether a method is among `methods`; none is all. `HEAD` goes wherever `GET` goes (RFC 9110, section 9.3.2).
+fn method_matches(methods: &[String], method: &str) -> bool {
+    methods.is_empty()
+        || methods.iter().any(|have| have == method)
+        || (method == "HEAD" && methods.iter().any(|have| have == "GET"))
+}
+
+fn matches_rest(route: &Route, inputs: &Inputs<'_>, faults: &mut Vec<String>) -> bool {
+    let Matcher { headers, query, when, path, .. } = &route.matcher;
+    if !headers.iter().all(|(name, value)| has_header(inputs.facts, name, value.as_deref()))
+        || !query.iter().all(|(name, value)| has_parameter(inputs.facts, name, value.as_deref()))
+    {
+        return false;
+    }
+    let Some(when) = when else { return true };
+    when.holds(&Inputs { path: Some(path), ..*inputs }).unwrap_or_else(|fault| {
+        faults.push(format!("{}: {fault}", route.rule.name));
+        false
+    })
+}
+
+fn has_header(facts: &Facts, name: &str, value: Option<&str>) -> bool {
+    facts.headers.get_all(name).any(|have| value.is_none_or(|value| value == have))
+}
+
+fn has_parameter(facts: &Facts, name: &str, value: Option<&str>) -> bool {
+    query_parameter(facts.query.as_deref(), name).is_some_and(|have| value.is_none_or(|value| value == have))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::expr::{Comparison, Expr, Fact, Value};
+    use crate::facts::tests::request;
+    use crate::ruleset::tests::route;
+
+    fn find(routes: &[Route], method: &str, host: &str, path: &str) -> Matched {
+        let facts = request(method, host, path);
+        RouteIndex::new(routes).find(routes, &Inputs::anonymous(&facts, "acme"), &mut Vec::new())
+    }
+
+    /// The first match by trying all: what the index has to agree with.
+    fn find_slowly(routes: &[Route], path: &str) -> Matched {
+        let inside = path.strip_prefix('/').unwrap();
+        let parts: Vec<&str> = if inside.is_empty() { vec![] } else { inside.split('/').collect() };
+        let fits = |template: &PathTemplate| {
+            let long = parts.len() == template.segments.len()
+                || (template.open && parts.len() > template.segments.len());
+            long && template.segments.iter().zip(&parts).all(|(segment, part)| match segment {
+                Segment::Literal(text) => text == part,
+                Segment::Capture(_) => !part.is_empty(),
+            })
+        };
+        routes.iter().position(|route| fits(&route.matcher.path)).map_or(Matched::None, Matched::Route)
+    }
+
+    #[test]
+    fn the_first_route_that_matches_decides() {
+        let mut routes =
+            [route("/v1/orders/{id}"), route("/v1/orders"), route("/v1/**"), route("/caf\u{e9}"), route("/")];
+        routes[0].matcher.methods = vec!["GET".to_owned()];
+        routes[1].matcher.methods = vec!["POST".to_owned(), "GET".to_owned()];
+        routes[2].matcher.hosts = vec!["*.acme.example".to_owned()];
+        let check = |method, host, path, expect| {
+            assert_eq!(find(&routes, method, host, path), expect, "{method} {host} {path}");
+        };
+        let methods = |methods: &[&str]| Matched::Methods(methods.iter().map(ToString::to_string).collect());
+        check("GET", "acme.example", "/v1/orders/7", Matched::Route(0));
+        check("HEAD", "acme.example", "/v1/orders/7", Matched::Route(0));
+        check("GET", "acme.example", "/v1/orders", Matched::Route(1));
+        check("GET", "acme.example", "/v1/orders/", Matched::None);
+        check("GET", "eu.acme.example", "/v1/orders/", Matched::Route(2));
+        check("GET", "eu.acme.example", "/v1", Matched::Route(2));
+        check("DELETE", "acme.example", "/v1/orders/7", methods(&["GET", "HEAD"]));
+        check("DELETE", "acme.example", "/v1/orders", methods(&["GET", "HEAD", "POST"]));
+        check("DELETE", "eu.acme.example", "/v1/orders", Matched::Route(2));
+        check("GET", "acme.example", "/caf%C3%A9", Matched::Route(3));
+        check("GET", "acme.example", "/", Matched::Route(4));
+        check("GET", "acme.example", "/v2", Matched::None);
+    }
+
+    #[test]
+    fn headers_query_and_condition_have_to_hold() {
+        let mut beta = route("/a");
+        beta.matcher.headers = vec![("x-beta".to_owned(), None)];
+        beta.matcher.query = vec![("plan".to_owned(), Some("gold".to_owned()))];
+        let (country, de) = (Expr::Fact(Fact::Country), Expr::Literal(Value::Text("DE".to_owned())));
+        beta.matcher.when = Some(Expr::Compare(Comparison::Less, Box::new(country), Box::new(de)));
+        let routes = [beta, route("/a")];
+        let index = RouteIndex::new(&routes);
+        let mut facts = request("GET", "acme.example", "/a");
+        let mut faults = Vec::new();
+        facts.headers.append("x-beta", "1");
+        facts.query = Some("plan=gold".to_owned());
+        assert_eq!(index.find(&routes, &Inputs::anonymous(&facts, "acme"), &mut faults), Matched::Route(1));
+        assert_eq!(faults, ["r: found a text, expected an absent value"]);
+        facts.place.country = Some("AT".to_owned());
+        assert_eq!(index.find(&routes, &Inputs::anonymous(&facts, "acme"), &mut faults), Matched::Route(0));
+        facts.query = Some("plan=silver".to_owned());
+        assert_eq!(index.find(&routes, &Inputs::anonymous(&facts, "acme"), &mut faults), Matched::Route(1));
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_agrees_with_trying_every_route(
+            templates in proptest::collection::vec("(/(a|b|\\{x\\})){0,4}(/\\*\\*)?", 1..12),
+            path in "(/(a|b|c)){1,5}|/",
+        ) {
+            let routes: Vec<Route> = templates.iter().map(|template| route(template)).collect();
+            prop_assert_eq!(find(&routes, "GET", "h", &path), find_slowly(&routes, &path));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Changes to header fields on the way in and out.
+
+use std::borrow::Cow;
+
+use crate::expr::{Inputs, Seen};
+use crate::headers::{Headers, is_field_name, is_field_value};
+use crate::ruleset::{HeaderChange, HeaderValue};
+
+/// Makes changes in order. Gives back what was left out, for the explanation: fields that are the platform's own or
+/// frame the message, values that are no text, and values that can't be in a header field.
+pub fn apply(changes: &[HeaderChange], inputs: &Inputs<'_>, headers: &mut Headers) -> Vec<String> {
+    let mut left_out = Vec::new();
+    for change in changes {
+        let (name, value) = match change {
+            HeaderChange::Set(name, value) | HeaderChange::Append(name, value) => (name, Some(value)),
+            HeaderChange::Remove(name) => (name, None),
+        };
+        if is_reserved(name) || !is_field_name(name) {
+            left_out.push(format!("{name}: reserved"));
+            continue;
+        }
+        let Some(value) = value else {
+            headers.remove(name);
+            continue;
+        };
+        match text(value, inputs) {
+            Ok(text) if is_field_value(&text) => match change {
+                HeaderChange::Append(..) => headers.append(name.as_str(), text),
+                _ => headers.set(name.as_str(), text),
+            },
+            Ok(_) => left_out.push(format!("{name}: not a field value")),
+            Err(fault) => left_out.push(format!("{name}: {fault}")),
+        }
+    }
+    left_out
+}
+
+fn text<'a>(value: &'a HeaderValue, inputs: &Inputs<'a>) -> Result<Cow<'a, str>, String> {
+    match value {
+        HeaderValue::Text(text) => Ok(Cow::Borrowed(text)),
+        HeaderValue::Expr(expr) => match expr.evaluate(inputs).map_err(|fault| fault.to_string())? {
+            Seen::Text(text) => Ok(text),
+            _ => Err("not a text".to_owned()),
+        },
+    }
+}
+
+/// Fields that no rule may touch: those that frame a message or belong to one connection (RFC 9110, section 7.6.1),
+/// and the platform's own.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "transfer-encoding"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "forwarded"
+            | "traceparent"
+            | "tracestate"
+            | "via"
+    ) || name.starts_with("meridian-")
+        || name.starts_with("x-forwarded-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{Expr, Fact};
+    use crate::facts::tests::request;
+
+    #[test]
+    fn changes_are_made_in_order_and_the_rest_is_told() {
+        let fact = |fact| HeaderValue::Expr(Expr::Fact(fact));
+        let text = |text: &str| HeaderValue::Text(text.to_owned());
+        let changes = [
+            HeaderChange::Set("x-country".to_owned(), fact(Fact::Country)),
+            HeaderChange::Set("x-path".to_owned(), fact(Fact::Path)),
+            HeaderChange::Append("vary".to_owned(), text("x-path")),
+            HeaderChange::Remove("server".to_owned()),
+            HeaderChange::Set("x-evil".to_owned(), text("a\r\nset-cookie: b")),
+            HeaderChange::Set("meridian-context".to_owned(), text("forged")),
+            HeaderChange::Remove("content-length".to_owned()),
+        ];
+        let facts = request("GET", "acme.example", "/a");
+        let mut headers = Headers::from_iter([("vary", "accept"), ("server", "x"), ("content-length", "3")]);
+        let left_out = apply(&changes, &Inputs::anonymous(&facts, "acme"), &mut headers);
+        let expect = [("vary", "accept"), ("content-length", "3"), ("x-path", "/a"), ("vary", "x-path")];
+        assert_eq!(headers, Headers::from_iter(expect));
+        let expect = [
+            "x-country: not a text",
+            "x-evil: not a field value",
+            "meridian-context: reserved",
+            "content-length: reserved",
+        ];
+        assert_eq!(left_out, expect);
+    }
+}

@@ -1,0 +1,108 @@
+//! Trace context (W3C Recommendation "Trace Context", level 2).
+
+use std::fmt;
+
+use crate::headers::Headers;
+
+/// The part of a trace that this edge is: the client's trace continued, or a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    id: u128,
+    span: u64,
+    flags: u8,
+    continued: bool,
+}
+
+impl Trace {
+    /// Continues the trace that a request belongs to, with a new span; a new trace where there is none or it can't be
+    /// read. `random` are the request's fresh bits.
+    #[must_use]
+    pub fn of(headers: &Headers, random: [u8; 16]) -> Self {
+        let bits = u128::from_be_bytes(random);
+        // Told apart from the decision's id, which shows the same bits.
+        let span = mix(bits as u64 ^ mix((bits >> 64) as u64)) | 1;
+        let mut fields = headers.get_all("traceparent");
+        let parent = fields.next().filter(|_| fields.next().is_none()).and_then(parse);
+        match parent {
+            Some((id, flags)) => Self { id, span, flags, continued: true },
+            None => {
+                let id = u128::from(mix(span)) << 64 | u128::from(mix(span ^ bits as u64) | 1);
+                Self { id, span, flags: 0, continued: false }
+            }
+        }
+    }
+
+    /// Whether it was the client's already; if not, its `tracestate` is not to be passed on (section 3.3).
+    #[must_use]
+    pub fn is_continued(&self) -> bool {
+        self.continued
+    }
+}
+
+/// The value of `traceparent` for whoever comes next.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags)
+    }
+}
+
+/// Trace id and the flags that we know. Later versions are read as far as version 00 goes (section 4.2).
+fn parse(field: &str) -> Option<(u128, u8)> {
+    let hexadecimal = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = field.splitn(5, '-');
+    let mut part = |length: usize| parts.next().filter(|part| part.len() == length && hexadecimal(part));
+    let (version, id, parent, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+    let (id, parent) = (u128::from_str_radix(id, 16).ok()?, u64::from_str_radix(parent, 16).ok()?);
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    let known = version == "00" && parts.next().is_none() || version != "00" && version != "ff";
+    // Sampled (level 1) and random (level 2).
+    (known && id != 0 && parent != 0).then_some((id, flags & 0b11))
+}
+
+/// A finaliser that spreads every bit over all (SplitMix64).
+fn mix(bits: u64) -> u64 {
+    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn trace(fields: &[&str]) -> Trace {
+        Trace::of(&fields.iter().map(|field| ("traceparent", *field)).collect(), [5; 16])
+    }
+
+    #[test]
+    fn a_valid_parent_is_continued_with_a_new_span() {
+        for parent in [PARENT, "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"] {
+            let trace = trace(&[parent]).to_string();
+            assert!(trace.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{trace}");
+            assert!(trace.ends_with("-01") && !trace.contains("00f067aa0ba902b7"), "{trace}");
+        }
+    }
+
+    #[test]
+    fn anything_else_begins_a_new_trace() {
+        let odd = [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ];
+        for parent in odd {
+            let trace = trace(&[parent]);
+            assert!(!trace.is_continued(), "{parent}");
+            assert_eq!(parse(&trace.to_string()), Some((trace.id, 0)));
+        }
+        assert!(!trace(&[PARENT, PARENT]).is_continued());
+        assert_ne!(trace(&[]), Trace::of(&Headers::default(), [6; 16]));
+    }
+}
