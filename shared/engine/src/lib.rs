@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod bounded;
+pub mod compiled;
 pub mod decision;
 pub mod exchange;
 pub mod explanation;
@@ -34,3 +35,4 @@ pub mod problem;
 pub mod purge;
 pub mod ruleset;
 pub mod step;
+pub mod trace;

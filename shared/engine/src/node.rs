@@ -1,23 +1,172 @@
 //! What one edge instance remembers from one request to the next. Everything in it is bounded by [`limits`](crate::limits).
 
-use crate::step::{FetchFault, SyncNews};
+use std::sync::Arc;
+
+use crate::bounded::{Bounded, Keyed};
+use crate::compiled::Compiled;
+use crate::limits::{
+    HOST_KNOWN_MS, HOSTS_MAX, LOAD_RETRY_MS, LOAD_WAIT_MS, REVALIDATION_LOST_MS, REVALIDATIONS_MAX,
+    SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS,
+    UNKNOWN_HOSTS_MAX,
+};
+use crate::policy::jwt::JwtMemory;
+use crate::policy::rate_limit::LimitMemory;
+use crate::policy::route::is_host;
+use crate::policy::steering::SteeringMemory;
+use crate::purge::PurgeJournal;
+use crate::ruleset::{Platform, Target, Version};
+use crate::step::{CacheKey, FetchFault, LoadKey, Loaded, SyncAsk, SyncNews};
 
 /// What one edge instance remembers: rules, news of the regions, purges, verified tokens, counters, key sets. The host
-/// makes one per instance and hands it to every exchange.
+/// makes one per instance and hands it to every exchange. It grows with the tenants that are served here, up to
+/// [`TENANTS_MAX`], and not with those that exist.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) edge: Arc<str>,
+    pub(crate) secret: Secret,
+    platform: Held<Platform>,
+    hosts: Bounded<String, KnownHost>,
+    unknown_hosts: Bounded<String, u64>,
+    tenants: Bounded<String, Held<Compiled>>,
+    sync: SyncState,
+    revalidating: Bounded<CacheKey, u64>,
+    pub(crate) purges: PurgeJournal,
+    pub(crate) tokens: JwtMemory,
+    pub(crate) limits: LimitMemory,
+    pub(crate) regions: SteeringMemory,
+}
+
+/// Signs the edge's own cookies; never shown.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Whose a hostname is.
+#[derive(Debug)]
+struct KnownHost {
+    tenant: Arc<str>,
+    /// Asked again after this, unless the tenant's own rules name it.
+    until_ms: u64,
+}
+
+/// Something that is loaded by its target, and what is known about newer releases of it.
+#[derive(Debug)]
+struct Held<T> {
+    current: Option<Arc<T>>,
+    /// Newest sequence that an origin told of.
+    newest: u64,
+    /// Being loaded since.
+    loading_ms: Option<u64>,
+    /// Not tried again before.
+    retry_ms: u64,
+}
+
+impl<T> Default for Held<T> {
+    fn default() -> Self {
+        Self { current: None, newest: 0, loading_ms: None, retry_ms: 0 }
+    }
+}
+
+impl<T> Held<T> {
+    /// Whether to load it now. With nothing at hand every request that needs it asks; otherwise one at a time does.
+    fn wants(&self, sequence: Option<u64>, now_ms: u64) -> bool {
+        match sequence {
+            None => now_ms >= self.retry_ms,
+            Some(have) => {
+                let loading =
+                    self.loading_ms.is_some_and(|since| now_ms < since.saturating_add(LOAD_WAIT_MS));
+                self.newest > have && !loading && now_ms >= self.retry_ms
+            }
+        }
+    }
+}
+
+/// How fresh the news of the origins are.
 #[derive(Debug, Default)]
-pub struct Node {}
+struct SyncState {
+    /// When an origin last answered.
+    heard_ms: Option<u64>,
+    /// When one was last asked in vain.
+    failed_ms: Option<u64>,
+    /// Being asked since.
+    asking_ms: Option<u64>,
+}
+
+/// Whether the origins are to be asked for news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SyncNeed {
+    /// The news are fresh, or somebody is asking already.
+    None,
+    /// After the reply.
+    After,
+    /// Before deciding.
+    First,
+}
+
+/// Whose a hostname is, as far as this node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HostKnown {
+    /// This tenant's.
+    Tenant(Arc<str>),
+    /// Nobody's.
+    Nobody,
+    /// Not known here.
+    No,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new("", [0; 32])
+    }
+}
 
 impl Node {
     /// An empty memory. `secret` signs the edge's own cookies (HMAC-SHA256); `edge` is the name of this edge.
     #[must_use]
     pub fn new(edge: &str, secret: [u8; 32]) -> Self {
-        let _ = (edge, secret);
-        Self {}
+        let keyed = Keyed::new(&secret);
+        Self {
+            edge: edge.into(),
+            secret: Secret(secret),
+            platform: Held::default(),
+            hosts: Bounded::new(HOSTS_MAX, keyed),
+            unknown_hosts: Bounded::new(UNKNOWN_HOSTS_MAX, keyed),
+            tenants: Bounded::new(TENANTS_MAX, keyed),
+            sync: SyncState::default(),
+            revalidating: Bounded::new(REVALIDATIONS_MAX, keyed),
+            purges: PurgeJournal::new(keyed),
+            tokens: JwtMemory::new(keyed),
+            limits: LimitMemory::new(keyed),
+            regions: SteeringMemory::new(keyed),
+        }
     }
 
     /// Takes the answer to an [`After::Sync`](crate::step::After::Sync); `None` where no origin answered.
     pub fn synced(&mut self, news: Option<SyncNews>, now_ms: u64) {
-        let _ = (news, now_ms);
+        self.sync.asking_ms = None;
+        let Some(news) = news else {
+            self.sync.failed_ms = Some(now_ms);
+            return;
+        };
+        self.sync.heard_ms = Some(now_ms);
+        self.sync.failed_ms = None;
+        self.purges.read(&news);
+        for (target, sequence) in &news.heads {
+            match target {
+                Target::Platform => self.platform.newest = self.platform.newest.max(*sequence),
+                Target::Tenant(slug) => {
+                    if let Some(held) = self.tenants.get(slug.as_str()) {
+                        held.newest = held.newest.max(*sequence);
+                    }
+                }
+            }
+        }
+        self.regions.heard(news.regions, now_ms);
     }
 
     /// Takes the answer to an [`After::FetchKeys`](crate::step::After::FetchKeys).
@@ -28,6 +177,216 @@ impl Node {
         answer: Result<Vec<u8>, FetchFault>,
         now_ms: u64,
     ) {
-        let _ = (tenant, issuer, answer, now_ms);
+        self.tokens.keys_fetched(tenant, issuer, answer, now_ms);
+    }
+
+    /// Releases in memory: each target with its version.
+    #[must_use]
+    pub fn versions(&self) -> Vec<(Target, Version)> {
+        let platform = self.platform.current.as_ref().map(|held| (Target::Platform, held.version.clone()));
+        let tenants = self.tenants.iter().filter_map(|(slug, held)| {
+            let version = held.current.as_ref()?.ruleset.version.clone();
+            Some((Target::Tenant(slug.clone()), version))
+        });
+        let mut versions: Vec<_> = platform.into_iter().chain(tenants).collect();
+        versions.sort_by(|left, right| left.0.cmp(&right.0));
+        versions
+    }
+
+    /// Whether the origins are to be asked for news. While none answers, requests don't wait for news.
+    pub(crate) fn sync_need(&self, now_ms: u64) -> SyncNeed {
+        let age = |at_ms: Option<u64>| at_ms.map_or(u64::MAX, |at_ms| now_ms.saturating_sub(at_ms));
+        if age(self.sync.asking_ms) < SYNC_LOST_MS || age(self.sync.failed_ms) < SYNC_RETRY_MS {
+            SyncNeed::None
+        } else if age(self.sync.heard_ms) > SYNC_STALE_MS && self.sync.failed_ms.is_none() {
+            SyncNeed::First
+        } else if age(self.sync.heard_ms) > SYNC_FRESH_MS {
+            SyncNeed::After
+        } else {
+            SyncNeed::None
+        }
+    }
+
+    /// The question to the origins, for a host that asks it by itself while no request comes; from now on it counts as
+    /// asked, until [`Node::synced`] takes the answer.
+    pub fn ask_sync(&mut self, now_ms: u64) -> SyncAsk {
+        self.sync.asking_ms = Some(now_ms);
+        let targets =
+            self.versions().into_iter().map(|(target, version)| (target, version.sequence)).collect();
+        SyncAsk { targets, purge_cursor: self.purges.cursor().to_vec() }
+    }
+
+    /// What has to be loaded before a request to this host can be decided, or should be because it is newer.
+    pub(crate) fn wants(&mut self, host: &str, now_ms: u64) -> Vec<LoadKey> {
+        let mut keys = Vec::new();
+        let have = self.platform.current.as_ref().map(|platform| platform.version.sequence);
+        if self.platform.wants(have, now_ms) {
+            keys.push(LoadKey::Target(Target::Platform));
+        }
+        match self.host(host, now_ms) {
+            HostKnown::No => keys.push(LoadKey::Host(host.to_owned())),
+            HostKnown::Nobody => {}
+            HostKnown::Tenant(slug) => {
+                let held = self.tenants.get(&*slug);
+                let have =
+                    held.as_ref().and_then(|held| Some(held.current.as_ref()?.ruleset.version.sequence));
+                if held.is_none_or(|held| held.wants(have, now_ms)) {
+                    keys.push(LoadKey::Target(Target::Tenant(slug.as_ref().to_owned())));
+                }
+            }
+        }
+        keys
+    }
+
+    /// Notes that this is being loaded.
+    pub(crate) fn loading(&mut self, keys: &[LoadKey], now_ms: u64) {
+        for key in keys {
+            match key {
+                LoadKey::Target(Target::Platform) => self.platform.loading_ms = Some(now_ms),
+                LoadKey::Target(Target::Tenant(slug)) => {
+                    self.tenants.get_or_insert_with(slug.clone(), Held::default).loading_ms = Some(now_ms);
+                }
+                LoadKey::Host(_) => {}
+            }
+        }
+    }
+
+    /// Takes what a key turned out to be. Whatever can't be used leaves the last good in force.
+    ///
+    /// # Errors
+    /// Why it can't be used.
+    pub(crate) fn loaded(&mut self, key: &LoadKey, loaded: Loaded, now_ms: u64) -> Result<(), String> {
+        match (key, loaded) {
+            (LoadKey::Host(host), Loaded::Host(Some(tenant))) => {
+                self.unknown_hosts.remove(host.as_str());
+                let known =
+                    KnownHost { tenant: tenant.into(), until_ms: now_ms.saturating_add(HOST_KNOWN_MS) };
+                self.hosts.insert(host.clone(), known);
+                Ok(())
+            }
+            (LoadKey::Host(host), Loaded::Host(None) | Loaded::Missing) => {
+                self.hosts.remove(host.as_str());
+                self.unknown_hosts.insert(host.clone(), now_ms.saturating_add(UNKNOWN_HOST_MS));
+                Ok(())
+            }
+            (LoadKey::Host(host), loaded) => {
+                // Nobody can say: whoever had it keeps it for a while.
+                if let Some(known) = self.hosts.get(host.as_str()) {
+                    known.until_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+                }
+                Err(format!("{host}: {}", fault(&loaded)))
+            }
+            (LoadKey::Target(Target::Platform), Loaded::Platform(platform)) => {
+                let sequence = platform.version.sequence;
+                let have = self.platform.current.as_ref().map(|platform| platform.version.sequence);
+                let told = self.platform.take(platform, sequence, have, now_ms);
+                told.map_err(|fault| format!("platform: {fault}"))
+            }
+            (LoadKey::Target(Target::Tenant(slug)), Loaded::Ruleset(ruleset)) => {
+                if ruleset.tenant.slug != *slug {
+                    let fault = format!("found the rules of {}", ruleset.tenant.slug);
+                    return self.refuse(&Target::Tenant(slug.clone()), fault, now_ms);
+                }
+                let held = self.tenants.get_or_insert_with(slug.clone(), Held::default);
+                let sequence = ruleset.version.sequence;
+                let have = held.current.as_ref().map(|held| held.ruleset.version.sequence);
+                let told = held.take(Arc::new(Compiled::new(ruleset)), sequence, have, now_ms);
+                told.map_err(|fault| format!("tenant:{slug}: {fault}"))
+            }
+            (LoadKey::Target(target), loaded) => self.refuse(target, fault(&loaded), now_ms),
+        }
+    }
+
+    fn refuse(&mut self, target: &Target, fault: String, now_ms: u64) -> Result<(), String> {
+        match target {
+            Target::Platform => self.platform.failed(now_ms),
+            Target::Tenant(slug) => {
+                self.tenants.get_or_insert_with(slug.clone(), Held::default).failed(now_ms);
+            }
+        }
+        Err(format!("{target}: {fault}"))
+    }
+
+    /// Whose a hostname is. A tenant that names the host in its own rules keeps it until they change.
+    pub(crate) fn host(&mut self, host: &str, now_ms: u64) -> HostKnown {
+        if let Some(known) = self.hosts.get(host) {
+            let tenant = Arc::clone(&known.tenant);
+            let fresh = now_ms < known.until_ms;
+            let rules = self.tenants.get(&*tenant).and_then(|held| held.current.as_ref());
+            let named = |rules: &Arc<Compiled>| {
+                rules.ruleset.tenant.domains.iter().any(|domain| is_host(domain, host))
+            };
+            return if fresh || rules.is_some_and(named) { HostKnown::Tenant(tenant) } else { HostKnown::No };
+        }
+        match self.unknown_hosts.get(host) {
+            Some(until_ms) if now_ms < *until_ms => HostKnown::Nobody,
+            _ => HostKnown::No,
+        }
+    }
+
+    /// Who had the host when that was last known.
+    pub(crate) fn host_before(&self, host: &str) -> Option<Arc<str>> {
+        self.hosts.peek(host).map(|known| Arc::clone(&known.tenant))
+    }
+
+    /// The last good rules of a tenant.
+    pub(crate) fn rules(&mut self, slug: &str) -> Option<Arc<Compiled>> {
+        self.tenants.get(slug)?.current.clone()
+    }
+
+    /// Whether this exchange may revalidate a stored answer in the background: one at a time does.
+    pub(crate) fn begin_revalidation(&mut self, key: &CacheKey, now_ms: u64) -> bool {
+        let under_way = |since: &u64| now_ms < since.saturating_add(REVALIDATION_LOST_MS);
+        if self.revalidating.peek(key).is_some_and(under_way) {
+            return false;
+        }
+        self.revalidating.insert(key.clone(), now_ms);
+        true
+    }
+
+    /// Takes the end of a revalidation.
+    pub(crate) fn end_revalidation(&mut self, key: &CacheKey) {
+        self.revalidating.remove(key);
+    }
+
+    /// The last good platform.
+    pub(crate) fn platform(&self) -> Option<Arc<Platform>> {
+        self.platform.current.clone()
+    }
+}
+
+impl<T> Held<T> {
+    fn take(&mut self, new: Arc<T>, sequence: u64, have: Option<u64>, now_ms: u64) -> Result<(), String> {
+        self.loading_ms = None;
+        self.newest = self.newest.max(sequence);
+        match have {
+            Some(have) if sequence < have => {
+                self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+                Err(format!("found sequence {sequence}, expected {have} or newer"))
+            }
+            Some(have) if sequence == have => {
+                // What was promised is not there yet.
+                self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+                Ok(())
+            }
+            _ => {
+                self.retry_ms = 0;
+                self.current = Some(new);
+                Ok(())
+            }
+        }
+    }
+
+    fn failed(&mut self, now_ms: u64) {
+        self.loading_ms = None;
+        self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+    }
+}
+
+fn fault(loaded: &Loaded) -> String {
+    match loaded {
+        Loaded::Unavailable(reason) => reason.clone(),
+        Loaded::Missing => "there is none".to_owned(),
+        Loaded::Host(_) | Loaded::Platform(_) | Loaded::Ruleset(_) => "found something else".to_owned(),
     }
 }

@@ -33,7 +33,7 @@ pub enum Step {
 }
 
 /// What the host says to a [`Step`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Step::Sync`]; `None` where no origin answered in time.
     Synced(Option<SyncNews>),

@@ -1,0 +1,130 @@
+//! The cache's part: look up, serve, revalidate.
+
+use super::{Exchange, Waiting};
+use crate::decision::Outcome;
+use crate::node::Node;
+use crate::policy::cache::{self, Begin, CacheStatus, Found, Fwd, Serve, Store};
+use crate::problem::Problem;
+use crate::ruleset::CachePolicy;
+use crate::step::{After, Entry, ReplyBody, Step};
+
+impl Exchange {
+    fn cache_policy(&self) -> Option<&CachePolicy> {
+        let number = self.route()?.cache?;
+        self.rules.as_ref()?.ruleset.caches.get(number)
+    }
+
+    fn subject(&self) -> cache::Subject<'_> {
+        cache::Subject {
+            tenant: self.tenant.as_deref().unwrap_or_default(),
+            facts: &self.facts,
+            identity: self.identity.as_deref(),
+            variants: &self.variants,
+            positions: &self.session.positions,
+        }
+    }
+
+    /// Looks the request up where the route's policy says so; then steering.
+    pub(super) fn consult_cache(&mut self, node: &mut Node) -> Step {
+        let Some(policy) = self.cache_policy() else {
+            self.cache = Some(CacheStatus { fwd: Some(Fwd::Bypass), ..CacheStatus::default() });
+            return self.steer(node);
+        };
+        let rule = policy.rule.clone();
+        let bypass = policy.bypass.as_ref().map_or(Ok(false), |bypass| bypass.holds(&self.inputs()));
+        // A condition that can't be evaluated is the safe way: past the cache.
+        let (bypass, fault) = bypass.map_or_else(|fault| (true, Some(fault)), |bypass| (bypass, None));
+        match cache::begin(policy, &self.subject(), bypass) {
+            Begin::Pass(status) => {
+                let inputs = fault.map(|fault| ("bypass", fault.to_string())).into_iter().collect();
+                self.explain("cache", Some(&rule), format!("passed by: {status}"), inputs);
+                self.cache = Some(status);
+                self.steer(node)
+            }
+            Begin::LookUp(lookup) => {
+                let key = lookup.key().clone();
+                self.lookup = Some(lookup);
+                self.wait(Waiting::LookUp, Step::LookUp(key))
+            }
+        }
+    }
+
+    pub(super) fn found(&mut self, node: &mut Node, entry: Option<Entry>) -> Step {
+        let Some(lookup) = &mut self.lookup else {
+            return self.fail_internally(node, "nothing was looked up");
+        };
+        match lookup.found(entry, &node.purges, self.now_ms) {
+            Found::LookUp(key) => self.wait(Waiting::LookUp, Step::LookUp(key)),
+            Found::Serve(serve) => self.serve(node, serve),
+            Found::Forward => {
+                self.explain_cache("no answer stored");
+                self.steer(node)
+            }
+            Found::OnlyIfCached(status) => {
+                self.explain_cache(format!("only-if-cached: {status}"));
+                self.cache = Some(status);
+                let problem = Problem::new(504, "only-if-cached", "No stored answer is at hand");
+                self.refuse(node, problem, Outcome::Failed)
+            }
+        }
+    }
+
+    /// Answers with the entry found last.
+    pub(super) fn serve(&mut self, node: &mut Node, serve: Serve) -> Step {
+        self.explain_cache(serve.status_line.to_string());
+        self.cache = Some(serve.status_line);
+        if serve.revalidate
+            && !self.background
+            && let Some(key) = self.lookup.as_ref().map(|lookup| lookup.key().clone())
+            && node.begin_revalidation(&key, self.now_ms)
+        {
+            let background = self.revalidation();
+            self.after.push(After::Run(Box::new(background), Box::new(Step::LookUp(key))));
+        }
+        let body = if serve.body { ReplyBody::Cached } else { ReplyBody::Empty };
+        self.finish(node, serve.status, serve.headers, body, Outcome::Cached)
+    }
+
+    /// An exchange that fetches anew what was just served, for nobody.
+    fn revalidation(&self) -> Self {
+        let mut facts = self.facts.clone();
+        // Another decision, so that the origin does not take it for a replay of this one.
+        facts.random = facts.random.map(|byte| !byte);
+        Self {
+            now_ms: self.now_ms,
+            steps: 1,
+            waiting: Waiting::LookUp,
+            tenant: self.tenant.clone(),
+            rules: self.rules.clone(),
+            platform: self.platform.clone(),
+            route: self.route,
+            identity: self.identity.clone(),
+            variants: self.variants.clone(),
+            session: self.session.clone(),
+            lookup: self.lookup.as_ref().map(|lookup| Box::new(lookup.revalidation())),
+            background: true,
+            ..Self::new(facts)
+        }
+    }
+
+    pub(super) fn store(&mut self, store: Store) {
+        let Store { key, entry, keep_ms, refresh } = store;
+        self.after.push(After::Store { key, entry, keep_ms, refresh });
+    }
+
+    /// What the response to an unsafe request made stale.
+    pub(super) fn invalidate(&mut self, node: &mut Node, head: &crate::step::ResponseHead) {
+        let invalidation = cache::invalidate(&self.subject(), self.cache_policy(), head, self.now_ms);
+        for purge in &invalidation.purges {
+            node.purges.mark(purge);
+        }
+        if !invalidation.forget.is_empty() {
+            self.after.push(After::Forget(invalidation.forget));
+        }
+    }
+
+    pub(super) fn explain_cache(&mut self, outcome: impl Into<String>) {
+        let rule = self.cache_policy().map(|policy| policy.rule.clone());
+        self.explain("cache", rule.as_ref(), outcome, Vec::new());
+    }
+}

@@ -1,0 +1,276 @@
+//! Whether the request may pass: security, route, auth, limits; and which variants it gets.
+
+use std::sync::Arc;
+
+use super::{Exchange, Waiting};
+use crate::compiled::Compiled;
+use crate::decision::Outcome;
+use crate::node::Node;
+use crate::policy::experiment::{assign, new_unit, unit_of_cookie};
+use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_scopes};
+use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
+use crate::policy::route::Matched;
+use crate::problem::Problem;
+use crate::ruleset::{Auth, Experiment, Mode, Unit};
+use crate::step::Step;
+
+impl Exchange {
+    /// Security of the tenant, the route, security of the route; then auth.
+    pub(super) fn decide(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
+        if let Some(problem) = self.secure(rules, &rules.ruleset.tenant.security) {
+            return self.refuse(node, problem, Outcome::Denied);
+        }
+        let mut faults = Vec::new();
+        let matched = rules.routes.find(&rules.ruleset.routes, &self.inputs(), &mut faults);
+        for fault in faults {
+            self.explain("route", None, format!("no match: {fault}"), Vec::new());
+        }
+        let inputs = vec![("method", self.facts.method.clone()), ("path", self.facts.path.clone())];
+        match matched {
+            Matched::Route(number) => {
+                self.route = Some(number);
+                let rule = rules.ruleset.routes.get(number).map(|route| &route.rule);
+                self.explain("route", rule, "matched", inputs);
+            }
+            Matched::None => {
+                self.explain("route", None, "no route", inputs);
+                let problem = Problem::new(404, "no-route", "There is nothing here");
+                return self.refuse(node, problem, Outcome::Denied);
+            }
+            Matched::Methods(methods) => {
+                let allow = methods.join(", ");
+                self.explain("route", None, format!("method not allowed: {allow} would be"), inputs);
+                let problem = Problem::new(405, "method-not-allowed", "This method is not allowed here");
+                return self.refuse(node, problem.header("allow", allow), Outcome::Denied);
+            }
+        }
+        let policies = self.route().map(|route| route.security.clone()).unwrap_or_default();
+        if let Some(problem) = self.secure(rules, &policies) {
+            return self.refuse(node, problem, Outcome::Denied);
+        }
+        self.token_of_request(node)
+    }
+
+    fn secure(&mut self, rules: &Compiled, policies: &[usize]) -> Option<Problem> {
+        for number in policies {
+            let (Some(lists), Some(policy)) = (rules.lists.get(*number), rules.ruleset.security.get(*number))
+            else {
+                continue;
+            };
+            let inputs = vec![("client", self.facts.client.to_string())];
+            match (lists.hit(self.facts.client), lists.mode) {
+                (None, _) | (_, Mode::Off) => self.explain("security", Some(&policy.rule), "passed", inputs),
+                (Some(hit), Mode::Log) => {
+                    self.explain("security", Some(&policy.rule), format!("noted: {}", hit.as_str()), inputs);
+                }
+                (Some(hit), Mode::Block) => {
+                    self.explain("security", Some(&policy.rule), format!("denied: {}", hit.as_str()), inputs);
+                    return Some(Problem::new(403, "address-refused", "This address may not come here"));
+                }
+            }
+        }
+        None
+    }
+
+    fn token_of_request(&mut self, node: &mut Node) -> Step {
+        let auth = self.route().map_or(Auth::Anonymous, |route| route.auth.clone());
+        if auth == Auth::Anonymous {
+            self.explain_auth("anonymous", Vec::new());
+            return self.check_limits(node);
+        }
+        match bearer(&self.facts.headers).map(|token| token.map(str::to_owned)) {
+            Ok(Some(token)) => {
+                self.token = Some(token);
+                self.authenticate(node)
+            }
+            Ok(None) if auth == Auth::Optional => {
+                self.explain_auth("anonymous: no token", Vec::new());
+                self.check_limits(node)
+            }
+            Ok(None) => self.refuse_token(node, &Refusal::missing()),
+            Err(refusal) => self.refuse_token(node, &refusal),
+        }
+    }
+
+    /// Asks the memory of tokens, as often as it needs something first.
+    pub(super) fn authenticate(&mut self, node: &mut Node) -> Step {
+        let (Some(rules), Some(token)) = (&self.rules, &self.token) else {
+            return self.fail_internally(node, "no token to check");
+        };
+        let verdict = node.tokens.poll(&rules.ruleset, token, self.now_ms);
+        self.judged(node, verdict)
+    }
+
+    pub(super) fn judged(&mut self, node: &mut Node, verdict: Verdict) -> Step {
+        let identity = match verdict {
+            Verdict::NeedKeys(ask) => return self.wait(Waiting::Keys(ask.clone()), Step::FetchKeys(ask)),
+            Verdict::NeedSignature(verify, pending) => {
+                return self.wait(Waiting::Signature(pending), Step::Verify(*verify));
+            }
+            Verdict::Refused(refusal) => return self.refuse_token(node, &refusal),
+            Verdict::Valid(identity) => identity,
+        };
+        if let Some(Auth::Required { scopes }) = self.route().map(|route| &route.auth)
+            && let Err(refusal) = require_scopes(&identity, scopes)
+        {
+            return self.refuse_token(node, &refusal);
+        }
+        let inputs = vec![
+            ("issuer", identity.issuer.clone()),
+            ("subject", identity.subject.clone().unwrap_or_default()),
+        ];
+        self.explain_auth("verified", inputs);
+        self.identity = Some(identity);
+        self.check_limits(node)
+    }
+
+    fn refuse_token(&mut self, node: &mut Node, refusal: &Refusal) -> Step {
+        self.explain_auth(format!("denied: {}", refusal.reason), Vec::new());
+        let status = refusal.status();
+        let (slug, title) = match refusal.error {
+            TokenError::Missing => ("token-missing", "A bearer token is needed"),
+            TokenError::InvalidRequest => ("token-malformed", "The credentials are malformed"),
+            TokenError::InvalidToken => ("token-invalid", "The token is not valid"),
+            TokenError::InsufficientScope => ("scope-missing", "The token lacks a scope"),
+            TokenError::KeysUnavailable => ("keys-unavailable", "The issuer's keys can't be had"),
+        };
+        let mut problem = Problem::new(status, slug, title);
+        if let Some(challenge) = refusal.challenge(&self.facts.host) {
+            problem = problem.header("www-authenticate", challenge);
+        }
+        if status == 503 {
+            problem = problem.header("retry-after", "1");
+        }
+        let outcome = if status == 503 { Outcome::Failed } else { Outcome::Denied };
+        self.refuse(node, problem, outcome)
+    }
+
+    fn explain_auth(&mut self, outcome: impl Into<String>, inputs: Vec<(&'static str, String)>) {
+        let rule = self.route().map(|route| route.rule.clone());
+        self.explain("auth", rule.as_ref(), outcome, inputs);
+    }
+
+    fn check_limits(&mut self, node: &mut Node) -> Step {
+        let Some((rules, route)) = self.rules.as_ref().zip(self.route()) else {
+            return self.fail_internally(node, "no route to limit");
+        };
+        if route.limits.is_empty() {
+            return self.experiment(node);
+        }
+        let check = LimitCheck::new(&rules.ruleset, route, &self.facts, self.identity.as_deref());
+        self.limits = Some(check);
+        self.limit(node)
+    }
+
+    /// Asks the limits, once more after the authority's answer.
+    pub(super) fn limit(&mut self, node: &mut Node) -> Step {
+        let Some(check) = &mut self.limits else {
+            return self.fail_internally(node, "no limits to check");
+        };
+        match check.poll(&mut node.limits, self.now_ms) {
+            LimitVerdict::NeedTake(takes) => self.wait(Waiting::Take, Step::Take(takes)),
+            LimitVerdict::Passed(report) => {
+                self.explain_limits(&report);
+                self.report = report;
+                self.experiment(node)
+            }
+            LimitVerdict::Denied(report, denial) => {
+                self.explain_limits(&report);
+                self.report = report;
+                self.refuse_limit(node, denial)
+            }
+        }
+    }
+
+    fn refuse_limit(&mut self, node: &mut Node, denial: Denial) -> Step {
+        let mut problem = Problem::new(denial.status, "", denial.title);
+        problem.kind = denial.problem_type.into();
+        problem.violated = denial.violated;
+        let problem = problem.header("retry-after", denial.retry_after_s.to_string());
+        self.refuse(node, problem, Outcome::Limited)
+    }
+
+    fn explain_limits(&mut self, report: &LimitReport) {
+        let Some(rules) = self.rules.clone() else { return };
+        for state in &report.limits {
+            let outcome = match (state.exceeded, state.shadow) {
+                (false, _) => "passed",
+                (true, true) => "exceeded, in shadow",
+                (true, false) => "exceeded",
+            };
+            let mut inputs = vec![
+                ("remaining", state.remaining.to_string()),
+                ("quota", state.quota.to_string()),
+                ("reset_ms", state.reset_ms.to_string()),
+            ];
+            if state.away {
+                inputs.push(("authority", "away".to_owned()));
+            }
+            let rule = rules.ruleset.limits.get(state.index).map(|limit| &limit.rule);
+            self.explain("limit", rule, outcome, inputs);
+        }
+    }
+
+    /// Gives the variants of the route's experiments; then the cache.
+    fn experiment(&mut self, node: &mut Node) -> Step {
+        let rules = self.rules.clone();
+        let numbers = self.route().map(|route| route.experiments.clone()).unwrap_or_default();
+        let experiments = rules
+            .iter()
+            .flat_map(|rules| numbers.iter().filter_map(|number| rules.ruleset.experiments.get(*number)));
+        let mut cookie_unit = None;
+        for experiment in experiments {
+            self.enroll(node, experiment, &mut cookie_unit);
+        }
+        self.consult_cache(node)
+    }
+
+    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie_unit: &mut Option<String>) {
+        let rule = Some(&experiment.rule);
+        let audience =
+            experiment.audience.as_ref().map_or(Ok(true), |audience| audience.holds(&self.inputs()));
+        match audience {
+            Ok(true) => {}
+            Ok(false) => return self.explain("experiment", rule, "not in the audience", Vec::new()),
+            Err(fault) => {
+                return self.explain("experiment", rule, format!("not in the audience: {fault}"), Vec::new());
+            }
+        }
+        let subject = self.identity.as_ref().and_then(|identity| identity.subject.as_deref());
+        let (kind, unit) = match (experiment.unit, subject) {
+            (Unit::Subject, Some(subject)) => ("subject", format!("s:{subject}")),
+            _ => ("cookie", format!("c:{}", self.cookie_unit(node, cookie_unit))),
+        };
+        match assign(experiment, &unit) {
+            Ok(variant) => {
+                self.explain(
+                    "experiment",
+                    rule,
+                    format!("variant {variant}"),
+                    vec![("unit", kind.to_owned())],
+                );
+                self.variants.push((experiment.rule.name.clone(), variant.to_owned()));
+            }
+            Err(outside) => {
+                self.explain("experiment", rule, outside.as_str(), vec![("unit", kind.to_owned())])
+            }
+        }
+    }
+
+    /// The unit of the client's cookie; a new one is set at most once a reply.
+    fn cookie_unit(&mut self, node: &Node, known: &mut Option<String>) -> String {
+        if let Some(unit) = known {
+            return unit.clone();
+        }
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        let unit = match unit_of_cookie(&self.facts, &node.secret.0, tenant) {
+            Some(unit) => unit.to_owned(),
+            None => {
+                let (unit, cookie) = new_unit(&self.facts, &node.secret.0, tenant).unwrap_or_default();
+                self.cookies.push(cookie);
+                unit
+            }
+        };
+        known.insert(unit).clone()
+    }
+}

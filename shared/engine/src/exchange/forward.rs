@@ -1,0 +1,354 @@
+//! Where the request goes, and where it goes next when that fails.
+
+use std::fmt::Write;
+
+use super::resolve::not_ready;
+use super::{Exchange, Waiting};
+use crate::decision::Outcome;
+use crate::facts::{BodySize, Place, Scheme};
+use crate::headers::Headers;
+use crate::limits::{ATTEMPTS_MAX, REPLAY_BODY_BYTES_MAX};
+use crate::node::Node;
+use crate::policy::experiment::UNIT_COOKIE;
+use crate::policy::steering::{Ask, AttemptOutcome, Candidate};
+use crate::policy::transform;
+use crate::problem::Problem;
+use crate::ruleset::{RouteTarget, Upstream};
+use crate::step::{ContextClaims, Forward, ForwardFault, Permit, ReplyBody, ResponseHead, Step};
+
+impl Exchange {
+    /// The upstream that the route goes to; `None` for the regions' own origins.
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        match self.route()?.target {
+            RouteTarget::Origin => None,
+            RouteTarget::Upstream(number) => self.rules.as_ref()?.ruleset.upstreams.get(number),
+        }
+    }
+
+    /// Plans the regions to try, then tries the first.
+    pub(super) fn steer(&mut self, node: &mut Node) -> Step {
+        let (Some(platform), Some(rules), Some(route)) = (&self.platform, &self.rules, self.route()) else {
+            self.explain("steering", None, "no regions at hand", Vec::new());
+            return self.without_response(node, None);
+        };
+        let ask = Ask {
+            platform,
+            tenant: &rules.ruleset.tenant,
+            steering: &route.steering,
+            place: &self.facts.place,
+            positions: &self.session.positions,
+            upstream: self.upstream(),
+        };
+        let plan = node.regions.plan(&ask, self.now_ms);
+        let rule = route.rule.clone();
+        let order = plan.candidates.iter().map(|candidate| &*candidate.region).collect::<Vec<_>>().join(", ");
+        let mut inputs = vec![("order", order)];
+        if let Some(country) = &self.facts.place.country {
+            inputs.push(("country", country.clone()));
+        }
+        if !plan.excluded.is_empty() {
+            let mut excluded = String::new();
+            for (region, why) in &plan.excluded {
+                let _ = write!(excluded, "{}{region} {why:?}", if excluded.is_empty() { "" } else { ", " });
+            }
+            inputs.push(("excluded", excluded.to_lowercase()));
+        }
+        let outcome = plan.candidates.first().map(|first| format!("{} first", first.region));
+        self.explain("steering", Some(&rule), outcome.unwrap_or_else(|| "no region left".to_owned()), inputs);
+        self.plan = plan;
+        self.attempt(node).unwrap_or_else(|| self.without_response(node, None))
+    }
+
+    /// The next attempt, if there is a region for it and the retry budget allows it.
+    fn attempt(&mut self, node: &mut Node) -> Option<Step> {
+        let route = self.route()?;
+        let attempts_max = route.steering.attempts_max.clamp(1, ATTEMPTS_MAX);
+        let timeout_ms = self
+            .upstream()
+            .map_or(route.steering.timeout_ms, |upstream| upstream.timeout_ms.min(route.steering.timeout_ms));
+        let attempt = self.attempts;
+        if attempt >= attempts_max {
+            return None;
+        }
+        let candidate = self.plan.take_next()?;
+        if !node.regions.attempt(&candidate, attempt, self.now_ms) {
+            self.explain("forward", None, "retry budget used up", Vec::new());
+            return None;
+        }
+        self.attempts += 1;
+        self.requested_ms = self.now_ms;
+        let more = attempt + 1 < attempts_max && !self.plan.candidates.is_empty();
+        let forward = Forward {
+            permit: Permit(()),
+            attempt,
+            region: Some(candidate.region.clone()),
+            url: self.url(&candidate),
+            method: self.facts.method.clone(),
+            headers: self.forwarded_headers(node),
+            sign: self.upstream().is_none().then(|| Box::new(self.context(attempt))),
+            send_body: self.facts.body != BodySize::Empty && !self.background,
+            keep_body: more && self.may_replay_body(),
+            timeout_ms,
+        };
+        self.candidate = Some(candidate);
+        Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
+    }
+
+    fn url(&self, candidate: &Candidate) -> String {
+        let base = candidate.base.trim_end_matches('/');
+        match &self.facts.query {
+            Some(query) => format!("{base}{}?{query}", self.facts.path),
+            None => format!("{base}{}", self.facts.path),
+        }
+    }
+
+    fn may_replay_body(&self) -> bool {
+        match self.facts.body {
+            BodySize::Empty => false,
+            BodySize::Bytes(bytes) => bytes <= REPLAY_BODY_BYTES_MAX,
+            BodySize::Unknown => true,
+        }
+    }
+
+    /// Whether sending it twice is as good as once (RFC 9110, section 9.2.2), or the client sees to that.
+    fn is_idempotent(&self) -> bool {
+        matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+            || self.facts.headers.get("idempotency-key").is_some()
+    }
+
+    fn context(&self, attempt: u32) -> ContextClaims {
+        let identity = self.identity.as_deref();
+        let consistency = if self.session.token.is_some() { "session" } else { "eventual" };
+        let version = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
+        ContextClaims {
+            tenant: self.tenant.as_deref().unwrap_or_default().to_owned(),
+            subject: identity.and_then(|identity| identity.subject.clone()),
+            scopes: identity.map(|identity| identity.scopes.clone()).unwrap_or_default(),
+            claims: identity.map(|identity| identity.attributes.clone()).unwrap_or_default(),
+            country: self.facts.place.country.clone(),
+            nearest: self.plan.nearest.clone(),
+            client: self.facts.client.to_string(),
+            variants: self.variants.clone(),
+            attributes: attributes(&self.facts.place, &self.facts.headers),
+            decision: self.id.clone(),
+            attempt,
+            consistency: consistency.to_owned(),
+            bundle: version.unwrap_or_default(),
+            issued_ms: self.now_ms,
+        }
+    }
+
+    /// The request's fields as the target gets them: the client's, changed by the rules, then what only we may say.
+    fn forwarded_headers(&mut self, node: &Node) -> Headers {
+        let mut headers = self.facts.headers.clone();
+        let to_origin = self.upstream().is_none();
+        headers.retain(|name, _| {
+            !matches!(name, "host" | "content-length" | "expect" | "traceparent" | "meridian-session")
+                // The signed context says who it is; the token itself goes no further.
+                && !(to_origin && name == "authorization")
+                && (name != "tracestate" || self.trace.is_continued())
+        });
+        strip_own_cookies(&mut headers);
+        self.transform(false, &mut headers);
+        let client = self.facts.client;
+        let node_name = if client.is_ipv6() { format!("\"[{client}]\"") } else { client.to_string() };
+        let scheme = match self.facts.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        let host = &self.facts.host;
+        headers.append("via", format!("1.1 meridian-{}", node.edge));
+        headers.append("forwarded", format!("for={node_name};host=\"{host}\";proto={scheme}"));
+        headers.append("x-forwarded-for", client.to_string());
+        headers.append("x-forwarded-host", host.as_str());
+        headers.append("x-forwarded-proto", scheme);
+        headers.append("traceparent", self.trace.to_string());
+        if let Some(token) = self.session.token.as_ref().filter(|_| to_origin) {
+            headers.append("meridian-session", token.as_str());
+        }
+        if let Some(lookup) = &self.lookup {
+            lookup.condition(&mut headers);
+        }
+        headers
+    }
+
+    /// Applies the transforms of the route to a request or (`response`) a reply.
+    pub(super) fn transform(&mut self, response: bool, headers: &mut Headers) {
+        let (Some(rules), Some(route)) = (self.rules.clone(), self.route()) else { return };
+        let numbers = route.transforms.clone();
+        for transform in numbers.iter().filter_map(|number| rules.ruleset.transforms.get(*number)) {
+            let changes = if response { &transform.response } else { &transform.request };
+            if changes.is_empty() {
+                continue;
+            }
+            let applies = transform.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
+            let outcome = match applies {
+                Ok(false) => continue,
+                Err(fault) => format!("left out: {fault}"),
+                Ok(true) => {
+                    let left_out = transform::apply(changes, &self.inputs(), headers);
+                    if left_out.is_empty() {
+                        "applied".to_owned()
+                    } else {
+                        format!("applied but for {}", left_out.join("; "))
+                    }
+                }
+            };
+            let side = if response { "response" } else { "request" };
+            self.explain("transform", Some(&transform.rule), outcome, vec![("side", side.to_owned())]);
+        }
+    }
+
+    /// Takes the outcome of an attempt: another attempt, a stale answer, or the reply.
+    pub(super) fn forwarded(&mut self, node: &mut Node, result: Result<ResponseHead, ForwardFault>) -> Step {
+        let Some(candidate) = self.candidate.take() else {
+            return self.fail_internally(node, "nothing was forwarded");
+        };
+        // Interim responses are the host's; one here means that the response never came.
+        let result = result.and_then(|mut head| {
+            head.headers.strip_hop_by_hop();
+            if (200..600).contains(&head.status) { Ok(head) } else { Err(ForwardFault::Broken) }
+        });
+        let behind = result.as_ref().ok().and_then(behind);
+        let failed = match &result {
+            Ok(head) => {
+                let retry =
+                    self.route().is_some_and(|route| route.steering.retry_statuses.contains(&head.status));
+                retry && behind.is_none()
+            }
+            Err(_) => true,
+        };
+        let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
+        if !matches!(result, Err(ForwardFault::BodyGone)) {
+            node.regions.record(&candidate, outcome, self.now_ms);
+        }
+        self.explain_attempt(&candidate, &result, behind);
+        let safe = self.is_idempotent() || matches!(result, Err(ForwardFault::Connect));
+        let body_gone = matches!(result, Err(ForwardFault::BodyGone));
+        if (failed || behind.is_some()) && safe && !body_gone {
+            if let Some(source) = behind {
+                self.plan.prefer_source(source);
+            }
+            let replayable = self.facts.body == BodySize::Empty || self.may_replay_body();
+            if replayable && let Some(step) = self.attempt(node) {
+                return step;
+            }
+        }
+        match result {
+            Ok(head) => self.respond(node, candidate, head),
+            Err(fault) => self.without_response(node, Some(fault)),
+        }
+    }
+
+    fn explain_attempt(
+        &mut self,
+        candidate: &Candidate,
+        result: &Result<ResponseHead, ForwardFault>,
+        behind: Option<u16>,
+    ) {
+        let outcome = match (result, behind) {
+            (Ok(_), Some(source)) => format!("behind region {source}"),
+            (Ok(head), None) => format!("status {}", head.status),
+            (Err(ForwardFault::Connect), _) => "no connection".to_owned(),
+            (Err(ForwardFault::Timeout), _) => "no answer in time".to_owned(),
+            (Err(ForwardFault::Broken), _) => "connection broke".to_owned(),
+            (Err(ForwardFault::BodyGone), _) => "body not kept".to_owned(),
+        };
+        let attempt = self.attempts.saturating_sub(1).to_string();
+        let mut inputs = vec![("region", candidate.region.to_string()), ("attempt", attempt)];
+        if let Some(service) = &candidate.service {
+            inputs.push(("service", service.clone()));
+        }
+        self.explain("forward", None, outcome, inputs);
+    }
+
+    /// A response is there: the cache takes what it may, the client gets it or something stored.
+    fn respond(&mut self, node: &mut Node, candidate: Candidate, mut head: ResponseHead) -> Step {
+        self.invalidate(node, &head);
+        if let Some(lookup) = &self.lookup {
+            let responded = lookup.responded(&head, &node.purges, self.requested_ms, self.now_ms);
+            if let Some(store) = responded.store {
+                self.store(store);
+            }
+            if let Some(serve) = responded.serve {
+                if head.status == 304 {
+                    self.region = Some(candidate.region);
+                }
+                return self.serve(node, serve);
+            }
+            self.cache = Some(responded.status_line);
+        }
+        self.region = Some(candidate.region);
+        if let Some(status) = &self.cache {
+            let field = status.field();
+            head.headers.append("cache-status", field);
+        }
+        self.finish(node, head.status, head.headers, ReplyBody::Forwarded, Outcome::Forwarded)
+    }
+
+    /// No attempt brought a response: something stale, or a problem.
+    fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
+        if let Some(serve) = self.lookup.as_ref().and_then(|lookup| lookup.failed(self.now_ms)) {
+            return self.serve(node, serve);
+        }
+        let problem = match fault {
+            Some(ForwardFault::Timeout) => {
+                Problem::new(504, "target-timeout", "No region answered in time").header("retry-after", "1")
+            }
+            Some(_) => {
+                Problem::new(502, "target-unreachable", "No region could answer").header("retry-after", "1")
+            }
+            None if self.platform.is_none() => not_ready(),
+            None => Problem::new(503, "no-region", "No region may answer now").header("retry-after", "1"),
+        };
+        self.refuse(node, problem, Outcome::Failed)
+    }
+}
+
+/// The region that a response says its own is behind of.
+fn behind(head: &ResponseHead) -> Option<u16> {
+    if head.status != 503 {
+        return None;
+    }
+    head.headers.get("meridian-behind")?.trim().parse().ok()
+}
+
+/// Takes the edge's own cookies out of what goes on.
+fn strip_own_cookies(headers: &mut Headers) {
+    let own = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default().trim();
+        name == "meridian_session" || name == UNIT_COOKIE
+    };
+    if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(own) {
+        return;
+    }
+    let kept: Vec<&str> = headers
+        .get_all("cookie")
+        .flat_map(|cookies| cookies.split(';'))
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty() && !own(pair))
+        .collect();
+    let kept = kept.join("; ");
+    headers.remove("cookie");
+    if !kept.is_empty() {
+        headers.append("cookie", kept);
+    }
+}
+
+/// What an origin may personalise by.
+fn attributes(place: &Place, headers: &Headers) -> Vec<(String, String)> {
+    let language = headers.get("accept-language").and_then(|list| list.split([',', ';', '-']).next());
+    let language =
+        language.map(str::trim).filter(|tag| (2..=3).contains(&tag.len())).map(str::to_ascii_lowercase);
+    [
+        ("city", place.city.clone()),
+        ("continent", place.continent.clone()),
+        ("country", place.country.clone()),
+        ("language", language),
+        ("subdivision", place.subdivision.clone()),
+        ("timezone", place.timezone.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}

@@ -1,0 +1,221 @@
+//! One request on its way through the pipeline, whose order is fixed: host → tenant; the tenant's security; route and
+//! its security; auth; limits; experiments; cache lookup; steering; forward with failover; response transforms; cache
+//! store; log.
+
+mod cache;
+mod decide;
+mod forward;
+mod reply;
+mod resolve;
+
+use std::sync::Arc;
+
+use crate::compiled::Compiled;
+use crate::decision::decision_id;
+use crate::explanation::{Explanation, Stage};
+use crate::expr::Inputs;
+use crate::facts::Facts;
+use crate::limits::STEPS_MAX;
+use crate::node::Node;
+use crate::policy::cache::{CacheStatus, Lookup};
+use crate::policy::jwt::{Identity, Pending};
+use crate::policy::rate_limit::{LimitCheck, LimitReport};
+use crate::policy::request::admit;
+use crate::policy::steering::{Candidate, Plan};
+use crate::ruleset::{Platform, RegionId, Route, RuleRef};
+use crate::step::{After, Answer, FetchFault, FetchKeys, ForwardFault, LoadKey, Step};
+use crate::trace::Trace;
+
+/// One request on its way through the pipeline: begun with its facts, resumed with each answer, ended by a reply.
+#[derive(Debug)]
+pub struct Exchange {
+    facts: Facts,
+    now_ms: u64,
+    id: String,
+    trace: Trace,
+    steps: u32,
+    waiting: Waiting,
+    loads: u32,
+    explanation: Explanation,
+    /// Whose the host is.
+    tenant: Option<Arc<str>>,
+    rules: Option<Arc<Compiled>>,
+    platform: Option<Arc<Platform>>,
+    route: Option<usize>,
+    token: Option<String>,
+    identity: Option<Arc<Identity>>,
+    limits: Option<LimitCheck>,
+    report: LimitReport,
+    variants: Vec<(String, String)>,
+    cookies: Vec<String>,
+    session: Session,
+    lookup: Option<Box<Lookup>>,
+    cache: Option<CacheStatus>,
+    plan: Plan,
+    candidate: Option<Candidate>,
+    attempts: u32,
+    requested_ms: u64,
+    region: Option<RegionId>,
+    after: Vec<After>,
+    /// Answers nobody: a revalidation.
+    background: bool,
+}
+
+/// What the client has seen, as its session token says.
+#[derive(Clone, Debug, Default)]
+struct Session {
+    /// The token, as it came. The origin verifies it.
+    token: Option<String>,
+    /// What it says, unverified: a hint that can only cost its bearer a detour.
+    positions: Vec<(u16, u64)>,
+}
+
+/// The step that is out.
+#[derive(Debug)]
+enum Waiting {
+    Nothing,
+    Sync,
+    Load(Vec<LoadKey>),
+    Keys(FetchKeys),
+    Signature(Box<Pending>),
+    Take,
+    LookUp,
+    Forward,
+}
+
+impl Exchange {
+    /// Begins an exchange and says what to do first.
+    pub fn begin(node: &mut Node, mut facts: Facts) -> (Self, Step) {
+        let admitted = admit(&mut facts);
+        let mut exchange = Self::new(facts);
+        let step = match admitted {
+            Ok(()) => exchange.resolve(node),
+            Err(malformed) => exchange.refuse_malformed(node, malformed),
+        };
+        let step = exchange.counted(node, step);
+        (exchange, step)
+    }
+
+    /// Takes the answer to the last step and says what to do next. An answer that does not fit the step counts as a
+    /// failure of that step. `now_ms` is the time of the answer, in milliseconds since the Unix epoch.
+    pub fn resume(&mut self, node: &mut Node, answer: Answer, now_ms: u64) -> Step {
+        self.now_ms = self.now_ms.max(now_ms);
+        let step = match (std::mem::replace(&mut self.waiting, Waiting::Nothing), answer) {
+            (Waiting::Nothing, _) => self.fail_internally(node, "the exchange is over"),
+            (Waiting::Sync, answer) => {
+                node.synced(if let Answer::Synced(news) = answer { news } else { None }, self.now_ms);
+                self.resolve(node)
+            }
+            (Waiting::Load(keys), Answer::Loaded(loaded)) => self.loaded(node, &keys, loaded),
+            (Waiting::Load(keys), _) => self.loaded(node, &keys, Vec::new()),
+            (Waiting::Keys(ask), answer) => {
+                let keys = if let Answer::Keys(keys) = answer { keys } else { Err(FetchFault::Unreachable) };
+                node.tokens.keys_fetched(&ask.tenant, &ask.issuer, keys, self.now_ms);
+                self.authenticate(node)
+            }
+            (Waiting::Signature(pending), answer) => {
+                let right = matches!(answer, Answer::Verified(true));
+                let verdict = node.tokens.verified(*pending, right, self.now_ms);
+                self.judged(node, verdict)
+            }
+            (Waiting::Take, answer) => {
+                let leases = if let Answer::Taken(leases) = answer { leases } else { Vec::new() };
+                if let Some(check) = &mut self.limits {
+                    check.taken(&mut node.limits, &leases, self.now_ms);
+                }
+                self.limit(node)
+            }
+            (Waiting::LookUp, answer) => {
+                self.found(node, if let Answer::Found(entry) = answer { entry } else { None })
+            }
+            (Waiting::Forward, Answer::Forwarded(result)) => self.forwarded(node, result),
+            (Waiting::Forward, _) => self.forwarded(node, Err(ForwardFault::Broken)),
+        };
+        self.counted(node, step)
+    }
+
+    /// Whether this exchange answers nobody: its reply's body is to be read to its end and dropped.
+    #[must_use]
+    pub fn is_background(&self) -> bool {
+        self.background
+    }
+
+    fn new(facts: Facts) -> Self {
+        Self {
+            now_ms: facts.now_ms,
+            id: decision_id(facts.now_ms, facts.random),
+            trace: Trace::of(&facts.headers, facts.random),
+            session: Session::of(&facts),
+            facts,
+            steps: 0,
+            waiting: Waiting::Nothing,
+            loads: 0,
+            explanation: Explanation::default(),
+            tenant: None,
+            rules: None,
+            platform: None,
+            route: None,
+            token: None,
+            identity: None,
+            limits: None,
+            report: LimitReport::default(),
+            variants: Vec::new(),
+            cookies: Vec::new(),
+            lookup: None,
+            cache: None,
+            plan: Plan::default(),
+            candidate: None,
+            attempts: 0,
+            requested_ms: 0,
+            region: None,
+            after: Vec::new(),
+            background: false,
+        }
+    }
+
+    /// Every step counts; an exchange that does not come to an end is ended.
+    fn counted(&mut self, node: &mut Node, step: Step) -> Step {
+        self.steps += 1;
+        if self.steps >= STEPS_MAX && !matches!(step, Step::Reply(_)) {
+            self.waiting = Waiting::Nothing;
+            return self.fail_internally(node, "too many steps");
+        }
+        step
+    }
+
+    fn wait(&mut self, waiting: Waiting, step: Step) -> Step {
+        self.waiting = waiting;
+        step
+    }
+
+    /// What conditions may look at by now.
+    fn inputs(&self) -> Inputs<'_> {
+        let identity = self.identity.as_deref();
+        Inputs {
+            facts: &self.facts,
+            tenant: self.tenant.as_deref().unwrap_or_default(),
+            path: self.route().map(|route| &route.matcher.path),
+            subject: identity.and_then(|identity| identity.subject.as_deref()),
+            scopes: identity.map_or(&[], |identity| &identity.scopes),
+            claims: identity.map(|identity| &identity.claims),
+            variants: &self.variants,
+        }
+    }
+
+    fn route(&self) -> Option<&Route> {
+        self.rules.as_ref()?.ruleset.routes.get(self.route?)
+    }
+
+    fn explain(
+        &mut self,
+        stage: &'static str,
+        rule: Option<&RuleRef>,
+        outcome: impl Into<String>,
+        inputs: Vec<(&'static str, String)>,
+    ) {
+        self.explanation.stages.push(Stage { stage, rule: rule.cloned(), outcome: outcome.into(), inputs });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The reply: what every client is told, and what is left to do after it.
+
+use super::{Exchange, Waiting};
+use crate::decision::{Decision, Outcome};
+use crate::facts::Scheme;
+use crate::headers::{Headers, is_field_value};
+use crate::limits::SESSION_BYTES_MAX;
+use crate::node::{Node, SyncNeed};
+use crate::problem::{MEDIA_TYPE, Problem};
+use crate::step::{After, Reply, ReplyBody, Step};
+
+/// How long a client keeps its session token.
+const SESSION_COOKIE_LIFE_S: u32 = 86_400;
+
+impl Exchange {
+    /// Replies with a problem.
+    pub(super) fn refuse(&mut self, node: &mut Node, problem: Problem, outcome: Outcome) -> Step {
+        let mut headers = Headers::with_capacity(16);
+        headers.append("content-type", MEDIA_TYPE);
+        headers.append("cache-control", "no-store");
+        for (name, value) in problem.headers.iter() {
+            headers.append(name, value);
+        }
+        let body = if self.facts.method == "HEAD" {
+            ReplyBody::Empty
+        } else {
+            ReplyBody::Bytes(problem.body(&self.id))
+        };
+        self.finish(node, problem.status, headers, body, outcome)
+    }
+
+    /// Something that can't be went wrong here; the client is told no more.
+    pub(super) fn fail_internally(&mut self, node: &mut Node, what: &'static str) -> Step {
+        self.explain("exchange", None, format!("failed: {what}"), Vec::new());
+        self.refuse(node, Problem::new(500, "internal", "The edge failed"), Outcome::Failed)
+    }
+
+    /// The reply, with what every client is told.
+    pub(super) fn finish(
+        &mut self,
+        node: &mut Node,
+        status: u16,
+        mut headers: Headers,
+        body: ReplyBody,
+        outcome: Outcome,
+    ) -> Step {
+        self.waiting = Waiting::Nothing;
+        let from_origin = body == ReplyBody::Forwarded && self.upstream().is_none();
+        let session = headers.get("meridian-session").filter(|token| from_origin && is_session(token));
+        let session = session.map(str::to_owned);
+        headers.retain(|name, _| !is_between_us(name));
+        if !self.background {
+            self.transform(true, &mut headers);
+        }
+        if outcome == Outcome::Cached
+            && let Some(status) = &self.cache
+        {
+            headers.append("cache-status", status.field());
+        }
+        headers.append("meridian-decision", self.id.as_str());
+        headers.append("meridian-region", self.region.as_deref().unwrap_or("edge"));
+        let bundle = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
+        headers.append("meridian-bundle", bundle.as_deref().unwrap_or("none"));
+        if !self.variants.is_empty() {
+            let variants: Vec<String> =
+                self.variants.iter().map(|(experiment, variant)| format!("{experiment}={variant}")).collect();
+            headers.append("meridian-variant", variants.join(", "));
+        }
+        headers.set("traceparent", self.trace.to_string());
+        self.report.write_headers(&mut headers);
+        if let Some(token) = session {
+            let secure = if self.facts.scheme == Scheme::Https { "; Secure" } else { "" };
+            headers.append(
+                "set-cookie",
+                format!(
+                    "meridian_session={token}; Path=/; Max-Age={SESSION_COOKIE_LIFE_S}; HttpOnly; \
+                     SameSite=Lax{secure}"
+                ),
+            );
+            headers.append("meridian-session", token);
+        }
+        for cookie in std::mem::take(&mut self.cookies) {
+            headers.append("set-cookie", cookie);
+        }
+        let after = self.after(node);
+        let decision = Decision {
+            id: self.id.clone(),
+            tenant: self.tenant.as_deref().map(str::to_owned),
+            bundle,
+            route: self.route().map(|route| route.rule.name.clone()),
+            outcome,
+            status,
+            region: self.region.clone(),
+            subject: self.identity.as_ref().and_then(|identity| identity.subject.clone()),
+            variants: std::mem::take(&mut self.variants),
+            cache: self.cache.as_ref().map(ToString::to_string),
+            explanation: std::mem::take(&mut self.explanation),
+        };
+        Step::Reply(Box::new(Reply { status, headers, body, decision, after }))
+    }
+
+    /// What is left to do once the reply is on its way.
+    fn after(&mut self, node: &mut Node) -> Vec<After> {
+        let mut after = std::mem::take(&mut self.after);
+        if self.background {
+            if let Some(lookup) = &self.lookup {
+                node.end_revalidation(lookup.key());
+            }
+            return after;
+        }
+        if let (Some(rules), Some(_)) = (&self.rules, &self.token) {
+            after.extend(node.tokens.due(&rules.ruleset, self.now_ms).into_iter().map(After::FetchKeys));
+        }
+        if node.sync_need(self.now_ms) != SyncNeed::None {
+            after.push(After::Sync(node.ask_sync(self.now_ms)));
+        }
+        after.push(After::Log);
+        after
+    }
+}
+
+/// What an origin tells the edge, not the client; and what only the edge itself may tell the client.
+fn is_between_us(name: &str) -> bool {
+    name.starts_with("meridian-") || matches!(name, "cache-tag" | "surrogate-key" | "surrogate-control")
+}
+
+/// Whether a session token can stand in a header field and in a cookie.
+fn is_session(token: &str) -> bool {
+    let odd = |byte: u8| matches!(byte, b' ' | b';' | b',' | b'"' | b'\\' | b'\t');
+    !token.is_empty() && token.len() <= SESSION_BYTES_MAX && is_field_value(token) && !token.bytes().any(odd)
+}

@@ -1,0 +1,112 @@
+//! From the host to the tenant's rules, fresh enough to decide by.
+
+use std::sync::Arc;
+
+use super::{Exchange, Waiting};
+use crate::decision::Outcome;
+use crate::facts::{Facts, cookie};
+use crate::headers::is_field_value;
+use crate::limits::{LOADS_MAX, SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
+use crate::node::{HostKnown, Node, SyncNeed};
+use crate::policy::request::Malformed;
+use crate::problem::Problem;
+use crate::ruleset::TenantState;
+use crate::step::{LoadKey, Loaded, Step};
+
+impl Exchange {
+    pub(super) fn refuse_malformed(&mut self, node: &mut Node, malformed: Malformed) -> Step {
+        self.explain("request", None, format!("denied: {malformed}"), Vec::new());
+        let problem = Problem::new(malformed.status(), "malformed-request", "The request can't be accepted");
+        self.refuse(node, problem.detail(malformed.to_string()), Outcome::Denied)
+    }
+
+    /// Asks for news when they are old, loads what is missing or newer, then decides by the last good rules.
+    pub(super) fn resolve(&mut self, node: &mut Node) -> Step {
+        if self.steps == 0 && node.sync_need(self.now_ms) == SyncNeed::First {
+            let ask = node.ask_sync(self.now_ms);
+            return self.wait(Waiting::Sync, Step::Sync(ask));
+        }
+        if self.loads < LOADS_MAX {
+            let keys = node.wants(&self.facts.host, self.now_ms);
+            if !keys.is_empty() {
+                self.loads += 1;
+                node.loading(&keys, self.now_ms);
+                return self.wait(Waiting::Load(keys.clone()), Step::Load(keys));
+            }
+        }
+        self.settle(node)
+    }
+
+    pub(super) fn loaded(&mut self, node: &mut Node, keys: &[LoadKey], loaded: Vec<Loaded>) -> Step {
+        let mut loaded = loaded.into_iter();
+        for key in keys {
+            let answer = loaded.next().unwrap_or_else(|| Loaded::Unavailable("no answer".to_owned()));
+            if let Err(fault) = node.loaded(key, answer, self.now_ms) {
+                self.explain("bundle", None, format!("fault: {fault}"), Vec::new());
+            }
+        }
+        self.resolve(node)
+    }
+
+    /// Takes the rules that this request is decided by; from here on they don't change any more.
+    fn settle(&mut self, node: &mut Node) -> Step {
+        let host = self.facts.host.clone();
+        let tenant = match node.host(&host, self.now_ms) {
+            HostKnown::Tenant(tenant) => Some(tenant),
+            HostKnown::No => node.host_before(&host),
+            HostKnown::Nobody => {
+                self.explain("host", None, "unknown", vec![("host", host)]);
+                let problem = Problem::new(421, "unknown-host", "This host is not served here");
+                return self.refuse(node, problem, Outcome::Denied);
+            }
+        };
+        let rules = tenant.as_deref().and_then(|slug| node.rules(slug));
+        self.tenant = tenant;
+        self.platform = node.platform();
+        let Some(rules) = rules else {
+            self.explain("host", None, "no rules at hand", vec![("host", host)]);
+            return self.refuse(node, not_ready(), Outcome::Failed);
+        };
+        let tenant = &rules.ruleset.tenant;
+        self.explain("host", None, format!("tenant {}", tenant.slug), vec![("host", host)]);
+        let state = tenant.state;
+        self.rules = Some(Arc::clone(&rules));
+        if state == TenantState::Suspended {
+            self.explain("host", None, "denied: the tenant is suspended", Vec::new());
+            let problem = Problem::new(403, "tenant-suspended", "This tenant is suspended");
+            return self.refuse(node, problem, Outcome::Denied);
+        }
+        self.decide(node, &rules)
+    }
+}
+
+pub(super) fn not_ready() -> Problem {
+    Problem::new(503, "not-ready", "The configuration is not at hand yet").header("retry-after", "1")
+}
+
+impl super::Session {
+    /// The session token of a request: the header, or else the cookie. What is odd or too long counts as none.
+    pub(super) fn of(facts: &Facts) -> Self {
+        let token = facts
+            .headers
+            .get("meridian-session")
+            .or_else(|| cookie(&facts.headers, "meridian_session"))
+            .filter(|token| !token.is_empty() && token.len() <= SESSION_BYTES_MAX && is_field_value(token));
+        let positions = token.and_then(positions).unwrap_or_default();
+        Self { token: token.map(str::to_owned), positions }
+    }
+}
+
+/// What the payload of a token `s1.KID.PAYLOAD.MAC` says: `{"p": {ORDINAL: POSITION}}`.
+fn positions(token: &str) -> Option<Vec<(u16, u64)>> {
+    use base64::Engine;
+    let mut parts = token.split('.');
+    let payload = parts.next().filter(|version| *version == "s1").and_then(|_| parts.nth(1))?;
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let payload: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    let positions = payload.get("p")?.as_object()?;
+    let position = |(ordinal, position): (&String, &serde_json::Value)| {
+        Some((ordinal.parse().ok()?, position.as_u64()?))
+    };
+    Some(positions.iter().take(SESSION_POSITIONS_MAX).filter_map(position).collect())
+}
