@@ -1,15 +1,31 @@
 //! Which region answers: residency first, then health, then the route's strategy.
+//!
+//! Health is what the origins tell of one another ([`SteeringMemory::heard`]) and what this node has seen itself
+//! ([`SteeringMemory::record`]). A region that is not healthy is tried only where no other is left. Equal regions are
+//! ordered by id, so that a plan depends on its inputs alone.
 
-use crate::bounded::Keyed;
+mod health;
+
+use geo_types::Point;
+
+use self::health::{Health, RetryBudget};
+use crate::bounded::{Bounded, Keyed};
 use crate::facts::Place;
-use crate::ruleset::{Platform, RegionId, Steering, Tenant, Upstream};
+use crate::limits::{NEWS_MS_MAX, SERVICES_MAX};
+use crate::ruleset::{Platform, Region, RegionId, RegionState, Steering, Strategy, Tenant, Upstream};
 use crate::step::RegionNews;
 
 /// What a node remembers of the regions: news from the origins, its own experience, the retry budget. Bounded.
 #[derive(Debug)]
 pub struct SteeringMemory {
-    keyed: Keyed,
+    news: Vec<RegionNews>,
+    heard_ms: u64,
+    services: Bounded<ServiceKey, Health>,
+    budget: RetryBudget,
 }
+
+/// A region and, where it is not the region's own origin, the upstream.
+type ServiceKey = (RegionId, Option<String>);
 
 /// What a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +79,7 @@ pub enum Standing {
     Ready,
     /// Healthy, but was behind the session when last heard of.
     Behind,
-    /// Draining, and the session is not one of its own.
+    /// Draining, and the session has seen nothing of it.
     Draining,
     /// Not healthy: only tried because nothing better is there.
     LastResort,
@@ -76,7 +92,7 @@ pub enum Excluded {
     Residency,
     /// Its state is `down`.
     Down,
-    /// Its health check fails.
+    /// The origins say that its health check fails.
     Unhealthy,
     /// It failed too often just now.
     Ejected,
@@ -96,12 +112,16 @@ pub enum AttemptOutcome {
 impl Plan {
     /// Takes the next region to try.
     pub fn take_next(&mut self) -> Option<Candidate> {
-        None
+        (!self.candidates.is_empty()).then(|| self.candidates.remove(0))
     }
 
-    /// A region said that it is behind this source: the source itself comes next, if it is among the candidates left.
+    /// A region said that it is behind this source: the source itself, which can't be, comes next, if it is among the
+    /// candidates left.
     pub fn prefer_source(&mut self, ordinal: u16) {
-        let _ = ordinal;
+        if let Some(at) = self.candidates.iter().position(|candidate| candidate.ordinal == ordinal) {
+            let source = self.candidates.remove(at);
+            self.candidates.insert(0, source);
+        }
     }
 }
 
@@ -109,19 +129,87 @@ impl SteeringMemory {
     /// An empty memory.
     #[must_use]
     pub fn new(keyed: Keyed) -> Self {
-        Self { keyed }
+        Self {
+            news: Vec::new(),
+            heard_ms: 0,
+            services: Bounded::new(SERVICES_MAX, keyed),
+            budget: RetryBudget::default(),
+        }
     }
 
-    /// Takes the news of the regions.
-    pub fn heard(&mut self, regions: Vec<RegionNews>, now_ms: u64) {
-        let _ = (regions, now_ms);
+    /// Takes the news of the regions; what was heard before is forgotten.
+    pub fn heard(&mut self, mut regions: Vec<RegionNews>, now_ms: u64) {
+        regions.truncate(SERVICES_MAX);
+        self.news = regions;
+        self.heard_ms = now_ms;
     }
 
     /// The regions to try.
     #[must_use]
     pub fn plan(&self, ask: &Ask<'_>, now_ms: u64) -> Plan {
-        let _ = (ask, now_ms);
-        Plan::default()
+        let from = ask.origin_of_distance();
+        let mut plan = Plan::default();
+        let mut unwell = Vec::new();
+        let mut nearest: Option<(u32, &RegionId)> = None;
+        for region in &ask.platform.regions {
+            let distance_km = from.map_or(0, |from| distance_km(from, point(region)));
+            if !ask.tenant.allowed_regions.contains(&region.id) {
+                plan.excluded.push((region.id.clone(), Excluded::Residency));
+                continue;
+            }
+            if nearest.is_none_or(|best| (distance_km, &region.id) < best) {
+                nearest = Some((distance_km, &region.id));
+            }
+            let Some(base) = ask.base(region) else {
+                plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
+                continue;
+            };
+            let candidate = |standing| Candidate {
+                region: region.id.clone(),
+                ordinal: region.ordinal,
+                service: ask.service(),
+                base: base.to_owned(),
+                distance_km,
+                standing,
+            };
+            match self.standing(ask, region, now_ms) {
+                Ok(standing) => plan.candidates.push(candidate(standing)),
+                Err(why) => {
+                    if why != Excluded::Down {
+                        unwell.push(candidate(Standing::LastResort));
+                    }
+                    plan.excluded.push((region.id.clone(), why));
+                }
+            }
+        }
+        plan.nearest = nearest.map(|(_, id)| id.clone());
+        if plan.candidates.is_empty() {
+            plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
+            plan.candidates = unwell;
+        }
+        plan.candidates.sort_by(|a, b| ask.rank(a).cmp(&ask.rank(b)));
+        plan
+    }
+
+    fn standing(&self, ask: &Ask<'_>, region: &Region, now_ms: u64) -> Result<Standing, Excluded> {
+        if region.state == RegionState::Down {
+            return Err(Excluded::Down);
+        }
+        let is_fresh = now_ms.saturating_sub(self.heard_ms) <= NEWS_MS_MAX;
+        let news = self.news.iter().find(|news| news.id == region.id && is_fresh && ask.upstream.is_none());
+        if news.is_some_and(|news| !news.healthy) {
+            return Err(Excluded::Unhealthy);
+        }
+        let key = (region.id.clone(), ask.service());
+        if self.services.peek(&key).is_some_and(|health| health.is_ejected(now_ms)) {
+            return Err(Excluded::Ejected);
+        }
+        let has_session = ask.positions.iter().any(|(ordinal, _)| *ordinal == region.ordinal);
+        if region.state == RegionState::Draining && !has_session {
+            return Ok(Standing::Draining);
+        }
+        let is_behind = news.is_some_and(|news| is_behind(news, region.ordinal, ask.positions));
+        Ok(if is_behind { Standing::Behind } else { Standing::Ready })
     }
 
     /// Call before each attempt, `attempt` counting from 0. The first pays into the retry budget and is always allowed;
@@ -129,12 +217,92 @@ impl SteeringMemory {
     /// request until this one is answered.
     #[must_use]
     pub fn attempt(&mut self, candidate: &Candidate, attempt: u32, now_ms: u64) -> bool {
-        let _ = (candidate, attempt, now_ms);
-        false
+        if attempt == 0 {
+            self.budget.request();
+        } else if !self.budget.retry(now_ms) {
+            return false;
+        }
+        if let Some(health) = self.services.get(&candidate.key()) {
+            health.attempt(now_ms);
+        }
+        true
     }
 
     /// Takes the outcome of an attempt.
     pub fn record(&mut self, candidate: &Candidate, outcome: AttemptOutcome, now_ms: u64) {
-        let _ = (candidate, outcome, now_ms);
+        match outcome {
+            AttemptOutcome::Answered => {
+                if let Some(health) = self.services.get(&candidate.key()) {
+                    health.answered(now_ms);
+                }
+            }
+            AttemptOutcome::Failed => {
+                self.services.get_or_insert_with(candidate.key(), Health::default).failed(now_ms);
+            }
+        }
     }
 }
+
+impl Candidate {
+    fn key(&self) -> ServiceKey {
+        (self.region.clone(), self.service.clone())
+    }
+}
+
+/// Whether a region has not applied all that the session has seen. It has its own changes always.
+fn is_behind(news: &RegionNews, ordinal: u16, positions: &[(u16, u64)]) -> bool {
+    positions.iter().any(|(source, seen)| {
+        let applied =
+            || news.applied.iter().find(|(of, _)| of == source).map_or(0, |(_, position)| *position);
+        *source != ordinal && applied() < *seen
+    })
+}
+
+impl Ask<'_> {
+    fn service(&self) -> Option<String> {
+        self.upstream.map(|upstream| format!("{}/{}", self.tenant.slug, upstream.rule.name))
+    }
+
+    fn base<'a>(&'a self, region: &'a Region) -> Option<&'a str> {
+        let base = match self.upstream {
+            None => region.origins.first(),
+            Some(upstream) => upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url),
+        };
+        base.map(String::as_str)
+    }
+
+    /// Where distances are measured from: the client, or the home region where nobody knows where the client is.
+    fn origin_of_distance(&self) -> Option<Point<f64>> {
+        let home =
+            || self.platform.regions.iter().find(|region| region.id == self.tenant.home_region).map(point);
+        self.place.coordinates.or_else(home)
+    }
+
+    /// Standing, then the strategy's order, then distance, then id.
+    fn rank<'a>(&self, candidate: &'a Candidate) -> (Standing, usize, u32, &'a RegionId) {
+        let listed = match &self.steering.strategy {
+            Strategy::Nearest => 0,
+            Strategy::Priority(order) => {
+                order.iter().position(|id| *id == candidate.region).unwrap_or(order.len())
+            }
+            Strategy::Home => usize::from(candidate.region != self.tenant.home_region),
+        };
+        (candidate.standing, listed, candidate.distance_km, &candidate.region)
+    }
+}
+
+fn point(region: &Region) -> Point<f64> {
+    Point::new(region.longitude, region.latitude)
+}
+
+/// Great-circle distance by the haversine formula on a sphere of 6,371 km, rounded.
+fn distance_km(a: Point<f64>, b: Point<f64>) -> u32 {
+    let (a_latitude, b_latitude) = (a.y().to_radians(), b.y().to_radians());
+    let half_latitude = ((b_latitude - a_latitude) / 2.0).sin();
+    let half_longitude = ((b.x() - a.x()).to_radians() / 2.0).sin();
+    let h = half_latitude.powi(2) + a_latitude.cos() * b_latitude.cos() * half_longitude.powi(2);
+    (2.0 * 6371.0 * h.clamp(0.0, 1.0).sqrt().asin()).round() as u32
+}
+
+#[cfg(test)]
+mod tests;
