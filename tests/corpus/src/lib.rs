@@ -1,0 +1,106 @@
+//! Runs one case of the decision corpus through the engine.
+//!
+//! A case is a small world (rules, what each origin answers, key sets, news) and requests in order; the outcome is what
+//! the engine asked, replied and explained, as JSON. The same code runs natively, in the Cloudflare worker and in the
+//! Spin component (both built with their feature `corpus`), and the three outcomes have to be equal byte for byte.
+//! Signatures are checked by the host's own cryptography; everything else that an exchange asks for is answered by the
+//! case's world.
+
+pub mod case;
+pub mod outcome;
+mod world;
+
+use meridian_engine::exchange::Exchange;
+use meridian_engine::node::Node;
+use meridian_engine::step::{After, Answer, Step, Verify};
+
+use case::Input;
+use outcome::{Outcome, Replied};
+use world::World;
+
+/// Steps that one request may take here: the engine's own limit must be reached first.
+const STEPS_MAX: u32 = 2 * meridian_engine::limits::STEPS_MAX;
+/// Bytes of one case, bundles included.
+pub const CASE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Runs a case given as JSON and returns its outcome as JSON. What is wrong with the input is an error in the outcome.
+/// `verify` checks one signature at a time in milliseconds since the Unix epoch, as the host does it for real requests.
+pub async fn run(input: &[u8], verify: impl AsyncFn(&Verify, u64) -> bool) -> Vec<u8> {
+    let outcome = match parse(input) {
+        Ok(input) => drive(input, verify).await,
+        Err(error) => Outcome { error: Some(error), requests: Vec::new() },
+    };
+    let mut bytes = serde_json::to_vec_pretty(&outcome).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn parse(input: &[u8]) -> Result<Input, String> {
+    if input.len() > CASE_BYTES_MAX {
+        return Err(format!("a case of {} bytes, at most {CASE_BYTES_MAX} are taken", input.len()));
+    }
+    serde_json::from_slice(input).map_err(|error| format!("not a case: {error}"))
+}
+
+async fn drive(input: Input, verify: impl AsyncFn(&Verify, u64) -> bool) -> Outcome {
+    let mut node = Node::new("corpus", [7; 32]);
+    let mut world = World::new(&input);
+    let mut requests = Vec::new();
+    for (index, request) in input.case.requests.iter().enumerate() {
+        world.turn_to(request);
+        let facts = match case::facts(request, index) {
+            Ok(facts) => facts,
+            Err(error) => return Outcome { error: Some(format!("request {index}: {error}")), requests },
+        };
+        let now_ms = facts.now_ms;
+        let (exchange, step) = Exchange::begin(&mut node, facts);
+        let mut replied = exchange_to_its_end(&mut node, &mut world, exchange, step, now_ms, &verify).await;
+        for (exchange, step) in std::mem::take(&mut replied.background) {
+            let later = exchange_to_its_end(&mut node, &mut world, exchange, step, now_ms, &verify).await;
+            replied.steps.extend(later.steps.into_iter().map(|line| format!("afterwards: {line}")));
+        }
+        requests.push(replied);
+    }
+    Outcome { error: None, requests }
+}
+
+async fn exchange_to_its_end(
+    node: &mut Node,
+    world: &mut World,
+    mut exchange: Exchange,
+    mut step: Step,
+    now_ms: u64,
+    verify: &impl AsyncFn(&Verify, u64) -> bool,
+) -> Replied {
+    let mut steps = Vec::new();
+    for _ in 0..STEPS_MAX {
+        steps.push(outcome::describe(&step));
+        let answer = match step {
+            Step::Reply(reply) => {
+                let (reply, after) = outcome::replied(*reply, steps, world);
+                return settle(node, world, reply, after, now_ms);
+            }
+            Step::Verify(asked) => Answer::Verified(verify(&asked, now_ms).await),
+            other => world.answer(other, now_ms),
+        };
+        step = exchange.resume(node, answer, now_ms);
+    }
+    Replied::endless(steps)
+}
+
+fn settle(node: &mut Node, world: &mut World, mut reply: Replied, after: Vec<After>, now_ms: u64) -> Replied {
+    for item in after {
+        match item {
+            After::Store { key, entry, refresh, .. } => world.store(key, entry, refresh),
+            After::Forget(keys) => world.forget(&keys),
+            After::Run(exchange, step) => reply.background.push((*exchange, *step)),
+            After::Sync(_) => node.synced(world.news(now_ms), now_ms),
+            After::FetchKeys(asked) => {
+                let answer = world.keys(&asked.url);
+                node.keys_fetched(&asked.tenant, &asked.issuer, answer, now_ms);
+            }
+            After::Log => {}
+        }
+    }
+    reply
+}

@@ -1,0 +1,159 @@
+//! What came of a case, in a shape that a person can read and two hosts can be compared by.
+
+use meridian_engine::decision::Outcome as Verdict;
+use meridian_engine::exchange::Exchange;
+use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step};
+use serde::Serialize;
+
+use crate::world::World;
+
+/// What came of a case.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// Why the case could not be run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What came of each request, in order.
+    pub requests: Vec<Replied>,
+}
+
+/// What came of one request.
+#[derive(Debug, Default, Serialize)]
+pub struct Replied {
+    /// What the engine asked, in order, a line each.
+    pub steps: Vec<String>,
+    /// Status.
+    pub status: u16,
+    /// Header fields, in order.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: String,
+    /// `forwarded`, `cached`, `denied`, `limited` or `failed`.
+    pub outcome: &'static str,
+    /// Tenant, route, region, subject and variants of the decision.
+    pub tenant: Option<String>,
+    /// Name of the route.
+    pub route: Option<String>,
+    /// Region that answered.
+    pub region: Option<String>,
+    /// Verified subject.
+    pub subject: Option<String>,
+    /// Variant by experiment.
+    pub variants: Vec<(String, String)>,
+    /// Why, stage by stage.
+    pub explanation: Vec<String>,
+    /// What is to be done after the reply, a line each.
+    pub after: Vec<String>,
+    /// Exchanges that go on after the reply.
+    #[serde(skip)]
+    pub background: Vec<(Exchange, Step)>,
+}
+
+impl Replied {
+    /// The engine went on asking beyond every limit.
+    pub(crate) fn endless(steps: Vec<String>) -> Self {
+        Self { steps, outcome: "endless", ..Self::default() }
+    }
+}
+
+/// One line about a step.
+pub(crate) fn describe(step: &Step) -> String {
+    match step {
+        Step::Sync(_) => "sync".to_owned(),
+        Step::Load(keys) => {
+            let keys: Vec<String> = keys
+                .iter()
+                .map(|key| match key {
+                    LoadKey::Host(host) => format!("host {host}"),
+                    LoadKey::Target(target) => target.to_string(),
+                })
+                .collect();
+            format!("load {}", keys.join(", "))
+        }
+        Step::FetchKeys(asked) => format!("fetch keys {}", asked.url),
+        Step::Verify(asked) => format!("verify {:?}", asked.algorithm),
+        Step::Take(takes) => {
+            let takes: Vec<String> =
+                takes.iter().map(|take| format!("{} ×{}", take.limit, take.amount)).collect();
+            format!("take {}", takes.join(", "))
+        }
+        Step::LookUp(key) => format!("look up {}", key.0),
+        Step::Forward(forward) => {
+            let mut line = format!("forward #{} {} {}", forward.attempt, forward.method, forward.url);
+            for (name, value) in forward.headers.iter() {
+                line += &format!(" | {name}: {value}");
+            }
+            if let Some(claims) = &forward.sign {
+                line += &format!(
+                    " | context: subject={:?} variants={:?} attempt={} consistency={}",
+                    claims.subject, claims.variants, claims.attempt, claims.consistency
+                );
+            }
+            line
+        }
+        Step::Reply(_) => "reply".to_owned(),
+    }
+}
+
+pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Replied, Vec<After>) {
+    let decision = &reply.decision;
+    let body = match &reply.body {
+        ReplyBody::Empty => String::new(),
+        ReplyBody::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        ReplyBody::Forwarded => world.forwarded.clone(),
+        ReplyBody::Cached => world.found.clone(),
+    };
+    let replied = Replied {
+        steps,
+        status: reply.status,
+        headers: reply.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        body,
+        outcome: match decision.outcome {
+            Verdict::Forwarded => "forwarded",
+            Verdict::Cached => "cached",
+            Verdict::Denied => "denied",
+            Verdict::Limited => "limited",
+            Verdict::Failed => "failed",
+        },
+        tenant: decision.tenant.clone(),
+        route: decision.route.clone(),
+        region: decision.region.as_deref().map(str::to_owned),
+        subject: decision.subject.clone(),
+        variants: decision.variants.clone(),
+        explanation: explanation(&reply),
+        after: reply.after.iter().map(afterwards).collect(),
+        background: Vec::new(),
+    };
+    (replied, reply.after)
+}
+
+fn explanation(reply: &Reply) -> Vec<String> {
+    let stages = reply.decision.explanation.stages.iter();
+    stages
+        .map(|stage| {
+            let rule = stage.rule.as_ref().map_or_else(String::new, |rule| {
+                format!(" [{} {} {}:{}]", rule.kind, rule.name, rule.file, rule.line)
+            });
+            let inputs: String =
+                stage.inputs.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+            format!("{}{rule}: {}{inputs}", stage.stage, stage.outcome)
+        })
+        .collect()
+}
+
+fn afterwards(after: &After) -> String {
+    match after {
+        After::Store { key, entry, keep_ms, refresh } => {
+            let verb = if *refresh { "refresh" } else { "store" };
+            format!("{verb} {} for {keep_ms} ms: {} {}", key.0, entry.status, entry.meta)
+        }
+        After::Forget(keys) => {
+            let keys: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
+            format!("forget {}", keys.join(", "))
+        }
+        After::Run(_, step) => format!("run {}", describe(step)),
+        After::Sync(_) => "sync".to_owned(),
+        After::FetchKeys(asked) => format!("fetch keys {}", asked.url),
+        After::Log => "log".to_owned(),
+    }
+}

@@ -1,0 +1,223 @@
+//! What answers an exchange in place of origins, stores and issuers.
+
+use std::collections::BTreeMap;
+
+use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
+use meridian_engine::step::{
+    Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Purge, RegionNews,
+    ResponseHead, Step, SyncNews, Take,
+};
+use std::sync::Arc;
+
+use crate::case::{Input, News, Reaction, Request};
+use meridian_engine::policy::rate_limit::Authority;
+use meridian_wire::bundle::{Bundle, Rules};
+
+pub struct World {
+    platform: Result<Arc<Platform>, String>,
+    tenants: BTreeMap<String, Result<Arc<Ruleset>, String>>,
+    origins: BTreeMap<String, Vec<Reaction>>,
+    keys: BTreeMap<String, String>,
+    news: Option<News>,
+    away: Vec<String>,
+    authority: Authority,
+    cache: BTreeMap<String, (Entry, String)>,
+    /// Body of the last response forwarded and of the last entry found.
+    pub forwarded: String,
+    pub found: String,
+}
+
+impl World {
+    pub fn new(input: &Input) -> Self {
+        let tenants = input.tenants.iter().map(|(slug, bytes)| (slug.clone(), tenant(bytes, slug))).collect();
+        Self {
+            platform: platform(&input.platform),
+            tenants,
+            origins: input.case.origins.clone(),
+            keys: input.case.keys.clone(),
+            news: Some(News::default()),
+            away: Vec::new(),
+            authority: Authority::default(),
+            cache: BTreeMap::new(),
+            forwarded: String::new(),
+            found: String::new(),
+        }
+    }
+
+    /// Takes what is different from this request on.
+    pub fn turn_to(&mut self, request: &Request) {
+        self.origins.extend(request.origins.clone());
+        self.keys.extend(request.keys.clone());
+        self.away.clone_from(&request.away);
+        if let Some(news) = &request.news {
+            self.news = Some(news.clone());
+        }
+    }
+
+    pub fn answer(&mut self, step: Step, now_ms: u64) -> Answer {
+        match step {
+            Step::Sync(_) => Answer::Synced(self.news(now_ms)),
+            Step::Load(keys) => Answer::Loaded(keys.iter().map(|key| self.load(key)).collect()),
+            Step::FetchKeys(asked) => Answer::Keys(self.keys(&asked.url)),
+            Step::Take(takes) => Answer::Taken(takes.iter().map(|take| self.take(take, now_ms)).collect()),
+            Step::LookUp(key) => Answer::Found(self.look_up(&key)),
+            Step::Forward(forward) => Answer::Forwarded(self.forward(&forward)),
+            // Both are answered by the caller.
+            Step::Verify(_) | Step::Reply(_) => Answer::Verified(false),
+        }
+    }
+
+    pub fn news(&self, now_ms: u64) -> Option<SyncNews> {
+        if self.is_away("sync") {
+            return None;
+        }
+        let news = self.news.as_ref()?;
+        let regions = self.platform.as_ref().map_or_else(|_| Vec::new(), |platform| platform.regions.clone());
+        Some(SyncNews {
+            heads: news.heads.iter().map(|(target, sequence)| (target_of(target), *sequence)).collect(),
+            purges: news
+                .purges
+                .iter()
+                .map(|(tenant, tag, source, position)| Purge {
+                    tenant: tenant.clone(),
+                    tag: tag.clone(),
+                    source: *source,
+                    position: *position,
+                    at_ms: now_ms,
+                })
+                .collect(),
+            purge_cursor: vec![(RegionId::from("us-east-1"), news.purges.len() as u64)],
+            reset: news.reset,
+            now_ms,
+            regions: regions
+                .iter()
+                .map(|region| RegionNews {
+                    id: region.id.clone(),
+                    ordinal: region.ordinal,
+                    healthy: !news.unhealthy.iter().any(|id| **id == *region.id),
+                    applied: news
+                        .applied
+                        .get(&*region.id)
+                        .map(|applied| {
+                            applied.iter().map(|(source, position)| (*source, *position)).collect()
+                        })
+                        .unwrap_or_default(),
+                })
+                .collect(),
+        })
+    }
+
+    pub fn keys(&self, url: &str) -> Result<Vec<u8>, FetchFault> {
+        match self.keys.get(url) {
+            Some(text) if !text.is_empty() => Ok(text.clone().into_bytes()),
+            Some(_) => Err(FetchFault::Unreachable),
+            None => Err(FetchFault::Status(404)),
+        }
+    }
+
+    pub fn store(&mut self, key: CacheKey, mut entry: Entry, refresh: bool) {
+        let body = if refresh { self.found.clone() } else { self.forwarded.clone() };
+        entry.body_bytes = body.len() as u64;
+        self.cache.insert(key.0, (entry, body));
+    }
+
+    pub fn forget(&mut self, keys: &[CacheKey]) {
+        for key in keys {
+            self.cache.remove(&key.0);
+        }
+    }
+
+    fn is_away(&self, part: &str) -> bool {
+        self.away.iter().any(|away| away == part)
+    }
+
+    fn load(&self, key: &LoadKey) -> Loaded {
+        if self.is_away("rules") {
+            return Loaded::Unavailable("out of reach".to_owned());
+        }
+        match key {
+            LoadKey::Host(host) => Loaded::Host(self.tenant_of(host)),
+            LoadKey::Target(Target::Platform) => match &self.platform {
+                Ok(platform) => Loaded::Platform(Arc::clone(platform)),
+                Err(error) => Loaded::Unavailable(error.clone()),
+            },
+            LoadKey::Target(Target::Tenant(slug)) => match self.tenants.get(slug) {
+                Some(Ok(ruleset)) => Loaded::Ruleset(Arc::clone(ruleset)),
+                Some(Err(error)) => Loaded::Unavailable(error.clone()),
+                None => Loaded::Missing,
+            },
+        }
+    }
+
+    fn tenant_of(&self, host: &str) -> Option<String> {
+        let claims = |domain: &str| match domain.strip_prefix("*.") {
+            Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
+            None => domain == host,
+        };
+        let rulesets = self.tenants.values().filter_map(|ruleset| ruleset.as_ref().ok());
+        rulesets
+            .filter(|ruleset| ruleset.tenant.domains.iter().any(|domain| claims(domain)))
+            .map(|ruleset| ruleset.tenant.slug.clone())
+            .next()
+    }
+
+    fn take(&mut self, take: &Take, now_ms: u64) -> Option<Lease> {
+        if self.is_away("authority") { None } else { Some(self.authority.take(take, now_ms)) }
+    }
+
+    fn look_up(&mut self, key: &CacheKey) -> Option<Entry> {
+        let (entry, body) = self.cache.get(&key.0)?;
+        self.found.clone_from(body);
+        Some(entry.clone())
+    }
+
+    fn forward(&mut self, forward: &Forward) -> Result<ResponseHead, ForwardFault> {
+        let reactions = self.origins.iter_mut().find(|(prefix, _)| forward.url.starts_with(prefix.as_str()));
+        let Some((_, reactions)) = reactions else { return Err(ForwardFault::Connect) };
+        let reaction = if reactions.len() > 1 {
+            reactions.remove(0)
+        } else {
+            reactions.first().cloned().unwrap_or_default()
+        };
+        match reaction.fault.as_deref() {
+            Some("connect") => Err(ForwardFault::Connect),
+            Some("timeout") => Err(ForwardFault::Timeout),
+            Some(_) => Err(ForwardFault::Broken),
+            None => {
+                self.forwarded = reaction.body;
+                let headers =
+                    reaction.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                Ok(ResponseHead { status: reaction.status, headers, elapsed_ms: 5 })
+            }
+        }
+    }
+}
+
+fn platform(bytes: &str) -> Result<Arc<Platform>, String> {
+    match Bundle::parse(bytes.as_bytes(), &Target::Platform, 1) {
+        Ok(Rules::Platform(platform)) => Ok(Arc::new(platform)),
+        Ok(Rules::Tenant(_)) => Err("a tenant's rules in the place of the platform's".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn tenant(bytes: &str, slug: &str) -> Result<Arc<Ruleset>, String> {
+    match Bundle::parse(bytes.as_bytes(), &Target::Tenant(slug.to_owned()), 1) {
+        Ok(Rules::Tenant(ruleset)) => Ok(Arc::from(ruleset)),
+        Ok(Rules::Platform(_)) => Err("the platform's rules in the place of a tenant's".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn target_of(name: &str) -> Target {
+    match name.strip_prefix("tenant:") {
+        Some(slug) => Target::Tenant(slug.to_owned()),
+        None => Target::Platform,
+    }
+}
+
+impl Default for Reaction {
+    fn default() -> Self {
+        Self { fault: None, status: 200, headers: Vec::new(), body: String::new() }
+    }
+}
