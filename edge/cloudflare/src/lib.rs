@@ -1,1 +1,25 @@
-//! The edge on Cloudflare Workers.
+//! The edge on Cloudflare Workers: a shell around `meridian-engine`.
+//!
+//! A request becomes [`facts`], the engine says what to do, and [`perform`] does it with what the platform has: KV for
+//! the last good rules, Durable Objects as the authority of limits, the Cache API for bodies, WebCrypto for signatures.
+//! What is decided is decided in the engine; nothing here forwards without its permit.
+//!
+//! Everything that is shared between requests is in the [`isolate`], bounded, and never borrowed across an `await`. The
+//! boundary to JavaScript is in [`host`] alone.
+
+mod authority;
+mod bundle;
+mod cache;
+mod config;
+mod entry;
+mod events;
+mod facts;
+#[cfg(feature = "fault-injection")]
+mod fault;
+mod forward;
+mod host;
+mod isolate;
+mod limits;
+mod origin;
+mod perform;
+mod signature;

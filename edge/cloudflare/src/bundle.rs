@@ -1,0 +1,263 @@
+//! Rules on their way into the engine: from KV, where the last good ones are, or from an origin; and what is new.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use meridian_engine::bounded::{Bounded, Keyed};
+use meridian_engine::limits::JWKS_BYTES_MAX;
+use meridian_engine::ruleset::{Target, Version};
+use meridian_engine::step::{FetchFault, FetchKeys, LoadKey, Loaded, SyncAsk, SyncNews};
+use meridian_wire::bundle::{InvalidBundle, Rules};
+use meridian_wire::encoding::version;
+use meridian_wire::event::Fault;
+use meridian_wire::limits::BUNDLE_BYTES_MAX;
+use meridian_wire::signature::{Have, TICKET_HEADER, accept};
+use meridian_wire::sync::{HostReply, SyncReply, SyncRequest};
+use serde::{Deserialize, Serialize};
+use worker::wasm_bindgen::JsValue;
+use worker::{Context, KvStore, console_warn};
+
+use crate::host::{self, SendFault};
+use crate::isolate::Isolate;
+use crate::limits::{ANSWER_BYTES_MAX, HOST_FRESH_MS, ORIGIN_WAIT_MS, SYNC_BYTES_MAX, TARGETS_MAX};
+use crate::origin::{self, Answer, Call};
+
+/// Binding of the KV namespace.
+const BUNDLES: &str = "BUNDLES";
+
+/// Releases that this isolate has accepted, by target.
+pub struct Known(Bounded<Target, Version>);
+
+impl Known {
+    /// Nothing accepted yet.
+    pub fn new(keyed: Keyed) -> Self {
+        Self(Bounded::new(TARGETS_MAX, keyed))
+    }
+}
+
+/// Asks an origin what is new; `None` where none answers in time.
+pub async fn sync(isolate: &Isolate, ask: &SyncAsk, timeout_ms: u32) -> Option<SyncNews> {
+    let request = SyncRequest::of(&isolate.config.edge, ask);
+    let call = Call {
+        method: "POST",
+        path: "/edge/v1/sync",
+        body: serde_json::to_string(&request).ok(),
+        timeout_ms,
+        bytes_max: SYNC_BYTES_MAX,
+    };
+    let answer =
+        origin::call(isolate, call).await.inspect_err(|fault| console_warn!("sync: {fault}")).ok()?;
+    if answer.status != 200 {
+        console_warn!("sync: status {}", answer.status);
+        return None;
+    }
+    let reply: Result<SyncReply, _> = serde_json::from_slice(&answer.body);
+    reply.inspect_err(|error| console_warn!("sync: {error}")).ok().map(SyncNews::from)
+}
+
+/// Loads everything that is asked for, at the same time.
+pub async fn load(isolate: &Rc<Isolate>, ctx: &Context, keys: &[LoadKey]) -> Vec<Loaded> {
+    join_all(keys.iter().map(|key| async move {
+        match key {
+            LoadKey::Host(host) => load_host(isolate, ctx, host).await,
+            LoadKey::Target(target) => load_target(isolate, ctx, target).await,
+        }
+    }))
+    .await
+}
+
+/// Fetches an issuer's key set.
+pub async fn fetch_keys(ask: &FetchKeys) -> Result<Vec<u8>, FetchFault> {
+    let fields = "accept\napplication/jwk-set+json, application/json";
+    let bytes_max = JWKS_BYTES_MAX as u32;
+    let answer = host::call("GET", &ask.url, fields, &JsValue::UNDEFINED, ask.timeout_ms, bytes_max);
+    let sent = host::sent(answer).await;
+    match &sent.status {
+        Ok(200) => Ok(sent.bytes()),
+        Ok(status) => Err(FetchFault::Status(*status)),
+        Err(SendFault::Timeout) => Err(FetchFault::Timeout),
+        Err(SendFault::Large) => Err(FetchFault::TooLarge),
+        Err(SendFault::Broken(_)) => Err(FetchFault::Unreachable),
+    }
+}
+
+async fn get(isolate: &Isolate, path: &str, bytes_max: u32) -> Result<Answer, SendFault> {
+    let call = Call { method: "GET", path, body: None, timeout_ms: ORIGIN_WAIT_MS, bytes_max };
+    origin::call(isolate, call).await
+}
+
+/// What KV keeps of a hostname.
+#[derive(Serialize, Deserialize)]
+struct StoredHost {
+    tenant: String,
+    at_ms: u64,
+}
+
+async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
+    let key = format!("host:{name}");
+    let stored =
+        read(isolate, &key).await.and_then(|bytes| serde_json::from_slice::<StoredHost>(&bytes).ok());
+    let now_ms = host::now_ms();
+    if let Some(stored) = stored.as_ref().filter(|stored| now_ms.saturating_sub(stored.at_ms) < HOST_FRESH_MS)
+    {
+        return Loaded::Host(Some(stored.tenant.clone()));
+    }
+    match get(isolate, &format!("/edge/v1/hosts/{}", encoded(name)), ANSWER_BYTES_MAX).await {
+        Ok(answer) if answer.status == 200 => match serde_json::from_slice::<HostReply>(&answer.body) {
+            Ok(reply) => {
+                let fresh = StoredHost { tenant: reply.tenant.clone(), at_ms: now_ms };
+                write(isolate, ctx, key, Some(serde_json::to_vec(&fresh).unwrap_or_default()));
+                Loaded::Host(Some(reply.tenant))
+            }
+            Err(error) => Loaded::Unavailable(format!("tenant of the host: {error}")),
+        },
+        Ok(answer) if answer.status == 404 => {
+            if stored.is_some() {
+                write(isolate, ctx, key, None);
+            }
+            Loaded::Host(None)
+        }
+        failed => match stored {
+            Some(stored) => Loaded::Host(Some(stored.tenant)),
+            None => Loaded::Unavailable(reason(failed)),
+        },
+    }
+}
+
+/// A target that is new to the isolate comes from KV, for the next sync tells whether there is newer; one that is known
+/// is asked for because there is newer, and comes from an origin.
+async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
+    let key = target.to_string();
+    let known = isolate.known.borrow().0.peek(target).is_some();
+    if !known && let Some(value) = read(isolate, &key).await {
+        match split(&value) {
+            Some((ticket, bytes)) => match put_in_force(isolate, target, ticket, bytes) {
+                Ok(loaded) => return loaded,
+                Err(error) => report(isolate, target, Some(bytes), &error.to_string()),
+            },
+            None => report(isolate, target, None, "what KV has is no bundle with its ticket"),
+        }
+    }
+    match get(isolate, &format!("/edge/v1/bundles/{}", encoded(&key)), BUNDLE_BYTES_MAX as u32).await {
+        Ok(answer) if answer.status == 200 => {
+            let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
+            match put_in_force(isolate, target, ticket, &answer.body) {
+                Ok(loaded) => {
+                    write(isolate, ctx, key, Some([ticket.as_bytes(), b"\n", &answer.body].concat()));
+                    loaded
+                }
+                Err(error) => {
+                    report(isolate, target, Some(&answer.body), &error.to_string());
+                    Loaded::Unavailable(error.to_string())
+                }
+            }
+        }
+        Ok(answer) if answer.status == 404 => {
+            write(isolate, ctx, key, None);
+            Loaded::Missing
+        }
+        Err(SendFault::Large) => {
+            let error = format!("the bundle has more than {BUNDLE_BYTES_MAX} bytes");
+            report(isolate, target, None, &error);
+            Loaded::Unavailable(error)
+        }
+        failed => Loaded::Unavailable(reason(failed)),
+    }
+}
+
+fn put_in_force(
+    isolate: &Isolate,
+    target: &Target,
+    ticket: &str,
+    bytes: &[u8],
+) -> Result<Loaded, InvalidBundle> {
+    let mut known = isolate.known.borrow_mut();
+    let have = known.0.peek(target).map(|have| Have { sequence: have.sequence, version: &have.hash });
+    let accepted = accept(ticket, bytes, target, &isolate.config.bundle_keys, have)?;
+    known.0.insert(target.clone(), accepted.rules.version().clone());
+    Ok(match accepted.rules {
+        Rules::Platform(platform) => Loaded::Platform(Arc::new(platform)),
+        Rules::Tenant(ruleset) => Loaded::Ruleset(Arc::from(ruleset)),
+    })
+}
+
+fn report(isolate: &Isolate, target: &Target, bytes: Option<&[u8]>, what: &str) {
+    isolate.events.borrow_mut().push_fault(Fault {
+        at_ms: host::now_ms(),
+        target: target.to_string(),
+        version: bytes.map(version),
+        what: what.to_owned(),
+    });
+}
+
+fn reason(failed: Result<Answer, SendFault>) -> String {
+    match failed {
+        Ok(answer) => format!("the origin answered with status {}", answer.status),
+        Err(fault) => fault.to_string(),
+    }
+}
+
+/// Ticket and bundle, as KV has them with a line feed between.
+fn split(value: &[u8]) -> Option<(&str, &[u8])> {
+    let end = value.iter().position(|byte| *byte == b'\n')?;
+    let (ticket, bundle) = value.split_at(end);
+    Some((std::str::from_utf8(ticket).ok()?, &bundle[1..]))
+}
+
+/// A path segment: everything but unreserved characters (RFC 3986, section 2.3) and colons is percent-encoded.
+fn encoded(segment: &str) -> String {
+    segment.bytes().fold(String::with_capacity(segment.len()), |mut text, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                text.push(byte as char)
+            }
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+        text
+    })
+}
+
+fn kv(isolate: &Isolate) -> Option<KvStore> {
+    isolate.env.kv(BUNDLES).inspect_err(|error| console_warn!("binding {BUNDLES}: {error}")).ok()
+}
+
+async fn read(isolate: &Isolate, key: &str) -> Option<Vec<u8>> {
+    let read = kv(isolate)?.get(key).bytes().await;
+    read.inspect_err(|error| console_warn!("KV {key}: {error}")).ok().flatten()
+}
+
+/// Writes to KV once the reply is on its way; `None` deletes. Losing the write costs a later isolate a call.
+fn write(isolate: &Isolate, ctx: &Context, key: String, value: Option<Vec<u8>>) {
+    let Some(kv) = kv(isolate) else { return };
+    ctx.wait_until(async move {
+        let written = match value {
+            Some(value) => match kv.put_bytes(&key, &value) {
+                Ok(put) => put.execute().await,
+                Err(error) => Err(error),
+            },
+            None => kv.delete(&key).await,
+        };
+        if let Err(error) = written {
+            console_warn!("KV {key} not written: {error}");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_value_is_a_ticket_and_a_bundle() {
+        assert_eq!(split(b"a.b.c\n{\n}"), Some(("a.b.c", &b"{\n}"[..])));
+        assert_eq!(split(b"a.b.c"), None);
+        assert_eq!(split(b"\xff\n{}"), None);
+    }
+
+    #[test]
+    fn path_segments_can_hold_nothing_else() {
+        assert_eq!(encoded("tenant:acme"), "tenant:acme");
+        assert_eq!(encoded("a/../b?c%20"), "a%2F..%2Fb%3Fc%2520");
+    }
+}

@@ -1,0 +1,76 @@
+//! Where requests and timers come in.
+
+use std::future::Future;
+
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use meridian_engine::exchange::Exchange;
+
+use meridian_wire::event::Seen;
+use wasm_bindgen::prelude::*;
+use worker::wasm_bindgen_futures::future_to_promise;
+use worker::worker_sys::Context as JsContext;
+use worker::{Context, Env, ScheduleContext, ScheduledEvent, event};
+
+use crate::facts::{Sources, gather};
+use crate::forward::RequestBody;
+use crate::isolate::Isolate;
+use crate::perform::Passage;
+use crate::{events, host};
+
+/// Serves a request: a `Response`, or a promise of one where something has to be waited for.
+#[wasm_bindgen]
+pub fn fetch(request: JsValue, env: Env, ctx: JsContext) -> Result<JsValue, JsValue> {
+    let mut serving = Box::pin(serve(request, env, Context::new(ctx)));
+    // Most of the time everything is at hand, and neither a promise nor a task is needed.
+    match serving.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(response) => response,
+        Poll::Pending => Ok(future_to_promise(serving).into()),
+    }
+}
+
+/// Keeps an idle isolate's last good rules from growing old: asks the origins what is new.
+#[event(scheduled)]
+async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
+    let Some(isolate) = Isolate::get(&env) else { return };
+
+    events::flush(&isolate).await;
+}
+
+async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsValue> {
+    let Some(isolate) = Isolate::get(&env) else { return refuse(500, "The edge is not configured") };
+    let sources = Sources {
+        config: &isolate.config,
+        places: isolate.places.as_ref(),
+        now_ms: host::now_ms(),
+        random: isolate.random(),
+    };
+    let head = host::head(&request);
+    let Some(facts) = gather(&head, &sources) else { return refuse(400, "The URL is not readable") };
+    #[cfg(feature = "fault-injection")]
+    crate::fault::inject(&facts.path).await;
+    let seen = Seen {
+        at_ms: facts.now_ms,
+        method: facts.method.clone(),
+        host: facts.host.clone(),
+        path: facts.path.clone(),
+        country: facts.place.country.clone(),
+        elapsed_ms: 0,
+    };
+    let body = RequestBody::of(&request, facts.body);
+    let (exchange, step) = Exchange::begin(&mut isolate.node.borrow_mut(), facts);
+    let mut passage = Passage::new(Rc::clone(&isolate), Rc::new(ctx), seen, body);
+    let reply = passage.drive(exchange, step).await;
+    passage.respond(reply)
+}
+
+/// A problem (RFC 9457) for a request that the engine can't be asked about.
+fn refuse(status: u16, title: &str) -> Result<JsValue, JsValue> {
+    let body = format!(r#"{{"type":"about:blank","title":"{title}","status":{status}}}"#);
+    host::respond(
+        status,
+        "content-type\napplication/problem+json\nmeridian-region\nedge",
+        &JsValue::from_str(&body),
+    )
+}

@@ -1,0 +1,170 @@
+//! The Rust half of the boundary to JavaScript: as few crossings as can be, and one text for many values.
+
+use meridian_engine::headers::Headers;
+use wasm_bindgen::prelude::*;
+use worker::js_sys::{Array, Promise, Uint8Array};
+use worker::wasm_bindgen_futures::JsFuture;
+
+#[wasm_bindgen(module = "/src/host.js")]
+extern "C" {
+    /// Method, URL, `1` if there is a body, the place, then header fields; a line each.
+    pub fn head(request: &JsValue) -> String;
+
+    /// The body's stream, `null` where there is none.
+    #[wasm_bindgen(js_name = bodyOf)]
+    pub fn body_of(message: &JsValue) -> JsValue;
+
+    /// Promise of a request's whole body as a `Uint8Array`.
+    #[wasm_bindgen(js_name = bytesOf)]
+    pub fn bytes_of(request: &JsValue) -> Promise;
+
+    /// A `Response`.
+    #[wasm_bindgen(catch)]
+    pub fn respond(status: u16, fields: &str, body: &JsValue) -> Result<JsValue, JsValue>;
+
+    /// Promise of an answer whose body is a stream.
+    pub fn send(method: &str, url: &str, fields: &str, body: &JsValue, timeout_ms: u32) -> Promise;
+
+    /// Promise of an answer whose body is a `Uint8Array`.
+    pub fn call(
+        method: &str,
+        url: &str,
+        fields: &str,
+        body: &JsValue,
+        timeout_ms: u32,
+        bytes_max: u32,
+    ) -> Promise;
+
+    /// Head of an answer: status or fault, then header fields; a line each.
+    #[wasm_bindgen(js_name = headOf)]
+    pub fn head_of(answer: &JsValue) -> String;
+
+    /// Two streams of one.
+    pub fn tee(stream: &JsValue) -> Array;
+
+    /// Gives a stream up.
+    pub fn cancel(stream: &JsValue);
+
+    /// Promise of nothing, after a while.
+    pub fn sleep(ms: u32) -> Promise;
+
+    /// Promise of a stored entry, or `undefined`.
+    #[wasm_bindgen(js_name = lookUp)]
+    pub fn look_up(key: &str) -> Promise;
+
+    /// Promise of having stored an entry.
+    pub fn store(
+        key: &str,
+        entry: &str,
+        encoding: &str,
+        keep_seconds: f64,
+        body: &JsValue,
+        bytes_max: f64,
+    ) -> Promise;
+
+    /// Promise of having forgotten an entry.
+    pub fn forget(key: &str) -> Promise;
+
+    /// Promise of a Durable Object's answer, or `undefined`.
+    pub fn ask(namespace: &JsValue, name: &str, question: &str, timeout_ms: u32) -> Promise;
+
+    /// Promise of a `CryptoKey`.
+    #[wasm_bindgen(catch, js_name = importKey)]
+    pub fn import_key(algorithm: &str, material: &JsValue) -> Result<Promise, JsValue>;
+
+    /// Promise of whether the signature is right.
+    #[wasm_bindgen(catch)]
+    pub fn verify(algorithm: &str, key: &JsValue, signature: &[u8], signed: &str)
+    -> Result<Promise, JsValue>;
+
+    /// Fills the bytes with randomness.
+    pub fn random(bytes: &mut [u8]);
+}
+
+/// Milliseconds since the Unix epoch. On Cloudflare it stands still but for input and output.
+pub fn now_ms() -> u64 {
+    worker::js_sys::Date::now() as u64
+}
+
+/// What a promise comes to.
+pub async fn wait(promise: Promise) -> Result<JsValue, JsValue> {
+    JsFuture::from(promise).await
+}
+
+/// What came of a request that was sent.
+pub struct Sent {
+    /// Status, or why there is none.
+    pub status: Result<u16, SendFault>,
+    /// Header fields of the response.
+    pub headers: Headers,
+    /// Body: a stream from [`send`], bytes from [`call`].
+    pub body: JsValue,
+}
+
+/// Why a request that was sent brought no response.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendFault {
+    /// No head, or no whole body, in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// No connection, or it broke: workerd does not tell them apart.
+    #[error("the connection failed: {0}")]
+    Broken(String),
+    /// The body is larger than allowed.
+    #[error("the answer is too large")]
+    Large,
+}
+
+/// What a promise of [`send`] or [`call`] comes to.
+pub async fn sent(promise: Promise) -> Sent {
+    let failed = |fault| Sent { status: Err(fault), headers: Headers::default(), body: JsValue::NULL };
+    let answer = match wait(promise).await {
+        Ok(answer) => answer,
+        Err(error) => return failed(SendFault::Broken(text_of(&error))),
+    };
+    let head = head_of(&answer);
+    let mut lines = head.split('\n');
+    let first = lines.next().unwrap_or_default();
+    match (first, first.parse()) {
+        (_, Ok(status)) => Sent { status: Ok(status), headers: fields(lines), body: body_of(&answer) },
+        ("timeout", _) => failed(SendFault::Timeout),
+        ("large", _) => failed(SendFault::Large),
+        (other, _) => failed(SendFault::Broken(other.trim_start_matches("broken ").to_owned())),
+    }
+}
+
+impl Sent {
+    /// The bytes that [`call`] read.
+    pub fn bytes(&self) -> Vec<u8> {
+        if self.body.is_null() { Vec::new() } else { Uint8Array::from(self.body.clone()).to_vec() }
+    }
+}
+
+/// Header fields out of alternating lines.
+pub fn fields<'a>(mut lines: impl Iterator<Item = &'a str>) -> Headers {
+    let mut headers = Headers::with_capacity(lines.size_hint().0 / 2);
+    while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
+        headers.append(name, value);
+    }
+    headers
+}
+
+/// Header fields as alternating lines. A field that would break the lines is left out.
+pub fn lines(headers: &Headers) -> String {
+    let mut text = String::with_capacity(headers.len() * 48);
+    for (name, value) in headers.iter().filter(|(_, value)| !value.contains('\n')) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(name);
+        text.push('\n');
+        text.push_str(value);
+    }
+    text
+}
+
+/// What a JavaScript value says of itself.
+pub fn text_of(value: &JsValue) -> String {
+    let message = worker::js_sys::Reflect::get(value, &JsValue::from_str("message"));
+    message.ok().and_then(|text| text.as_string()).or_else(|| value.as_string()).unwrap_or_default()
+}

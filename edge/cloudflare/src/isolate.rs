@@ -1,0 +1,115 @@
+//! What one isolate keeps from one request to the next.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+use meridian_engine::bounded::{Bounded, Keyed};
+use meridian_engine::node::Node;
+use meridian_wire::place::Places;
+use worker::js_sys::{Reflect, Uint8Array};
+use worker::wasm_bindgen::JsValue;
+use worker::{Env, console_error, console_warn};
+
+use crate::bundle::Known;
+use crate::config::Config;
+use crate::events::Queue;
+use crate::host;
+use crate::limits::{KEYS_MAX, RANDOM_POOL_BYTES};
+use crate::signature::ImportedKeys;
+
+/// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
+const COOKIES: &str = "meridian-cookie-v1\n";
+
+/// The memory of an isolate.
+pub struct Isolate {
+    /// Variables and secrets.
+    pub config: Config,
+    /// Bindings.
+    pub env: Env,
+    /// The engine's memory. Never borrowed across an `await`.
+    pub node: RefCell<Node>,
+    /// Places of addresses, where there is a database.
+    pub places: Option<Places>,
+    /// Which releases have been accepted.
+    pub known: RefCell<Known>,
+    /// Keys as WebCrypto has them.
+    pub keys: RefCell<ImportedKeys>,
+    /// What the origin is to be told.
+    pub events: RefCell<Queue>,
+    /// Index of the origin that answered last.
+    pub origin: Cell<usize>,
+    random: RefCell<Random>,
+}
+
+thread_local! {
+    static ISOLATE: OnceCell<Option<Rc<Isolate>>> = const { OnceCell::new() };
+}
+
+impl Isolate {
+    /// The isolate's memory, made at its first request. `None` where the variables are not readable, which is logged.
+    pub fn get(env: &Env) -> Option<Rc<Self>> {
+        let make = || match Config::read(env) {
+            Ok(config) => Some(Rc::new(Self::new(config, env.clone()))),
+            Err(error) => {
+                console_error!("the edge is not configured: {error}");
+                None
+            }
+        };
+        ISOLATE.with(|isolate| isolate.get_or_init(make).clone())
+    }
+
+    fn new(config: Config, env: Env) -> Self {
+        let mut random = Random::default();
+        let hashing: [u8; 32] = random.next();
+        let node = Node::new(&config.edge, config.context_keys.derive(COOKIES));
+        Self {
+            places: places(&env),
+            env,
+            node: RefCell::new(node),
+            known: RefCell::new(Known::new(Keyed::new(&hashing))),
+            keys: RefCell::new(Bounded::new(KEYS_MAX, Keyed::new(&hashing))),
+            events: RefCell::default(),
+            origin: Cell::new(0),
+            random: RefCell::new(random),
+            config,
+        }
+    }
+
+    /// Fresh random bytes.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        self.random.borrow_mut().next()
+    }
+
+    /// A binding by name; `undefined` where there is none.
+    pub fn binding(&self, name: &str) -> JsValue {
+        Reflect::get(&self.env, &JsValue::from_str(name)).unwrap_or_default()
+    }
+}
+
+fn places(env: &Env) -> Option<Places> {
+    let data = Reflect::get(env, &JsValue::from_str("PLACES")).unwrap_or_default();
+    if data.is_undefined() {
+        return None;
+    }
+    let opened = Places::open(Uint8Array::new(&data).to_vec());
+    opened.inspect_err(|error| console_warn!("binding PLACES: {error}")).ok()
+}
+
+/// Randomness fetched many bytes at once.
+#[derive(Default)]
+struct Random {
+    pool: Vec<u8>,
+}
+
+impl Random {
+    fn next<const N: usize>(&mut self) -> [u8; N] {
+        if self.pool.len() < N {
+            self.pool.resize(RANDOM_POOL_BYTES.max(N), 0);
+            host::random(&mut self.pool);
+        }
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.pool[self.pool.len() - N..]);
+        self.pool.truncate(self.pool.len() - N);
+        bytes
+    }
+}

@@ -1,0 +1,36 @@
+//! Every limit of this host, in one place.
+
+/// How long the Durable Object of a limit may take to answer.
+pub const AUTHORITY_WAIT_MS: u32 = 250;
+/// Shards of a limit: one Durable Object for every first byte of a key's hash.
+pub const AUTHORITY_SHARD_CHARS: usize = 2;
+/// Counters that a Durable Object writes to its storage at once.
+pub const AUTHORITY_SAVED_MAX: usize = 10_000;
+/// How long an origin may take for a bundle, a hostname or a batch of events.
+pub const ORIGIN_WAIT_MS: u32 = 3_000;
+/// How long an origin may take to say what is new when nobody waits for it.
+pub const SYNC_BACKGROUND_MS: u32 = 2_000;
+/// Bytes of an origin's answer to a sync.
+pub const SYNC_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// Bytes of an origin's short answers.
+pub const ANSWER_BYTES_MAX: u32 = 64 * 1024;
+/// Age up to which a hostname found in KV is believed without asking an origin.
+pub const HOST_FRESH_MS: u64 = 5 * 60 * 1000;
+/// Hostnames and targets whose last good value this isolate knows the sequence of.
+pub const TARGETS_MAX: usize = 2_000;
+/// Imported keys in memory at once.
+pub const KEYS_MAX: usize = 512;
+/// Events in memory at once; newer ones are counted and dropped.
+pub const EVENTS_QUEUED_MAX: usize = 2_000;
+/// How long an event waits for others to be sent with.
+pub const EVENTS_WAIT_MS: u32 = 500;
+/// Faults in memory at once.
+pub const FAULTS_QUEUED_MAX: usize = 50;
+/// Bytes of randomness that are fetched at once.
+pub const RANDOM_POOL_BYTES: usize = 1024;
+/// Networks of trusted proxies.
+pub const PROXIES_MAX: usize = 64;
+/// Addresses of `X-Forwarded-For` that are looked at, from its end.
+pub const FORWARDED_FOR_MAX: usize = 32;
+/// Origins that an edge knows at its start.
+pub const ORIGINS_MAX: usize = 64;

@@ -1,0 +1,180 @@
+//! Performs the steps of an exchange, one after the other, until there is a reply; then what was left for later.
+
+use std::rc::Rc;
+
+use meridian_engine::exchange::Exchange;
+use meridian_engine::limits::SYNC_WAIT_MS;
+use meridian_engine::step::{After, Answer, Reply, ReplyBody, Step};
+use meridian_wire::event::{Event, Seen};
+use worker::wasm_bindgen::JsValue;
+use worker::{Context, console_error};
+
+use crate::forward::{Forwarded, RequestBody};
+use crate::isolate::Isolate;
+use crate::limits::SYNC_BACKGROUND_MS;
+use crate::{authority, bundle, cache, events, host, signature};
+
+/// One exchange on its way, with what the host keeps for it.
+pub struct Passage {
+    isolate: Rc<Isolate>,
+    ctx: Rc<Context>,
+    /// What an event tells beside the decision.
+    seen: Seen,
+    request_body: RequestBody,
+    /// Body of the response that the last forward brought.
+    forwarded: Option<JsValue>,
+    /// Body of the entry that the last look-up found.
+    found: Option<JsValue>,
+    /// Milliseconds that were spent waiting for targets.
+    target_ms: u64,
+}
+
+impl Passage {
+    /// A passage for one request.
+    pub fn new(isolate: Rc<Isolate>, ctx: Rc<Context>, seen: Seen, request_body: RequestBody) -> Self {
+        Self { isolate, ctx, seen, request_body, forwarded: None, found: None, target_ms: 0 }
+    }
+
+    /// Performs steps until there is a reply.
+    pub async fn drive(&mut self, mut exchange: Exchange, mut step: Step) -> Reply {
+        loop {
+            let answer = match step {
+                Step::Reply(reply) => return *reply,
+                step => self.perform(step).await,
+            };
+            let now_ms = host::now_ms();
+            step = exchange.resume(&mut self.isolate.node.borrow_mut(), answer, now_ms);
+        }
+    }
+
+    async fn perform(&mut self, step: Step) -> Answer {
+        let isolate = &self.isolate;
+        match step {
+            Step::Sync(ask) => Answer::Synced(bundle::sync(isolate, &ask, SYNC_WAIT_MS).await),
+            Step::Load(keys) => Answer::Loaded(bundle::load(isolate, &self.ctx, &keys).await),
+            Step::FetchKeys(ask) => Answer::Keys(bundle::fetch_keys(&ask).await),
+            Step::Verify(ask) => Answer::Verified(signature::verify(isolate, &ask).await),
+            Step::Take(takes) => Answer::Taken(authority::take(isolate, &takes).await),
+            Step::LookUp(key) => {
+                let found = cache::look_up(&key).await;
+                let (entry, body) = found.map_or((None, None), |(entry, body)| (Some(entry), Some(body)));
+                give_up(std::mem::replace(&mut self.found, body));
+                Answer::Found(entry)
+            }
+            Step::Forward(ask) => {
+                let Forwarded { head, body } = self.request_body.forward(isolate, *ask).await;
+                self.target_ms += head.as_ref().map_or(0, |head| u64::from(head.elapsed_ms));
+                give_up(std::mem::replace(&mut self.forwarded, body));
+                Answer::Forwarded(head)
+            }
+            // A reply ends the loop of `drive` before it comes here.
+            Step::Reply(_) => Answer::Synced(None),
+        }
+    }
+
+    /// Makes the response of a reply and begins what shall be done once it is on its way.
+    pub fn respond(mut self, reply: Reply) -> Result<JsValue, JsValue> {
+        let elapsed_ms = host::now_ms().saturating_sub(self.seen.at_ms);
+        let mut headers = reply.headers;
+        let timing =
+            format!("edge;dur={}, origin;dur={}", elapsed_ms.saturating_sub(self.target_ms), self.target_ms);
+        headers.append("server-timing", timing);
+        let bytes = match &reply.body {
+            ReplyBody::Bytes(bytes) => {
+                Some(JsValue::from(worker::js_sys::Uint8Array::from(bytes.as_slice())))
+            }
+            _ => None,
+        };
+        let stored = self.body_to_store(&reply.after, &reply.body);
+        let body = match reply.body {
+            ReplyBody::Empty => None,
+            ReplyBody::Bytes(_) => bytes,
+            ReplyBody::Forwarded => self.forwarded.take(),
+            ReplyBody::Cached => self.found.take(),
+        };
+        let response = host::respond(reply.status, &host::lines(&headers), &body.unwrap_or(JsValue::NULL));
+        self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
+        let event = || Event::of(&reply.decision, self.seen.clone());
+        after(&self.isolate, &self.ctx, reply.after, stored, event);
+        give_up(self.forwarded.take());
+        give_up(self.found.take());
+        response
+    }
+
+    /// The body that a [`After::Store`] stores: that of the reply divided in two where the client gets it as well.
+    fn body_to_store(&mut self, after: &[After], reply: &ReplyBody) -> Option<JsValue> {
+        let refresh = after.iter().find_map(|item| match item {
+            After::Store { refresh, .. } => Some(*refresh),
+            _ => None,
+        })?;
+        let (source, shared) = match refresh {
+            true => (&mut self.found, ReplyBody::Cached),
+            false => (&mut self.forwarded, ReplyBody::Forwarded),
+        };
+        if *reply != shared {
+            return source.take();
+        }
+        let both = host::tee(source.as_ref()?);
+        *source = Some(both.get(0));
+        Some(both.get(1))
+    }
+}
+
+/// Begins everything that shall be done after a reply.
+fn after(
+    isolate: &Rc<Isolate>,
+    ctx: &Rc<Context>,
+    items: Vec<After>,
+    mut stored: Option<JsValue>,
+    event: impl Fn() -> Event,
+) {
+    for item in items {
+        match item {
+            After::Store { key, entry, keep_ms, refresh: _ } => {
+                let body = stored.take().unwrap_or(JsValue::NULL);
+                ctx.wait_until(async move { cache::store(&key, &entry, keep_ms, &body).await });
+            }
+            After::Forget(keys) => ctx.wait_until(async move { cache::forget(&keys).await }),
+            After::Run(exchange, step) => {
+                ctx.wait_until(run(Rc::clone(isolate), Rc::clone(ctx), exchange, step))
+            }
+            After::Sync(ask) => {
+                let isolate = Rc::clone(isolate);
+                ctx.wait_until(async move {
+                    let news = bundle::sync(&isolate, &ask, SYNC_BACKGROUND_MS).await;
+                    isolate.node.borrow_mut().synced(news, host::now_ms());
+                });
+            }
+            After::FetchKeys(ask) => {
+                let isolate = Rc::clone(isolate);
+                ctx.wait_until(async move {
+                    let answer = bundle::fetch_keys(&ask).await;
+                    let mut node = isolate.node.borrow_mut();
+                    node.keys_fetched(&ask.tenant, &ask.issuer, answer, host::now_ms());
+                });
+            }
+            After::Log => {
+                if isolate.events.borrow_mut().push(event()) {
+                    ctx.wait_until(events::flush_later(Rc::clone(isolate)));
+                }
+            }
+        }
+    }
+}
+
+/// Drives an exchange whose reply goes to nobody.
+async fn run(isolate: Rc<Isolate>, ctx: Rc<Context>, exchange: Box<Exchange>, step: Box<Step>) {
+    let seen = Seen { at_ms: host::now_ms(), ..Seen::default() };
+    let mut passage = Passage::new(isolate, ctx, seen, RequestBody::none());
+    let mut reply = passage.drive(*exchange, *step).await;
+    reply.body = ReplyBody::Empty;
+    if let Err(error) = passage.respond(reply) {
+        console_error!("revalidation: {}", host::text_of(&error));
+    }
+}
+
+fn give_up(body: Option<JsValue>) {
+    if let Some(body) = body.filter(|body| !body.is_null()) {
+        host::cancel(&body);
+    }
+}
