@@ -29,6 +29,7 @@ pub mod expr;
 pub mod facts;
 pub mod headers;
 pub mod limits;
+pub mod lint;
 pub mod node;
 pub mod policy;
 pub mod problem;

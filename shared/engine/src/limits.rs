@@ -16,8 +16,6 @@ pub const SYNC_RETRY_MS: u64 = 500;
 pub const LOAD_WAIT_MS: u64 = 2_000;
 /// How long after a load in vain the next one is tried.
 pub const LOAD_RETRY_MS: u64 = 500;
-/// Rounds of loading of one exchange.
-pub const LOADS_MAX: u32 = 3;
 /// Tenants in memory at once.
 pub const TENANTS_MAX: usize = 1_000;
 /// Hostnames in memory at once.
@@ -102,3 +100,23 @@ pub const LEASE_SHARE: u32 = 8;
 pub const LEASE_UNITS_MAX: u32 = 1_000;
 /// How long an edge answers for an authority that said no before it asks again.
 pub const LEASE_DENIED_MS_MAX: u64 = 1_000;
+/// Services (origins and upstreams by region) whose health is in memory at once.
+pub const SERVICES_MAX: usize = 10_000;
+/// How old news of a region's health and positions may be to count.
+pub const NEWS_MS_MAX: u64 = 10_000;
+/// Failures in a row that eject a service.
+pub const EJECT_FAILURES: u32 = 3;
+/// Length of the first ejection; doubles with each.
+pub const EJECT_MS_MIN: u64 = 1_000;
+/// Length of the longest ejection.
+pub const EJECT_MS_MAX: u64 = 30_000;
+/// How long after an ejection a service that answers is as good as new.
+pub const EJECT_FORGIVE_MS: u64 = 60_000;
+/// How long a request that tries an ejected service may take before another one does.
+pub const PROBE_MS: u64 = 5_000;
+/// Thousandths of a retry that each request pays for.
+pub const RETRY_EACH_MILLI: u64 = 200;
+/// Retries a second that nobody has to pay for.
+pub const RETRY_FLOOR_PER_S: u64 = 3;
+/// Retries that can be saved up.
+pub const RETRY_TOKENS_MAX: u64 = 100;

@@ -252,7 +252,7 @@ impl Exchange {
                 self.variants.push((experiment.rule.name.clone(), variant.to_owned()));
             }
             Err(outside) => {
-                self.explain("experiment", rule, outside.as_str(), vec![("unit", kind.to_owned())])
+                self.explain("experiment", rule, outside.as_str(), vec![("unit", kind.to_owned())]);
             }
         }
     }

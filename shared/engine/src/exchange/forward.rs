@@ -142,11 +142,12 @@ impl Exchange {
     fn forwarded_headers(&mut self, node: &Node) -> Headers {
         let mut headers = self.facts.headers.clone();
         let to_origin = self.upstream().is_none();
-        headers.retain(|name, _| {
-            !matches!(name, "host" | "content-length" | "expect" | "traceparent" | "meridian-session")
-                // The signed context says who it is; the token itself goes no further.
-                && !(to_origin && name == "authorization")
-                && (name != "tracestate" || self.trace.is_continued())
+        headers.retain(|name, _| match name {
+            "host" | "content-length" | "expect" | "traceparent" | "meridian-session" => false,
+            "tracestate" => self.trace.is_continued(),
+            // The signed context says who it is; the token itself goes no further.
+            "authorization" => !to_origin,
+            _ => true,
         });
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);

@@ -35,7 +35,8 @@ pub struct Exchange {
     trace: Trace,
     steps: u32,
     waiting: Waiting,
-    loads: u32,
+    /// What was loaded or tried already: nothing is asked for twice.
+    tried: Vec<LoadKey>,
     explanation: Explanation,
     /// Whose the host is.
     tenant: Option<Arc<str>>,
@@ -149,7 +150,7 @@ impl Exchange {
             facts,
             steps: 0,
             waiting: Waiting::Nothing,
-            loads: 0,
+            tried: Vec::new(),
             explanation: Explanation::default(),
             tenant: None,
             rules: None,

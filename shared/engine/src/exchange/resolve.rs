@@ -6,7 +6,7 @@ use super::{Exchange, Waiting};
 use crate::decision::Outcome;
 use crate::facts::{Facts, cookie};
 use crate::headers::is_field_value;
-use crate::limits::{LOADS_MAX, SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
+use crate::limits::{SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
 use crate::node::{HostKnown, Node, SyncNeed};
 use crate::policy::request::Malformed;
 use crate::problem::Problem;
@@ -26,13 +26,12 @@ impl Exchange {
             let ask = node.ask_sync(self.now_ms);
             return self.wait(Waiting::Sync, Step::Sync(ask));
         }
-        if self.loads < LOADS_MAX {
-            let keys = node.wants(&self.facts.host, self.now_ms);
-            if !keys.is_empty() {
-                self.loads += 1;
-                node.loading(&keys, self.now_ms);
-                return self.wait(Waiting::Load(keys.clone()), Step::Load(keys));
-            }
+        let mut keys = node.wants(&self.facts.host, self.now_ms);
+        keys.retain(|key| !self.tried.contains(key));
+        if !keys.is_empty() {
+            self.tried.extend_from_slice(&keys);
+            node.loading(&keys, self.now_ms);
+            return self.wait(Waiting::Load(keys.clone()), Step::Load(keys));
         }
         self.settle(node)
     }

@@ -85,7 +85,7 @@ fn digest(tag: u8, name: &str, unit: &str) -> (u64, u64) {
 
 /// A number of `0..n` from 64 even bits.
 fn scale(bits: u64, n: u64) -> u64 {
-    (u128::from(bits) * u128::from(n) >> 64) as u64
+    ((u128::from(bits) * u128::from(n)) >> 64) as u64
 }
 
 /// The unit that a client's cookie names, if this platform signed it for this tenant.
