@@ -1,0 +1,186 @@
+//! From a request's head to the facts that the engine decides by.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+use meridian_engine::facts::{BodySize, Facts, Scheme, client_address, normalise_host};
+use meridian_engine::headers::Headers;
+use meridian_wire::place::Places;
+
+/// Header fields under which Spin tells a component about its request; they are Spin's alone and go no further.
+const SPIN_PREFIX: &str = "spin-";
+const CLIENT_ADDRESS: &str = "spin-client-addr";
+
+/// Head of a request, as the host hands it over.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// Method.
+    pub method: String,
+    /// Whether the client used TLS.
+    pub secure: bool,
+    /// Host and port that the request is for.
+    pub authority: Option<String>,
+    /// Path and query.
+    pub target: Option<String>,
+    /// Header fields.
+    pub fields: Vec<(String, Vec<u8>)>,
+}
+
+/// What facts come from beside the head.
+pub struct Sources<'a> {
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: &'a [IpNet],
+    /// Places of addresses, if there is a database.
+    pub places: Option<&'a Places>,
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// Fresh random bits.
+    pub random: [u8; 16],
+}
+
+/// A head that can't be turned into facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHead {
+    /// A header field with bytes that are no UTF-8.
+    #[error("a header field is not readable")]
+    Field,
+}
+
+/// Gathers the facts of a request.
+///
+/// # Errors
+/// Where the head can't be read without guessing.
+pub fn gather(head: Head, sources: &Sources<'_>) -> Result<Facts, InvalidHead> {
+    let mut headers = Headers::with_capacity(head.fields.len());
+    let mut peer = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let mut host_field = None;
+    for (name, value) in head.fields {
+        let value = String::from_utf8(value).map_err(|_| InvalidHead::Field)?;
+        if name.starts_with(SPIN_PREFIX) {
+            if name == CLIENT_ADDRESS {
+                peer = peer_address(&value).unwrap_or(peer);
+            }
+        } else if name == "host" {
+            host_field = Some(value);
+        } else {
+            headers.append(name, value);
+        }
+    }
+    let authority = head.authority.or(host_field).unwrap_or_default();
+    // A host that is none stays as it is: the engine refuses it, with a decision that says so.
+    let host = normalise_host(&authority).unwrap_or(authority);
+    let target = head.target.unwrap_or_else(|| "/".to_owned());
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+        None => (target, None),
+    };
+    let client = client_address(peer, headers.joined("x-forwarded-for").as_deref(), sources.trusted_proxies);
+    Ok(Facts {
+        body: BodySize::of(&headers, may_have_body(&head.method)),
+        method: head.method,
+        scheme: if head.secure { Scheme::Https } else { Scheme::Http },
+        host,
+        path: if path.is_empty() { "/".to_owned() } else { path },
+        query,
+        headers,
+        client,
+        place: sources.places.map(|places| places.look_up(client)).unwrap_or_default(),
+        now_ms: sources.now_ms,
+        random: sources.random,
+    })
+}
+
+/// The host hides `Transfer-Encoding`, so where no length is given the method has to tell.
+fn may_have_body(method: &str) -> bool {
+    matches!(method, "POST" | "PUT" | "PATCH")
+}
+
+/// Spin gives the peer's address with its port.
+fn peer_address(text: &str) -> Option<IpAddr> {
+    text.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(|| text.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, authority: &str, target: &str, fields: &[(&str, &str)]) -> Head {
+        Head {
+            method: method.to_owned(),
+            secure: false,
+            authority: Some(authority.to_owned()).filter(|authority| !authority.is_empty()),
+            target: Some(target.to_owned()),
+            fields: fields
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+                .collect(),
+        }
+    }
+
+    fn facts(head: Head) -> Facts {
+        let trusted: Vec<IpNet> = vec!["127.0.0.0/8".parse().unwrap()];
+        gather(head, &Sources { trusted_proxies: &trusted, places: None, now_ms: 5, random: [7; 16] })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_head_becomes_facts() {
+        let found = facts(head(
+            "GET",
+            "Acme.localhost:3000",
+            "/v1/a%2Fb?x=1?y",
+            &[
+                ("accept", "text/html"),
+                ("spin-client-addr", "192.0.2.1:5000"),
+                ("spin-full-url", "http://forged/"),
+            ],
+        ));
+        assert_eq!((found.host.as_str(), found.path.as_str()), ("acme.localhost", "/v1/a%2Fb"));
+        assert_eq!(found.query.as_deref(), Some("x=1?y"));
+        assert_eq!(found.client, "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(found.headers.len(), 1);
+        assert_eq!(found.body, BodySize::Empty);
+        assert_eq!((found.now_ms, found.random), (5, [7; 16]));
+    }
+
+    #[test]
+    fn the_client_is_who_trusted_proxies_say() {
+        #[rustfmt::skip]
+        let cases = [
+            ("127.0.0.1:9", "203.0.113.9", "203.0.113.9"),
+            ("127.0.0.1:9", "1.1.1.1, 203.0.113.9", "203.0.113.9"),
+            ("192.0.2.1:9", "203.0.113.9", "192.0.2.1"),
+            ("[2001:db8::1]:9", "", "2001:db8::1"),
+            ("nonsense", "203.0.113.9", "0.0.0.0"),
+        ];
+        for (peer, forwarded, client) in cases {
+            let found =
+                facts(head("GET", "a", "/", &[("spin-client-addr", peer), ("x-forwarded-for", forwarded)]));
+            assert_eq!(found.client, client.parse::<IpAddr>().unwrap(), "{peer} {forwarded}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_recognised() {
+        let size = |method, fields: &[(&str, &str)]| facts(head(method, "a", "/", fields)).body;
+        assert_eq!(size("POST", &[("content-length", "12")]), BodySize::Bytes(12));
+        assert_eq!(size("POST", &[("content-length", "0")]), BodySize::Empty);
+        assert_eq!(size("POST", &[]), BodySize::Unknown);
+        assert_eq!(size("GET", &[]), BodySize::Empty);
+    }
+
+    #[test]
+    fn the_host_field_counts_where_there_is_no_authority() {
+        assert_eq!(facts(head("GET", "", "/", &[("host", "b.example:80")])).host, "b.example");
+        assert_eq!(facts(head("GET", "a.example", "/", &[("host", "b.example")])).host, "a.example");
+        assert_eq!(facts(head("GET", "not a host", "/", &[])).host, "not a host");
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused() {
+        let mut wrong = head("GET", "a", "/", &[]);
+        wrong.fields.push(("x".to_owned(), vec![0xff]));
+        let sources = Sources { trusted_proxies: &[], places: None, now_ms: 0, random: [0; 16] };
+        assert_eq!(gather(wrong, &sources), Err(InvalidHead::Field));
+    }
+}

@@ -1,0 +1,144 @@
+//! What one instance of the component keeps from one request to the next.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use meridian_engine::node::Node;
+use meridian_engine::ruleset::{Target, Version};
+use meridian_wire::event::Fault;
+use meridian_wire::place::Places;
+use spin_sdk::key_value::Store;
+use spin_sdk::variables;
+use spin_sdk::wasip3::random::random::get_random_bytes;
+
+use crate::config::{Config, InvalidConfig, VARIABLES};
+use crate::events::Events;
+use crate::limits::{PLACES_BYTES_MAX, TARGETS_MAX};
+
+/// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
+const COOKIES: &str = "meridian-cookie-v1\n";
+/// The place database, mounted beside the component.
+const PLACES: &str = "/places.mmdb";
+
+/// The memory of an instance.
+pub struct Memory {
+    /// Configuration.
+    pub config: Config,
+    /// The engine's memory. Never borrowed across an `await`.
+    pub node: RefCell<Node>,
+    /// Places of addresses, where there is a database.
+    pub places: Option<Places>,
+    /// Releases that this instance has accepted, by target.
+    pub accepted: RefCell<HashMap<Target, Version>>,
+    /// Newest sequences that an origin told this instance of.
+    pub newest: RefCell<HashMap<Target, u64>>,
+    /// What the origins are to be told.
+    pub events: RefCell<Events>,
+    /// Index of the origin that answered last.
+    pub origin: Cell<usize>,
+    /// The key-value store, where it can be opened.
+    store: Option<Store>,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Option<Rc<Memory>>> = const { RefCell::new(None) };
+}
+
+impl Memory {
+    /// The memory of this instance, made at its first request.
+    pub async fn get() -> Result<Rc<Self>, InvalidConfig> {
+        if let Some(memory) = MEMORY.with_borrow(Clone::clone) {
+            return Ok(memory);
+        }
+        let made = Rc::new(Self::make().await?);
+        // Another first request may have been as quick; all of them must have the same memory.
+        Ok(MEMORY.with_borrow_mut(|memory| Rc::clone(memory.get_or_insert(made))))
+    }
+
+    async fn make() -> Result<Self, InvalidConfig> {
+        let values: HashMap<&'static str, String> = join_all(VARIABLES.map(|name| async move {
+            let value = variables::get(name).await;
+            (name, value.inspect_err(|error| eprintln!("variable {name}: {error}")).unwrap_or_default())
+        }))
+        .await
+        .into_iter()
+        .collect();
+        let config = Config::parse(|name| values.get(name).cloned().unwrap_or_default())?;
+        let store = Store::open_default().await;
+        Ok(Self {
+            node: RefCell::new(Node::new(&config.edge, config.context_keys.derive(COOKIES))),
+            places: places(),
+            accepted: RefCell::default(),
+            newest: RefCell::default(),
+            events: RefCell::default(),
+            origin: Cell::new(0),
+            store: store.inspect_err(|error| eprintln!("the key-value store can't be opened: {error}")).ok(),
+            config,
+        })
+    }
+
+    /// Notes that a release of a target is in force.
+    pub fn accept(&self, target: &Target, version: &Version) {
+        let mut accepted = self.accepted.borrow_mut();
+        if accepted.len() >= TARGETS_MAX && !accepted.contains_key(target) {
+            // What is forgotten here is only compared again with what the store has.
+            accepted.clear();
+        }
+        accepted.insert(target.clone(), version.clone());
+    }
+
+    /// Notes something that could not be accepted.
+    pub fn fault(&self, target: &Target, version: Option<String>, what: String) {
+        eprintln!("the bundle of {target} is not accepted: {what}");
+        let fault = Fault { at_ms: now_ms(), target: target.to_string(), version, what };
+        self.events.borrow_mut().push_fault(fault);
+    }
+
+    /// The value of a key. The store is a help and never a need: what can't be read is not there.
+    pub async fn read(&self, key: &str) -> Option<Vec<u8>> {
+        let found = self.store.as_ref()?.get(key).await;
+        found.inspect_err(|error| eprintln!("key-value {key}: {error}")).ok().flatten()
+    }
+
+    /// Gives a key a value.
+    pub async fn write(&self, key: &str, value: Vec<u8>) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.set(key, value).await
+        {
+            eprintln!("key-value {key} is not written: {error}");
+        }
+    }
+
+    /// Takes a key's value away.
+    pub async fn delete(&self, key: &str) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.delete(key).await
+        {
+            eprintln!("key-value {key} is not deleted: {error}");
+        }
+    }
+}
+
+fn places() -> Option<Places> {
+    let size = std::fs::metadata(PLACES).ok()?.len();
+    if size > PLACES_BYTES_MAX {
+        eprintln!("{PLACES} has {size} bytes, {PLACES_BYTES_MAX} are the limit: no place is known");
+        return None;
+    }
+    let bytes = std::fs::read(PLACES).inspect_err(|error| eprintln!("{PLACES}: {error}")).ok()?;
+    Places::open(bytes).inspect_err(|error| eprintln!("{PLACES}: {error}")).ok()
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Fresh random bits.
+pub fn random() -> [u8; 16] {
+    get_random_bytes(16).try_into().unwrap_or_default()
+}

@@ -1,0 +1,43 @@
+//! Every limit of this host, in one place.
+
+/// Origins that an edge knows at its start.
+pub const ORIGINS_MAX: usize = 64;
+/// Networks of trusted proxies.
+pub const PROXIES_MAX: usize = 64;
+/// Bytes of the place database.
+pub const PLACES_BYTES_MAX: u64 = 96 * 1024 * 1024;
+
+/// How long an origin may take for a bundle or a hostname.
+pub const LOAD_TIMEOUT_MS: u32 = 1_500;
+/// How long an origin may take to say what is new when nobody waits for it.
+pub const SYNC_TIMEOUT_MS: u32 = 2_000;
+/// How long an origin may take to grant a lease.
+pub const LEASE_TIMEOUT_MS: u32 = 250;
+/// How long an origin may take to accept events.
+pub const EVENTS_TIMEOUT_MS: u32 = 5_000;
+/// Bytes of an origin's answer to a sync.
+pub const SYNC_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of an origin's short answers.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Age up to which it is believed what another instance heard of the newest sequences.
+pub const HEADS_FRESH_MS: u64 = 1_000;
+/// Age up to which a hostname in the key-value store is believed without asking an origin.
+pub const HOST_FRESH_MS: u64 = 30_000;
+/// Targets whose sequence in force this instance knows.
+pub const TARGETS_MAX: usize = 2_000;
+
+/// Places that cache entries have in the key-value store. A key has one place, by its hash, and takes it from whatever
+/// was there, so that the cache never grows beyond them.
+pub const CACHE_PLACES: u32 = 16_384;
+/// Bytes of a body that is cached: all of it is in memory while it is stored or found.
+pub const CACHE_BODY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Events in memory at once; newer ones are counted and dropped.
+pub const EVENTS_QUEUED_MAX: usize = 2_000;
+/// How long an event waits for others to be sent with.
+pub const EVENTS_WAIT_MS: u64 = 200;
+/// Faults in memory at once.
+pub const FAULTS_QUEUED_MAX: usize = 50;
+/// Revalidations that may follow one another from one reply.
+pub const RUNS_MAX: u32 = 4;

@@ -1,0 +1,333 @@
+//! HTTP messages on the host's own types: bodies pass through the component as handles wherever nobody has to look
+//! into them, so that the host moves their bytes without the component.
+
+use meridian_engine::headers::Headers;
+use spin_sdk::wasip3::http::client;
+use spin_sdk::wasip3::http::types::{
+    ErrorCode, Fields, HeaderError, Method, Request, RequestOptions, Response, Scheme, Trailers,
+};
+use spin_sdk::wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, StreamWriter};
+use spin_sdk::wasip3::{self, wit_future, wit_stream};
+
+use crate::facts::Head;
+use crate::url::Url;
+
+/// Bytes that are read of a body at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// A body that is still with the host.
+pub struct Body {
+    stream: StreamReader<u8>,
+    trailers: FutureReader<Result<Option<Trailers>, ErrorCode>>,
+}
+
+/// A body to send.
+pub enum Content {
+    /// None.
+    Empty,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What the host has.
+    Stream(Body),
+    /// What was read of a body already, and the rest of it.
+    Begun(Vec<u8>, Body),
+}
+
+/// A request to send.
+pub struct Outgoing<'a> {
+    /// Method.
+    pub method: &'a str,
+    /// Absolute URL.
+    pub url: &'a str,
+    /// Header fields.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// Body.
+    pub content: Content,
+    /// Length of a streamed body, if it is known.
+    pub length: Option<u64>,
+    /// Until the head of the answer must be here.
+    pub timeout_ms: u32,
+}
+
+/// An answer whose body is still with the host.
+pub struct Incoming {
+    /// Status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: Headers,
+    response: Response,
+}
+
+/// Why a request brought no answer, or a body no bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendFault {
+    /// The target saw nothing of the request.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// More bytes than allowed.
+    #[error("more than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// The head of a request from a client.
+pub fn head(request: &Request) -> Head {
+    Head {
+        method: method_text(request.get_method()),
+        secure: matches!(request.get_scheme(), Some(Scheme::Https)),
+        authority: request.get_authority(),
+        target: request.get_path_with_query(),
+        fields: request.get_headers().copy_all(),
+    }
+}
+
+/// The body of a request from a client.
+pub fn request_body(request: Request) -> Body {
+    let (_, result) = wit_future::new(|| Ok(()));
+    let (stream, trailers) = Request::consume_body(request, result);
+    Body { stream, trailers }
+}
+
+/// Sends a request and waits for the head of the answer.
+pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
+    let request = build_request(outgoing).map_err(|error| SendFault::Connect(error.to_string()))?;
+    let response = client::send(request).await.map_err(|code| fault(&code))?;
+    Ok(Incoming {
+        status: response.get_status_code(),
+        headers: response
+            .get_headers()
+            .copy_all()
+            .into_iter()
+            .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
+            .collect(),
+        response,
+    })
+}
+
+impl Incoming {
+    /// The body, unread.
+    pub fn body(self) -> Body {
+        let (_, result) = wit_future::new(|| Ok(()));
+        let (stream, trailers) = Response::consume_body(self.response, result);
+        Body { stream, trailers }
+    }
+
+    /// The whole body, if it has at most so many bytes.
+    pub async fn bytes(self, bytes_max: usize) -> Result<Vec<u8>, SendFault> {
+        self.body().bytes(bytes_max).await
+    }
+}
+
+impl Body {
+    /// The next bytes, `None` at the end.
+    pub async fn chunk(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let (result, bytes) = self.stream.read(Vec::with_capacity(CHUNK_BYTES)).await;
+            if !bytes.is_empty() {
+                return Some(bytes);
+            }
+            if !matches!(result, StreamResult::Complete(_)) {
+                return None;
+            }
+        }
+    }
+
+    /// Whether the body ended as it should, once there are no more bytes.
+    pub async fn end(self) -> Result<(), SendFault> {
+        self.trailers.await.map(drop).map_err(|code| fault(&code))
+    }
+
+    /// The whole body, if it has at most so many bytes.
+    pub async fn bytes(self, bytes_max: usize) -> Result<Vec<u8>, SendFault> {
+        match self.at_most(bytes_max).await? {
+            (bytes, None) => Ok(bytes),
+            (_, Some(_)) => Err(SendFault::TooLarge(bytes_max)),
+        }
+    }
+
+    /// The whole body, or the first part of it with the rest where it has more than so many bytes.
+    pub async fn at_most(mut self, bytes_max: usize) -> Result<(Vec<u8>, Option<Self>), SendFault> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk().await {
+            if bytes.is_empty() {
+                bytes = chunk;
+            } else {
+                bytes.extend_from_slice(&chunk);
+            }
+            if bytes.len() > bytes_max {
+                return Ok((bytes, Some(self)));
+            }
+        }
+        self.end().await?;
+        Ok((bytes, None))
+    }
+
+    /// Hands the body on to `writer` to its end and returns a copy, unless it has more than so many bytes. `None` where
+    /// it broke, or where nobody takes it any more.
+    pub async fn tee(mut self, mut writer: StreamWriter<u8>, bytes_max: u64) -> Option<Vec<u8>> {
+        let mut copy = Some(Vec::new());
+        while let Some(chunk) = self.chunk().await {
+            let fits = |copy: &Vec<u8>| (copy.len() + chunk.len()) as u64 <= bytes_max;
+            copy = copy.filter(fits);
+            if let Some(copy) = &mut copy {
+                copy.extend_from_slice(&chunk);
+            }
+            if !writer.write_all(chunk).await.is_empty() {
+                return None;
+            }
+        }
+        drop(writer);
+        self.end().await.ok()?;
+        copy
+    }
+}
+
+/// Two ends of a new body: what is written to the one is read from the other.
+pub fn pipe() -> (StreamWriter<u8>, Body) {
+    let (writer, stream) = wit_stream::new();
+    (writer, Body { stream, trailers: no_trailers() })
+}
+
+/// A response for the client.
+pub fn response(
+    status: u16,
+    fields: &[(String, Vec<u8>)],
+    content: Content,
+) -> Result<Response, HeaderError> {
+    let (contents, trailers) = open(content);
+    let (response, _) = Response::new(Fields::from_list(fields)?, contents, trailers);
+    // A status that the host doesn't take leaves 200, which no reply may be: the engine gives three digits.
+    if response.set_status_code(status).is_err() {
+        return Err(HeaderError::InvalidSyntax);
+    }
+    Ok(response)
+}
+
+fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
+    let url = Url::parse(outgoing.url).ok_or(HeaderError::InvalidSyntax)?;
+    let length = match &outgoing.content {
+        Content::Empty => {
+            Some(0).filter(|_| !matches!(outgoing.method, "GET" | "HEAD" | "OPTIONS" | "TRACE"))
+        }
+        Content::Bytes(bytes) => Some(bytes.len() as u64),
+        Content::Stream(_) | Content::Begun(..) => outgoing.length,
+    };
+    let mut fields = outgoing.fields;
+    fields.retain(|(name, _)| {
+        !matches!(name.as_str(), "content-length" | "host" | "transfer-encoding" | "connection")
+    });
+    if let Some(length) = length {
+        fields.push(("content-length".to_owned(), length.to_string().into_bytes()));
+    }
+    let options = RequestOptions::new();
+    let timeout_ns = u64::from(outgoing.timeout_ms) * 1_000_000;
+    // A host may have no such option; its own limits hold then.
+    let _ = options.set_connect_timeout(Some(timeout_ns));
+    let _ = options.set_first_byte_timeout(Some(timeout_ns));
+    let (contents, trailers) = open(outgoing.content);
+    let (request, _) = Request::new(Fields::from_list(&fields)?, contents, trailers, Some(options));
+    let scheme = if url.secure { Scheme::Https } else { Scheme::Http };
+    let set = request
+        .set_method(&method_of(outgoing.method))
+        .and_then(|()| request.set_scheme(Some(&scheme)))
+        .and_then(|()| request.set_authority(Some(url.authority)))
+        .and_then(|()| request.set_path_with_query(Some(url.target)));
+    set.map(|()| request).map_err(|()| HeaderError::InvalidSyntax)
+}
+
+type Contents = (Option<StreamReader<u8>>, FutureReader<Result<Option<Trailers>, ErrorCode>>);
+
+fn open(content: Content) -> Contents {
+    match content {
+        Content::Empty => (None, no_trailers()),
+        Content::Stream(body) => (Some(body.stream), body.trailers),
+        Content::Bytes(bytes) => {
+            let (mut writer, stream) = wit_stream::new();
+            wasip3::spawn(async move {
+                // What nobody reads is nobody's loss.
+                let _ = writer.write_all(bytes).await;
+            });
+            (Some(stream), no_trailers())
+        }
+        Content::Begun(bytes, mut rest) => {
+            let (mut writer, stream) = wit_stream::new();
+            let (result, trailers) =
+                wit_future::new(|| Err(ErrorCode::InternalError(Some("the body broke off".to_owned()))));
+            wasip3::spawn(async move {
+                let mut next = Some(bytes);
+                while let Some(bytes) = next {
+                    if !writer.write_all(bytes).await.is_empty() {
+                        return;
+                    }
+                    next = rest.chunk().await;
+                }
+                drop(writer);
+                let _ = result.write(rest.trailers.await).await;
+            });
+            (Some(stream), trailers)
+        }
+    }
+}
+
+fn no_trailers() -> FutureReader<Result<Option<Trailers>, ErrorCode>> {
+    wit_future::new(|| Ok(None)).1
+}
+
+fn method_of(text: &str) -> Method {
+    match text {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
+        "CONNECT" => Method::Connect,
+        "OPTIONS" => Method::Options,
+        "TRACE" => Method::Trace,
+        "PATCH" => Method::Patch,
+        other => Method::Other(other.to_owned()),
+    }
+}
+
+fn method_text(method: Method) -> String {
+    let text = match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+        Method::Other(other) => return other,
+    };
+    text.to_owned()
+}
+
+/// Which part of the way failed (the names are those of `wasi:http`).
+fn fault(code: &ErrorCode) -> SendFault {
+    match code {
+        ErrorCode::DnsTimeout
+        | ErrorCode::DnsError(_)
+        | ErrorCode::DestinationNotFound
+        | ErrorCode::DestinationUnavailable
+        | ErrorCode::DestinationIpProhibited
+        | ErrorCode::DestinationIpUnroutable
+        | ErrorCode::ConnectionRefused
+        | ErrorCode::ConnectionTimeout
+        | ErrorCode::ConnectionLimitReached
+        | ErrorCode::TlsProtocolError
+        | ErrorCode::TlsCertificateError
+        | ErrorCode::TlsAlertReceived(_)
+        | ErrorCode::HttpRequestDenied => SendFault::Connect(code.to_string()),
+        ErrorCode::ConnectionReadTimeout
+        | ErrorCode::ConnectionWriteTimeout
+        | ErrorCode::HttpResponseTimeout => SendFault::Timeout,
+        other => SendFault::Broken(other.to_string()),
+    }
+}
