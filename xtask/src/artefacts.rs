@@ -14,7 +14,7 @@ use crate::run::run;
 use crate::setup::{cargo_tools, npm, wasm};
 
 /// What can be built.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Part {
     /// The Cloudflare worker: `edge/cloudflare/build/`.
     Cloudflare,
@@ -26,17 +26,14 @@ pub enum Part {
     Origin,
     /// The `meridian` command.
     Cli,
-    /// Everything.
-    #[default]
-    All,
 }
 
 /// Arguments of `cargo xtask build`.
 #[derive(Args, Clone, Debug)]
 pub struct Build {
-    /// What to build.
-    #[arg(value_enum, default_value_t)]
-    part: Part,
+    /// What to build; everything if nothing is named.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
 }
 
 impl Build {
@@ -46,12 +43,9 @@ impl Build {
     /// When a tool is missing or a build fails.
     pub fn run(&self) -> Result<()> {
         say("Building");
-        let parts = match self.part {
-            Part::All => vec![Part::Origin, Part::Cli, Part::SpinHost, Part::Spin, Part::Cloudflare],
-            part => vec![part],
-        };
+        let parts = if self.parts.is_empty() { Part::value_variants() } else { &self.parts };
         for part in parts {
-            println!("{}", build(part)?.display());
+            println!("{}", obtain(*part, false)?.display());
         }
         Ok(())
     }
@@ -82,52 +76,40 @@ pub struct Artefacts {
 }
 
 impl Artefacts {
-    /// Builds everything.
+    /// Builds everything, or with `no_build` takes what an earlier build left.
     ///
     /// # Errors
-    /// When a tool is missing or a build fails.
-    pub fn build() -> Result<Self> {
+    /// When a tool is missing, a build fails, or something was never built.
+    pub fn obtain(no_build: bool) -> Result<Self> {
         Ok(Self {
-            origin: build(Part::Origin)?,
-            cli: build(Part::Cli)?,
-            spin_host: build(Part::SpinHost)?,
-            spin: spin(Flavour::Plain)?,
-            cloudflare: cloudflare(Flavour::Plain)?,
+            origin: obtain(Part::Origin, no_build)?,
+            cli: obtain(Part::Cli, no_build)?,
+            spin_host: obtain(Part::SpinHost, no_build)?,
+            spin: obtain(Part::Spin, no_build)?,
+            cloudflare: obtain(Part::Cloudflare, no_build)?,
         })
-    }
-
-    /// What an earlier build left.
-    ///
-    /// # Errors
-    /// When something was never built.
-    pub fn built() -> Result<Self> {
-        let stack = paths::target()?.join("stack");
-        let artefacts = Self {
-            origin: stack.join("meridian-origin"),
-            cli: stack.join("meridian"),
-            spin_host: spin_host_target()?.join("stack/meridian-spin-host"),
-            spin: spin_output(Flavour::Plain)?,
-            cloudflare: cloudflare_output(Flavour::Plain),
-        };
-        for path in
-            [&artefacts.origin, &artefacts.cli, &artefacts.spin_host, &artefacts.spin, &artefacts.cloudflare]
-        {
-            anyhow::ensure!(path.exists(), "{} is not there: run `cargo xtask build` first", path.display());
-        }
-        Ok(artefacts)
     }
 }
 
-/// Builds one part and says where it is. `All` is not one part, and is taken as the last one built.
-fn build(part: Part) -> Result<PathBuf> {
-    match part {
-        Part::Cloudflare => cloudflare(Flavour::Plain),
-        Part::Spin => spin(Flavour::Plain),
-        Part::SpinHost => spin_host(),
-        Part::Origin => native("meridian-origin", "meridian-origin"),
-        Part::Cli => native("meridian-cli", "meridian"),
-        Part::All => Artefacts::build().map(|all| all.cloudflare),
-    }
+/// Builds one part, or with `no_build` takes what an earlier build left; says where it is.
+///
+/// # Errors
+/// When a tool is missing, the build fails, or the part was never built.
+pub fn obtain(part: Part, no_build: bool) -> Result<PathBuf> {
+    let path = match (part, no_build) {
+        (Part::Cloudflare, true) => cloudflare_output(Flavour::Plain),
+        (Part::Spin, true) => spin_output(Flavour::Plain)?,
+        (Part::SpinHost, true) => spin_host_target()?.join("stack/meridian-spin-host"),
+        (Part::Origin, true) => paths::target()?.join("stack/meridian-origin"),
+        (Part::Cli, true) => paths::target()?.join("stack/meridian"),
+        (Part::Cloudflare, false) => cloudflare(Flavour::Plain)?,
+        (Part::Spin, false) => spin(Flavour::Plain)?,
+        (Part::SpinHost, false) => spin_host()?,
+        (Part::Origin, false) => native("meridian-origin", "meridian-origin")?,
+        (Part::Cli, false) => native("meridian-cli", "meridian")?,
+    };
+    anyhow::ensure!(path.exists(), "{} is not there: run `cargo xtask build` first", path.display());
+    Ok(path)
 }
 
 fn native(package: &str, binary: &str) -> Result<PathBuf> {

@@ -126,7 +126,7 @@ fn stack_tests() -> Result<Vec<String>> {
 fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let tools = npm::tools()?;
     let programs = postgres::programs()?;
-    let artefacts = Artefacts::build()?;
+    let artefacts = Artefacts::obtain(false)?;
     let spin_corpus = artefacts::spin(Flavour::Corpus)?;
     let cloudflare_corpus = artefacts::cloudflare(Flavour::Corpus)?;
     let places = paths::target()?.join("places.mmdb");

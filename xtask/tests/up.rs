@@ -10,7 +10,7 @@ fn a_taken_port_is_an_error_that_names_the_flag() {
     let data = Data::new("port");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let output = data.xtask(&["up", "--no-build", "--spin-port", &port]);
+    let output = data.xtask(&["up", "--no-build", "--cloudflare-port", "0", "--spin-port", &port]);
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains(&format!("port {port} is taken")), "{error}");

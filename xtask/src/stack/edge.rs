@@ -33,6 +33,8 @@ pub struct Edge {
     pub log: PathBuf,
     /// The place database.
     pub places: PathBuf,
+    /// Whether it only counts as serving when it has rules; else any answer of its own will do.
+    pub with_rules: bool,
 }
 
 impl Edge {
@@ -47,10 +49,11 @@ impl Edge {
         ]
     }
 
-    /// Serves when it answers with a decision, whatever that is.
+    /// Serves when it answers with a decision; one that has no rules yet answers 503.
     fn ready(&self) -> Ready {
-        let url = format!("http://{}/", self.listen);
+        let (url, with_rules) = (format!("http://{}/", self.listen), self.with_rules);
         Box::new(move || match Request::get(&url).header("host", "acme.localhost").send() {
+            Ok(answer) if with_rules && answer.status == 503 => Err("has no rules yet".to_owned()),
             Ok(answer) if answer.decision.is_some() => Ok(()),
             Ok(answer) => Err(format!("answers {} without a decision", answer.status)),
             Err(error) => Err(error.to_string()),

@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::artefacts::Artefacts;
+use crate::artefacts::{Artefacts, Part, obtain};
 use crate::paths;
 use crate::progress::say;
 use crate::setup::{npm, postgres as programs};
@@ -121,7 +121,7 @@ impl Up {
         say("Setting up and building");
         let tools = npm::tools()?;
         let programs = programs::programs()?;
-        let artefacts = if self.no_build { Artefacts::built()? } else { Artefacts::build()? };
+        let artefacts = Artefacts::obtain(self.no_build)?;
         check_ports(&layout)?;
         let stop = stop_signals()?;
         let mut supervisor = Supervisor::new(layout.run_file(), Arc::clone(&stop));
@@ -216,7 +216,6 @@ impl OneEdge {
         let keys = Keys::load(&data.join("keys"))?;
         let state = paths::root().join(&self.state);
         fs::create_dir_all(&state).with_context(|| format!("could not create {}", state.display()))?;
-        let artefacts = if self.no_build { Artefacts::built()? } else { Artefacts::build()? };
         let name = match self.host {
             Host::Cloudflare => "cloudflare",
             Host::Spin => "spin",
@@ -228,11 +227,17 @@ impl OneEdge {
             log: state.join("edge.log"),
             places: data.join("places.mmdb"),
             state: state.clone(),
+            with_rules: false,
         };
         write_places(&data)?;
         let service = match self.host {
-            Host::Cloudflare => edge.on_workerd(&artefacts.cloudflare, &npm::tools()?, &keys)?,
-            Host::Spin => edge.in_spin_host(&artefacts.spin_host, &keys)?,
+            Host::Cloudflare => {
+                edge.on_workerd(&obtain(Part::Cloudflare, self.no_build)?, &npm::tools()?, &keys)?
+            }
+            Host::Spin => {
+                obtain(Part::Spin, self.no_build)?;
+                edge.in_spin_host(&obtain(Part::SpinHost, self.no_build)?, &keys)?
+            }
         };
         let stop = stop_signals()?;
         let mut supervisor = Supervisor::new(state.join("run.json"), stop);
@@ -253,6 +258,7 @@ fn edge_of(layout: &Layout, host: Host) -> Edge {
         state: layout.data.join(state),
         log: layout.log(&format!("edge-{name}")),
         places: layout.places(),
+        with_rules: true,
     }
 }
 
