@@ -1,45 +1,79 @@
 //! Header fields of a request or response, in the order in which they arrived.
 
+use std::fmt::{self, Write};
+
 /// Header fields in order. Names are lower-case; a name may occur more than once (RFC 9110, section 5.2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+///
+/// Names and values stand in one text, so that copying all of them takes two allocations.
+#[derive(Clone, Default)]
+pub struct Headers {
+    text: String,
+    fields: Vec<Field>,
+}
+
+/// Where a field stands in the text: its name, and right after it its value.
+#[derive(Clone, Copy)]
+struct Field {
+    start: usize,
+    name_bytes: usize,
+    value_bytes: usize,
+}
 
 impl Headers {
     /// No header fields, with room for `capacity` of them.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self(Vec::with_capacity(capacity))
+        Self { text: String::with_capacity(capacity * 32), fields: Vec::with_capacity(capacity) }
     }
 
     /// Appends a field, keeping those that are there. The name is folded to lower case.
-    pub fn append(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        let mut name = name.into();
-        name.make_ascii_lowercase();
-        self.0.push((name, value.into()));
+    pub fn append(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
+        let (start, name, value) = (self.text.len(), name.as_ref(), value.as_ref());
+        self.text.reserve(name.len() + value.len());
+        self.text.push_str(name);
+        if let Some(name) = self.text.get_mut(start..) {
+            name.make_ascii_lowercase();
+        }
+        self.text.push_str(value);
+        self.fields.push(Field { start, name_bytes: name.len(), value_bytes: value.len() });
+    }
+
+    /// Appends a field whose value is written without a text of its own.
+    pub fn append_display(&mut self, name: &str, value: impl fmt::Display) {
+        self.append(name, "");
+        let start = self.text.len();
+        // Writing to a text does not fail.
+        let _ = write!(self.text, "{value}");
+        let value_bytes = self.text.len() - start;
+        if let Some(field) = self.fields.last_mut() {
+            field.value_bytes = value_bytes;
+        }
     }
 
     /// Sets a field to one value, in the place of all that had its name.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        let mut name = name.into();
-        name.make_ascii_lowercase();
-        self.0.retain(|(have, _)| *have != name);
-        self.0.push((name, value.into()));
+    pub fn set(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
+        let text = &self.text;
+        self.fields.retain(|field| !field.name(text).eq_ignore_ascii_case(name.as_ref()));
+        self.append(name, value);
     }
 
     /// Removes every field of this name (given in lower case).
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(have, _)| have != name);
+        self.retain(|have, _| have != name);
     }
 
     /// The first value of a field (name in lower case).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+        self.get_all(name).next()
     }
 
     /// Every value of a field, in order (name in lower case).
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.0.iter().filter(move |(have, _)| have == name).map(|(_, value)| value.as_str())
+    pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.fields
+            .iter()
+            .filter(move |field| field.name_bytes == name.len() && field.name(&self.text) == name)
+            .map(|field| field.value(&self.text))
     }
 
     /// All values of a list-based field joined by `", "` (RFC 9110, section 5.3), or `None` where the field is absent.
@@ -52,28 +86,55 @@ impl Headers {
 
     /// Every field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.fields.iter().map(|field| (field.name(&self.text), field.value(&self.text)))
     }
 
     /// How many fields there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fields.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields.is_empty()
     }
 
     /// Keeps the fields for which `keep(name, value)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
-        self.0.retain(|(name, value)| keep(name, value));
+        let text = &self.text;
+        self.fields.retain(|field| keep(field.name(text), field.value(text)));
     }
 }
 
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
+impl Field {
+    fn name(self, text: &str) -> &str {
+        text.get(self.start..self.start + self.name_bytes).unwrap_or_default()
+    }
+
+    fn value(self, text: &str) -> &str {
+        let start = self.start + self.name_bytes;
+        text.get(start..start + self.value_bytes).unwrap_or_default()
+    }
+}
+
+/// The same fields in the same order.
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
         let mut headers = Self::default();
         for (name, value) in fields {
@@ -106,7 +167,7 @@ impl Headers {
             .map(|name| name.trim().to_ascii_lowercase())
             .filter(|name| !HOP_BY_HOP.contains(&name.as_str()))
             .collect();
-        self.0.retain(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()) && !named.contains(name));
+        self.retain(|name, _| !HOP_BY_HOP.contains(&name) && !named.iter().any(|named| named == name));
     }
 }
 

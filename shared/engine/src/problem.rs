@@ -62,7 +62,7 @@ impl Problem {
 
     /// The same with one more header field.
     #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         self.headers.append(name, value);
         self
     }

@@ -152,20 +152,26 @@ impl Exchange {
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);
         let client = self.facts.client;
-        let node_name = if client.is_ipv6() { format!("\"[{client}]\"") } else { client.to_string() };
         let scheme = match self.facts.scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
         };
         let host = &self.facts.host;
-        headers.append("via", format!("1.1 meridian-{}", node.edge));
-        headers.append("forwarded", format!("for={node_name};host=\"{host}\";proto={scheme}"));
-        headers.append("x-forwarded-for", client.to_string());
-        headers.append("x-forwarded-host", host.as_str());
+        headers.append_display("via", format_args!("1.1 meridian-{}", node.edge));
+        if client.is_ipv6() {
+            headers.append_display(
+                "forwarded",
+                format_args!("for=\"[{client}]\";host=\"{host}\";proto={scheme}"),
+            );
+        } else {
+            headers.append_display("forwarded", format_args!("for={client};host=\"{host}\";proto={scheme}"));
+        }
+        headers.append_display("x-forwarded-for", client);
+        headers.append("x-forwarded-host", host);
         headers.append("x-forwarded-proto", scheme);
-        headers.append("traceparent", self.trace.to_string());
+        headers.append_display("traceparent", self.trace);
         if let Some(token) = self.session.token.as_ref().filter(|_| to_origin) {
-            headers.append("meridian-session", token.as_str());
+            headers.append("meridian-session", token);
         }
         if let Some(lookup) = &self.lookup {
             lookup.condition(&mut headers);
@@ -342,14 +348,14 @@ fn attributes(place: &Place, headers: &Headers) -> Vec<(String, String)> {
     let language =
         language.map(str::trim).filter(|tag| (2..=3).contains(&tag.len())).map(str::to_ascii_lowercase);
     [
-        ("city", place.city.clone()),
-        ("continent", place.continent.clone()),
-        ("country", place.country.clone()),
-        ("language", language),
-        ("subdivision", place.subdivision.clone()),
-        ("timezone", place.timezone.clone()),
+        ("city", place.city.as_deref()),
+        ("continent", place.continent.as_deref()),
+        ("country", place.country.as_deref()),
+        ("language", language.as_deref()),
+        ("subdivision", place.subdivision.as_deref()),
+        ("timezone", place.timezone.as_deref()),
     ]
     .into_iter()
-    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .filter_map(|(name, value)| value.map(|value| (name.to_owned(), value.to_owned())))
     .collect()
 }

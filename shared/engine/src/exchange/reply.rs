@@ -57,7 +57,7 @@ impl Exchange {
         {
             headers.append("cache-status", status.field());
         }
-        headers.append("meridian-decision", self.id.as_str());
+        headers.append("meridian-decision", &self.id);
         headers.append("meridian-region", self.region.as_deref().unwrap_or("edge"));
         let bundle = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
         headers.append("meridian-bundle", bundle.as_deref().unwrap_or("none"));
@@ -66,7 +66,8 @@ impl Exchange {
                 self.variants.iter().map(|(experiment, variant)| format!("{experiment}={variant}")).collect();
             headers.append("meridian-variant", variants.join(", "));
         }
-        headers.set("traceparent", self.trace.to_string());
+        headers.remove("traceparent");
+        headers.append_display("traceparent", self.trace);
         self.report.write_headers(&mut headers);
         if let Some(token) = session {
             let secure = if self.facts.scheme == Scheme::Https { "; Secure" } else { "" };
