@@ -1,1 +1,5 @@
-//! Tests of the whole platform.
+//! What the tests of the whole platform share: the decision corpus, a running local stack, a plain HTTP client.
+
+pub mod client;
+pub mod corpus;
+pub mod stack;

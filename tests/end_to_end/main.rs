@@ -1,0 +1,69 @@
+//! The whole platform as a user sees it: three regions, both edges, one stack that is started once and stopped at the
+//! end. Trials run one after another, since some of them kill what others use.
+
+mod failures;
+mod regions;
+mod requests;
+mod rules;
+mod stack;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use meridian_tests::stack::Stack;
+
+/// Both edges, by their names in `up.json`.
+const EDGES: [&str; 2] = ["cloudflare", "spin"];
+
+type EdgeTest = fn(&Stack, &str) -> Result<()>;
+type StackTest = fn(&Stack) -> Result<()>;
+
+fn main() -> Result<()> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        libtest_mimic::run(&arguments, trials(None)).exit();
+    }
+    let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
+    let stack = Arc::new(Stack::start(&data)?);
+    let conclusion = libtest_mimic::run(&arguments, trials(Some(&stack)));
+    let stack = Arc::into_inner(stack);
+    let stopped = stack.map_or(Ok(()), |mut stack| stack.stop());
+    if !conclusion.has_failed() {
+        std::fs::remove_dir_all(&data)?;
+    }
+    stopped?;
+    conclusion.exit()
+}
+
+fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS) {
+        trials.push(trial((*name).to_owned(), stack, *test));
+    }
+    for (name, test) in requests::TESTS {
+        for edge in EDGES {
+            let test = *test;
+            trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));
+        }
+    }
+    // What kills processes comes last.
+    for (name, test) in failures::TESTS {
+        trials.push(trial((*name).to_owned(), stack, *test));
+    }
+    trials
+}
+
+fn trial(
+    name: String,
+    stack: Option<&Arc<Stack>>,
+    test: impl Fn(&Stack) -> Result<()> + Send + 'static,
+) -> Trial {
+    let stack = stack.cloned();
+    Trial::test(name, move || match &stack {
+        Some(stack) => test(stack).map_err(|error| Failed::from(format!("{error:#}"))),
+        None => Err(Failed::from("the stack was not started")),
+    })
+}

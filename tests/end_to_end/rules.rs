@@ -1,0 +1,155 @@
+//! The rule path: documents pushed, seen by both edges, explained, rolled back.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use meridian_tests::stack::{Stack, eventually};
+use serde_json::Value;
+
+use crate::{EDGES, StackTest};
+
+pub const TESTS: &[(&str, StackTest)] = &[
+    ("a_push_is_seen_by_both_edges_and_rolled_back", a_push_is_seen_by_both_edges_and_rolled_back),
+    ("a_push_on_an_old_parent_is_refused", a_push_on_an_old_parent_is_refused),
+    ("a_wrong_document_is_refused_with_its_place", a_wrong_document_is_refused_with_its_place),
+    ("a_decision_is_explained_by_its_id", a_decision_is_explained_by_its_id),
+    ("a_new_tenant_is_served_at_once", a_new_tenant_is_served_at_once),
+];
+
+/// What the issue of both edges seeing a push or a rollback may take.
+const SEEN_MAX: Duration = Duration::from_secs(2);
+
+fn head(stack: &Stack) -> Result<String> {
+    let output = stack.meridian(&["rules", "list", "--target", "tenant:acme", "--json"])?;
+    ensure!(output.code == 0, "{}", output.stderr);
+    let releases: Value = serde_json::from_str(&output.stdout)?;
+    let newest = releases["releases"].as_array().and_then(|all| all.first()).context("a release of acme")?;
+    Ok(newest["version"].as_str().context("a release has a version")?.to_owned())
+}
+
+/// The demo rules as they were pushed, in a folder of this test's own.
+fn demo_rules(stack: &Stack, name: &str) -> Result<PathBuf> {
+    let folder = stack.data().join("test-rules").join(name);
+    std::fs::create_dir_all(&folder)?;
+    for entry in std::fs::read_dir(stack.data().join("rules").join("acme"))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
+    }
+    Ok(folder)
+}
+
+fn push(stack: &Stack, folder: &Path, extra: &[&str]) -> Result<meridian_tests::stack::Output> {
+    let folder = folder.to_str().context("a UTF-8 path")?;
+    let mut arguments = vec!["rules", "push", "--target", "tenant:acme", folder];
+    arguments.extend(extra);
+    stack.meridian(&arguments)
+}
+
+fn seen(stack: &Stack, edge: &str) -> Result<String> {
+    let up = stack.up()?;
+    let reply = stack
+        .edge(edge, "acme")?
+        .bearer(&up.tenant("acme")?.tokens["reader"])
+        .get("/v1/whoami")?
+        .expect(200)?;
+    Ok(reply.header("x-pushed").to_owned())
+}
+
+fn a_push_is_seen_by_both_edges_and_rolled_back(stack: &Stack) -> Result<()> {
+    let before = head(stack)?;
+    let folder = demo_rules(stack, "push")?;
+    let transform = "apiVersion: meridian/v1\nkind: Transform\nmetadata:\n  name: pushed\nspec:\n  response:\n    - set:\n        name: x-pushed\n        value: \"yes\"\n";
+    std::fs::write(folder.join("pushed.yaml"), transform)?;
+    let routes = std::fs::read_to_string(folder.join("routes.yaml"))?;
+    let routes = routes.replace("transforms: [", "transforms: [pushed, ");
+    ensure!(routes.contains("pushed"), "the demo's routes have transforms to add to");
+    std::fs::write(folder.join("routes.yaml"), routes)?;
+
+    let output = push(stack, &folder, &["--json"])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    let pushed: Value = serde_json::from_str(&output.stdout)?;
+    for edge in EDGES {
+        let took = eventually(SEEN_MAX, || {
+            ensure!(seen(stack, edge)? == "yes", "not seen by {edge}");
+            Ok(())
+        })?;
+        println!("{edge} saw the push after {took:?}");
+    }
+    ensure!(head(stack)? == pushed["version"].as_str().unwrap_or_default(), "{pushed}");
+
+    let output =
+        stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    for edge in EDGES {
+        eventually(SEEN_MAX, || {
+            ensure!(seen(stack, edge)?.is_empty(), "{edge} still serves what was rolled back");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn a_push_on_an_old_parent_is_refused(stack: &Stack) -> Result<()> {
+    let folder = demo_rules(stack, "old-parent")?;
+    let output = push(stack, &folder, &["--parent", "0123456789abcdef"])?;
+    ensure!(output.code != 0, "a push on a parent that is not the head was taken: {}", output.stdout);
+    ensure!(
+        output.stderr.contains("0123456789abcdef") && output.stderr.contains(&head(stack)?),
+        "{}",
+        output.stderr
+    );
+    Ok(())
+}
+
+fn a_wrong_document_is_refused_with_its_place(stack: &Stack) -> Result<()> {
+    let before = head(stack)?;
+    let folder = demo_rules(stack, "wrong")?;
+    std::fs::write(
+        folder.join("wrong.yaml"),
+        "apiVersion: meridian/v1\nkind: RateLimit\nmetadata:\n  name: wrong\nspec:\n  key: [subject]\n  qouta: 5\n  window: 1m\n",
+    )?;
+    let output = push(stack, &folder, &[])?;
+    ensure!(output.code == 1, "exit code {}", output.code);
+    for expected in ["wrong.yaml:7", "qouta", "quota"] {
+        ensure!(output.stderr.contains(expected), "no {expected} in: {}", output.stderr);
+    }
+    ensure!(head(stack)? == before, "a refused push moved the target");
+    Ok(())
+}
+
+fn a_decision_is_explained_by_its_id(stack: &Stack) -> Result<()> {
+    for edge in EDGES {
+        let reply = stack.edge(edge, "acme")?.get("/v1/whoami")?.expect(401)?;
+        let decision = reply.header("meridian-decision").to_owned();
+        eventually(Duration::from_secs(10), || {
+            let output = stack.meridian(&["rules", "explain", &decision])?;
+            ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+            ensure!(
+                output.stdout.contains("auth") && output.stdout.contains("routes.yaml:"),
+                "{}",
+                output.stdout
+            );
+            Ok(())
+        })
+        .with_context(|| format!("decision of {edge}"))?;
+    }
+    Ok(())
+}
+
+fn a_new_tenant_is_served_at_once(stack: &Stack) -> Result<()> {
+    let create = ["tenant", "create", "initech", "--name", "Initech", "--home-region", "eu-west-1", "--json"];
+    let output = stack.meridian(&create)?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    let output = stack.meridian(&["domain", "add", "initech.localhost", "--tenant", "initech", "--json"])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    let listed = stack.meridian(&["tenant", "list", "--json"])?;
+    ensure!(listed.stdout.contains("initech") && listed.stdout.contains("acme"), "{}", listed.stdout);
+    let up = stack.up()?;
+    for edge in EDGES {
+        let client = meridian_tests::client::Client::new(&up.edges[edge], "initech.localhost");
+        // It has no route yet, but its host is known: 404, no longer 421.
+        eventually(Duration::from_secs(5), || client.get("/")?.expect(404).map(drop))?;
+    }
+    Ok(())
+}
