@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::policy::route::RouteIndex;
 use crate::policy::security::Lists;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Route, Ruleset};
 
 /// A tenant's rules with the indexes that requests are decided by.
 #[derive(Debug)]
@@ -24,5 +24,11 @@ impl Compiled {
         let routes = RouteIndex::new(&ruleset.routes);
         let lists = ruleset.security.iter().map(Lists::new).collect();
         Self { ruleset, routes, lists }
+    }
+
+    /// A route by its number.
+    #[must_use]
+    pub fn route(&self, number: Option<usize>) -> Option<&Route> {
+        self.ruleset.routes.get(number?)
     }
 }

@@ -64,10 +64,12 @@ impl Outcome {
 pub fn decision_id(now_ms: u64, random: [u8; 16]) -> String {
     const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let bits = u128::from(now_ms & 0xffff_ffff_ffff) << 80 | (u128::from_be_bytes(random) & ((1 << 80) - 1));
-    (0..26)
-        .rev()
-        .map(|digit| char::from(DIGITS.get((bits >> (digit * 5)) as usize & 31).copied().unwrap_or(b'0')))
-        .collect()
+    let mut id = String::with_capacity(26);
+    id.extend((0..26).rev().map(|digit| {
+        let digit = DIGITS.get((bits >> (digit * 5)) as usize & 31);
+        char::from(digit.copied().unwrap_or(b'0'))
+    }));
+    id
 }
 
 #[cfg(test)]

@@ -141,12 +141,16 @@ pub struct InvalidNetwork(pub String);
 /// # Errors
 /// What is not a registered name of letters, digits, `-`, `_` and `.`, nor an address.
 pub fn normalise_host(authority: &str) -> Result<String, InvalidHost> {
-    let invalid = || InvalidHost;
+    host_of(authority).map(str::to_ascii_lowercase)
+}
+
+/// The host of an authority as [`normalise_host`] takes it, in the letters that it came in.
+pub(crate) fn host_of(authority: &str) -> Result<&str, InvalidHost> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or_else(invalid)?;
+            let (address, after) = rest.split_once(']').ok_or(InvalidHost)?;
             address.parse::<Ipv6Addr>().map_err(|_| InvalidHost)?;
-            let host = authority.get(..address.len() + 2).ok_or_else(invalid)?;
+            let host = authority.get(..address.len() + 2).ok_or(InvalidHost)?;
             (host, after.strip_prefix(':').or(after.is_empty().then_some("")))
         }
         None => match authority.split_once(':') {
@@ -154,7 +158,7 @@ pub fn normalise_host(authority: &str) -> Result<String, InvalidHost> {
             None => (authority, Some("")),
         },
     };
-    let port = port.ok_or_else(invalid)?;
+    let port = port.ok_or(InvalidHost)?;
     if port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(InvalidHost);
     }
@@ -164,7 +168,7 @@ pub fn normalise_host(authority: &str) -> Result<String, InvalidHost> {
     if host.is_empty() || host.len() > HOST_BYTES_MAX || !(is_name || host.starts_with('[')) {
         return Err(InvalidHost);
     }
-    Ok(host.to_ascii_lowercase())
+    Ok(host)
 }
 
 /// A host that can't be one.

@@ -174,8 +174,30 @@ impl Headers {
 /// Whether a name can be a header field's: a token in lower case (RFC 9110, section 5.6.2).
 #[must_use]
 pub fn is_field_name(name: &str) -> bool {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(|byte| token(byte) && !byte.is_ascii_uppercase())
+    !name.is_empty() && name.bytes().all(|byte| is_token(byte) && !byte.is_ascii_uppercase())
+}
+
+/// Whether a character can be part of a token (RFC 9110, section 5.6.2).
+#[must_use]
+pub(crate) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
 }
 
 /// Whether a value can be a header field's: no control characters but tabs (RFC 9110, section 5.5).

@@ -124,7 +124,9 @@ impl Exchange {
     }
 
     pub(super) fn explain_cache(&mut self, outcome: impl Into<String>) {
-        let rule = self.cache_policy().map(|policy| policy.rule.clone());
-        self.explain("cache", rule.as_ref(), outcome, Vec::new());
+        let rules = self.rules.clone();
+        let policy =
+            rules.as_ref().and_then(|rules| rules.ruleset.caches.get(rules.route(self.route)?.cache?));
+        self.explain("cache", policy.map(|policy| &policy.rule), outcome, Vec::new());
     }
 }

@@ -1,6 +1,9 @@
 //! Whether the request may pass: security, route, auth, limits; and which variants it gets.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
@@ -29,7 +32,7 @@ impl Exchange {
         match matched {
             Matched::Route(number) => {
                 self.route = Some(number);
-                let rule = rules.ruleset.routes.get(number).map(|route| &route.rule);
+                let rule = rules.route(self.route).map(|route| &route.rule);
                 self.explain("route", rule, "matched", inputs);
             }
             Matched::None => {
@@ -44,8 +47,8 @@ impl Exchange {
                 return self.refuse(node, problem.header("allow", allow), Outcome::Denied);
             }
         }
-        let policies = self.route().map(|route| route.security.clone()).unwrap_or_default();
-        if let Some(problem) = self.secure(rules, &policies) {
+        let route = rules.route(self.route);
+        if let Some(problem) = self.secure(rules, route.map_or(&[], |route| &route.security)) {
             return self.refuse(node, problem, Outcome::Denied);
         }
         self.token_of_request(node)
@@ -57,7 +60,7 @@ impl Exchange {
             else {
                 continue;
             };
-            let inputs = vec![("client", self.facts.client.to_string())];
+            let inputs = vec![("client", neighbourhood(self.facts.client))];
             match (lists.hit(self.facts.client), lists.mode) {
                 (None, _) | (_, Mode::Off) => self.explain("security", Some(&policy.rule), "passed", inputs),
                 (Some(hit), Mode::Log) => {
@@ -73,8 +76,10 @@ impl Exchange {
     }
 
     fn token_of_request(&mut self, node: &mut Node) -> Step {
-        let auth = self.route().map_or(Auth::Anonymous, |route| route.auth.clone());
-        if auth == Auth::Anonymous {
+        let (anonymous, optional) = self
+            .route()
+            .map_or((true, false), |route| (route.auth == Auth::Anonymous, route.auth == Auth::Optional));
+        if anonymous {
             self.explain_auth("anonymous", Vec::new());
             return self.check_limits(node);
         }
@@ -83,7 +88,7 @@ impl Exchange {
                 self.token = Some(token);
                 self.authenticate(node)
             }
-            Ok(None) if auth == Auth::Optional => {
+            Ok(None) if optional => {
                 self.explain_auth("anonymous: no token", Vec::new());
                 self.check_limits(node)
             }
@@ -115,11 +120,7 @@ impl Exchange {
         {
             return self.refuse_token(node, &refusal);
         }
-        let inputs = vec![
-            ("issuer", identity.issuer.clone()),
-            ("subject", identity.subject.clone().unwrap_or_default()),
-        ];
-        self.explain_auth("verified", inputs);
+        self.explain_auth("verified", vec![("issuer", identity.issuer.clone())]);
         self.identity = Some(identity);
         self.check_limits(node)
     }
@@ -146,8 +147,9 @@ impl Exchange {
     }
 
     fn explain_auth(&mut self, outcome: impl Into<String>, inputs: Vec<(&'static str, String)>) {
-        let rule = self.route().map(|route| route.rule.clone());
-        self.explain("auth", rule.as_ref(), outcome, inputs);
+        let rules = self.rules.clone();
+        let route = rules.as_ref().and_then(|rules| rules.route(self.route));
+        self.explain("auth", route.map(|route| &route.rule), outcome, inputs);
     }
 
     fn check_limits(&mut self, node: &mut Node) -> Step {
@@ -214,10 +216,11 @@ impl Exchange {
     /// Gives the variants of the route's experiments; then the cache.
     fn experiment(&mut self, node: &mut Node) -> Step {
         let rules = self.rules.clone();
-        let numbers = self.route().map(|route| route.experiments.clone()).unwrap_or_default();
+        let route = rules.as_ref().and_then(|rules| rules.route(self.route));
+        let numbers = route.iter().flat_map(|route| &route.experiments);
         let experiments = rules
             .iter()
-            .flat_map(|rules| numbers.iter().filter_map(|number| rules.ruleset.experiments.get(*number)));
+            .flat_map(|rules| numbers.clone().filter_map(|number| rules.ruleset.experiments.get(*number)));
         let mut cookie_unit = None;
         for experiment in experiments {
             self.enroll(node, experiment, &mut cookie_unit);
@@ -273,4 +276,10 @@ impl Exchange {
         };
         known.insert(unit).clone()
     }
+}
+
+/// The network that an address is in: enough to explain a list, too little to name a person.
+fn neighbourhood(client: IpAddr) -> String {
+    let bits = if client.is_ipv4() { 24 } else { 48 };
+    IpNet::new(client, bits).map_or_else(|_| String::new(), |net| net.trunc().to_string())
 }

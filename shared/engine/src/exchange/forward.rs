@@ -1,6 +1,7 @@
 //! Where the request goes, and where it goes next when that fails.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::resolve::not_ready;
 use super::{Exchange, Waiting};
@@ -40,8 +41,10 @@ impl Exchange {
             upstream: self.upstream(),
         };
         let plan = node.regions.plan(&ask, self.now_ms);
-        let rule = route.rule.clone();
-        let order = plan.candidates.iter().map(|candidate| &*candidate.region).collect::<Vec<_>>().join(", ");
+        let mut order = String::with_capacity(16 * plan.candidates.len());
+        for candidate in &plan.candidates {
+            let _ = write!(order, "{}{}", if order.is_empty() { "" } else { ", " }, candidate.region);
+        }
         let mut inputs = vec![("order", order)];
         if let Some(country) = &self.facts.place.country {
             inputs.push(("country", country.clone()));
@@ -54,7 +57,9 @@ impl Exchange {
             inputs.push(("excluded", excluded.to_lowercase()));
         }
         let outcome = plan.candidates.first().map(|first| format!("{} first", first.region));
-        self.explain("steering", Some(&rule), outcome.unwrap_or_else(|| "no region left".to_owned()), inputs);
+        let rules = Arc::clone(rules);
+        let rule = rules.route(self.route).map(|route| &route.rule);
+        self.explain("steering", rule, outcome.unwrap_or_else(|| "no region left".to_owned()), inputs);
         self.plan = plan;
         self.attempt(node).unwrap_or_else(|| self.without_response(node, None))
     }
@@ -181,8 +186,8 @@ impl Exchange {
 
     /// Applies the transforms of the route to a request or (`response`) a reply.
     pub(super) fn transform(&mut self, response: bool, headers: &mut Headers) {
-        let (Some(rules), Some(route)) = (self.rules.clone(), self.route()) else { return };
-        let numbers = route.transforms.clone();
+        let Some(rules) = self.rules.clone() else { return };
+        let numbers = rules.route(self.route).map_or(&[][..], |route| &route.transforms);
         for transform in numbers.iter().filter_map(|number| rules.ruleset.transforms.get(*number)) {
             let changes = if response { &transform.response } else { &transform.request };
             if changes.is_empty() {

@@ -151,7 +151,7 @@ impl Exchange {
             steps: 0,
             waiting: Waiting::Nothing,
             tried: Vec::new(),
-            explanation: Explanation::default(),
+            explanation: Explanation { stages: Vec::with_capacity(12) },
             tenant: None,
             rules: None,
             platform: None,
@@ -204,7 +204,7 @@ impl Exchange {
     }
 
     fn route(&self) -> Option<&Route> {
-        self.rules.as_ref()?.ruleset.routes.get(self.route?)
+        self.rules.as_ref()?.route(self.route)
     }
 
     fn explain(

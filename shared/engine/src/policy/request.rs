@@ -1,8 +1,8 @@
 //! The shape of a request, before anything is decided by it. What two servers could read in two ways is refused
 //! (RFC 9112, section 11.2), never guessed; what only the platform may say is taken out.
 
-use crate::facts::{Facts, normalise_host, normalise_path};
-use crate::headers::{Headers, is_field_name, is_field_value};
+use crate::facts::{Facts, host_of, normalise_path};
+use crate::headers::{Headers, is_field_name, is_field_value, is_token};
 use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
 
 /// Why a request is refused for its shape.
@@ -82,7 +82,7 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
 }
 
 fn check_method(method: &str) -> Result<(), Malformed> {
-    if method.is_empty() || method.len() > METHOD_BYTES_MAX || !is_field_name(&method.to_ascii_lowercase()) {
+    if method.is_empty() || method.len() > METHOD_BYTES_MAX || !method.bytes().all(is_token) {
         return Err(Malformed::Method);
     }
     if matches!(method, "CONNECT" | "TRACE") { Err(Malformed::MethodUnsupported) } else { Ok(()) }
@@ -127,14 +127,14 @@ fn check_length(headers: &Headers) -> Result<(), Malformed> {
 }
 
 fn check_host(facts: &mut Facts) -> Result<(), Malformed> {
-    let host = normalise_host(&facts.host).map_err(|_| Malformed::Host)?;
+    let host = host_of(&facts.host).map_err(|_| Malformed::Host)?;
     let mut fields = facts.headers.get_all("host");
-    let agrees = fields.next().is_none_or(|field| normalise_host(field).is_ok_and(|field| field == host));
-    if !agrees || fields.next().is_some() {
+    let same = |field| host_of(field).is_ok_and(|field| field.eq_ignore_ascii_case(host));
+    if !fields.next().is_none_or(same) || fields.next().is_some() {
         return Err(Malformed::Host);
     }
-    if facts.host != host {
-        facts.host = host;
+    if host.len() != facts.host.len() || host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        facts.host = host.to_ascii_lowercase();
     }
     Ok(())
 }
