@@ -120,3 +120,15 @@ pub const RETRY_EACH_MILLI: u64 = 200;
 pub const RETRY_FLOOR_PER_S: u64 = 3;
 /// Retries that can be saved up.
 pub const RETRY_TOKENS_MAX: u64 = 100;
+/// Tags of a cache entry.
+pub const CACHE_TAGS_MAX: usize = 128;
+/// Bytes of a tag of a cache entry.
+pub const CACHE_TAG_BYTES_MAX: usize = 256;
+/// Header fields that a response may vary by.
+pub const CACHE_VARY_MAX: usize = 16;
+/// Sources whose positions a cache entry notes.
+pub const CACHE_SEEN_MAX: usize = 64;
+/// Longest time that anything is kept in the cache.
+pub const CACHE_KEEP_MS_MAX: u64 = 30 * 86_400_000;
+/// How long a response that can be validated is kept beyond its time.
+pub const CACHE_VALIDATE_MS: u64 = 3_600_000;

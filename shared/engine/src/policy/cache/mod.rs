@@ -1,7 +1,28 @@
 //! A shared HTTP cache as decisions: RFC 9111, with RFC 5861 (stale service), RFC 9211 (`Cache-Status`), RFC 9213
 //! (targeted fields), tags and the purge journal.
+//!
+//! One [`Lookup`] goes with one request: the host looks its key up, [`Lookup::found`] judges the entry, and
+//! [`Lookup::responded`] judges what came where the request was forwarded. A response that varies is stored at the primary
+//! key if nothing is there yet, and each further variant at a key of its own, which is found through the `Vary` of the first.
+//!
+//! A request with `Range` is answered whole from a fresh entry (RFC 9110, section 14.2 allows that) and forwarded as it is
+//! otherwise; partial responses are neither stored nor made.
 
-use crate::facts::Facts;
+mod directives;
+mod freshness;
+mod key;
+mod notes;
+mod status;
+mod validate;
+
+use self::directives::Directives;
+use self::freshness::{Freshness, Times, has_validator, judge};
+use self::notes::Notes;
+pub use self::status::{CacheStatus, Fwd};
+use self::validate::{
+    condition, is_not_modified, not_modified_headers, remove_conditions, storable_headers, updated,
+};
+use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
 use crate::purge::PurgeJournal;
@@ -35,7 +56,27 @@ pub enum Begin {
 /// The part that the cache has in one request.
 #[derive(Clone, Debug)]
 pub struct Lookup {
+    tenant: String,
+    policy: CachePolicy,
+    request: Headers,
+    directives: Directives,
+    is_head: bool,
+    positions: Vec<(u16, u64)>,
+    /// Tag by which a change of the URI itself makes entries stale.
+    uri_tag: String,
     key: CacheKey,
+    /// What the key is made from.
+    key_text: String,
+    /// Key of this request's variant, once it is known what the response varies by, and by what.
+    variant: Option<(CacheKey, Vec<String>)>,
+    /// Answers nobody: validates whatever is there.
+    background: bool,
+    /// The entry for this request, and why it was not simply served.
+    found: Option<(Entry, Notes)>,
+    /// It may be validated, but must not be served without.
+    is_outdated: bool,
+    fwd: Fwd,
+    detail: Option<&'static str>,
 }
 
 /// What an entry, or its absence, means for the request.
@@ -100,62 +141,45 @@ pub struct Invalidation {
     pub purges: Vec<Purge>,
 }
 
-/// `Cache-Status` of this cache (RFC 9211).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CacheStatus {
-    /// Answered without going forward.
-    pub hit: bool,
-    /// Why it went forward.
-    pub fwd: Option<Fwd>,
-    /// Status of the response that came, where it is not the one given to the client.
-    pub fwd_status: Option<u16>,
-    /// Stored.
-    pub stored: bool,
-    /// Collapsed with another request.
-    pub collapsed: bool,
-    /// Freshness left in seconds; negative where stale.
-    pub ttl_s: Option<i64>,
-    /// More, for people: a token.
-    pub detail: Option<&'static str>,
-}
-
-/// Why a request went forward (RFC 9211, section 2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fwd {
-    /// The rules say so.
-    Bypass,
-    /// The method is not answered from the cache.
-    Method,
-    /// Nothing is stored for the URI.
-    UriMiss,
-    /// What is stored is for other header values.
-    VaryMiss,
-    /// The client wants it validated.
-    Request,
-    /// What is stored is stale.
-    Stale,
-}
-
-impl CacheStatus {
-    /// Value of the field with the cache's name: `meridian; hit; ttl=30`.
-    #[must_use]
-    pub fn field(&self) -> String {
-        format!("meridian; {self}")
-    }
-}
-
-/// The parameters without the cache's name.
-impl std::fmt::Display for CacheStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("hit")
-    }
-}
-
 /// Whether the cache has a part in this request. `bypass`: the policy's condition, evaluated by the caller.
 #[must_use]
 pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin {
-    let _ = (policy, subject, bypass);
-    Begin::Pass(CacheStatus::default())
+    let facts = subject.facts;
+    let pass = |fwd, detail| Begin::Pass(CacheStatus::forwarded(fwd, detail));
+    if !matches!(facts.method.as_str(), "GET" | "HEAD") {
+        return pass(Fwd::Method, None);
+    }
+    if bypass {
+        return pass(Fwd::Bypass, None);
+    }
+    let directives = Directives::of_request(&facts.headers);
+    if directives.no_store {
+        return pass(Fwd::Bypass, Some("no-store"));
+    }
+    // Preconditions on the state of the target, and content that it may answer by, are the origin's to judge.
+    let precondition =
+        ["if-match", "if-unmodified-since"].iter().any(|name| facts.headers.get(name).is_some());
+    if precondition || facts.body != BodySize::Empty {
+        return pass(Fwd::Bypass, Some(if precondition { "precondition" } else { "content" }));
+    }
+    let (key, key_text) = key::primary(policy, subject);
+    Begin::LookUp(Box::new(Lookup {
+        tenant: subject.tenant.to_owned(),
+        policy: policy.clone(),
+        request: facts.headers.clone(),
+        directives,
+        is_head: facts.method == "HEAD",
+        positions: subject.positions.to_vec(),
+        uri_tag: uri_tag(facts, &facts.path, facts.query.as_deref()),
+        key,
+        key_text,
+        variant: None,
+        background: false,
+        found: None,
+        is_outdated: false,
+        fwd: Fwd::UriMiss,
+        detail: None,
+    }))
 }
 
 impl Lookup {
@@ -167,13 +191,134 @@ impl Lookup {
 
     /// Takes what the lookup of the last key brought.
     pub fn found(&mut self, entry: Option<Entry>, journal: &PurgeJournal, now_ms: u64) -> Found {
-        let _ = (entry, journal, now_ms);
+        let read = entry.and_then(|entry| Notes::read(&entry.meta).map(|notes| (entry, notes)));
+        let Some((entry, notes)) = read else {
+            self.fwd = if self.variant.is_some() { Fwd::VaryMiss } else { Fwd::UriMiss };
+            return self.forward();
+        };
+        let names: Vec<String> = notes.vary.iter().map(|(name, _)| name.clone()).collect();
+        let mine = key::values(names.clone(), &self.request);
+        if mine != notes.vary {
+            if self.variant.is_some() {
+                self.fwd = Fwd::VaryMiss;
+                return self.forward();
+            }
+            let key = key::secondary(&self.tenant, &self.key_text, &mine);
+            self.variant = Some((key.clone(), names));
+            return Found::LookUp(key);
+        }
+        let freshness = notes.freshness(now_ms);
+        let outdated = self.outdated(&notes, journal);
+        let found = match (outdated, self.standing(&notes, freshness)) {
+            (Some(why), _) => Err((Fwd::Stale, Some(why))),
+            (None, standing) => standing,
+        };
+        self.is_outdated = outdated.is_some();
+        let serve = found.map(|revalidate| self.serve(&entry, freshness, revalidate));
+        self.found = Some((entry, notes));
+        match serve {
+            Ok(serve) => Found::Serve(serve),
+            Err((fwd, detail)) => {
+                (self.fwd, self.detail) = (fwd, detail);
+                self.forward()
+            }
+        }
+    }
+
+    fn forward(&self) -> Found {
+        if self.directives.only_if_cached && !self.background {
+            let detail = Some("only-if-cached");
+            return Found::OnlyIfCached(CacheStatus { detail, ..CacheStatus::default() });
+        }
         Found::Forward
+    }
+
+    /// Why an entry must not be served, whatever its age: it reflects less than what was purged, or than this client has
+    /// seen.
+    fn outdated(&self, notes: &Notes, journal: &PurgeJournal) -> Option<&'static str> {
+        if self.is_purged(notes, journal) {
+            return Some("purged");
+        }
+        let reflects = |source: u16| {
+            notes.seen.iter().find(|(of, _)| *of == source).map_or(0, |(_, position)| *position)
+        };
+        // Only the answers of Meridian's origins say what they reflect.
+        let is_behind = !notes.seen.is_empty()
+            && self.positions.iter().any(|(source, position)| reflects(*source) < *position);
+        is_behind.then_some("session")
+    }
+
+    fn is_purged(&self, notes: &Notes, journal: &PurgeJournal) -> bool {
+        let tags = notes.tags.iter().chain([&self.uri_tag]).map(String::as_str);
+        journal.is_stale(&self.tenant, tags, &notes.seen, notes.requested_ms)
+    }
+
+    /// Whether an entry may be served: `Ok`, and whether to revalidate it too, or why it has to be validated first.
+    fn standing(&self, notes: &Notes, freshness: Freshness) -> Result<bool, (Fwd, Option<&'static str>)> {
+        if self.background {
+            return Err((Fwd::Stale, None));
+        }
+        let ms = |seconds: u64| seconds.saturating_mul(1_000);
+        let asked = &self.directives;
+        let is_refused = asked.no_cache
+            || asked
+                .max_age
+                .is_some_and(|max_age| freshness.age_ms > ms(max_age) && asked.max_stale.is_none())
+            || asked.min_fresh.is_some_and(|min_fresh| freshness.left_ms() < ms(min_fresh));
+        if is_refused {
+            return Err((Fwd::Request, None));
+        }
+        if freshness.is_fresh() && !notes.no_cache {
+            return Ok(false);
+        }
+        if notes.may_be_stale(freshness, notes.stale_while_revalidate_ms, false) {
+            return Ok(true);
+        }
+        if asked.max_stale.is_some_and(|max_stale| notes.may_be_stale(freshness, ms(max_stale), true)) {
+            return Ok(false);
+        }
+        Err((Fwd::Stale, None))
+    }
+
+    fn serve(&self, entry: &Entry, freshness: Freshness, revalidate: bool) -> Serve {
+        let mut headers = entry.headers.clone();
+        headers.set("age", (freshness.age_ms / 1_000).to_string());
+        let has_it = is_not_modified(&self.request, entry.status, &entry.headers);
+        if has_it {
+            not_modified_headers(&mut headers);
+        }
+        let ttl_s = Some(freshness.ttl_s());
+        let detail = revalidate.then_some("stale-while-revalidate");
+        // The next GET does it for a HEAD, which brings no body to store.
+        let revalidate = revalidate && !self.is_head;
+        Serve {
+            status: if has_it { 304 } else { entry.status },
+            headers,
+            body: !has_it && !self.is_head,
+            revalidate,
+            status_line: CacheStatus { hit: true, ttl_s, detail, ..CacheStatus::default() },
+        }
+    }
+
+    /// Whether the forwarded request is to be conditional on the entry found. A `HEAD` has no body to save, and a range
+    /// of a body is not the body that is stored.
+    fn is_conditional(&self) -> bool {
+        let is_whole = self.background || self.request.get("range").is_none();
+        !self.is_head
+            && is_whole
+            && self.found.as_ref().is_some_and(|(entry, _)| has_validator(&entry.headers))
     }
 
     /// Makes the forwarded request conditional on the entry found (RFC 9111, section 4.3.1), if that can be validated.
     pub fn condition(&self, headers: &mut Headers) {
-        let _ = headers;
+        if self.background {
+            remove_conditions(headers);
+            headers.remove("range");
+            headers.remove("if-range");
+        }
+        if let Some((entry, _)) = self.found.as_ref().filter(|_| self.is_conditional()) {
+            condition(&entry.headers, headers);
+        }
     }
 
     /// Takes the response to the forwarded request, with all the header fields that came (`Meridian-Seen` too).
@@ -186,25 +331,139 @@ impl Lookup {
         requested_ms: u64,
         now_ms: u64,
     ) -> Responded {
-        let _ = (head, journal, requested_ms, now_ms);
-        Responded { serve: None, store: None, status_line: CacheStatus::default() }
+        let times = Times { requested_ms, received_ms: now_ms };
+        if let Some((entry, notes)) =
+            self.found.as_ref().filter(|_| head.status == 304 && self.is_conditional())
+        {
+            return self.validated(entry, notes, head, journal, times);
+        }
+        let status_line = CacheStatus::forwarded(self.fwd, self.detail);
+        if matches!(head.status, 500 | 502 | 503 | 504)
+            && let Some(mut serve) = self.failed(now_ms)
+        {
+            serve.status_line.fwd_status = Some(head.status);
+            return Responded { serve: Some(serve), store: None, status_line };
+        }
+        match self.store(head.status, &storable_headers(&head.headers), &head.headers, journal, times) {
+            Ok((store, notes)) => {
+                let ttl_s = Some(notes.freshness(now_ms).ttl_s());
+                let status_line = CacheStatus { stored: true, ttl_s, ..status_line };
+                Responded { serve: None, store: Some(store), status_line }
+            }
+            Err(why) => {
+                let detail = status_line.detail.or(Some(why));
+                Responded { serve: None, store: None, status_line: CacheStatus { detail, ..status_line } }
+            }
+        }
+    }
+
+    /// A 304 to our own condition (RFC 9111, section 4.3.3): the entry as the 304 changes it, stored and served.
+    fn validated(
+        &self,
+        entry: &Entry,
+        notes: &Notes,
+        head: &ResponseHead,
+        journal: &PurgeJournal,
+        times: Times,
+    ) -> Responded {
+        let headers = updated(&entry.headers, &head.headers);
+        // Age and positions are those of the validating response; without positions, those that it had.
+        let mut judged = headers.clone();
+        for name in ["age", "meridian-seen"] {
+            if let Some(value) = head.headers.get(name) {
+                judged.set(name, value);
+            }
+        }
+        let stored = self.store(entry.status, &headers, &judged, journal, times);
+        let stored = stored.map(|(mut store, mut fresh)| {
+            if fresh.seen.is_empty() {
+                fresh.seen.clone_from(&notes.seen);
+                store.entry.meta = fresh.write();
+            }
+            store.refresh = true;
+            store.entry.body_bytes = entry.body_bytes;
+            (store, fresh)
+        });
+        let freshness = match &stored {
+            Ok((_, fresh)) => fresh.freshness(times.received_ms),
+            Err(_) => Freshness { age_ms: 0, lifetime_ms: 0 },
+        };
+        let updated = Entry { headers, ..entry.clone() };
+        let mut serve = self.serve(&updated, freshness, false);
+        serve.status_line = CacheStatus {
+            fwd_status: Some(304),
+            stored: stored.is_ok(),
+            ttl_s: Some(freshness.ttl_s()),
+            ..CacheStatus::forwarded(self.fwd, self.detail)
+        };
+        let status_line = serve.status_line.clone();
+        Responded { serve: Some(serve), store: stored.ok().map(|(store, _)| store), status_line }
+    }
+
+    /// What to store for a response, or in a word why nothing. `judged` are the fields to judge it by.
+    fn store(
+        &self,
+        status: u16,
+        headers: &Headers,
+        judged: &Headers,
+        journal: &PurgeJournal,
+        times: Times,
+    ) -> Result<(Store, Notes), &'static str> {
+        if self.is_head {
+            return Err("head");
+        }
+        let notes = judge(&self.policy, &self.request, status, judged, times)?;
+        // Purged while it was on its way, or of a region that has not heard of the change: of no use.
+        if self.is_purged(&notes, journal) {
+            return Err("purged");
+        }
+        let names = notes.vary.iter().map(|(name, _)| name);
+        let key = match &self.variant {
+            Some((key, of)) if names.eq(of) => key.clone(),
+            _ => self.key.clone(),
+        };
+        let entry = Entry { status, headers: headers.clone(), meta: notes.write(), body_bytes: 0 };
+        let keep_ms = notes.keep_ms(has_validator(headers));
+        Ok((Store { key, entry, keep_ms, refresh: false }, notes))
     }
 
     /// No attempt brought a response: a stale answer, where that is allowed (RFC 5861, section 4).
     #[must_use]
     pub fn failed(&self, now_ms: u64) -> Option<Serve> {
-        let _ = now_ms;
-        None
+        let (entry, notes) = self.found.as_ref()?;
+        let freshness = notes.freshness(now_ms);
+        let is_allowed = (freshness.is_fresh() && !notes.no_cache)
+            || notes.may_be_stale(freshness, notes.stale_if_error_ms, false);
+        if self.is_outdated || self.background || !is_allowed {
+            return None;
+        }
+        let mut serve = self.serve(entry, freshness, false);
+        serve.status_line = CacheStatus {
+            ttl_s: Some(freshness.ttl_s()),
+            ..CacheStatus::forwarded(self.fwd, Some("stale-if-error"))
+        };
+        Some(serve)
     }
 
     /// The same lookup for a revalidation that answers nobody: begins again with [`Lookup::key`], never serves.
     #[must_use]
     pub fn revalidation(&self) -> Self {
-        self.clone()
+        Self { variant: None, found: None, background: true, ..self.clone() }
     }
 }
 
-/// What the response to an unsafe request makes stale. `policy` is that of the route, for the key.
+/// Stands for a URI among tags.
+fn uri_tag(facts: &Facts, path: &str, query: Option<&str>) -> String {
+    let mut tag = format!("={}{path}", facts.host);
+    if let Some(query) = query {
+        tag.push('?');
+        tag.push_str(query);
+    }
+    tag
+}
+
+/// What the response to an unsafe request makes stale (RFC 9111, section 4.4): its own URI, and those of the same host that
+/// `Location` and `Content-Location` name. `policy` is that of the route, for the key.
 #[must_use]
 pub fn invalidate(
     subject: &Subject<'_>,
@@ -212,6 +471,55 @@ pub fn invalidate(
     head: &ResponseHead,
     now_ms: u64,
 ) -> Invalidation {
-    let _ = (subject, policy, head, now_ms);
-    Invalidation::default()
+    let facts = subject.facts;
+    let is_safe = matches!(facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE");
+    if is_safe || !(200..400).contains(&head.status) {
+        return Invalidation::default();
+    }
+    let named = ["location", "content-location"].into_iter().filter_map(|name| head.headers.get(name));
+    let mut uris: Vec<String> = named.filter_map(|reference| resolve(facts, reference)).collect();
+    uris.push(uri_tag(facts, &facts.path, facts.query.as_deref()));
+    uris.sort();
+    uris.dedup();
+    let own = format!("={}", facts.host);
+    let mut invalidation = Invalidation::default();
+    for uri in uris {
+        if let (Some(policy), Some(target)) = (policy, uri.strip_prefix(&own)) {
+            let (path, query) =
+                target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+            invalidation.forget.push(key::at(policy, subject, path, query).0);
+        }
+        let tenant = subject.tenant.to_owned();
+        invalidation.purges.push(Purge { tenant, tag: uri, source: 0, position: 0, at_ms: now_ms });
+    }
+    invalidation
 }
+
+/// The tag of a URI reference (RFC 3986, section 5.2) on this host; `None` for another host or what can't be read.
+fn resolve(facts: &Facts, reference: &str) -> Option<String> {
+    let reference = reference.split('#').next().unwrap_or_default();
+    let absolute = reference.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+    let target = match (absolute, reference.strip_prefix("//")) {
+        (Some((_, rest)), _) | (None, Some(rest)) => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, target) = rest.split_at_checked(end)?;
+            if crate::facts::normalise_host(authority).ok()? != facts.host {
+                return None;
+            }
+            if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
+        }
+        (None, None) if reference.starts_with('/') => reference.to_owned(),
+        (None, None) if reference.starts_with('?') => format!("{}{reference}", facts.path),
+        (None, None) if reference.is_empty() || reference.contains(':') => return None,
+        (None, None) => {
+            format!("{}/{reference}", facts.path.rsplit_once('/').map_or("", |(folder, _)| folder))
+        }
+    };
+    let (path, query) =
+        target.split_once('?').map_or((target.as_str(), None), |(path, query)| (path, Some(query)));
+    let path = crate::facts::normalise_path(path).ok()?;
+    Some(uri_tag(facts, &path, query))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Keys of the cache: one text for one set of answers, so that two requests share a key only if they may share an answer.
+//!
+//! Parts are separated by `|`, which no part holds: everything but plain characters is percent-encoded. The tenant is the
+//! first part, always in the clear. Values of header fields, cookies and claims are hashed: keys end up in places where
+//! secrets should not.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use super::Subject;
+use crate::facts::{Scheme, cookie, percent_decode};
+use crate::headers::Headers;
+use crate::limits::CACHE_KEY_BYTES_MAX;
+use crate::ruleset::{CachePolicy, KeyPart};
+use crate::step::CacheKey;
+
+/// A text made of parts.
+pub(super) struct Parts(String);
+
+impl Parts {
+    fn of_tenant(tenant: &str) -> Self {
+        let mut parts = Self(String::with_capacity(128));
+        parts.0.push_str("1|");
+        escape(&mut parts.0, tenant);
+        parts
+    }
+
+    fn part(&mut self, kind: &str, text: &str) {
+        self.0.push('|');
+        self.0.push_str(kind);
+        escape(&mut self.0, text);
+    }
+
+    /// A named value, or that there is none.
+    fn named(&mut self, kind: &str, name: &str, value: Option<&str>) {
+        self.part(kind, name);
+        if let Some(value) = value {
+            self.0.push('=');
+            self.0.push_str(value);
+        }
+    }
+
+    /// The key; a long one by its hash, behind the tenant.
+    fn key(&self, tenant: &str) -> CacheKey {
+        if self.0.len() <= CACHE_KEY_BYTES_MAX {
+            return CacheKey(self.0.clone());
+        }
+        let mut short = Self::of_tenant(tenant);
+        if short.0.len() > CACHE_KEY_BYTES_MAX - 64 {
+            short.0.clear();
+        }
+        short.0.push_str("|#");
+        short.0.push_str(&URL_SAFE_NO_PAD.encode(Sha256::digest(self.0.as_bytes())));
+        CacheKey(short.0)
+    }
+}
+
+/// Percent-encodes everything but characters that mean nothing in keys and notes.
+pub(super) fn escape(to: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/:@!$&'()*+?;".contains(&byte) {
+            to.push(char::from(byte));
+        } else {
+            to.push('%');
+            for nibble in [byte >> 4, byte & 15] {
+                to.push(char::from_digit(nibble.into(), 16).unwrap_or('0').to_ascii_uppercase());
+            }
+        }
+    }
+}
+
+/// 128 bits of a value's SHA-256: enough to tell values apart, nothing to read.
+pub(super) fn digest(value: &str) -> String {
+    let hash: [u8; 32] = Sha256::digest(value.as_bytes()).into();
+    URL_SAFE_NO_PAD.encode(hash.first_chunk::<16>().unwrap_or(&[0; 16]))
+}
+
+/// The key of a `GET` for a subject, and the text that it is made from.
+pub(super) fn primary(policy: &CachePolicy, subject: &Subject<'_>) -> (CacheKey, String) {
+    let facts = subject.facts;
+    at(policy, subject, &facts.path, facts.query.as_deref())
+}
+
+/// The same for another path and query of the same host.
+pub(super) fn at(
+    policy: &CachePolicy,
+    subject: &Subject<'_>,
+    path: &str,
+    query: Option<&str>,
+) -> (CacheKey, String) {
+    let facts = subject.facts;
+    let mut parts = Parts::of_tenant(subject.tenant);
+    parts.part(if facts.scheme == Scheme::Https { "https" } else { "http" }, "");
+    parts.part("", &facts.host);
+    parts.part("", path);
+    let query = match (&policy.query, query) {
+        (KeyPart::None, _) | (_, None) => None,
+        (KeyPart::All, Some(query)) => Some(query.to_owned()),
+        (KeyPart::Only(names), Some(query)) => Some(only(query, names)).filter(|query| !query.is_empty()),
+    };
+    match query {
+        Some(query) => parts.part("?", &query),
+        None => parts.part("", ""),
+    }
+    for name in &policy.headers {
+        parts.named("h:", name, normal(&facts.headers, name).map(|value| digest(&value)).as_deref());
+    }
+    for name in &policy.cookies {
+        parts.named("k:", name, cookie(&facts.headers, name).map(digest).as_deref());
+    }
+    for name in &policy.claims {
+        let claim = subject.identity.and_then(|identity| identity.claims.get(name));
+        parts.named("c:", name, claim.map(|claim| digest(&claim.to_string())).as_deref());
+    }
+    if policy.variants {
+        let mut variants: Vec<_> = subject.variants.iter().collect();
+        variants.sort();
+        for (experiment, variant) in variants {
+            let mut value = String::new();
+            escape(&mut value, variant);
+            parts.named("v:", experiment, Some(&value));
+        }
+    }
+    (parts.key(subject.tenant), parts.0)
+}
+
+/// The key of one variant of a response that varies (RFC 9111, section 4.1). `text` is what the primary key is made from.
+pub(super) fn secondary(tenant: &str, text: &str, vary: &[(String, Option<String>)]) -> CacheKey {
+    let mut parts = Parts(text.to_owned());
+    for (name, value) in vary {
+        parts.named("y:", name, value.as_deref());
+    }
+    parts.key(tenant)
+}
+
+/// What a response varies by, with this request's values, hashed. `None` where it varies by everything.
+pub(super) fn vary(response: &Headers, request: &Headers) -> Option<Vec<(String, Option<String>)>> {
+    let mut names: Vec<String> = response
+        .get_all("vary")
+        .flat_map(|list| list.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.sort();
+    names.dedup();
+    if names.iter().any(|name| name == "*") {
+        return None;
+    }
+    Some(values(names, request))
+}
+
+/// This request's values of these fields, hashed.
+pub(super) fn values(names: Vec<String>, request: &Headers) -> Vec<(String, Option<String>)> {
+    names
+        .into_iter()
+        .map(|name| {
+            let value = normal(request, &name).map(|value| digest(&value));
+            (name, value)
+        })
+        .collect()
+}
+
+/// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas, and in lower case where
+/// the field's values have no case.
+fn normal(headers: &Headers, name: &str) -> Option<String> {
+    let mut values = headers.get_all(name).peekable();
+    values.peek()?;
+    let mut normal = String::new();
+    for element in
+        values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
+    {
+        if !normal.is_empty() {
+            normal.push(',');
+        }
+        normal.push_str(element);
+    }
+    if matches!(name, "accept" | "accept-charset" | "accept-encoding" | "accept-language") {
+        normal.make_ascii_lowercase();
+    }
+    Some(normal)
+}
+
+/// The listed parameters of a query, sorted by name, in their order among equals. Names are compared decoded, as the origin
+/// will read them; pairs stay as they came.
+fn only(query: &str, names: &[String]) -> String {
+    let mut pairs: Vec<_> = query
+        .split('&')
+        .filter_map(|pair| {
+            let name = percent_decode(pair.split_once('=').map_or(pair, |(name, _)| name), true);
+            names.iter().any(|wanted| *wanted == name).then_some((name, pair))
+        })
+        .collect();
+    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+    pairs.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>().join("&")
+}
