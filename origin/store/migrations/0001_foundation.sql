@@ -196,6 +196,9 @@ begin
         execute format('create or replace trigger meridian_revive before insert on %s
             for each row execute function meridian.revive(%L)', relation, finder);
     end if;
+    -- The collector finds tombstones by age.
+    execute format('create index if not exists %I on %s (_stamp) where _deleted',
+                   relation_name || '_tombstones', relation);
     perform meridian.protect(relation, tenant_column);
     execute format('update %s set _deleted = false where _stamp = 0', relation);
     if relation_name = 'tenant' then
@@ -321,5 +324,6 @@ create table meridian.parked (
     attempts integer not null default 0,
     next_at timestamptz not null default now()
 );
-create index parked_next on meridian.parked (next_at);
+create index parked_next on meridian.parked (source, next_at);
+create unique index parked_once on meridian.parked (source, table_name, md5(content::text));
 select meridian.protect('meridian.parked', 'tenant');

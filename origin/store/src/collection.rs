@@ -192,6 +192,7 @@ pub(crate) fn check_field_name(name: &str) -> Result<(), Fault> {
 }
 
 type Key = (String, String);
+type Declared = (String, Value, Json<BTreeMap<String, Merge>>);
 
 /// Collections in memory, each for a short time.
 #[derive(Default)]
@@ -299,7 +300,7 @@ impl Store {
     /// [`Fault::Unavailable`] when the database is away.
     pub async fn collections(&self, scope: &mut Scope) -> Result<Vec<Declaration>, Fault> {
         let (tenant, connection) = scope.split()?;
-        let rows: Vec<(String, Value, Json<BTreeMap<String, Merge>>)> = sqlx::query_as(
+        let rows: Vec<Declared> = sqlx::query_as(
             "select name, json_schema, merge from meridian.collection where tenant = $1 order by name",
         )
         .bind(tenant)

@@ -83,7 +83,7 @@ pub struct Relation<'a> {
 /// A transaction of the source, whole or in parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction<'a> {
-    /// The position after its commit (PostgreSQL's end LSN).
+    /// The position after its commit (PostgreSQL's end LSN); 0 in all parts but the last.
     pub position: u64,
     /// When it committed, in milliseconds since the Unix epoch.
     pub commit_ms: u64,
@@ -206,6 +206,75 @@ impl Message {
     }
 }
 
+/// A transaction's frame under construction: rows are encoded as they come, so that none has to be kept.
+#[derive(Debug, Default)]
+pub struct TransactionWriter {
+    rows: Vec<u8>,
+    count: usize,
+}
+
+impl TransactionWriter {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// [`InvalidMessage::TooLarge`] when the row alone would not be accepted at the other end.
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), InvalidMessage> {
+        let before = self.rows.len();
+        let rows = std::mem::take(&mut self.rows);
+        self.rows =
+            postcard::to_extend(row, rows).map_err(|source| InvalidMessage::Frame { at: before, source })?;
+        let found = self.rows.len().saturating_sub(before);
+        if found > MESSAGE_BYTES_MAX / 2 {
+            self.rows.truncate(before);
+            return Err(InvalidMessage::TooLarge { found });
+        }
+        self.count = self.count.saturating_add(1);
+        Ok(())
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether the frame should be finished before it takes another row.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.count >= FRAME_ROWS_MAX || self.rows.len() >= MESSAGE_BYTES_TARGET
+    }
+
+    /// Ends the frame and adds it to a message; this is empty again. It is, byte for byte, the frame of a
+    /// [`Transaction`] with these rows.
+    ///
+    /// # Errors
+    /// [`InvalidMessage::TooLarge`] when the message has no room for it.
+    pub fn finish(
+        &mut self,
+        message: &mut Message,
+        position: u64,
+        commit_ms: u64,
+        more: bool,
+    ) -> Result<(), InvalidMessage> {
+        const TRANSACTION: u32 = 2;
+        let before = message.bytes.len();
+        if before.saturating_add(self.rows.len()) > MESSAGE_BYTES_MAX.saturating_sub(64) {
+            return Err(InvalidMessage::TooLarge { found: before.saturating_add(self.rows.len()) });
+        }
+        if message.bytes.is_empty() {
+            message.bytes.push(FORMAT);
+        }
+        let bytes = std::mem::take(&mut message.bytes);
+        let head = (TRANSACTION, position, commit_ms, self.count as u64);
+        message.bytes = postcard::to_extend(&head, bytes)
+            .map_err(|source| InvalidMessage::Frame { at: before, source })?;
+        message.bytes.append(&mut self.rows);
+        message.bytes.push(u8::from(more));
+        self.count = 0;
+        Ok(())
+    }
+}
+
 /// Reads all frames of a message, values in place.
 ///
 /// # Errors
@@ -292,6 +361,23 @@ mod tests {
     fn frames_survive_the_trip() {
         let bytes = message(&frames());
         assert_eq!(read(&bytes).unwrap(), frames());
+    }
+
+    #[test]
+    fn a_transaction_written_row_by_row_is_the_same_frame() {
+        for frame in frames() {
+            let Frame::Transaction(transaction) = &frame else { continue };
+            let mut writer = TransactionWriter::default();
+            for row in &transaction.rows {
+                writer.push(row).unwrap();
+            }
+            let mut written = Message::new();
+            writer
+                .finish(&mut written, transaction.position, transaction.commit_ms, transaction.more)
+                .unwrap();
+            assert_eq!(written.take(), message(std::slice::from_ref(&frame)));
+            assert_eq!(writer.count(), 0);
+        }
     }
 
     /// Written by the first version of this module. It must keep decoding to the same frames for ever.

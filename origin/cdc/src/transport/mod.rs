@@ -1,0 +1,3 @@
+//! How changes travel between origins.
+
+pub(crate) mod direct;
