@@ -16,6 +16,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+#[cfg(feature = "documents")]
+pub mod authored;
 pub mod bundle;
 pub mod change;
 pub mod context;

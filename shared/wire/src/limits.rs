@@ -20,6 +20,8 @@ pub const NAME_CHARS_MAX: usize = 253;
 pub const PATH_SEGMENTS_MAX: usize = 32;
 /// Levels of an expression's tree.
 pub const EXPR_DEPTH_MAX: usize = 24;
+/// Levels of brackets in an expression's text: the parser's stack grows by each.
+pub const EXPR_NESTING_MAX: u16 = 12;
 /// Nodes of an expression's tree.
 pub const EXPR_NODES_MAX: usize = 500;
 /// Bytes of an expression's text.
@@ -58,3 +60,24 @@ pub const EVENTS_MAX: usize = 500;
 pub const EVENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Units that one lease may ask for.
 pub const LEASE_AMOUNT_MAX: u32 = 1_000_000;
+
+/// Files of a push.
+pub const FILES_MAX: usize = 500;
+/// Bytes of a file of documents.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all files of a push.
+pub const FILES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Documents of a file.
+pub const FILE_DOCUMENTS_MAX: usize = 1_000;
+/// Values of a file, those that aliases repeat included.
+pub const FILE_NODES_MAX: usize = 200_000;
+/// Levels of a file.
+pub const FILE_DEPTH_MAX: usize = 32;
+/// Aliases and anchors of a file.
+pub const ALIASES_MAX: usize = 200;
+/// Errors that are reported at once.
+pub const INVALID_MAX: usize = 100;
+/// `RuleTest` documents of a push.
+pub const TESTS_MAX: usize = 1_000;
+/// Steps of one test's exchange.
+pub const TRIAL_STEPS_MAX: usize = 128;

@@ -76,6 +76,9 @@ pub fn compile(documents: &[Document], target: &Target, version: Version) -> Res
     }
 }
 
+/// What is found where a text has nothing in it.
+pub(crate) const BLANK: &str = "a blank text";
+
 /// What is known while documents are turned into rules.
 #[derive(Default)]
 struct Compiler {
@@ -168,7 +171,7 @@ impl Compiler {
         use serde_json::Value;
         match value {
             Value::String(text) if text.trim().is_empty() => {
-                self.flaw(path, "a blank text", "a text with something in it");
+                self.flaw(path, BLANK, "a text with something in it");
             }
             Value::Array(items) => {
                 if items.len() > ENTRIES_MAX {
@@ -215,7 +218,7 @@ impl Compiler {
             document: self.document,
             path: path.to_owned(),
             found: format!("{:?}", short(name)),
-            expected: format!("the name of a {kind} document"),
+            expected: format!("the name of a document of kind {kind}"),
             names,
         });
         None

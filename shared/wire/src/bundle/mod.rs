@@ -8,6 +8,8 @@ mod compile;
 mod key;
 mod order;
 
+#[cfg(feature = "documents")]
+pub(crate) use compile::BLANK;
 pub use compile::{Flaw, compile};
 
 use meridian_engine::ruleset::{Platform, Ruleset, Target, Version};

@@ -8,6 +8,8 @@ mod spec;
 mod unit;
 
 pub use condition::{Condition, FactTree, Tree};
+#[cfg(feature = "documents")]
+pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
 pub use spec::{
     AlgorithmSpec, AuthMode, AuthSpec, CacheKeySpec, CachePolicySpec, ChangesSpec, Coordinates, DomainSpec,
     ExperimentSpec, FailSpec, HeaderText, IssuerSpec, JwksSpec, KeySpec, LayerSpec, LimitKeySpec,

@@ -179,7 +179,15 @@ impl Compiler {
                     key: Arc::new(key),
                 }),
                 Err(invalid) => {
-                    self.flaw(format!("{path}.{}", invalid.member), "something else", invalid.expected);
+                    let found = match invalid.member {
+                        "kty" => key_spec.kty.as_deref(),
+                        "crv" => key_spec.crv.as_deref(),
+                        "use" => key_spec.usage.as_deref(),
+                        // No part of a key is repeated in an error.
+                        _ => Some("a text that is no such thing"),
+                    };
+                    let found = short(found.unwrap_or("nothing"));
+                    self.flaw(format!("{path}.{}", invalid.member), found, invalid.expected);
                 }
             }
         }

@@ -1,0 +1,350 @@
+//! Rule documents as people write them: files of YAML or JSON become a checked bundle, or everything that is wrong with
+//! them is said at once.
+//!
+//! Native only. What comes out carries conditions as checked trees, so that an edge needs neither YAML nor CEL.
+
+mod cel;
+mod check;
+mod conditions;
+mod diff;
+mod invalid;
+mod lint;
+mod located;
+mod schema;
+mod trial;
+
+pub use diff::{Change, Diff, FieldChange, OwnerChange, diff};
+pub use invalid::{Invalid, Warning, nearest};
+pub use schema::{KINDS, schemas};
+pub use trial::{
+    Answered, Expectation, IdentitySpec, OriginAnswer, OriginWord, PlaceSpec, RequestSpec, TestFailure,
+    TestReport, TestSpec, Trial, run_tests,
+};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meridian_engine::ruleset::{Target, Version};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use self::located::{At, Node};
+use crate::bundle::{BLANK, Bundle, Flaw, Rules};
+use crate::document::{API_VERSION, Body, Document, Metadata, Source};
+use crate::encoding::version;
+use crate::limits::{BUNDLE_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, TESTS_MAX};
+
+/// A file of documents, by the name that errors and explanations call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Path, relative to what is pushed.
+    pub path: String,
+    /// Content.
+    pub content: String,
+}
+
+/// A test that stands beside the rules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Test {
+    /// Name.
+    pub name: String,
+    /// Where it stands.
+    pub source: Source,
+    /// What it says.
+    pub spec: TestSpec,
+}
+
+/// Files that hold together.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The documents of the bundle, in its order.
+    pub documents: Vec<Document>,
+    /// The bundle's bytes.
+    pub bytes: Vec<u8>,
+    /// The bundle's version.
+    pub version: String,
+    /// The rules as the engine takes them; their sequence is 0.
+    pub rules: Rules,
+    /// Tests, in the order of the files.
+    pub tests: Vec<Test>,
+    /// What is odd.
+    pub warnings: Vec<Warning>,
+}
+
+/// Makes a bundle of files. `generated` are the `Tenant` and `Domain` documents that the control plane makes from its
+/// tables; they stand in the place of those in the files. Without them, as offline, the files' own count.
+///
+/// # Errors
+/// Everything that is wrong, in the order of files and lines, up to [`INVALID_MAX`].
+pub fn compile(
+    target: &Target,
+    files: &[File],
+    generated: Option<&[Document]>,
+) -> Result<Compiled, Vec<Invalid>> {
+    let mut reading = Reading::default();
+    reading.files(files);
+    let mut warnings = Vec::new();
+    if let Some(generated) = generated {
+        reading.replace(generated, &mut warnings);
+    }
+    reading.conditions(files);
+    let bundle = Bundle::new(target, std::mem::take(&mut reading.documents));
+    let bytes = bundle.to_bytes();
+    if bytes.len() > BUNDLE_BYTES_MAX {
+        let found = format!("a bundle of {} bytes", bytes.len());
+        reading.whole(files, found, format!("at most {BUNDLE_BYTES_MAX} bytes (BUNDLE_BYTES_MAX)"));
+    }
+    let release = Version { sequence: 0, hash: version(&bytes) };
+    match crate::bundle::compile(&bundle.documents, target, release) {
+        Ok(rules) if reading.invalid.is_empty() => {
+            warnings.extend(lint::lint(&bundle.documents));
+            warnings.sort();
+            let (version, tests) = (version(&bytes), reading.tests);
+            Ok(Compiled { documents: bundle.documents, bytes, version, rules, tests, warnings })
+        }
+        Ok(_) => Err(reading.finish()),
+        Err(flaws) => {
+            for flaw in flaws {
+                reading.flaw(files, &bundle.documents, flaw);
+            }
+            Err(reading.finish())
+        }
+    }
+}
+
+/// A set of files on its way to documents.
+#[derive(Default)]
+struct Reading {
+    documents: Vec<Document>,
+    tests: Vec<Test>,
+    invalid: Vec<Invalid>,
+    /// Where each document was read, by file and line.
+    nodes: BTreeMap<(String, u32), Node>,
+    /// Kind and name of documents that were not accepted: what refers to them is not wrong for that.
+    failed: BTreeSet<(String, String)>,
+    schemas: BTreeMap<String, Value>,
+}
+
+impl Reading {
+    fn files(&mut self, files: &[File]) {
+        let bytes: usize = files.iter().map(|file| file.content.len()).sum();
+        if files.len() > FILES_MAX || bytes > FILES_BYTES_MAX {
+            let found = format!("{} files with {bytes} bytes", files.len());
+            self.whole(files, found, format!("at most {FILES_MAX} files with {FILES_BYTES_MAX} bytes"));
+            return;
+        }
+        for file in files {
+            match located::read(&file.path, &file.content) {
+                Err(invalid) => self.invalid.push(invalid),
+                Ok(nodes) => {
+                    for node in nodes.into_iter().filter(|node| node.value != located::Located::Null) {
+                        self.document(&file.path, node);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something that is wrong with the push as a whole.
+    fn whole(&mut self, files: &[File], found: String, expected: String) {
+        let file = files.first().map(|file| file.path.clone()).unwrap_or_default();
+        let (path, suggestion) = (String::new(), None);
+        self.invalid.push(Invalid { file, line: 1, column: 1, path, found, expected, suggestion });
+    }
+
+    fn report(
+        &mut self,
+        file: &str,
+        at: At,
+        path: &str,
+        found: String,
+        expected: String,
+        suggestion: Option<String>,
+    ) {
+        let (file, path) = (file.to_owned(), path.to_owned());
+        self.invalid.push(Invalid {
+            file,
+            line: at.line,
+            column: at.column,
+            path,
+            found,
+            expected,
+            suggestion,
+        });
+    }
+
+    fn document(&mut self, file: &str, node: Node) {
+        let source = Source { file: file.to_owned(), line: node.at.line };
+        let text =
+            |path: &str| node.member("metadata").and_then(|node| node.member(path)).and_then(Node::text);
+        let name = text("name").unwrap_or_default().to_owned();
+        let Some(kind) = self.kind(file, &node) else { return };
+        let errors = match self.schema(&kind) {
+            Some(schema) => check::check(file, &node, schema),
+            None => Vec::new(),
+        };
+        if !errors.is_empty() {
+            self.failed.insert((kind, name));
+            self.invalid.extend(errors);
+            return;
+        }
+        let parts = node.to_json();
+        let part = |name: &str| parts.get(name).cloned().unwrap_or(Value::Null);
+        let Some(metadata) = self.typed::<Metadata>(file, &node, "metadata", part("metadata")) else {
+            return;
+        };
+        if kind == "RuleTest" {
+            if let Some(spec) = self.typed::<TestSpec>(file, &node, "spec", part("spec")) {
+                self.test(file, &node, Test { name: metadata.name, source, spec });
+            }
+            return;
+        }
+        let body = json!({ "kind": kind, "spec": part("spec") });
+        match self.typed::<Body>(file, &node, "", body) {
+            Some(body) => {
+                self.nodes.insert((source.file.clone(), source.line), node);
+                self.documents.push(Document { body, metadata, source });
+            }
+            None => _ = self.failed.insert((kind, name)),
+        }
+    }
+
+    fn kind(&mut self, file: &str, node: &Node) -> Option<String> {
+        let Some(kind) = node.member("kind") else {
+            let expected = format!("a document with apiVersion: {API_VERSION}, kind, metadata and spec");
+            self.report(file, node.at, "", format!("{} without kind", node.describe()), expected, None);
+            return None;
+        };
+        let found = kind.text().unwrap_or_default();
+        if KINDS.contains(&found) {
+            return Some(found.to_owned());
+        }
+        let (at, text, suggestion) = (kind.at, kind.describe(), nearest(found, KINDS));
+        self.report(file, at, "kind", text, format!("one of {}", KINDS.join(", ")), suggestion);
+        None
+    }
+
+    fn schema(&mut self, kind: &str) -> Option<&Value> {
+        if !self.schemas.contains_key(kind) {
+            self.schemas.insert(kind.to_owned(), schema::schema(kind)?);
+        }
+        self.schemas.get(kind)
+    }
+
+    /// Reads what the schema let pass; what still does not fit is said by its path.
+    fn typed<T: DeserializeOwned>(&mut self, file: &str, node: &Node, base: &str, value: Value) -> Option<T> {
+        match serde_path_to_error::deserialize(value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let inner = error.path().to_string();
+                let path = [base, inner.trim_start_matches('.')].join(".").trim_matches('.').to_owned();
+                let found = node.find(&path);
+                let (at, text) = (found.at, found.describe());
+                self.report(file, at, &path, text, error.inner().to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn test(&mut self, file: &str, node: &Node, test: Test) {
+        if let Some(other) = self.tests.iter().find(|other| other.name == test.name) {
+            let expected =
+                format!("a name of its own; {}:{} has it too", other.source.file, other.source.line);
+            let found = format!("{:?}", test.name);
+            self.report(file, node.locate("metadata.name"), "metadata.name", found, expected, None);
+        }
+        if self.tests.len() == TESTS_MAX {
+            let found = format!("more than {TESTS_MAX} RuleTest documents");
+            self.report(file, node.at, "", found, "fewer of them".to_owned(), None);
+        }
+        self.tests.push(test);
+    }
+
+    /// Puts generated documents in the place of the files' own.
+    fn replace(&mut self, generated: &[Document], warnings: &mut Vec<Warning>) {
+        let by_table = |document: &Document| matches!(document.body, Body::Tenant(_) | Body::Domain(_));
+        for document in self.documents.iter().filter(|document| by_table(document)) {
+            let same = |other: &&Document| {
+                other.body == document.body && other.metadata.name == document.metadata.name
+            };
+            if !generated.iter().any(|other| same(&other)) {
+                let (kind, name) = (document.body.kind(), &document.metadata.name);
+                warnings.push(Warning {
+                    file: document.source.file.clone(),
+                    line: document.source.line,
+                    what: format!(
+                        "{kind} {name:?} is not what the control plane has; the control plane's counts"
+                    ),
+                });
+            }
+        }
+        self.documents.retain(|document| !by_table(document));
+        self.documents.extend(generated.iter().cloned());
+    }
+
+    /// Checks every condition, and keeps its tree.
+    fn conditions(&mut self, files: &[File]) {
+        let mut documents = std::mem::take(&mut self.documents);
+        let experiments: Vec<String> = documents
+            .iter()
+            .filter(|document| matches!(document.body, Body::Experiment(_)))
+            .map(|document| document.metadata.name.clone())
+            .collect();
+        for document in &mut documents {
+            let errors = conditions::check(&mut document.body, &experiments);
+            let source = &document.source;
+            let Some(node) = self.nodes.get(&(source.file.clone(), source.line)) else { continue };
+            let content =
+                files.iter().find(|file| file.path == source.file).map_or("", |file| file.content.as_str());
+            for (path, error) in errors {
+                let at = conditions::place(content, node.find(&path), error.offset);
+                self.invalid.push(Invalid {
+                    file: source.file.clone(),
+                    line: at.line,
+                    column: at.column,
+                    path,
+                    found: error.found,
+                    expected: error.expected,
+                    suggestion: error.suggestion,
+                });
+            }
+        }
+        self.documents = documents;
+    }
+
+    fn flaw(&mut self, files: &[File], documents: &[Document], flaw: Flaw) {
+        let missing = flaw.found.trim_matches('"');
+        let excused = self.failed.iter().any(|(kind, name)| {
+            (flaw.expected == format!("the name of a document of kind {kind}") && name == missing)
+                || (flaw.path == "documents" && flaw.found == format!("no {kind}"))
+        });
+        if excused {
+            return;
+        }
+        let document = documents.get(flaw.document).filter(|_| flaw.path != "documents");
+        let Some(source) = document.map(|document| &document.source) else {
+            return self.whole(files, flaw.found, flaw.expected);
+        };
+        let node = self.nodes.get(&(source.file.clone(), source.line));
+        let at = node.map_or(At { line: source.line.max(1), column: 1 }, |node| node.locate(&flaw.path));
+        let suggestion = nearest(missing, flaw.names.iter().map(String::as_str));
+        self.report(&source.file, at, &flaw.path, flaw.found, flaw.expected, suggestion);
+    }
+
+    fn finish(mut self) -> Vec<Invalid> {
+        self.invalid.sort();
+        self.invalid.dedup();
+        // A blank text is usually wrong in another, more telling way as well.
+        let place = |invalid: &Invalid| (invalid.file.clone(), invalid.line, invalid.column);
+        let telling: BTreeSet<_> =
+            self.invalid.iter().filter(|invalid| invalid.found != BLANK).map(place).collect();
+        self.invalid.retain(|invalid| invalid.found != BLANK || !telling.contains(&place(invalid)));
+        if self.invalid.len() > INVALID_MAX {
+            let more = self.invalid.len() - INVALID_MAX;
+            self.invalid.truncate(INVALID_MAX);
+            if let Some(last) = self.invalid.last_mut() {
+                last.expected = format!("{} ({more} more are not shown)", last.expected);
+            }
+        }
+        self.invalid
+    }
+}

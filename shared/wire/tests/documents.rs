@@ -1,0 +1,167 @@
+//! Documents as files: what must be refused and how that is said, the published schemas, the demo's rules.
+//! `MERIDIAN_BLESS=1` writes the expected files anew; read the difference before it is committed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use meridian_engine::ruleset::{Platform, Target};
+use meridian_wire::authored::{self, Change, File, compile, diff, run_tests, schemas};
+use meridian_wire::bundle::{Bundle, Rules};
+use meridian_wire::document::Document;
+
+fn bless() -> bool {
+    std::env::var_os("MERIDIAN_BLESS").is_some()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Compares a file with what it should hold, or writes it.
+fn golden(path: &Path, content: &str) {
+    if bless() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let stored = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(stored, content, "{} is not up to date: look, then run with MERIDIAN_BLESS=1", path.display());
+}
+
+fn generated() -> Vec<Document> {
+    serde_json::from_str(
+        r#"[{"kind":"Tenant","spec":{"homeRegion":"us-east-1","allowedRegions":["us-east-1","eu-west-1"]},
+             "metadata":{"name":"acme"},"source":{"file":"(control plane)","line":1}},
+            {"kind":"Domain","spec":{"tenant":"acme"},"metadata":{"name":"acme.example"},"source":{"file":"(control plane)","line":1}}]"#,
+    )
+    .unwrap()
+}
+
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_must_be_refused_is_refused_in_these_words() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/refused");
+    let cases = yaml_files(&folder);
+    assert!(cases.len() >= 12, "the corpus is there");
+    for case in cases {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        let content = fs::read_to_string(&case).unwrap();
+        let (target, generated) = match name.starts_with("platform-") {
+            true => (Target::Platform, Vec::new()),
+            false => (Target::Tenant("acme".to_owned()), generated()),
+        };
+        let refused =
+            compile(&target, &[File { path: name, content }], Some(&generated)).expect_err("refused");
+        let text: String = refused.iter().map(|invalid| format!("{invalid}\n")).collect();
+        golden(&case.with_extension("txt"), &text);
+    }
+}
+
+#[test]
+fn the_published_schemas_are_those_of_the_types() {
+    let folder = root().join("infra/schema");
+    let schemas = schemas();
+    for (name, schema) in &schemas {
+        golden(&folder.join(name), &(serde_json::to_string_pretty(schema).unwrap() + "\n"));
+    }
+    let published = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(published, schemas.len(), "nothing else is published");
+}
+
+fn demo(folder: &str) -> Vec<File> {
+    let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
+    let file = |path: PathBuf| {
+        let content = fs::read_to_string(&path)
+            .unwrap()
+            .replace("${ACME_ISSUER_X}", key)
+            .replace("${GLOBEX_ISSUER_X}", key)
+            .replace("${ORIGIN_US_EAST_1}", "http://127.0.0.1:17101")
+            .replace("${ORIGIN_EU_WEST_1}", "http://127.0.0.1:17102")
+            .replace("${ORIGIN_AP_SOUTHEAST_1}", "http://127.0.0.1:17103");
+        File { path: path.file_name().unwrap().to_string_lossy().into_owned(), content }
+    };
+    yaml_files(&root().join("infra/demo").join(folder)).into_iter().map(file).collect()
+}
+
+fn accepted(target: &Target, folder: &str) -> authored::Compiled {
+    compile(target, &demo(folder), None).unwrap_or_else(|refused| {
+        let text: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        panic!("{}", text.join("\n"))
+    })
+}
+
+fn platform() -> Platform {
+    match accepted(&Target::Platform, "platform").rules {
+        Rules::Platform(platform) => platform,
+        Rules::Tenant(_) => panic!("the platform"),
+    }
+}
+
+#[test]
+fn the_rules_of_the_demo_hold_and_pass_their_tests() {
+    for slug in ["acme", "globex"] {
+        let target = Target::Tenant(slug.to_owned());
+        let compiled = accepted(&target, slug);
+        assert_eq!(compiled.warnings, []);
+        let Rules::Tenant(ruleset) = &compiled.rules else { panic!("a tenant's rules") };
+        let reports = run_tests(ruleset, &platform(), &compiled.tests);
+        let failed: Vec<_> = reports.iter().filter(|report| !report.passed()).collect();
+        assert!(!reports.is_empty() && failed.is_empty(), "{failed:#?}");
+        let parsed =
+            Bundle::parse(&compiled.bytes, &target, 3).expect("what is pushed is what an edge reads");
+        assert_eq!(parsed.version().hash, compiled.version);
+    }
+}
+
+#[test]
+fn the_order_of_files_does_not_matter() {
+    let target = Target::Tenant("acme".to_owned());
+    let mut files = demo("acme");
+    let first = compile(&target, &files, None).expect("accepted").version;
+    files.reverse();
+    assert_eq!(compile(&target, &files, None).expect("accepted").version, first);
+}
+
+#[test]
+fn a_diff_says_what_changed_and_who_answers_now() {
+    let target = Target::Tenant("acme".to_owned());
+    let before = compile(&target, &demo("acme"), None).expect("accepted");
+    assert!(diff(&before.documents, &before.documents).is_empty());
+    let mut files = demo("acme");
+    for file in &mut files {
+        file.content = file.content.replace("quota: 300", "quota: 200").replace("name: whoami", "name: who");
+    }
+    let after = compile(&target, &files, None).expect("accepted");
+    let diff = diff(&before.documents, &after.documents);
+    assert!(diff.changes.contains(&Change::Added { kind: "Route".into(), name: "who".into() }));
+    assert!(diff.changes.contains(&Change::Removed { kind: "Route".into(), name: "whoami".into() }));
+    let quota = diff.changes.iter().find_map(|change| match change {
+        Change::Changed { kind, fields, .. } if kind == "RateLimit" => fields.first(),
+        _ => None,
+    });
+    assert_eq!(quota.expect("changed").path, "spec.quota");
+    assert_eq!(diff.owners.len(), 1);
+    assert_eq!(diff.owners[0].before.as_deref(), Some("whoami"));
+    assert_eq!(diff.owners[0].after.as_deref(), Some("who"));
+}
+
+#[test]
+fn an_old_bundle_keeps_decoding() {
+    let bytes = include_bytes!("stored/bundle-acme-1.json").trim_ascii_end();
+    let Rules::Tenant(ruleset) =
+        Bundle::parse(bytes, &Target::Tenant("acme".to_owned()), 1).expect("readable")
+    else {
+        panic!("a tenant's rules")
+    };
+    assert_eq!(ruleset.routes.len(), 4);
+    assert!(ruleset.caches.iter().all(|cache| cache.bypass.is_some()));
+}
