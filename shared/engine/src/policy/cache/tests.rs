@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
 use crate::bounded::Keyed;
 use crate::facts::tests::request;
 use crate::ruleset::KeyPart;
 use crate::ruleset::tests::rule;
+use crate::step::Purge;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -69,7 +69,7 @@ fn world(origin: &[(&str, &str)]) -> World {
     world
 }
 
-fn get(path: &str, fields: &[(&str, &str)]) -> Facts {
+pub(super) fn get(path: &str, fields: &[(&str, &str)]) -> Facts {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut facts = request("GET", "acme.example", path);
     facts.query = query.map(str::to_owned);
@@ -497,103 +497,7 @@ fn tenants_share_nothing() {
     assert!(world.cache(&get("/a", &[])).ends_with("stored"));
 }
 
-/// What goes into a key, drawn from few values so that equal ones occur.
-#[derive(Clone, Debug, PartialEq)]
-struct Keyed3 {
-    tenant: String,
-    path: String,
-    query: Option<String>,
-    header: Option<String>,
-    claim: Option<String>,
-    variant: Option<String>,
-}
-
-fn keyed() -> impl Strategy<Value = Keyed3> {
-    let text = "[a|=%#?:.]{0,3}";
-    let maybe = || proptest::option::of(text);
-    ("[a|]{1,2}", "/[a|=%#?]{0,2}", maybe(), maybe(), maybe(), maybe()).prop_map(
-        |(tenant, path, query, header, claim, variant)| Keyed3 {
-            tenant,
-            path,
-            query,
-            header,
-            claim,
-            variant,
-        },
-    )
-}
-
-fn key_of(keyed: &Keyed3, pad: &str) -> CacheKey {
-    let mut policy = policy();
-    policy.headers = vec!["x-h".to_owned()];
-    policy.claims = vec!["c".to_owned()];
-    policy.variants = true;
-    let mut facts = get("/", &[]);
-    facts.path = format!("{}{pad}", keyed.path);
-    facts.query.clone_from(&keyed.query);
-    if let Some(header) = &keyed.header {
-        facts.headers.append("x-h", header.as_str());
-    }
-    let claims = keyed.claim.iter().map(|claim| ("c".to_owned(), json!(claim))).collect();
-    let identity = Identity {
-        issuer: String::new(),
-        iss: String::new(),
-        subject: None,
-        scopes: vec![],
-        claims,
-        attributes: vec![],
-        expires_ms: 0,
-    };
-    let variants: Vec<_> = keyed.variant.iter().map(|variant| ("e".to_owned(), variant.clone())).collect();
-    let subject = Subject {
-        tenant: &keyed.tenant,
-        facts: &facts,
-        identity: Some(&identity),
-        variants: &variants,
-        positions: &[],
-    };
-    let Begin::LookUp(lookup) = begin(&policy, &subject, false) else { panic!() };
-    lookup.key().clone()
-}
-
 proptest! {
-    #[test]
-    fn keys_are_equal_only_for_equal_inputs(a in keyed(), b in keyed(), long in any::<bool>()) {
-        let pad = if long { "x".repeat(600) } else { String::new() };
-        let (one, other) = (key_of(&a, &pad), key_of(&b, &pad));
-        prop_assert_eq!(one == other, a == b, "{:?} {:?}", one, other);
-        prop_assert!(one.0.len() <= crate::limits::CACHE_KEY_BYTES_MAX);
-        prop_assert!(one.0.bytes().all(|byte| byte.is_ascii_graphic()));
-    }
-
-    #[test]
-    fn tenants_never_share_an_entry(a in "[a-z|]{1,80}", b in "[a-z|]{1,80}", path in "/[ -~]{0,700}") {
-        prop_assume!(a != b);
-        let keyed = |tenant: String| Keyed3 { tenant, path: path.clone(), query: None, header: None, claim: None, variant: None };
-        prop_assert_ne!(key_of(&keyed(a), ""), key_of(&keyed(b), ""));
-    }
-
-    #[test]
-    fn listed_parameters_alone_count_in_any_order(
-        pairs in proptest::collection::vec(("[abc]", "[0-9]"), 0..5),
-        seed in any::<u64>(),
-    ) {
-        let mut policy = policy();
-        policy.query = KeyPart::Only(vec!["a".to_owned(), "b".to_owned()]);
-        let key = |pairs: &[(String, String)]| {
-            let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let mut facts = get("/", &[]);
-            facts.query = (!query.is_empty()).then(|| query.join("&"));
-            let subject = Subject { tenant: "acme", facts: &facts, identity: None, variants: &[], positions: &[] };
-            key::primary(&policy, &subject).0
-        };
-        let mut moved: Vec<_> = pairs.iter().filter(|(name, _)| name != "c").cloned().collect();
-        if seed % 2 == 0 {
-            moved.sort_by(|(a, _), (b, _)| b.cmp(a));
-        }
-        prop_assert_eq!(key(&pairs), key(&moved));
-    }
-
     #[test]
     fn nothing_a_server_says_makes_it_panic(
         status in 100u16..600,
