@@ -1,5 +1,6 @@
 //! Why a decision came out as it did: stage by stage, with the rule's place, the inputs used and the outcome.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 use crate::ruleset::RuleRef;
@@ -20,7 +21,7 @@ pub struct Stage {
     /// Rule that decided, where one did.
     pub rule: Option<RuleRef>,
     /// What was decided, in a few words that never hold a secret: `matched`, `denied: not in the allow list` …
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// What it was decided by, by name; never a token, a key or a cookie.
     pub inputs: Vec<(&'static str, String)>,
 }
@@ -83,16 +84,16 @@ mod tests {
             Stage {
                 stage: "host",
                 rule: None,
-                outcome: "tenant acme".to_owned(),
+                outcome: "tenant acme".into(),
                 inputs: vec![("host", "acme.example".to_owned())],
             },
             Stage {
                 stage: "route",
                 rule: Some(rule("Route")),
-                outcome: "matched".to_owned(),
+                outcome: "matched".into(),
                 inputs: vec![("method", "GET".to_owned()), ("path", "/a b\n".to_owned())],
             },
-            Stage { stage: "auth", rule: None, outcome: "denied: no \"iss\"".to_owned(), inputs: vec![] },
+            Stage { stage: "auth", rule: None, outcome: "denied: no \"iss\"".into(), inputs: vec![] },
         ];
         let refusals: Vec<bool> = stages.iter().map(Stage::is_refusal).collect();
         assert_eq!(refusals, [false, false, true]);

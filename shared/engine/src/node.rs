@@ -119,6 +119,17 @@ pub(crate) enum HostKnown {
     No,
 }
 
+/// What a request is decided by, as far as it is at hand.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// What to load first.
+    pub(crate) wanted: Vec<LoadKey>,
+    /// Whose the host is.
+    pub(crate) host: HostKnown,
+    /// The last good rules of that tenant.
+    pub(crate) rules: Option<Arc<Compiled>>,
+}
+
 impl Default for Node {
     fn default() -> Self {
         Self::new("", [0; 32])
@@ -216,26 +227,27 @@ impl Node {
         SyncAsk { targets, purge_cursor: self.purges.cursor().to_vec() }
     }
 
-    /// What has to be loaded before a request to this host can be decided, or should be because it is newer.
-    pub(crate) fn wants(&mut self, host: &str, now_ms: u64) -> Vec<LoadKey> {
-        let mut keys = Vec::new();
+    /// What a request to this host is decided by, and what has to be loaded first, or should be because it is newer.
+    pub(crate) fn look(&mut self, host: &str, now_ms: u64) -> Look {
+        let mut wanted = Vec::new();
         let have = self.platform.current.as_ref().map(|platform| platform.version.sequence);
         if self.platform.wants(have, now_ms) {
-            keys.push(LoadKey::Target(Target::Platform));
+            wanted.push(LoadKey::Target(Target::Platform));
         }
-        match self.host(host, now_ms) {
-            HostKnown::No => keys.push(LoadKey::Host(host.to_owned())),
-            HostKnown::Nobody => {}
-            HostKnown::Tenant(slug) => {
-                let held = self.tenants.get(&*slug);
-                let have =
-                    held.as_ref().and_then(|held| Some(held.current.as_ref()?.ruleset.version.sequence));
-                if held.is_none_or(|held| held.wants(have, now_ms)) {
-                    keys.push(LoadKey::Target(Target::Tenant(slug.as_ref().to_owned())));
-                }
+        let known = self.host(host, now_ms);
+        let mut rules = None;
+        if known == HostKnown::No {
+            wanted.push(LoadKey::Host(host.to_owned()));
+        }
+        if let HostKnown::Tenant(slug) = &known {
+            let held = self.tenants.get(&**slug);
+            rules = held.as_ref().and_then(|held| held.current.clone());
+            let have = rules.as_ref().map(|rules| rules.ruleset.version.sequence);
+            if held.is_none_or(|held| held.wants(have, now_ms)) {
+                wanted.push(LoadKey::Target(Target::Tenant(slug.as_ref().to_owned())));
             }
         }
-        keys
+        Look { wanted, host: known, rules }
     }
 
     /// Notes that this is being loaded.
@@ -308,15 +320,19 @@ impl Node {
     }
 
     /// Whose a hostname is. A tenant that names the host in its own rules keeps it until they change.
-    pub(crate) fn host(&mut self, host: &str, now_ms: u64) -> HostKnown {
+    fn host(&mut self, host: &str, now_ms: u64) -> HostKnown {
         if let Some(known) = self.hosts.get(host) {
             let tenant = Arc::clone(&known.tenant);
-            let fresh = now_ms < known.until_ms;
-            let rules = self.tenants.get(&*tenant).and_then(|held| held.current.as_ref());
             let named = |rules: &Arc<Compiled>| {
                 rules.ruleset.tenant.domains.iter().any(|domain| is_host(domain, host))
             };
-            return if fresh || rules.is_some_and(named) { HostKnown::Tenant(tenant) } else { HostKnown::No };
+            let is_named =
+                || self.tenants.peek(&*tenant).and_then(|held| held.current.as_ref()).is_some_and(named);
+            return if now_ms < known.until_ms || is_named() {
+                HostKnown::Tenant(tenant)
+            } else {
+                HostKnown::No
+            };
         }
         match self.unknown_hosts.get(host) {
             Some(until_ms) if now_ms < *until_ms => HostKnown::Nobody,
@@ -464,7 +480,9 @@ mod tests {
         let mut node = node();
         let target = Target::Tenant("acme".to_owned());
         let wanted = |node: &mut Node, now_ms| {
-            node.wants("acme.example", now_ms).contains(&LoadKey::Target(Target::Tenant("acme".to_owned())))
+            node.look("acme.example", now_ms)
+                .wanted
+                .contains(&LoadKey::Target(Target::Tenant("acme".to_owned())))
         };
         host(&mut node, "acme.example", Some("acme"), NOW);
         assert!(wanted(&mut node, NOW));

@@ -44,9 +44,9 @@ pub struct RuleRef {
     /// Kind of the document: `Route`, `RateLimit` …
     pub kind: &'static str,
     /// Its `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
     /// File that it was pushed from.
-    pub file: String,
+    pub file: Arc<str>,
     /// Line at which the document begins, from 1.
     pub line: u32,
 }
@@ -515,7 +515,7 @@ pub(crate) mod tests {
 
     /// Where a rule stands, for the tests of this crate.
     pub(crate) fn rule(kind: &'static str) -> RuleRef {
-        RuleRef { kind, name: "r".to_owned(), file: "rules.yaml".to_owned(), line: 1 }
+        RuleRef { kind, name: "r".into(), file: "rules.yaml".into(), line: 1 }
     }
 
     /// An open route to the origin whose path is written as in the documents: `/a/{b}/**`.

@@ -42,7 +42,19 @@ impl Trace {
 /// The value of `traceparent` for whoever comes next.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags)
+        let bytes = self.id.to_be_bytes().into_iter().chain(self.span.to_be_bytes()).chain([self.flags]);
+        let mut text = String::with_capacity(55);
+        text.push_str("00-");
+        for (place, byte) in bytes.enumerate() {
+            if matches!(place, 16 | 24) {
+                text.push('-');
+            }
+            text.extend(
+                [byte >> 4, byte & 15]
+                    .map(|digit| char::from(digit + if digit < 10 { b'0' } else { b'a' - 10 })),
+            );
+        }
+        f.write_str(&text)
     }
 }
 

@@ -169,7 +169,7 @@ impl From<&Stage> for ExplainedStage {
         Self {
             stage: stage.stage.to_owned(),
             rule: stage.rule.as_ref().map(RulePlace::from),
-            outcome: stage.outcome.clone(),
+            outcome: stage.outcome.to_string(),
             inputs: stage.inputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         }
     }
@@ -177,7 +177,7 @@ impl From<&Stage> for ExplainedStage {
 
 impl From<&RuleRef> for RulePlace {
     fn from(rule: &RuleRef) -> Self {
-        Self { kind: rule.kind.to_owned(), name: rule.name.clone(), file: rule.file.clone(), line: rule.line }
+        Self { kind: rule.kind.to_owned(), name: rule.name.to_string(), file: rule.file.to_string(), line: rule.line }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The cache's part: look up, serve, revalidate.
 
+use std::borrow::Cow;
+
 use super::{Exchange, Waiting};
 use crate::decision::Outcome;
 use crate::node::Node;
@@ -123,7 +125,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn explain_cache(&mut self, outcome: impl Into<String>) {
+    pub(super) fn explain_cache(&mut self, outcome: impl Into<Cow<'static, str>>) {
         let rules = self.rules.clone();
         let policy =
             rules.as_ref().and_then(|rules| rules.ruleset.caches.get(rules.route(self.route)?.cache?));

@@ -1,5 +1,6 @@
 //! Whether the request may pass: security, route, auth, limits; and which variants it gets.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -146,7 +147,7 @@ impl Exchange {
         self.refuse(node, problem, outcome)
     }
 
-    fn explain_auth(&mut self, outcome: impl Into<String>, inputs: Vec<(&'static str, String)>) {
+    fn explain_auth(&mut self, outcome: impl Into<Cow<'static, str>>, inputs: Vec<(&'static str, String)>) {
         let rules = self.rules.clone();
         let route = rules.as_ref().and_then(|rules| rules.route(self.route));
         self.explain("auth", route.map(|route| &route.rule), outcome, inputs);
@@ -200,11 +201,10 @@ impl Exchange {
                 (true, true) => "exceeded, in shadow",
                 (true, false) => "exceeded",
             };
-            let mut inputs = vec![
-                ("remaining", state.remaining.to_string()),
-                ("quota", state.quota.to_string()),
-                ("reset_ms", state.reset_ms.to_string()),
-            ];
+            let mut inputs = vec![("remaining", format!("{}/{}", state.remaining, state.quota))];
+            if state.exceeded {
+                inputs.push(("reset_ms", state.reset_ms.to_string()));
+            }
             if state.away {
                 inputs.push(("authority", "away".to_owned()));
             }
@@ -252,7 +252,7 @@ impl Exchange {
                     format!("variant {variant}"),
                     vec![("unit", kind.to_owned())],
                 );
-                self.variants.push((experiment.rule.name.clone(), variant.to_owned()));
+                self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
             }
             Err(outside) => {
                 self.explain("experiment", rule, outside.as_str(), vec![("unit", kind.to_owned())]);

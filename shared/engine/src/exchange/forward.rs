@@ -1,5 +1,6 @@
 //! Where the request goes, and where it goes next when that fails.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -132,7 +133,7 @@ impl Exchange {
             claims: identity.map(|identity| identity.attributes.clone()).unwrap_or_default(),
             country: self.facts.place.country.clone(),
             nearest: self.plan.nearest.clone(),
-            client: self.facts.client.to_string(),
+            client: self.client.clone(),
             variants: self.variants.clone(),
             attributes: attributes(&self.facts.place, &self.facts.headers),
             decision: self.id.clone(),
@@ -156,14 +157,14 @@ impl Exchange {
         });
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);
-        let client = self.facts.client;
+        let client = &self.client;
         let scheme = match self.facts.scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
         };
         let host = &self.facts.host;
         headers.append_display("via", format_args!("1.1 meridian-{}", node.edge));
-        if client.is_ipv6() {
+        if self.facts.client.is_ipv6() {
             headers.append_display(
                 "forwarded",
                 format_args!("for=\"[{client}]\";host=\"{host}\";proto={scheme}"),
@@ -171,7 +172,7 @@ impl Exchange {
         } else {
             headers.append_display("forwarded", format_args!("for={client};host=\"{host}\";proto={scheme}"));
         }
-        headers.append_display("x-forwarded-for", client);
+        headers.append("x-forwarded-for", client);
         headers.append("x-forwarded-host", host);
         headers.append("x-forwarded-proto", scheme);
         headers.append_display("traceparent", self.trace);
@@ -259,12 +260,12 @@ impl Exchange {
         behind: Option<u16>,
     ) {
         let outcome = match (result, behind) {
-            (Ok(_), Some(source)) => format!("behind region {source}"),
-            (Ok(head), None) => format!("status {}", head.status),
-            (Err(ForwardFault::Connect), _) => "no connection".to_owned(),
-            (Err(ForwardFault::Timeout), _) => "no answer in time".to_owned(),
-            (Err(ForwardFault::Broken), _) => "connection broke".to_owned(),
-            (Err(ForwardFault::BodyGone), _) => "body not kept".to_owned(),
+            (Ok(_), Some(source)) => format!("behind region {source}").into(),
+            (Ok(head), None) => format!("status {}", head.status).into(),
+            (Err(ForwardFault::Connect), _) => Cow::Borrowed("no connection"),
+            (Err(ForwardFault::Timeout), _) => "no answer in time".into(),
+            (Err(ForwardFault::Broken), _) => "connection broke".into(),
+            (Err(ForwardFault::BodyGone), _) => "body not kept".into(),
         };
         let attempt = self.attempts.saturating_sub(1).to_string();
         let mut inputs = vec![("region", candidate.region.to_string()), ("attempt", attempt)];

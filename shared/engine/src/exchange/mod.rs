@@ -8,6 +8,7 @@ mod forward;
 mod reply;
 mod resolve;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::compiled::Compiled;
@@ -30,6 +31,8 @@ use crate::trace::Trace;
 #[derive(Debug)]
 pub struct Exchange {
     facts: Facts,
+    /// The client's address as text.
+    client: String,
     now_ms: u64,
     id: String,
     trace: Trace,
@@ -146,6 +149,7 @@ impl Exchange {
             now_ms: facts.now_ms,
             id: decision_id(facts.now_ms, facts.random),
             trace: Trace::of(&facts.headers, facts.random),
+            client: facts.client.to_string(),
             session: Session::of(&facts),
             facts,
             steps: 0,
@@ -211,7 +215,7 @@ impl Exchange {
         &mut self,
         stage: &'static str,
         rule: Option<&RuleRef>,
-        outcome: impl Into<String>,
+        outcome: impl Into<Cow<'static, str>>,
         inputs: Vec<(&'static str, String)>,
     ) {
         self.explanation.stages.push(Stage { stage, rule: rule.cloned(), outcome: outcome.into(), inputs });

@@ -88,7 +88,7 @@ impl Exchange {
             id: self.id.clone(),
             tenant: self.tenant.as_deref().map(str::to_owned),
             bundle,
-            route: self.route().map(|route| route.rule.name.clone()),
+            route: self.route().map(|route| route.rule.name.to_string()),
             outcome,
             status,
             region: self.region.clone(),

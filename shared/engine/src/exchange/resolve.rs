@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchange, Waiting};
+use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::facts::{Facts, cookie};
 use crate::headers::is_field_value;
@@ -26,14 +27,15 @@ impl Exchange {
             let ask = node.ask_sync(self.now_ms);
             return self.wait(Waiting::Sync, Step::Sync(ask));
         }
-        let mut keys = node.wants(&self.facts.host, self.now_ms);
+        let look = node.look(&self.facts.host, self.now_ms);
+        let mut keys = look.wanted;
         keys.retain(|key| !self.tried.contains(key));
         if !keys.is_empty() {
             self.tried.extend_from_slice(&keys);
             node.loading(&keys, self.now_ms);
             return self.wait(Waiting::Load(keys.clone()), Step::Load(keys));
         }
-        self.settle(node)
+        self.settle(node, look.host, look.rules)
     }
 
     pub(super) fn loaded(&mut self, node: &mut Node, keys: &[LoadKey], loaded: Vec<Loaded>) -> Step {
@@ -48,18 +50,21 @@ impl Exchange {
     }
 
     /// Takes the rules that this request is decided by; from here on they don't change any more.
-    fn settle(&mut self, node: &mut Node) -> Step {
+    fn settle(&mut self, node: &mut Node, known: HostKnown, rules: Option<Arc<Compiled>>) -> Step {
         let host = self.facts.host.clone();
-        let tenant = match node.host(&host, self.now_ms) {
-            HostKnown::Tenant(tenant) => Some(tenant),
-            HostKnown::No => node.host_before(&host),
+        let (tenant, rules) = match known {
+            HostKnown::Tenant(tenant) => (Some(tenant), rules),
+            HostKnown::No => {
+                let tenant = node.host_before(&host);
+                let rules = tenant.as_deref().and_then(|slug| node.rules(slug));
+                (tenant, rules)
+            }
             HostKnown::Nobody => {
                 self.explain("host", None, "unknown", vec![("host", host)]);
                 let problem = Problem::new(421, "unknown-host", "This host is not served here");
                 return self.refuse(node, problem, Outcome::Denied);
             }
         };
-        let rules = tenant.as_deref().and_then(|slug| node.rules(slug));
         self.tenant = tenant;
         self.platform = node.platform();
         let Some(rules) = rules else {

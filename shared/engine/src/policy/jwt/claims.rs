@@ -43,7 +43,7 @@ pub(super) fn check(issuer: &Issuer, claims: Map<String, Value>, now_ms: u64) ->
         .collect();
     attributes.sort();
     Ok(Identity {
-        issuer: issuer.rule.name.clone(),
+        issuer: issuer.rule.name.to_string(),
         iss: issuer.iss.clone(),
         subject,
         scopes,

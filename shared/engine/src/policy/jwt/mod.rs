@@ -241,7 +241,7 @@ impl JwtMemory {
         let issuer = claims::issuer(&ruleset.issuers, &parsed.claims)?;
         let identity = claims::check(issuer, std::mem::take(&mut parsed.claims), now_ms)?;
         let until_ms = identity.expires_ms.saturating_add(issuer.skew_ms);
-        let id = (ruleset.tenant.slug.clone(), issuer.rule.name.clone());
+        let id = (ruleset.tenant.slug.clone(), issuer.rule.name.to_string());
         let mut set = issuer.jwks.as_ref().map(|rule| (rule, self.set(&id, rule)));
         let usable = match &set {
             Some((rule, set)) => set.is_usable(rule, now_ms).then_some(set.keys.as_slice()),
@@ -317,7 +317,7 @@ impl JwtMemory {
     pub fn due(&mut self, ruleset: &Ruleset, now_ms: u64) -> Vec<FetchKeys> {
         let mut due = Vec::new();
         for (issuer, rule) in ruleset.issuers.iter().filter_map(with_set) {
-            let id = (ruleset.tenant.slug.clone(), issuer.rule.name.clone());
+            let id = (ruleset.tenant.slug.clone(), issuer.rule.name.to_string());
             // Only sets that were needed before: the first fetch waits for the first token.
             let is_due = self.sets.peek(&id).is_some_and(|set| set.is_due(rule, now_ms));
             if is_due && self.set(&id, rule).ask(now_ms, false) {

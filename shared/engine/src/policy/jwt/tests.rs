@@ -19,7 +19,7 @@ const INTERVAL_MS: u64 = 30_000;
 /// An issuer with one Ed25519 key `k1` in its document.
 pub(super) fn issuer() -> Issuer {
     Issuer {
-        rule: RuleRef { kind: "Issuer", name: "main".to_owned(), file: "issuer.yaml".to_owned(), line: 1 },
+        rule: RuleRef { kind: "Issuer", name: "main".into(), file: "issuer.yaml".into(), line: 1 },
         iss: "https://issuer.example".to_owned(),
         audiences: vec!["api".to_owned()],
         algorithms: vec![Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256],

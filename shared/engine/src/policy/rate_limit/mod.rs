@@ -222,7 +222,7 @@ impl Item {
     fn new(index: usize, limit: &RateLimit, key: KeyHash) -> Self {
         Self {
             index,
-            name: limit.rule.name.clone(),
+            name: limit.rule.name.to_string(),
             shape: Shape { quota: limit.quota, window_ms: limit.window_ms, burst: limit.burst },
             cost: limit.cost,
             scope: limit.scope,

@@ -13,7 +13,7 @@ const NOW_MS: u64 = 1_800_000_000_000;
 
 fn limit(name: &str, scope: LimitScope, quota: u32, burst: u32) -> RateLimit {
     RateLimit {
-        rule: RuleRef { kind: "RateLimit", name: name.to_owned(), file: "limits.yaml".to_owned(), line: 1 },
+        rule: RuleRef { kind: "RateLimit", name: name.into(), file: "limits.yaml".into(), line: 1 },
         key: vec![LimitKey::Client],
         quota,
         window_ms: 60_000,
