@@ -1,17 +1,21 @@
 //! The authority of limits: a Durable Object for each shard of a limit's keys, exact because it is the only one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use futures_util::future::join_all;
 use meridian_engine::policy::rate_limit::Authority;
 use meridian_engine::step::{Lease, Take};
 use meridian_wire::lease::{LeaseReply, LeaseRequest};
 use wasm_bindgen::prelude::*;
-use worker::{DurableObject, Env, Method, Request, Response, Result, State, console_warn, durable_object};
+use worker::{
+    DurableObject, Env, ListOptions, Method, Request, Response, Result, State, console_warn, durable_object,
+};
 
 use crate::host;
 use crate::isolate::Isolate;
-use crate::limits::{AUTHORITY_SHARD_CHARS, AUTHORITY_WAIT_MS};
+use crate::limits::{
+    AUTHORITY_SHARD_CHARS, AUTHORITY_SWEEP, AUTHORITY_SWEPT_MAX, AUTHORITY_WAIT_MS, STORAGE_KEYS_MAX,
+};
 
 /// Binding of the namespace of [`LimitAuthority`].
 const LIMITS: &str = "LIMITS";
@@ -35,17 +39,19 @@ async fn take_one(namespace: &JsValue, take: &Take) -> Option<Lease> {
     Some(Lease::from(reply))
 }
 
-/// Counts one shard of one limit. What it granted is written to its storage behind the answer, so that a restart
-/// forgets at most what was not yet written.
-#[durable_object(fetch)]
+/// Counts one shard of one limit. Each counter is written to the object's storage before its grant leaves (Durable
+/// Objects hold answers back until what they wrote is safe), and forgotten by the alarm once it is whole again.
+#[durable_object(alarm)]
 pub struct LimitAuthority {
     state: State,
     authority: RefCell<Authority>,
+    /// Whether the alarm is known to be set.
+    armed: Cell<bool>,
 }
 
 impl DurableObject for LimitAuthority {
     fn new(state: State, _env: Env) -> Self {
-        Self { state, authority: RefCell::default() }
+        Self { state, authority: RefCell::default(), armed: Cell::new(false) }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
@@ -58,8 +64,51 @@ impl DurableObject for LimitAuthority {
         if let Err(invalid) = ask.check() {
             return Response::error(invalid.to_string(), 400);
         }
-        let lease = self.authority.borrow_mut().take(&take_of(ask), host::now_ms());
+        let lease = self.take(&take_of(ask)).await?;
         Response::ok(serde_json::to_string(&LeaseReply::from(lease))?)
+    }
+
+    async fn alarm(&self) -> Result<Response> {
+        let storage = self.state.storage();
+        let counters = storage.list_with_options(ListOptions::new().limit(AUTHORITY_SWEPT_MAX)).await?;
+        let now_ms = host::now_ms() as f64;
+        let mut whole = Vec::new();
+        counters.for_each(&mut |saved, key| {
+            if saved.as_f64().is_none_or(|saved| saved <= now_ms) {
+                whole.extend(key.as_string());
+            }
+        });
+        let left = whole.len() < counters.size() as usize;
+        for keys in whole.chunks(STORAGE_KEYS_MAX) {
+            storage.delete_multiple(keys.to_vec()).await?;
+        }
+        self.armed.set(left);
+        if left {
+            storage.set_alarm(AUTHORITY_SWEEP).await?;
+        }
+        Response::ok("")
+    }
+}
+
+impl LimitAuthority {
+    async fn take(&self, take: &Take) -> Result<Lease> {
+        let storage = self.state.storage();
+        if self.authority.borrow().saved(take).is_none()
+            && let Some(saved) = storage.get::<f64>(&take.key).await?
+        {
+            self.authority.borrow_mut().restore(take, saved as u64, host::now_ms());
+        }
+        let lease = self.authority.borrow_mut().take(take, host::now_ms());
+        let saved = self.authority.borrow().saved(take);
+        if lease.granted > 0
+            && let Some(saved) = saved
+        {
+            storage.put(&take.key, saved as f64).await?;
+        }
+        if !self.armed.replace(true) && storage.get_alarm().await?.is_none() {
+            storage.set_alarm(AUTHORITY_SWEEP).await?;
+        }
+        Ok(lease)
     }
 }
 

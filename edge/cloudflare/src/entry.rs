@@ -16,8 +16,9 @@ use worker::{Context, Env, ScheduleContext, ScheduledEvent, event};
 use crate::facts::{Sources, gather};
 use crate::forward::RequestBody;
 use crate::isolate::Isolate;
+use crate::limits::SYNC_BACKGROUND_MS;
 use crate::perform::Passage;
-use crate::{events, host};
+use crate::{bundle, events, host};
 
 /// Serves a request: a `Response`, or a promise of one where something has to be waited for.
 #[wasm_bindgen]
@@ -34,7 +35,9 @@ pub fn fetch(request: JsValue, env: Env, ctx: JsContext) -> Result<JsValue, JsVa
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
     let Some(isolate) = Isolate::get(&env) else { return };
-
+    let ask = isolate.node.borrow_mut().ask_sync(host::now_ms());
+    let news = bundle::sync(&isolate, &ask, SYNC_BACKGROUND_MS).await;
+    isolate.node.borrow_mut().synced(news, host::now_ms());
     events::flush(&isolate).await;
 }
 
@@ -50,6 +53,10 @@ async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsVa
     let Some(facts) = gather(&head, &sources) else { return refuse(400, "The URL is not readable") };
     #[cfg(feature = "fault-injection")]
     crate::fault::inject(&facts.path).await;
+    #[cfg(feature = "corpus")]
+    if facts.path == "/.corpus" {
+        return crate::corpus::run(&isolate, &request).await;
+    }
     let seen = Seen {
         at_ms: facts.now_ms,
         method: facts.method.clone(),

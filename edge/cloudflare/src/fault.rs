@@ -25,6 +25,7 @@ async fn wait(ms: u32) {
 }
 
 /// Uses the stack up: a trap without a panic.
+#[expect(unconditional_recursion, reason = "it is to overflow the stack")]
 fn overflow(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 512]);
     overflow(depth + 1) + std::hint::black_box(frame)[7]

@@ -11,6 +11,8 @@ mod authority;
 mod bundle;
 mod cache;
 mod config;
+#[cfg(feature = "corpus")]
+mod corpus;
 mod entry;
 mod events;
 mod facts;

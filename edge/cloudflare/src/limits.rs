@@ -1,11 +1,17 @@
 //! Every limit of this host, in one place.
 
+use std::time::Duration;
+
 /// How long the Durable Object of a limit may take to answer.
 pub const AUTHORITY_WAIT_MS: u32 = 250;
 /// Shards of a limit: one Durable Object for every first byte of a key's hash.
 pub const AUTHORITY_SHARD_CHARS: usize = 2;
-/// Counters that a Durable Object writes to its storage at once.
-pub const AUTHORITY_SAVED_MAX: usize = 10_000;
+/// How often a Durable Object forgets counters that are whole again.
+pub const AUTHORITY_SWEEP: Duration = Duration::from_secs(10 * 60);
+/// Counters that one sweep looks at.
+pub const AUTHORITY_SWEPT_MAX: usize = 10_000;
+/// Keys that a Durable Object's storage deletes at once, as Cloudflare limits it.
+pub const STORAGE_KEYS_MAX: usize = 128;
 /// How long an origin may take for a bundle, a hostname or a batch of events.
 pub const ORIGIN_WAIT_MS: u32 = 3_000;
 /// How long an origin may take to say what is new when nobody waits for it.
