@@ -51,13 +51,26 @@ impl Build {
     }
 }
 
-/// Whether a Wasm edge carries the extra entrance through which the decision corpus is put to it.
+/// What is compiled into a Wasm edge beside what goes to production.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Flavour {
-    /// As it goes to production.
+    /// Nothing.
     Plain,
-    /// With the feature `corpus`.
+    /// The entrance through which the decision corpus is put to it.
     Corpus,
+    /// Requests that break it on purpose (Cloudflare only).
+    Fault,
+}
+
+impl Flavour {
+    /// The cargo feature, and what it adds to names.
+    fn feature(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Plain => None,
+            Self::Corpus => Some(("corpus", "corpus")),
+            Self::Fault => Some(("fault-injection", "fault")),
+        }
+    }
 }
 
 /// Everything that the local stack runs.
@@ -157,14 +170,12 @@ pub fn spin(flavour: Flavour) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
     cargo.args(["build", "--release", "--package", "meridian-edge-spin", "--lib", "--target", wasm::WASIP2]);
     cargo.arg("--target-dir").arg(&target);
-    let label = match flavour {
-        Flavour::Plain => "build the Spin component",
-        Flavour::Corpus => {
-            cargo.args(["--features", "corpus"]);
-            "build the Spin component for the corpus"
-        }
-    };
-    run(label, &mut cargo)?;
+    let mut label = "build the Spin component".to_owned();
+    if let Some((feature, name)) = flavour.feature() {
+        cargo.args(["--features", feature]);
+        label = format!("{label} ({name})");
+    }
+    run(&label, &mut cargo)?;
     let made = target.join(wasm::WASIP2).join("release/meridian_edge_spin.wasm");
     let output = spin_output(flavour)?;
     if made != output {
@@ -183,10 +194,7 @@ fn spin_output(flavour: Flavour) -> Result<PathBuf> {
     let source =
         components.values().find_map(|component| component.get("source")).and_then(toml::Value::as_str);
     let output = paths::root().join(source.context("spin.toml: no component has a source")?);
-    Ok(match flavour {
-        Flavour::Plain => output,
-        Flavour::Corpus => output.with_extension("corpus.wasm"),
-    })
+    Ok(flavour.feature().map_or(output.clone(), |(_, name)| output.with_extension(format!("{name}.wasm"))))
 }
 
 /// Builds the Cloudflare worker with tools of known versions; nothing is downloaded but crates.
@@ -201,27 +209,22 @@ pub fn cloudflare(flavour: Flavour) -> Result<PathBuf> {
     build.current_dir(paths::root().join("edge/cloudflare"));
     paths::forget_outer_cargo(&mut build);
     build.args(["--release", "--out-dir"]).arg(output.file_name().unwrap_or_default());
-    let label = match flavour {
-        Flavour::Plain => "build the Cloudflare worker",
-        Flavour::Corpus => {
-            build.args([".", "--features", "corpus"]);
-            "build the Cloudflare worker for the corpus"
-        }
-    };
+    let mut label = "build the Cloudflare worker".to_owned();
+    if let Some((feature, name)) = flavour.feature() {
+        build.args([".", "--features", feature]);
+        label = format!("{label} ({name})");
+    }
     build.env("WASM_BINDGEN_BIN", cargo_tools::wasm_bindgen()?);
     build.env("WASM_OPT_BIN", &tools.wasm_opt).env("ESBUILD_BIN", &tools.esbuild);
     toolchain.apply(&mut build);
-    run(label, &mut build)?;
+    run(&label, &mut build)?;
     anyhow::ensure!(output.join("index.js").is_file(), "worker-build made no {}/index.js", output.display());
     Ok(output)
 }
 
 /// Where `wrangler.toml` expects the worker.
 fn cloudflare_output(flavour: Flavour) -> PathBuf {
-    let folder = match flavour {
-        Flavour::Plain => "build",
-        Flavour::Corpus => "build-corpus",
-    };
+    let folder = flavour.feature().map_or("build".to_owned(), |(_, name)| format!("build-{name}"));
     paths::root().join("edge/cloudflare").join(folder)
 }
 

@@ -129,6 +129,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let artefacts = Artefacts::obtain(false)?;
     let spin_corpus = artefacts::spin(Flavour::Corpus)?;
     let cloudflare_corpus = artefacts::cloudflare(Flavour::Corpus)?;
+    let cloudflare_fault = artefacts::cloudflare(Flavour::Fault)?;
     let places = paths::target()?.join("places.mmdb");
     Places::load()?.write(&places)?;
     Ok(BTreeMap::from([
@@ -140,6 +141,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_SPIN_COMPONENT_CORPUS", spin_corpus),
         ("MERIDIAN_CLOUDFLARE_BUILD", artefacts.cloudflare),
         ("MERIDIAN_CLOUDFLARE_BUILD_CORPUS", cloudflare_corpus),
+        ("MERIDIAN_CLOUDFLARE_BUILD_FAULT", cloudflare_fault),
         ("MERIDIAN_WORKERD", tools.workerd),
         ("MERIDIAN_NPM_TOOLS", tools.folder),
         ("MERIDIAN_PG_BIN", programs.folder),

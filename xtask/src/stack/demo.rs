@@ -97,12 +97,28 @@ pub fn rules(cli: &Path, layout: &Layout, keys: &Keys) -> Result<()> {
             cli.run(&["domain", "add", tenant.host, "--tenant", tenant.slug])?;
         }
     }
+    declare_orders(layout, keys)?;
     for (folder, target) in [("platform", "platform"), ("acme", "tenant:acme"), ("globex", "tenant:globex")] {
         step.tick(target);
         let copy = filled_copy(layout, keys, folder)?;
         cli.run(&["rules", "push", &copy.to_string_lossy(), "--target", target])?;
     }
     step.done("");
+    Ok(())
+}
+
+/// Declares the collection of orders for both tenants, unless it is declared like that already.
+fn declare_orders(layout: &Layout, keys: &Keys) -> Result<()> {
+    let path = paths::root().join("infra/demo/collections/orders.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let wanted: Value = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    for tenant in &TENANTS {
+        let url = format!("{}/control/v1/tenants/{}/collections", layout.origin_url(REGIONS[0]), tenant.slug);
+        let declared = ask(&Request::get(&url), &keys.control_token)?;
+        if !declared["collections"].as_array().is_some_and(|all| all.contains(&wanted)) {
+            ask(&Request::post(&url, &wanted), &keys.control_token)?;
+        }
+    }
     Ok(())
 }
 
@@ -145,7 +161,7 @@ fn fill_in(text: &str, layout: &Layout, keys: &Keys) -> String {
 pub fn orders(layout: &Layout, tokens: &Tokens) -> Result<()> {
     let records = layout.cloudflare_url() + "/v1/collections/orders/records";
     let last = format!("{records}?limit=1&number={}", orders::number(orders::COUNT));
-    let found = ask(&Request::get(&last), &tokens.reader)?;
+    let found = ask(&Request::get(&last).header("host", HOST), &tokens.reader)?;
     if found["records"].as_array().is_some_and(|records| !records.is_empty()) {
         return Ok(());
     }
@@ -155,10 +171,12 @@ pub fn orders(layout: &Layout, tokens: &Tokens) -> Result<()> {
     for (index, part) in all.chunks(BATCH).enumerate() {
         step.tick(&format!("{} written", index * BATCH));
         let operations: Vec<Value> =
-            part.iter().map(|order| json!({"op": "create", "fields": order})).collect();
+            part.iter().map(|order| json!({"op": "create", "record": order})).collect();
         let body = json!({"operations": operations});
         // The key makes a second attempt after an interruption harmless.
-        let request = Request::post(&batch, &body).header("idempotency-key", format!("demo-orders-{index}"));
+        let request = Request::post(&batch, &body)
+            .header("host", HOST)
+            .header("idempotency-key", format!("demo-orders-{index}"));
         ask(&request, &tokens.writer)?;
     }
     step.done("");
@@ -166,8 +184,7 @@ pub fn orders(layout: &Layout, tokens: &Tokens) -> Result<()> {
 }
 
 fn ask(request: &Request<'_>, token: &str) -> Result<Value> {
-    let request = request.clone().header("host", HOST).header("authorization", format!("Bearer {token}"));
-    let answer = request.send()?;
+    let answer = request.clone().header("authorization", format!("Bearer {token}")).send()?;
     if !(200..300).contains(&answer.status) {
         bail!("{} answered {}: {}", request.url, answer.status, answer.body);
     }

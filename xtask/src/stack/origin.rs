@@ -24,8 +24,7 @@ pub fn start(program: &Path, layout: &Layout, keys: &Keys, supervisor: &mut Supe
     for region in REGIONS {
         let mut bootstrap = Command::new(program);
         let superuser = layout.postgres_url(region, SUPERUSER, &keys.postgres_superuser, "postgres");
-        bootstrap.arg("bootstrap").envs(environment(layout, keys, region));
-        bootstrap.env("MERIDIAN_SUPERUSER_URL", superuser);
+        bootstrap.args(["bootstrap", "--superuser-url", &superuser]).envs(environment(layout, keys, region));
         run(&format!("roles and database in {}", region.id), &mut bootstrap)?;
     }
     let services = REGIONS.map(|region| service(program, layout, keys, region)).into_iter().collect();

@@ -175,8 +175,16 @@ mod tests {
     /// `nearest` is written by hand for people; the great circle has the last word.
     #[test]
     fn the_nearest_region_is_the_nearest_by_great_circle() {
-        const POSITIONS: [(&str, f64, f64); 3] =
-            [("us-east-1", 38.95, -77.45), ("eu-west-1", 53.35, -6.26), ("ap-southeast-1", 1.29, 103.85)];
+        let regions = fs::read_to_string(paths::root().join("infra/demo/platform/regions.yaml")).unwrap();
+        let regions: Vec<serde_json::Value> = serde_saphyr::from_multiple(&regions).unwrap();
+        let positions: Vec<(&str, f64, f64)> = regions
+            .iter()
+            .map(|region| {
+                let coordinates = &region["spec"]["coordinates"];
+                let degrees = |name: &str| coordinates[name].as_f64().unwrap();
+                (region["metadata"]["name"].as_str().unwrap(), degrees("latitude"), degrees("longitude"))
+            })
+            .collect();
         let places = Places::load().unwrap();
         for place in &places.places {
             let central_angle = |latitude: f64, longitude: f64| {
@@ -184,7 +192,7 @@ mod tests {
                 let delta = (place.longitude - longitude).to_radians();
                 (a.sin() * b.sin() + a.cos() * b.cos() * delta.cos()).acos()
             };
-            let nearest = POSITIONS
+            let nearest = positions
                 .iter()
                 .min_by(|a, b| central_angle(a.1, a.2).total_cmp(&central_angle(b.1, b.2)))
                 .unwrap();
