@@ -117,6 +117,7 @@ impl Up {
         let _lock = lock(&layout.data)?;
         RunFile::read(&layout.run_file()).end_orphans();
         let _absent = fs::remove_file(layout.up_file());
+        RunFile::announce(&layout.run_file())?;
         check_ports(&layout)?;
         say("Setting up and building");
         let tools = npm::tools()?;
@@ -186,6 +187,9 @@ impl Down {
         }
         let lock = lock(&data)?;
         run_file.end_orphans();
+        for file in ["up.json", "run.json"] {
+            let _absent = fs::remove_file(data.join(file));
+        }
         if self.purge {
             let id = fs::read_to_string(data.join("keys/id")).unwrap_or_default();
             if !id.is_empty() {

@@ -288,6 +288,15 @@ impl RunFile {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
+    /// Says that this process is about to start a stack.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn announce(path: &std::path::Path) -> Result<()> {
+        let file = Self { up: Identity::of(std::process::id()), processes: Vec::new() };
+        write_private(path, &serde_json::to_vec_pretty(&file)?)
+    }
+
     /// The supervisor, if it still runs.
     pub fn running(&self) -> Option<&Identity> {
         self.up.as_ref().filter(|up| up.alive())
