@@ -20,7 +20,10 @@ type Named = (&'static str, fn() -> Result<()>);
 
 /// Arguments of `cargo xtask check`.
 #[derive(Args, Clone, Debug)]
-pub struct Check {}
+pub struct Check {
+    /// Run only checks whose name contains one of these.
+    filter: Vec<String>,
+}
 
 impl Check {
     /// Runs all checks, and names all that fail.
@@ -41,6 +44,9 @@ impl Check {
         ];
         let mut failed = Vec::new();
         for (name, check) in checks {
+            if !self.filter.is_empty() && !self.filter.iter().any(|part| name.contains(part.as_str())) {
+                continue;
+            }
             if let Err(error) = check() {
                 say(&format!("  ✗ {name}: {error:#}"));
                 failed.push(name);
