@@ -11,7 +11,7 @@ use crate::ruleset::CachePolicy;
 use crate::step::{After, Entry, ReplyBody, Step};
 
 impl Exchange {
-    fn cache_policy(&self) -> Option<&CachePolicy> {
+    pub(super) fn cache_policy(&self) -> Option<&CachePolicy> {
         let number = self.route()?.cache?;
         self.rules.as_ref()?.ruleset.caches.get(number)
     }
@@ -55,7 +55,7 @@ impl Exchange {
         let Some(lookup) = &mut self.lookup else {
             return self.fail_internally(node, "nothing was looked up");
         };
-        match lookup.found(entry, &node.purges, self.now_ms) {
+        match lookup.found(entry, &self.facts.headers, &node.purges, self.now_ms) {
             Found::LookUp(key) => self.wait(Waiting::LookUp, Step::LookUp(key)),
             Found::Serve(serve) => self.serve(node, serve),
             Found::Forward => {

@@ -11,6 +11,7 @@ use crate::facts::{BodySize, Place, Scheme};
 use crate::headers::Headers;
 use crate::limits::{ATTEMPTS_MAX, REPLAY_BODY_BYTES_MAX};
 use crate::node::Node;
+use crate::policy::cache::Arrival;
 use crate::policy::experiment::UNIT_COOKIE;
 use crate::policy::steering::{Ask, AttemptOutcome, Candidate};
 use crate::policy::transform;
@@ -278,8 +279,15 @@ impl Exchange {
     /// A response is there: the cache takes what it may, the client gets it or something stored.
     fn respond(&mut self, node: &mut Node, candidate: Candidate, mut head: ResponseHead) -> Step {
         self.invalidate(node, &head);
-        if let Some(lookup) = &self.lookup {
-            let responded = lookup.responded(&head, &node.purges, self.requested_ms, self.now_ms);
+        if let (Some(lookup), Some(policy)) = (&self.lookup, self.cache_policy()) {
+            let responded = lookup.responded(&Arrival {
+                policy,
+                request: &self.facts.headers,
+                head: &head,
+                journal: &node.purges,
+                requested_ms: self.requested_ms,
+                now_ms: self.now_ms,
+            });
             if let Some(store) = responded.store {
                 self.store(store);
             }
@@ -301,7 +309,9 @@ impl Exchange {
 
     /// No attempt brought a response: something stale, or a problem.
     fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
-        if let Some(serve) = self.lookup.as_ref().and_then(|lookup| lookup.failed(self.now_ms)) {
+        if let Some(serve) =
+            self.lookup.as_ref().and_then(|lookup| lookup.failed(&self.facts.headers, self.now_ms))
+        {
             return self.serve(node, serve);
         }
         let problem = match fault {

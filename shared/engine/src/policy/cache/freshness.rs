@@ -164,8 +164,14 @@ fn seen(response: &Headers) -> Vec<(u16, u64)> {
         .collect()
 }
 
+/// Positions as `Meridian-Seen` has them.
+pub(super) fn write_seen(seen: &[(u16, u64)]) -> String {
+    let positions: Vec<_> = seen.iter().map(|(source, position)| format!("{source}={position}")).collect();
+    positions.join(";")
+}
+
 /// How fresh an entry is at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Freshness {
     pub(super) age_ms: u64,
     pub(super) lifetime_ms: u64,

@@ -41,10 +41,10 @@ impl Parts {
         }
     }
 
-    /// The key; a long one by its hash, behind the tenant.
-    fn key(&self, tenant: &str) -> CacheKey {
+    /// The key, and the text that it is made from where that is something else: a long key is a hash, behind the tenant.
+    fn key(self, tenant: &str) -> (CacheKey, Option<String>) {
         if self.0.len() <= CACHE_KEY_BYTES_MAX {
-            return CacheKey(self.0.clone());
+            return (CacheKey(self.0), None);
         }
         let mut short = Self::of_tenant(tenant);
         if short.0.len() > CACHE_KEY_BYTES_MAX - 64 {
@@ -52,7 +52,7 @@ impl Parts {
         }
         short.0.push_str("|#");
         short.0.push_str(&URL_SAFE_NO_PAD.encode(Sha256::digest(self.0.as_bytes())));
-        CacheKey(short.0)
+        (CacheKey(short.0), Some(self.0))
     }
 }
 
@@ -76,8 +76,8 @@ pub(super) fn digest(value: &str) -> String {
     URL_SAFE_NO_PAD.encode(hash.first_chunk::<16>().unwrap_or(&[0; 16]))
 }
 
-/// The key of a `GET` for a subject, and the text that it is made from.
-pub(super) fn primary(policy: &CachePolicy, subject: &Subject<'_>) -> (CacheKey, String) {
+/// The key of a `GET` for a subject, and the text that it is made from where that is something else.
+pub(super) fn primary(policy: &CachePolicy, subject: &Subject<'_>) -> (CacheKey, Option<String>) {
     let facts = subject.facts;
     at(policy, subject, &facts.path, facts.query.as_deref())
 }
@@ -88,7 +88,7 @@ pub(super) fn at(
     subject: &Subject<'_>,
     path: &str,
     query: Option<&str>,
-) -> (CacheKey, String) {
+) -> (CacheKey, Option<String>) {
     let facts = subject.facts;
     let mut parts = Parts::of_tenant(subject.tenant);
     parts.part(if facts.scheme == Scheme::Https { "https" } else { "http" }, "");
@@ -104,7 +104,7 @@ pub(super) fn at(
         None => parts.part("", ""),
     }
     for name in &policy.headers {
-        parts.named("h:", name, normal(&facts.headers, name).map(|value| digest(&value)).as_deref());
+        parts.named("h:", name, value(name, &facts.headers).as_deref());
     }
     for name in &policy.cookies {
         parts.named("k:", name, cookie(&facts.headers, name).map(digest).as_deref());
@@ -122,16 +122,17 @@ pub(super) fn at(
             parts.named("v:", experiment, Some(&value));
         }
     }
-    (parts.key(subject.tenant), parts.0)
+    parts.key(subject.tenant)
 }
 
-/// The key of one variant of a response that varies (RFC 9111, section 4.1). `text` is what the primary key is made from.
-pub(super) fn secondary(tenant: &str, text: &str, vary: &[(String, Option<String>)]) -> CacheKey {
+/// The key of this request's variant of a response that varies by these fields (RFC 9111, section 4.1). `text` is what
+/// the primary key is made from.
+pub(super) fn secondary(tenant: &str, text: &str, names: &[String], request: &Headers) -> CacheKey {
     let mut parts = Parts(text.to_owned());
-    for (name, value) in vary {
-        parts.named("y:", name, value.as_deref());
+    for name in names {
+        parts.named("y:", name, value(name, request).as_deref());
     }
-    parts.key(tenant)
+    parts.key(tenant).0
 }
 
 /// What a response varies by, with this request's values, hashed. `None` where it varies by everything.
@@ -147,18 +148,16 @@ pub(super) fn vary(response: &Headers, request: &Headers) -> Option<Vec<(String,
     if names.iter().any(|name| name == "*") {
         return None;
     }
-    Some(values(names, request))
+    let valued = |name: String| {
+        let value = value(&name, request);
+        (name, value)
+    };
+    Some(names.into_iter().map(valued).collect())
 }
 
-/// This request's values of these fields, hashed.
-pub(super) fn values(names: Vec<String>, request: &Headers) -> Vec<(String, Option<String>)> {
-    names
-        .into_iter()
-        .map(|name| {
-            let value = normal(request, &name).map(|value| digest(&value));
-            (name, value)
-        })
-        .collect()
+/// This request's value of a field, hashed.
+pub(super) fn value(name: &str, request: &Headers) -> Option<String> {
+    normal(request, name).map(|value| digest(&value))
 }
 
 /// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas, and in lower case where

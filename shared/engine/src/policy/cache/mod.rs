@@ -17,7 +17,7 @@ mod status;
 mod validate;
 
 use self::directives::Directives;
-use self::freshness::{Freshness, Times, has_validator, judge};
+use self::freshness::{Freshness, Times, has_validator, judge, write_seen};
 use self::invalidate::uri_tag;
 pub use self::invalidate::{Invalidation, invalidate};
 use self::notes::Notes;
@@ -60,16 +60,14 @@ pub enum Begin {
 #[derive(Clone, Debug)]
 pub struct Lookup {
     tenant: String,
-    policy: CachePolicy,
-    request: Headers,
     directives: Directives,
     is_head: bool,
     positions: Vec<(u16, u64)>,
     /// Tag by which a change of the URI itself makes entries stale.
     uri_tag: String,
     key: CacheKey,
-    /// What the key is made from.
-    key_text: String,
+    /// What the key is made from, where that is something else.
+    key_text: Option<String>,
     /// Key of this request's variant, once it is known what the response varies by, and by what.
     variant: Option<(CacheKey, Vec<String>)>,
     /// Answers nobody: validates whatever is there.
@@ -108,6 +106,23 @@ pub struct Serve {
     pub revalidate: bool,
     /// For `Cache-Status`.
     pub status_line: CacheStatus,
+}
+
+/// A response to a forwarded request, and what it is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The route's policy.
+    pub policy: &'a CachePolicy,
+    /// Header fields of the client's request.
+    pub request: &'a Headers,
+    /// The response with all the header fields that came, `Meridian-Seen` too.
+    pub head: &'a ResponseHead,
+    /// What was purged.
+    pub journal: &'a PurgeJournal,
+    /// When the request was sent.
+    pub requested_ms: u64,
+    /// When the response came.
+    pub now_ms: u64,
 }
 
 /// What a response means for the cache and the client.
@@ -159,8 +174,6 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
     let (key, key_text) = key::primary(policy, subject);
     Begin::LookUp(Box::new(Lookup {
         tenant: subject.tenant.to_owned(),
-        policy: policy.clone(),
-        request: facts.headers.clone(),
         directives,
         is_head: facts.method == "HEAD",
         positions: subject.positions.to_vec(),
@@ -183,37 +196,43 @@ impl Lookup {
         &self.key
     }
 
-    /// Takes what the lookup of the last key brought.
-    pub fn found(&mut self, entry: Option<Entry>, journal: &PurgeJournal, now_ms: u64) -> Found {
+    /// Takes what the lookup of the last key brought. `request` are the header fields of the client's request, here and
+    /// below.
+    pub fn found(
+        &mut self,
+        entry: Option<Entry>,
+        request: &Headers,
+        journal: &PurgeJournal,
+        now_ms: u64,
+    ) -> Found {
         let read = entry.and_then(|entry| Notes::read(&entry.meta).map(|notes| (entry, notes)));
         let Some((entry, notes)) = read else {
             self.fwd = if self.variant.is_some() { Fwd::VaryMiss } else { Fwd::UriMiss };
             return self.forward();
         };
-        let names: Vec<String> = notes.vary.iter().map(|(name, _)| name.clone()).collect();
-        let mine = key::values(names.clone(), &self.request);
-        if mine != notes.vary {
+        if !notes.vary.iter().all(|(name, value)| key::value(name, request) == *value) {
             if self.variant.is_some() {
                 self.fwd = Fwd::VaryMiss;
                 return self.forward();
             }
-            let key = key::secondary(&self.tenant, &self.key_text, &mine);
+            let names: Vec<_> = notes.vary.into_iter().map(|(name, _)| name).collect();
+            let text = self.key_text.as_deref().unwrap_or(&self.key.0);
+            let key = key::secondary(&self.tenant, text, &names, request);
             self.variant = Some((key.clone(), names));
             return Found::LookUp(key);
         }
         let freshness = notes.freshness(now_ms);
         let outdated = self.outdated(&notes, journal);
-        let found = match (outdated, self.standing(&notes, freshness)) {
-            (Some(why), _) => Err((Fwd::Stale, Some(why))),
-            (None, standing) => standing,
-        };
         self.is_outdated = outdated.is_some();
-        let serve = found.map(|revalidate| self.serve(&entry, freshness, revalidate));
-        self.found = Some((entry, notes));
-        match serve {
-            Ok(serve) => Found::Serve(serve),
+        let standing = match outdated {
+            Some(why) => Err((Fwd::Stale, Some(why))),
+            None => self.standing(&notes, freshness),
+        };
+        match standing {
+            Ok(revalidate) => Found::Serve(self.serve(entry, request, freshness, revalidate)),
             Err((fwd, detail)) => {
                 (self.fwd, self.detail) = (fwd, detail);
+                self.found = Some((entry, notes));
                 self.forward()
             }
         }
@@ -274,10 +293,10 @@ impl Lookup {
         Err((Fwd::Stale, None))
     }
 
-    fn serve(&self, entry: &Entry, freshness: Freshness, revalidate: bool) -> Serve {
-        let mut headers = entry.headers.clone();
+    fn serve(&self, entry: Entry, request: &Headers, freshness: Freshness, revalidate: bool) -> Serve {
+        let has_it = is_not_modified(request, entry.status, &entry.headers);
+        let mut headers = entry.headers;
         headers.set("age", (freshness.age_ms / 1_000).to_string());
-        let has_it = is_not_modified(&self.request, entry.status, &entry.headers);
         if has_it {
             not_modified_headers(&mut headers);
         }
@@ -296,51 +315,44 @@ impl Lookup {
 
     /// Whether the forwarded request is to be conditional on the entry found. A `HEAD` has no body to save, and a range
     /// of a body is not the body that is stored.
-    fn is_conditional(&self) -> bool {
-        let is_whole = self.background || self.request.get("range").is_none();
+    fn is_conditional(&self, request: &Headers) -> bool {
+        let is_whole = self.background || request.get("range").is_none();
         !self.is_head
             && is_whole
             && self.found.as_ref().is_some_and(|(entry, _)| has_validator(&entry.headers))
     }
 
-    /// Makes the forwarded request conditional on the entry found (RFC 9111, section 4.3.1), if that can be validated.
+    /// Makes the forwarded request, whose header fields these are, conditional on the entry found (RFC 9111, section
+    /// 4.3.1), if that can be validated.
     pub fn condition(&self, headers: &mut Headers) {
         if self.background {
             remove_conditions(headers);
             headers.remove("range");
             headers.remove("if-range");
         }
-        if let Some((entry, _)) = self.found.as_ref().filter(|_| self.is_conditional()) {
+        if let Some((entry, _)) = self.found.as_ref().filter(|_| self.is_conditional(headers)) {
             condition(&entry.headers, headers);
         }
     }
 
-    /// Takes the response to the forwarded request, with all the header fields that came (`Meridian-Seen` too).
-    /// `requested_ms` is when it was sent.
+    /// Takes the response to the forwarded request.
     #[must_use]
-    pub fn responded(
-        &self,
-        head: &ResponseHead,
-        journal: &PurgeJournal,
-        requested_ms: u64,
-        now_ms: u64,
-    ) -> Responded {
-        let times = Times { requested_ms, received_ms: now_ms };
-        if let Some((entry, notes)) =
-            self.found.as_ref().filter(|_| head.status == 304 && self.is_conditional())
-        {
-            return self.validated(entry, notes, head, journal, times);
+    pub fn responded(&self, arrival: &Arrival<'_>) -> Responded {
+        let head = arrival.head;
+        let is_ours = head.status == 304 && self.is_conditional(arrival.request);
+        if let Some((entry, notes)) = self.found.as_ref().filter(|_| is_ours) {
+            return self.validated(entry, notes, arrival);
         }
         let status_line = CacheStatus::forwarded(self.fwd, self.detail);
         if matches!(head.status, 500 | 502 | 503 | 504)
-            && let Some(mut serve) = self.failed(now_ms)
+            && let Some(mut serve) = self.failed(arrival.request, arrival.now_ms)
         {
             serve.status_line.fwd_status = Some(head.status);
             return Responded { serve: Some(serve), store: None, status_line };
         }
-        match self.store(head.status, &storable_headers(&head.headers), &head.headers, journal, times) {
-            Ok((store, notes)) => {
-                let ttl_s = Some(notes.freshness(now_ms).ttl_s());
+        match self.store(arrival, head.status, storable_headers(&head.headers), &head.headers) {
+            Ok((store, freshness)) => {
+                let ttl_s = Some(freshness.ttl_s());
                 let status_line = CacheStatus { stored: true, ttl_s, ..status_line };
                 Responded { serve: None, store: Some(store), status_line }
             }
@@ -352,38 +364,27 @@ impl Lookup {
     }
 
     /// A 304 to our own condition (RFC 9111, section 4.3.3): the entry as the 304 changes it, stored and served.
-    fn validated(
-        &self,
-        entry: &Entry,
-        notes: &Notes,
-        head: &ResponseHead,
-        journal: &PurgeJournal,
-        times: Times,
-    ) -> Responded {
-        let headers = updated(&entry.headers, &head.headers);
-        // Age and positions are those of the validating response; without positions, those that it had.
+    fn validated(&self, entry: &Entry, notes: &Notes, arrival: &Arrival<'_>) -> Responded {
+        let came = &arrival.head.headers;
+        let headers = updated(&entry.headers, came);
+        // Age and positions are those of the 304; without positions, those that the entry had.
         let mut judged = headers.clone();
-        for name in ["age", "meridian-seen"] {
-            if let Some(value) = head.headers.get(name) {
-                judged.set(name, value);
-            }
+        if let Some(age) = came.get("age") {
+            judged.set("age", age);
         }
-        let stored = self.store(entry.status, &headers, &judged, journal, times);
-        let stored = stored.map(|(mut store, mut fresh)| {
-            if fresh.seen.is_empty() {
-                fresh.seen.clone_from(&notes.seen);
-                store.entry.meta = fresh.write();
-            }
-            store.refresh = true;
-            store.entry.body_bytes = entry.body_bytes;
-            (store, fresh)
-        });
-        let freshness = match &stored {
-            Ok((_, fresh)) => fresh.freshness(times.received_ms),
-            Err(_) => Freshness { age_ms: 0, lifetime_ms: 0 },
-        };
-        let updated = Entry { headers, ..entry.clone() };
-        let mut serve = self.serve(&updated, freshness, false);
+        judged.set(
+            "meridian-seen",
+            came.get("meridian-seen").map_or_else(|| write_seen(&notes.seen), str::to_owned),
+        );
+        let stored =
+            self.store(arrival, entry.status, headers.clone(), &judged).map(|(mut store, freshness)| {
+                store.refresh = true;
+                store.entry.body_bytes = entry.body_bytes;
+                (store, freshness)
+            });
+        let freshness = stored.as_ref().map_or(Freshness::default(), |(_, freshness)| *freshness);
+        let entry = Entry { headers, ..entry.clone() };
+        let mut serve = self.serve(entry, arrival.request, freshness, false);
         serve.status_line = CacheStatus {
             fwd_status: Some(304),
             stored: stored.is_ok(),
@@ -397,18 +398,18 @@ impl Lookup {
     /// What to store for a response, or in a word why nothing. `judged` are the fields to judge it by.
     fn store(
         &self,
+        arrival: &Arrival<'_>,
         status: u16,
-        headers: &Headers,
+        headers: Headers,
         judged: &Headers,
-        journal: &PurgeJournal,
-        times: Times,
-    ) -> Result<(Store, Notes), &'static str> {
+    ) -> Result<(Store, Freshness), &'static str> {
         if self.is_head {
             return Err("head");
         }
-        let notes = judge(&self.policy, &self.request, status, judged, times)?;
+        let times = Times { requested_ms: arrival.requested_ms, received_ms: arrival.now_ms };
+        let notes = judge(arrival.policy, arrival.request, status, judged, times)?;
         // Purged while it was on its way, or of a region that has not heard of the change: of no use.
-        if self.is_purged(&notes, journal) {
+        if self.is_purged(&notes, arrival.journal) {
             return Err("purged");
         }
         let names = notes.vary.iter().map(|(name, _)| name);
@@ -416,14 +417,14 @@ impl Lookup {
             Some((key, of)) if names.eq(of) => key.clone(),
             _ => self.key.clone(),
         };
-        let entry = Entry { status, headers: headers.clone(), meta: notes.write(), body_bytes: 0 };
-        let keep_ms = notes.keep_ms(has_validator(headers));
-        Ok((Store { key, entry, keep_ms, refresh: false }, notes))
+        let keep_ms = notes.keep_ms(has_validator(&headers));
+        let entry = Entry { status, headers, meta: notes.write(), body_bytes: 0 };
+        Ok((Store { key, entry, keep_ms, refresh: false }, notes.freshness(arrival.now_ms)))
     }
 
     /// No attempt brought a response: a stale answer, where that is allowed (RFC 5861, section 4).
     #[must_use]
-    pub fn failed(&self, now_ms: u64) -> Option<Serve> {
+    pub fn failed(&self, request: &Headers, now_ms: u64) -> Option<Serve> {
         let (entry, notes) = self.found.as_ref()?;
         let freshness = notes.freshness(now_ms);
         let is_allowed = (freshness.is_fresh() && !notes.no_cache)
@@ -431,7 +432,7 @@ impl Lookup {
         if self.is_outdated || self.background || !is_allowed {
             return None;
         }
-        let mut serve = self.serve(entry, freshness, false);
+        let mut serve = self.serve(entry.clone(), request, freshness, false);
         serve.status_line = CacheStatus {
             ttl_s: Some(freshness.ttl_s()),
             ..CacheStatus::forwarded(self.fwd, Some("stale-if-error"))

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bounded::Keyed;
-use crate::facts::tests::request;
+use crate::fixtures::request;
+use crate::fixtures::rule;
 use crate::ruleset::KeyPart;
-use crate::ruleset::tests::rule;
 use crate::step::Purge;
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -111,7 +111,7 @@ impl World {
     fn drive(&mut self, mut lookup: Lookup, facts: &Facts) -> Seen {
         let mut key = lookup.key().clone();
         let serve = loop {
-            match lookup.found(self.store.get(&key).cloned(), &self.journal, self.now_ms) {
+            match lookup.found(self.store.get(&key).cloned(), &facts.headers, &self.journal, self.now_ms) {
                 Found::LookUp(next) => key = next,
                 Found::Serve(serve) => break Some(serve),
                 Found::Forward => break None,
@@ -135,12 +135,19 @@ impl World {
         lookup.condition(&mut headers);
         let head = self.forward(headers);
         if head.status == 0 {
-            return lookup.failed(self.now_ms).map_or_else(
+            return lookup.failed(&facts.headers, self.now_ms).map_or_else(
                 || Seen { status: 502, cache: String::new(), headers: Headers::default(), body: false },
                 seen,
             );
         }
-        let responded = lookup.responded(&head, &self.journal, self.now_ms, self.now_ms);
+        let responded = lookup.responded(&Arrival {
+            policy: &self.policy,
+            request: &facts.headers,
+            head: &head,
+            journal: &self.journal,
+            requested_ms: self.now_ms,
+            now_ms: self.now_ms,
+        });
         if let Some(store) = responded.store {
             assert_eq!(store.refresh, head.status == 304);
             assert!(store.keep_ms > 0);
@@ -419,6 +426,14 @@ fn a_session_is_not_served_less_than_it_has_seen() {
     world.answers(304, &[("cache-control", "s-maxage=60"), ("meridian-seen", "1=101;2=50")]);
     assert_eq!(world.cache(&get("/a", &[])), "fwd=stale; fwd-status=304; ttl=60; stored; detail=session");
     assert_eq!(world.cache(&get("/a", &[])), "hit; ttl=60", "the 304 says what it reflects");
+    world.now_ms += 70_000;
+    world.answers(304, &[("cache-control", "s-maxage=60")]);
+    world.ask(&get("/a", &[]));
+    assert_eq!(
+        world.cache(&get("/a", &[])),
+        "hit; ttl=60",
+        "a 304 that does not say reflects what the entry did"
+    );
     world.answers(200, &[("cache-control", "max-age=60")]);
     world.ask(&get("/upstream", &[]));
     assert_eq!(
