@@ -147,7 +147,7 @@ fn repeats_an_idempotent_request(stack: &Stack, edge: &str) -> Result<()> {
 fn applies_a_batch_whole_or_not_at_all(stack: &Stack, edge: &str) -> Result<()> {
     let client = acme(stack, edge, "batch")?;
     let marker = unique("batch");
-    let good = json!({"op": "create", "fields": {"customer": marker}});
+    let good = json!({"op": "create", "record": {"customer": marker}});
     let bad = json!({"op": "delete", "id": "01890000-0000-7000-8000-000000000000"});
     let path = "/v1/collections/orders/batch";
     let refused = client.json("POST", path, &json!({"operations": [good, bad]}))?;

@@ -179,7 +179,7 @@ impl Stack {
 
     /// A development token of a tenant's issuer.
     pub fn token(&self, tenant: &str, subject: &str, scope: &str) -> Result<String> {
-        let key = self.data.join("keys").join(format!("issuer-{tenant}.key"));
+        let key = self.data.join("keys").join(format!("issuer-{tenant}"));
         let key = key.to_str().context("the data folder's name is UTF-8")?;
         let output = self.meridian(&[
             "token", "mint", "--key", key, "--tenant", tenant, "--sub", subject, "--scope", scope,
