@@ -76,7 +76,7 @@ impl fmt::Display for Explanation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::tests::rule;
+    use crate::fixtures::rule;
 
     #[test]
     fn each_stage_is_a_line_for_people() {

@@ -327,27 +327,10 @@ pub enum InvalidPath {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// A plain request, for the tests of this crate.
-    pub(crate) fn request(method: &str, host: &str, path: &str) -> Facts {
-        Facts {
-            method: method.to_owned(),
-            scheme: Scheme::Https,
-            host: host.to_owned(),
-            path: path.to_owned(),
-            query: None,
-            headers: Headers::default(),
-            client: IpAddr::from([192, 0, 2, 7]),
-            place: Place::default(),
-            body: BodySize::Empty,
-            now_ms: 1_800_000_000_000,
-            random: [7; 16],
-        }
-    }
 
     #[test]
     fn the_client_is_the_first_address_from_the_right_that_is_not_trusted() {

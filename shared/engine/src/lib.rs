@@ -27,6 +27,8 @@ pub mod exchange;
 pub mod explanation;
 pub mod expr;
 pub mod facts;
+#[cfg(test)]
+mod fixtures;
 pub mod headers;
 pub mod limits;
 pub mod lint;

@@ -264,7 +264,7 @@ fn lint_changes(rules: &Ruleset, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::tests::{route, rule, ruleset};
+    use crate::fixtures::{route, rule, ruleset};
     use crate::ruleset::{HeaderValue, Layer, Route, Security, Transform, Unit, Upstream, Variant};
 
     fn check(rules: &Ruleset, expect: &[&str]) {

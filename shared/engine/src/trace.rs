@@ -43,18 +43,12 @@ impl Trace {
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.id.to_be_bytes().into_iter().chain(self.span.to_be_bytes()).chain([self.flags]);
-        let mut text = String::with_capacity(55);
-        text.push_str("00-");
-        for (place, byte) in bytes.enumerate() {
-            if matches!(place, 16 | 24) {
-                text.push('-');
-            }
-            text.extend(
-                [byte >> 4, byte & 15]
-                    .map(|digit| char::from(digit + if digit < 10 { b'0' } else { b'a' - 10 })),
-            );
+        let mut text = *b"00-................................-................-..";
+        let digits = text.iter_mut().filter(|place| **place == b'.');
+        for (place, digit) in digits.zip(bytes.flat_map(|byte| [byte >> 4, byte & 15])) {
+            *place = digit + if digit < 10 { b'0' } else { b'a' - 10 };
         }
-        f.write_str(&text)
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -4,8 +4,10 @@
 //! its cost.
 
 pub mod evaluate;
+mod seen;
 
-pub use evaluate::{Fault, Inputs, Seen};
+pub use evaluate::{Fault, Inputs};
+pub use seen::Seen;
 
 /// A checked expression.
 #[derive(Clone, Debug, PartialEq)]

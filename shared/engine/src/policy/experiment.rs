@@ -123,9 +123,9 @@ fn sign(secret: &[u8; 32], tenant: &str, unit: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::tests::request;
+    use crate::fixtures::request;
+    use crate::fixtures::rule;
     use crate::headers::Headers;
-    use crate::ruleset::tests::rule;
     use crate::ruleset::{Layer, Unit, Variant};
 
     const UNITS: u32 = 40_000;

@@ -151,7 +151,7 @@ pub fn is_internal(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::tests::request;
+    use crate::fixtures::request;
 
     fn check(headers: &[(&str, &str)], expect: Result<(), Malformed>) {
         let mut facts = request("POST", "acme.example", "/v1/orders");

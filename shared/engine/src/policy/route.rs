@@ -179,8 +179,8 @@ mod tests {
 
     use super::*;
     use crate::expr::{Comparison, Expr, Fact, Value};
-    use crate::facts::tests::request;
-    use crate::ruleset::tests::route;
+    use crate::fixtures::request;
+    use crate::fixtures::route;
 
     fn find(routes: &[Route], method: &str, host: &str, path: &str) -> Matched {
         let facts = request(method, host, path);

@@ -72,7 +72,7 @@ pub fn is_reserved(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::expr::{Expr, Fact};
-    use crate::facts::tests::request;
+    use crate::fixtures::request;
 
     #[test]
     fn changes_are_made_in_order_and_the_rest_is_told() {

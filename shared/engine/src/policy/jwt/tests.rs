@@ -48,7 +48,7 @@ fn with_url() -> Issuer {
 }
 
 fn ruleset(issuers: Vec<Issuer>) -> Ruleset {
-    Ruleset { issuers, ..crate::ruleset::tests::ruleset(Vec::new()) }
+    Ruleset { issuers, ..crate::fixtures::ruleset(Vec::new()) }
 }
 
 fn token(header: Value, claims: Value, signature: &[u8]) -> String {

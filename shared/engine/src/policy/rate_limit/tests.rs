@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::facts::tests::request;
-use crate::ruleset::tests::{route, ruleset};
+use crate::fixtures::request;
+use crate::fixtures::{route, ruleset};
 use crate::ruleset::{LimitKey, RuleRef};
 
 const NOW_MS: u64 = 1_800_000_000_000;

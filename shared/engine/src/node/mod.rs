@@ -1,17 +1,19 @@
 //! What one edge instance remembers from one request to the next. Everything in it is bounded by [`limits`](crate::limits).
 
+mod held;
+
 use std::sync::Arc;
+
+use held::Held;
 
 use crate::bounded::{Bounded, Keyed};
 use crate::compiled::Compiled;
 use crate::limits::{
-    HOST_KNOWN_MS, HOSTS_MAX, LOAD_RETRY_MS, LOAD_WAIT_MS, REVALIDATION_LOST_MS, REVALIDATIONS_MAX,
-    SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS,
-    UNKNOWN_HOSTS_MAX,
+    HOST_KNOWN_MS, HOSTS_MAX, LOAD_RETRY_MS, REVALIDATION_LOST_MS, REVALIDATIONS_MAX, SYNC_FRESH_MS,
+    SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
 };
 use crate::policy::jwt::JwtMemory;
 use crate::policy::rate_limit::LimitMemory;
-use crate::policy::route::is_host;
 use crate::policy::steering::SteeringMemory;
 use crate::purge::PurgeJournal;
 use crate::ruleset::{Platform, Target, Version};
@@ -52,38 +54,6 @@ struct KnownHost {
     tenant: Arc<str>,
     /// Asked again after this, unless the tenant's own rules name it.
     until_ms: u64,
-}
-
-/// Something that is loaded by its target, and what is known about newer releases of it.
-#[derive(Debug)]
-struct Held<T> {
-    current: Option<Arc<T>>,
-    /// Newest sequence that an origin told of.
-    newest: u64,
-    /// Being loaded since.
-    loading_ms: Option<u64>,
-    /// Not tried again before.
-    retry_ms: u64,
-}
-
-impl<T> Default for Held<T> {
-    fn default() -> Self {
-        Self { current: None, newest: 0, loading_ms: None, retry_ms: 0 }
-    }
-}
-
-impl<T> Held<T> {
-    /// Whether to load it now. With nothing at hand every request that needs it asks; otherwise one at a time does.
-    fn wants(&self, sequence: Option<u64>, now_ms: u64) -> bool {
-        match sequence {
-            None => now_ms >= self.retry_ms,
-            Some(have) => {
-                let loading =
-                    self.loading_ms.is_some_and(|since| now_ms < since.saturating_add(LOAD_WAIT_MS));
-                self.newest > have && !loading && now_ms >= self.retry_ms
-            }
-        }
-    }
 }
 
 /// How fresh the news of the origins are.
@@ -319,13 +289,13 @@ impl Node {
         Err(format!("{target}: {fault}"))
     }
 
-    /// Whose a hostname is. A tenant that names the host in its own rules keeps it until they change.
+    /// Whose a hostname is. A tenant that names exactly this host in its own rules keeps it until they change.
     fn host(&mut self, host: &str, now_ms: u64) -> HostKnown {
         if let Some(known) = self.hosts.get(host) {
             let tenant = Arc::clone(&known.tenant);
-            let named = |rules: &Arc<Compiled>| {
-                rules.ruleset.tenant.domains.iter().any(|domain| is_host(domain, host))
-            };
+            // A wildcard does not keep it: somebody else may have claimed this very name.
+            let named =
+                |rules: &Arc<Compiled>| rules.ruleset.tenant.domains.iter().any(|domain| domain == host);
             let is_named =
                 || self.tenants.peek(&*tenant).and_then(|held| held.current.as_ref()).is_some_and(named);
             return if now_ms < known.until_ms || is_named() {
@@ -371,34 +341,6 @@ impl Node {
     }
 }
 
-impl<T> Held<T> {
-    fn take(&mut self, new: Arc<T>, sequence: u64, have: Option<u64>, now_ms: u64) -> Result<(), String> {
-        self.loading_ms = None;
-        self.newest = self.newest.max(sequence);
-        match have {
-            Some(have) if sequence < have => {
-                self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
-                Err(format!("found sequence {sequence}, expected {have} or newer"))
-            }
-            Some(have) if sequence == have => {
-                // What was promised is not there yet.
-                self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
-                Ok(())
-            }
-            _ => {
-                self.retry_ms = 0;
-                self.current = Some(new);
-                Ok(())
-            }
-        }
-    }
-
-    fn failed(&mut self, now_ms: u64) {
-        self.loading_ms = None;
-        self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
-    }
-}
-
 fn fault(loaded: &Loaded) -> String {
     match loaded {
         Loaded::Unavailable(reason) => reason.clone(),
@@ -410,7 +352,8 @@ fn fault(loaded: &Loaded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::tests::{platform, route, ruleset};
+    use crate::fixtures::{platform, route, ruleset};
+    use crate::limits::LOAD_WAIT_MS;
 
     const NOW: u64 = 1_800_000_000_000;
 

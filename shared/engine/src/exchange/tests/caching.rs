@@ -1,0 +1,70 @@
+//! Stored answers: served, refreshed, and stale ones where nothing else can answer.
+
+use super::*;
+
+#[test]
+fn a_stored_answer_is_served_without_going_forward() {
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    let fresh = [("cache-control", "public, s-maxage=60"), ("meridian-seen", "1=7"), ("cache-tag", "orders")];
+    host.says("us-east-1", ok(200, &fresh));
+    assert_eq!(host.get("/a").decision.outcome, Outcome::Forwarded);
+    host.now_ms += 1_000;
+    let reply = host.get("/a");
+    assert_eq!((reply.decision.outcome, host.forwards.len()), (Outcome::Cached, 1));
+    assert_eq!(reply.body, ReplyBody::Cached);
+    assert_eq!(reply.headers.get("meridian-region"), Some("edge"));
+    assert!(reply.headers.get("cache-status").unwrap().starts_with("meridian; hit"), "{:?}", reply.headers);
+
+    // Another tenant's answers are somewhere else.
+    assert!(host.store.keys().all(|key| key.0.contains("acme")), "{:?}", host.store.keys());
+
+    // A session that has seen more than the entry reflects does not get it.
+    let mut facts = request("GET", "acme.example", "/a");
+    facts.headers.append("meridian-session", "s1.k.eyJwIjp7IjEiOjh9fQ.m");
+    assert_eq!(host.send(facts).decision.outcome, Outcome::Forwarded);
+
+    // A change of what it is tagged with makes it stale everywhere.
+    host.says("us-east-1", ok(200, &fresh));
+    host.get("/b");
+    let purge = crate::step::Purge {
+        tenant: "acme".to_owned(),
+        tag: "orders".to_owned(),
+        source: 1,
+        position: 8,
+        at_ms: host.now_ms,
+    };
+    host.node.synced(Some(SyncNews { purges: vec![purge], ..SyncNews::default() }), host.now_ms);
+    assert_eq!(host.get("/b").decision.outcome, Outcome::Forwarded);
+}
+
+#[test]
+fn a_stale_answer_is_served_while_it_is_fetched_anew() {
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    let fresh = [("cache-control", "public, s-maxage=60, stale-while-revalidate=30"), ("etag", "\"1\"")];
+    host.says("us-east-1", ok(200, &fresh));
+    host.get("/a");
+    host.now_ms += 70_000;
+    host.says("us-east-1", ok(304, &fresh));
+    let reply = host.get("/a");
+    assert_eq!((reply.decision.outcome, host.forwards.len()), (Outcome::Cached, 2));
+    assert_eq!(host.forwards[1].headers.get("if-none-match"), Some("\"1\""));
+    let (first, second) = (&host.forwards[0].sign, &host.forwards[1].sign);
+    assert_ne!(first.as_ref().unwrap().decision, second.as_ref().unwrap().decision);
+    host.now_ms += 1_000;
+    assert_eq!(host.get("/a").decision.outcome, Outcome::Cached);
+    assert_eq!(host.forwards.len(), 2, "fresh again");
+}
+
+#[test]
+fn a_stale_answer_is_served_when_nothing_else_can_answer() {
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    let fresh = [("cache-control", "public, s-maxage=60, stale-if-error=300")];
+    host.says("us-east-1", ok(200, &fresh));
+    host.get("/a");
+    host.now_ms += 100_000;
+    for region in ["us-east-1", "eu-west-1", "ap-southeast-1"] {
+        host.says(region, Err(ForwardFault::Connect));
+    }
+    let reply = host.get("/a");
+    assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached), "{}", stages(&reply));
+}

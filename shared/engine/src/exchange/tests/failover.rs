@@ -1,0 +1,56 @@
+//! Where a request goes when a region does not answer.
+
+use super::*;
+
+#[test]
+fn failures_go_to_the_next_region_when_the_request_may_be_repeated() {
+    let check = |method: &str, key: bool, first: Result<ResponseHead, ForwardFault>, status, tries| {
+        let mut host = Host::new(ruleset(vec![route("/**")]));
+        let mut facts = request(method, "acme.example", "/");
+        if key {
+            facts.headers.append("idempotency-key", "k");
+        }
+        if method == "POST" {
+            facts.body = BodySize::Bytes(10);
+        }
+        host.says("us-east-1", first.clone());
+        let reply = host.send(facts);
+        assert_eq!((reply.status, host.forwards.len()), (status, tries), "{method} {key} {first:?}");
+        assert_eq!(host.forwards[0].keep_body, method == "POST");
+    };
+    check("GET", false, Err(ForwardFault::Connect), 200, 2);
+    check("GET", false, Err(ForwardFault::Timeout), 200, 2);
+    check("GET", false, Err(ForwardFault::Broken), 200, 2);
+    check("GET", false, ok(503, &[]), 200, 2);
+    check("GET", false, ok(500, &[]), 500, 1);
+    check("GET", false, ok(101, &[]), 200, 2);
+    check("POST", false, ok(503, &[]), 503, 1);
+    check("POST", false, Err(ForwardFault::Timeout), 504, 1);
+    check("POST", false, Err(ForwardFault::Connect), 200, 2);
+    check("POST", true, Err(ForwardFault::Timeout), 200, 2);
+    check("PUT", false, ok(502, &[]), 200, 2);
+}
+
+#[test]
+fn attempts_are_bounded_and_the_last_failure_is_told() {
+    let mut host = Host::new(ruleset(vec![route("/**")]));
+    for region in ["us-east-1", "eu-west-1", "ap-southeast-1"] {
+        host.says(region, Err(ForwardFault::Connect));
+    }
+    let reply = host.get("/");
+    assert_eq!((reply.status, host.forwards.len()), (502, 3));
+    assert_eq!(reply.decision.outcome, Outcome::Failed);
+    let attempts: Vec<u32> = host.forwards.iter().map(|forward| forward.attempt).collect();
+    assert_eq!(attempts, [0, 1, 2]);
+}
+
+#[test]
+fn a_region_that_is_behind_sends_us_to_the_source() {
+    let mut host = Host::new(ruleset(vec![route("/**")]));
+    host.says("us-east-1", ok(503, &[("meridian-behind", "3")]));
+    let mut facts = request("GET", "acme.example", "/");
+    facts.headers.append("meridian-session", "s1.k.eyJwIjp7IjMiOjd9fQ.m");
+    let reply = host.send(facts);
+    assert_eq!(host.regions(), ["us-east-1", "ap-southeast-1"]);
+    assert_eq!(reply.headers.get("meridian-region"), Some("ap-southeast-1"));
+}

@@ -1,0 +1,171 @@
+//! What a request meets on its way, and what every reply carries.
+
+use super::*;
+
+#[test]
+fn a_request_goes_to_a_region_and_back_with_everything_that_a_reply_carries() {
+    let mut host = Host::new(ruleset(vec![route("/v1/**")]));
+    let mut facts = request("GET", "acme.example", "/v1/orders");
+    facts.query = Some("a=1".to_owned());
+    facts.headers = Headers::from_iter([
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("tracestate", "a=b"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("meridian-context", "forged"),
+        ("authorization", "Bearer x"),
+        ("cookie", "a=1; meridian_session=s1.k.eyJwIjp7IjEiOjd9fQ.m; b=2"),
+    ]);
+    let response = [
+        ("content-type", "application/json"),
+        ("meridian-seen", "1=7"),
+        ("meridian-decision", "forged"),
+        ("meridian-session", "s1.k.p.m"),
+        ("cache-tag", "orders"),
+        ("connection", "x-private"),
+        ("x-private", "1"),
+    ];
+    host.says("us-east-1", ok(200, &response));
+    let reply = host.send(facts);
+    let forward = &host.forwards[0];
+    assert_eq!(forward.url, "http://us-east-1.origin.example/v1/orders?a=1");
+    let names: Vec<&str> = forward.headers.iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        names,
+        [
+            "tracestate",
+            "cookie",
+            "via",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "traceparent",
+            "meridian-session"
+        ]
+    );
+    assert_eq!(forward.headers.get("cookie"), Some("a=1; b=2"));
+    assert_eq!(forward.headers.get("forwarded"), Some("for=192.0.2.7;host=\"acme.example\";proto=https"));
+    assert_eq!(forward.headers.get("meridian-session"), Some("s1.k.eyJwIjp7IjEiOjd9fQ.m"));
+    let sign = forward.sign.as_ref().unwrap();
+    assert_eq!((sign.tenant.as_str(), sign.consistency.as_str(), sign.attempt), ("acme", "session", 0));
+
+    assert_eq!((reply.status, &reply.body), (200, &ReplyBody::Forwarded));
+    assert_eq!(reply.decision.outcome, Outcome::Forwarded);
+    let get = |name| reply.headers.get(name);
+    assert_eq!(get("meridian-decision"), Some(reply.decision.id.as_str()));
+    assert_eq!(get("meridian-region"), Some("us-east-1"));
+    assert_eq!(get("meridian-bundle"), Some("00000000000000aa"));
+    assert_eq!(get("traceparent"), forward.headers.get("traceparent"));
+    assert!(get("traceparent").unwrap().starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+    assert!(get("set-cookie").unwrap().starts_with("meridian_session=s1.k.p.m; Path=/;"));
+    assert_eq!(get("meridian-session"), Some("s1.k.p.m"));
+    assert!(get("cache-status").unwrap().starts_with("meridian; "));
+    for stripped in ["meridian-seen", "cache-tag", "x-private", "connection"] {
+        assert_eq!(get(stripped), None, "{stripped}");
+    }
+    assert_eq!(host.asked, ["sync", "load", "load", "log"]);
+}
+
+#[test]
+fn problems_carry_the_decision_and_say_what_is_wrong() {
+    let mut closed = route("/closed");
+    closed.auth = Auth::Required { scopes: vec![] };
+    let mut get_only = route("/get");
+    get_only.matcher.methods = vec!["GET".to_owned()];
+    let mut host = Host::new(ruleset(vec![closed, get_only]));
+    let mut check =
+        |method: &str, name: &str, path: &str, status, kind: &str, header: Option<(&str, &str)>| {
+            let reply = host.send(request(method, name, path));
+            assert_eq!(reply.status, status, "{method} {name} {path}");
+            assert_eq!(reply.headers.get("content-type"), Some("application/problem+json"));
+            assert_eq!(reply.headers.get("meridian-region"), Some("edge"));
+            assert_eq!(body(&reply)["type"], format!("https://meridian.example/problems/{kind}"));
+            assert_eq!(body(&reply)["decision"], reply.decision.id);
+            if let Some((name, value)) = header {
+                assert!(reply.headers.get(name).unwrap().contains(value), "{:?}", reply.headers);
+            }
+            assert!(host.forwards.is_empty());
+        };
+    check("GET", "other.example", "/", 421, "unknown-host", Some(("meridian-bundle", "none")));
+    check("GET", "acme.example", "/nothing", 404, "no-route", Some(("meridian-bundle", "00000000000000aa")));
+    check("POST", "acme.example", "/get", 405, "method-not-allowed", Some(("allow", "GET, HEAD")));
+    check("GET", "acme.example", "/closed", 401, "token-missing", Some(("www-authenticate", "Bearer")));
+    check("GET", "acme.example", "/a/../b", 400, "malformed-request", None);
+    check("GET", "a b", "/", 400, "malformed-request", None);
+    let reply = host.send(request("HEAD", "acme.example", "/nothing"));
+    assert_eq!((reply.status, reply.body), (404, ReplyBody::Empty));
+}
+
+#[test]
+fn a_suspended_tenant_gets_a_clear_403() {
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.tenant.state = TenantState::Suspended;
+    let reply = Host::new(rules).get("/");
+    assert_eq!((reply.status, body(&reply)["title"].as_str()), (403, Some("This tenant is suspended")));
+}
+
+#[test]
+fn addresses_are_refused_or_noted() {
+    for (mode, status) in [(Mode::Block, 403), (Mode::Log, 200), (Mode::Off, 200)] {
+        let mut rules = ruleset(vec![route("/**")]);
+        let deny = vec!["192.0.2.0/24".parse().unwrap()];
+        rules.security.push(Security { rule: rule("Security"), allow: vec![], deny, mode });
+        rules.tenant.security.push(0);
+        let reply = Host::new(rules).get("/");
+        assert_eq!(reply.status, status, "{mode:?}");
+        assert_eq!(stages(&reply).contains("in the deny list"), mode != Mode::Off, "{}", stages(&reply));
+    }
+}
+
+#[test]
+fn a_variant_sticks_to_the_cookie_and_reaches_the_origin() {
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.experiments.push(Experiment {
+        rule: rule("Experiment"),
+        layer: None,
+        salt: "s".to_owned(),
+        audience: None,
+        unit: Unit::Cookie,
+        ramp: 10_000,
+        variants: ["a", "b"].map(|name| Variant { name: name.to_owned(), weight: 1 }).to_vec(),
+    });
+    rules.routes[0].experiments.push(0);
+    let mut host = Host::new(rules);
+    let reply = host.get("/");
+    let variant = reply.decision.variants[0].clone();
+    assert_eq!(host.forwards[0].sign.as_ref().unwrap().variants, std::slice::from_ref(&variant));
+    assert_eq!(reply.headers.get("meridian-variant"), Some(format!("r={}", variant.1).as_str()));
+    let cookie = reply.headers.get("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with(UNIT_COOKIE));
+    for random in 0..20 {
+        let mut facts = request("GET", "acme.example", "/");
+        facts.random = [random; 16];
+        facts.headers.append("cookie", cookie.clone());
+        let reply = host.send(facts);
+        assert_eq!(reply.decision.variants, std::slice::from_ref(&variant));
+        assert_eq!(reply.headers.get("set-cookie"), None);
+        assert_eq!(host.forwards.last().unwrap().headers.get("cookie"), None);
+    }
+}
+
+#[test]
+fn transforms_change_both_ways_but_not_what_is_ours() {
+    let set =
+        |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.transforms.push(Transform {
+        rule: rule("Transform"),
+        when: None,
+        request: vec![set("x-in", "1"), set("x-forwarded-for", "6.6.6.6")],
+        response: vec![set("x-out", "1"), set("meridian-decision", "forged")],
+    });
+    rules.routes[0].transforms.push(0);
+    let mut host = Host::new(rules);
+    let reply = host.get("/");
+    assert_eq!(host.forwards[0].headers.get("x-in"), Some("1"));
+    assert_eq!(host.forwards[0].headers.get("x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(reply.headers.get("x-out"), Some("1"));
+    assert_eq!(reply.headers.get("meridian-decision"), Some(reply.decision.id.as_str()));
+    assert!(stages(&reply).contains("applied but for meridian-decision: reserved"), "{}", stages(&reply));
+}

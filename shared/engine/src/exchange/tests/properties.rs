@@ -1,0 +1,131 @@
+//! Whatever a client sends and a host answers, an exchange is total.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn any_facts() -> impl Strategy<Value = Facts> {
+    let method = prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE"), Just("P\0T")];
+    let host = prop_oneof![4 => Just("acme.example"), 1 => Just("other.example"), 1 => Just("a b")];
+    let path = prop_oneof![
+        Just("/open/a".to_owned()),
+        Just("/closed".to_owned()),
+        Just("/denied".to_owned()),
+        "/[a-z/%.]{0,12}",
+        ".{0,8}"
+    ];
+    let name = prop_oneof![
+        Just("authorization"),
+        Just("cookie"),
+        Just("if-none-match"),
+        Just("cache-control"),
+        Just("connection"),
+        Just("content-length"),
+        Just("transfer-encoding"),
+        Just("traceparent"),
+        Just("meridian-session"),
+        Just("x-a")
+    ];
+    let value = prop_oneof![
+        Just("Bearer eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhIn0.c2ln".to_owned()),
+        Just("chunked".to_owned()),
+        "[0-9]{1,3}",
+        ".{0,20}"
+    ];
+    let headers = proptest::collection::vec((name, value), 0..6);
+    (method, host, path, headers, any::<[u8; 16]>(), 0u64..100_000).prop_map(
+        |(method, host, path, headers, random, later_ms)| {
+            let mut facts = request(method, host, &path);
+            facts.headers = headers.into_iter().collect();
+            (facts.random, facts.now_ms) = (random, NOW + later_ms);
+            facts
+        },
+    )
+}
+
+fn any_answer() -> impl Strategy<Value = Answer> {
+    let rules = Arc::new(guarded());
+    let entry = Entry {
+        status: 200,
+        headers: Headers::from_iter([("etag", "\"1\"")]),
+        meta: "odd".to_owned(),
+        body_bytes: 1,
+    };
+    let loaded = prop_oneof![
+        Just(Loaded::Host(Some("acme".to_owned()))),
+        Just(Loaded::Host(None)),
+        Just(Loaded::Platform(Arc::new(platform()))),
+        Just(Loaded::Ruleset(rules)),
+        Just(Loaded::Missing),
+        Just(Loaded::Unavailable("away".to_owned()))
+    ];
+    let head = (0u16..700, "[a-z=0-9-]{0,12}").prop_map(|(status, value)| {
+        ok(status, &[("cache-control", &value), ("meridian-behind", &value), ("vary", &value)])
+    });
+    prop_oneof![
+        any::<bool>().prop_map(|any| Answer::Synced(any.then(SyncNews::default))),
+        proptest::collection::vec(loaded, 0..3).prop_map(Answer::Loaded),
+        Just(Answer::Keys(Err(FetchFault::Timeout))),
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(|keys| Answer::Keys(Ok(keys))),
+        any::<bool>().prop_map(Answer::Verified),
+        Just(Answer::Taken(vec![None])),
+        any::<bool>().prop_map(move |any| Answer::Found(any.then(|| entry.clone()))),
+        head.prop_map(Answer::Forwarded),
+        Just(Answer::Forwarded(Err(ForwardFault::Connect)))
+    ]
+}
+
+/// `/open/**` may be forwarded, `/closed` needs a token that nobody can have, `/denied` refuses every address.
+fn guarded() -> Ruleset {
+    let (open, mut closed, mut denied) = (route("/open/**"), route("/closed"), route("/denied"));
+    closed.auth = Auth::Required { scopes: vec![] };
+    denied.security.push(0);
+    let mut rules = cached(ruleset(vec![open, closed, denied]));
+    let deny = vec!["0.0.0.0/0".parse().unwrap()];
+    rules.security.push(Security { rule: rule("Security"), allow: vec![], deny, mode: Mode::Block });
+    rules
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whatever a client sends and a host answers, an exchange ends, and it forwards only what has passed.
+    #[test]
+    fn an_exchange_is_total_and_forwards_only_what_has_passed(
+        requests in proptest::collection::vec((any_facts(), any::<bool>()), 1..4),
+        answers in proptest::collection::vec(any_answer(), 1..12),
+    ) {
+        let mut host = Host::new(guarded());
+        let mut answers = answers.into_iter().cycle();
+        for (facts, odd) in requests {
+            host.now_ms = facts.now_ms;
+            let path = facts.path.clone();
+            let (mut exchange, mut step) = Exchange::begin(&mut host.node, facts);
+            let mut forwarded = false;
+            for count in 0.. {
+                prop_assert!(count < STEPS_MAX, "no end");
+                match &step {
+                    Step::LookUp(CacheKey(key)) => prop_assert!(key.contains("acme"), "{}", key),
+                    Step::Forward(forward) => {
+                        prop_assert!(path.starts_with("/open"), "{}", path);
+                        prop_assert!(forward.url.starts_with("http://"));
+                        forwarded = true;
+                    }
+                    Step::Reply(reply) => {
+                        let stages: Vec<_> = reply.decision.explanation.stages.iter().map(|s| s.stage).collect();
+                        let has = |stage| stages.contains(&stage);
+                        prop_assert!(!forwarded || has("host") && has("route") && has("auth") && has("steering"));
+                        prop_assert!((200..600).contains(&reply.status));
+                        for name in ["meridian-decision", "meridian-region", "meridian-bundle", "traceparent"] {
+                            prop_assert_eq!(reply.headers.get_all(name).count(), 1, "{}", name);
+                        }
+                        break;
+                    }
+                    _ => {}
+                }
+                let answer = if odd { answers.next().unwrap() } else { host.answer(step) };
+                step = exchange.resume(&mut host.node, answer, host.now_ms);
+            }
+        }
+    }
+}
