@@ -299,7 +299,7 @@ impl Checker<'_> {
                 "two values of one type",
             ));
         }
-        if !equality && !(ordered(a) && ordered(b)) {
+        if !(equality || ordered(a) && ordered(b)) {
             return Err(self.error(tree, format!("{} in an order", a.text()), "numbers or texts"));
         }
         Ok((Expr::Compare(comparison, Box::new(left), Box::new(right)), Kind::Bool))

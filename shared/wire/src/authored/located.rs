@@ -36,15 +36,17 @@ pub(super) enum Located {
 }
 
 /// Reads the documents of a file.
-pub(super) fn read(file: &str, text: &str) -> Result<Vec<Node>, Invalid> {
-    let invalid = |at: At, found: String, expected: String| Invalid {
-        file: file.to_owned(),
-        line: at.line.max(1),
-        column: at.column.max(1),
-        path: String::new(),
-        found,
-        expected,
-        suggestion: None,
+pub(super) fn read(file: &str, text: &str) -> Result<Vec<Node>, Box<Invalid>> {
+    let invalid = |at: At, found: String, expected: String| {
+        Box::new(Invalid {
+            file: file.to_owned(),
+            line: at.line.max(1),
+            column: at.column.max(1),
+            path: String::new(),
+            found,
+            expected,
+            suggestion: None,
+        })
     };
     if text.len() > FILE_BYTES_MAX {
         let found = format!("{} bytes", text.len());

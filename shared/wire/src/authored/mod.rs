@@ -111,6 +111,22 @@ pub fn compile(
     }
 }
 
+/// The target that files are for, as far as their kinds tell: the `Tenant` among them, or the platform where there are
+/// regions.
+#[must_use]
+pub fn target_of(files: &[File]) -> Option<Target> {
+    let documents = files.iter().filter_map(|file| located::read(&file.path, &file.content).ok()).flatten();
+    let target = |node: Node| match node.member("kind").and_then(Node::text) {
+        Some("Tenant") => {
+            let name = node.member("metadata")?.member("name").and_then(Node::text)?;
+            Some(Target::Tenant(name.to_owned()))
+        }
+        Some("Region") => Some(Target::Platform),
+        _ => None,
+    };
+    documents.filter_map(target).next()
+}
+
 /// A set of files on its way to documents.
 #[derive(Default)]
 struct Reading {
@@ -134,7 +150,7 @@ impl Reading {
         }
         for file in files {
             match located::read(&file.path, &file.content) {
-                Err(invalid) => self.invalid.push(invalid),
+                Err(invalid) => self.invalid.push(*invalid),
                 Ok(nodes) => {
                     for node in nodes.into_iter().filter(|node| node.value != located::Located::Null) {
                         self.document(&file.path, node);

@@ -14,7 +14,7 @@ use meridian_engine::ruleset::{Platform, Ruleset};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Test;
+use super::{Invalid, Test};
 
 /// A test of rules: a request, and what must come of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -186,6 +186,21 @@ impl TestReport {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    /// The failures as what is wrong with a push.
+    #[must_use]
+    pub fn invalid(&self) -> Vec<Invalid> {
+        let invalid = |failure: &TestFailure| Invalid {
+            file: self.file.clone(),
+            line: self.line,
+            column: 1,
+            path: format!("{} of the test {:?}", failure.path, self.name),
+            found: failure.found.clone(),
+            expected: failure.expected.clone(),
+            suggestion: None,
+        };
+        self.failures.iter().map(invalid).collect()
     }
 }
 

@@ -273,8 +273,8 @@ impl Compiler {
 fn rule(document: &Document) -> RuleRef {
     RuleRef {
         kind: document.body.kind(),
-        name: document.metadata.name.clone(),
-        file: document.source.file.clone(),
+        name: document.metadata.name.as_str().into(),
+        file: document.source.file.as_str().into(),
         line: document.source.line,
     }
 }

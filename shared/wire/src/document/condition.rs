@@ -244,8 +244,11 @@ pub(crate) const PLAIN_FACTS: [(&str, Fact); 16] = [
     ("now", Fact::Now),
 ];
 
+/// Makes the fact of an entry.
+pub(crate) type EntryFact = fn(String) -> Fact;
+
 /// Maps of facts, as CEL writes them.
-pub(crate) const ENTRY_FACTS: [(&str, fn(String) -> Fact); 6] = [
+pub(crate) const ENTRY_FACTS: [(&str, EntryFact); 6] = [
     ("request.params", Fact::Param),
     ("request.headers", Fact::Header),
     ("request.cookies", Fact::Cookie),
