@@ -177,7 +177,12 @@ impl From<&Stage> for ExplainedStage {
 
 impl From<&RuleRef> for RulePlace {
     fn from(rule: &RuleRef) -> Self {
-        Self { kind: rule.kind.to_owned(), name: rule.name.to_string(), file: rule.file.to_string(), line: rule.line }
+        Self {
+            kind: rule.kind.to_owned(),
+            name: rule.name.to_string(),
+            file: rule.file.to_string(),
+            line: rule.line,
+        }
     }
 }
 

@@ -154,7 +154,11 @@ impl Compiler {
                 match status.parse::<u16>().ok().filter(|status| (200..=599).contains(status)) {
                     Some(status) => _ = default_ttl_ms.insert(status, ttl.ms),
                     None => {
-                        self.flaw("spec.ttl", format_args!("{:?}", short(status)), "a status from 200 to 599");
+                        self.flaw(
+                            "spec.ttl",
+                            format_args!("{:?}", short(status)),
+                            "a status from 200 to 599",
+                        );
                     }
                 }
             }
