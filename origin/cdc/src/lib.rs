@@ -289,7 +289,7 @@ impl Permit {
             served = source::serve(&self.shared, &handle.peer, &handle.live, to, from, ended.clone()) => {
                 served.err().unwrap_or(Fault::Closed)
             }
-            _ = self.stopping.wait_for(|stopping| *stopping) => Fault::Stopping,
+            () = raised(&mut self.stopping) => Fault::Stopping,
         };
         if !*ended.borrow() {
             handle.live.lock().sending = "waiting";
@@ -307,7 +307,7 @@ async fn collect(shared: &Shared, peers: &[PeerHandle], mut stopping: watch::Rec
     loop {
         tokio::select! {
             () = tokio::time::sleep(limits::COLLECT_INTERVAL) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = raised(&mut stopping) => return,
         }
         let collected = async {
             let mut sql = session(shared.options()?).connect().await?;
@@ -349,6 +349,11 @@ fn options(url: &str) -> Result<PgConnectOptions, Fault> {
     url.parse::<PgConnectOptions>().map(|options| options.application_name("meridian replication")).map_err(
         |_| Fault::Url { what: "replication URL", expected: "postgres://USER:PASSWORD@HOST:PORT/DATABASE" },
     )
+}
+
+/// Waits until a flag is raised, or nobody is left to raise it.
+pub(crate) async fn raised(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|raised| *raised).await;
 }
 
 /// This machine's wall clock, in milliseconds since the Unix epoch.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::capture::{Item, LOCAL_SLOT, Log, LogRelation, ensure_slot, free_slot};
 use crate::decode::{self, Message, Value};
 use crate::fault::chain;
-use crate::{Applied, Fault, Shared, limits, random};
+use crate::{Applied, Fault, Shared, limits, raised, random};
 
 /// Keeps journalling until this origin stops.
 pub(crate) async fn run(shared: &Shared, mut stopping: watch::Receiver<bool>) {
@@ -20,7 +20,7 @@ pub(crate) async fn run(shared: &Shared, mut stopping: watch::Receiver<bool>) {
     loop {
         let fault = tokio::select! {
             ended = journal(shared) => match ended { Ok(never) => match never {}, Err(fault) => fault },
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = raised(&mut stopping) => return,
         };
         let wait = backoff.fail(random());
         if backoff.failures() <= 3 || backoff.failures().is_power_of_two() {
@@ -32,7 +32,7 @@ pub(crate) async fn run(shared: &Shared, mut stopping: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = raised(&mut stopping) => return,
         }
     }
 }

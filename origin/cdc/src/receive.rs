@@ -14,7 +14,7 @@ use crate::apply::Apply;
 use crate::fault::chain;
 use crate::status::Live;
 use crate::transport::direct;
-use crate::{Fault, Peer, Shared, limits, now_ms, peer, random};
+use crate::{Fault, Peer, Shared, limits, now_ms, peer, raised, random};
 
 /// Keeps receiving from one peer until this origin stops.
 pub(crate) async fn run(shared: &Shared, source: &Peer, live: &Live, mut stopping: watch::Receiver<bool>) {
@@ -23,7 +23,7 @@ pub(crate) async fn run(shared: &Shared, source: &Peer, live: &Live, mut stoppin
         let since = Instant::now();
         let fault = tokio::select! {
             ended = receive(shared, source, live) => match ended { Ok(never) => match never {}, Err(fault) => fault },
-            _ = stopping.wait_for(|stopping| *stopping) => {
+            () = raised(&mut stopping) => {
                 live.lock().state = "stopped";
                 return;
             }
@@ -48,7 +48,7 @@ pub(crate) async fn run(shared: &Shared, source: &Peer, live: &Live, mut stoppin
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => {
+            () = raised(&mut stopping) => {
                 live.lock().state = "stopped";
                 return;
             }

@@ -19,7 +19,7 @@ use crate::decode::{self, Message as LogMessage, Value};
 use crate::residency::{Change, Residency, compare, text_array};
 use crate::status::Live;
 use crate::transport::direct::{FromReceiver, ToReceiver};
-use crate::{Fault, Peer, Shared, limits, now_ms, snapshot};
+use crate::{Fault, Peer, Shared, limits, now_ms, raised, snapshot};
 
 /// Serves one peer until the connection, the log or this origin ends.
 pub(crate) async fn serve<S>(
@@ -36,7 +36,7 @@ where
     let resume = from.resume().await?;
     let mut stream = tokio::select! {
         opened = Stream::open(shared, peer, live, &mut to, &resume) => opened?,
-        _ = ended.wait_for(|ended| *ended) => return Err(Fault::Superseded),
+        () = raised(&mut ended) => return Err(Fault::Superseded),
     };
     live.lock().sending = "streaming";
     let mut heard = Instant::now();
@@ -60,7 +60,7 @@ where
                 }
                 stream.heartbeat(&mut to).await?;
             }
-            _ = ended.wait_for(|ended| *ended) => {
+            () = raised(&mut ended) => {
                 to.close().await;
                 return Err(Fault::Superseded);
             }
