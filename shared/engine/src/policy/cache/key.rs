@@ -4,6 +4,8 @@
 //! first part, always in the clear. Values of header fields, cookies and claims are hashed: keys end up in places where
 //! secrets should not.
 
+use std::fmt::Write;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -58,16 +60,21 @@ impl Parts {
 
 /// Percent-encodes everything but characters that mean nothing in keys and notes.
 pub(super) fn escape(to: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/:@!$&'()*+?;".contains(&byte) {
-            to.push(char::from(byte));
-        } else {
-            to.push('%');
-            for nibble in [byte >> 4, byte & 15] {
-                to.push(char::from_digit(nibble.into(), 16).unwrap_or('0').to_ascii_uppercase());
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@!$&'()*+?;".contains(&byte);
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| !is_plain(byte)) {
+        // Plain characters are ASCII: what follows them begins a character.
+        let (plain, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        to.push_str(plain);
+        let mut odd = after.chars();
+        if let Some(c) = odd.next() {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                let _ = write!(to, "%{byte:02X}");
             }
         }
+        rest = odd.as_str();
     }
+    to.push_str(rest);
 }
 
 /// 128 bits of a value's SHA-256: enough to tell values apart, nothing to read.

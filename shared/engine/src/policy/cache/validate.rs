@@ -54,9 +54,9 @@ pub(super) fn is_not_modified(request: &Headers, status: u16, entry: &Headers) -
     if let Some(list) = request.joined("if-none-match") {
         return matches_etag(&list, entry.get("etag"));
     }
-    let since_ms = date_ms(request.get("if-modified-since"));
+    let Some(since_ms) = date_ms(request.get("if-modified-since")) else { return false };
     let modified_ms = date_ms(entry.get("last-modified").or_else(|| entry.get("date")));
-    since_ms.zip(modified_ms).is_some_and(|(since_ms, modified_ms)| modified_ms <= since_ms)
+    modified_ms.is_some_and(|modified_ms| modified_ms <= since_ms)
 }
 
 /// Weak comparison with a list of entity tags (RFC 9110, section 8.8.3.2). Tags may hold commas.

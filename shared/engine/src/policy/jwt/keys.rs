@@ -179,6 +179,17 @@ fn point(x: &[u8], y: &[u8], coordinate_bytes: usize) -> Option<Vec<u8>> {
     (x.len() == coordinate_bytes && y.len() == coordinate_bytes).then(|| [&[4], x, y].concat())
 }
 
+/// Why a key set is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// There is none that may be used. Shares a fetch that is on its way, up to a bound, rather than fail for it.
+    Keys,
+    /// A token names a key that it has not. Shares one too.
+    UnknownKey,
+    /// It grows old.
+    Refresh,
+}
+
 /// What is known of one issuer's key set.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
@@ -222,17 +233,17 @@ impl KeySet {
             .is_some_and(|fetched_ms| fetched_ms > now_ms || now_ms - fetched_ms >= rule.refresh_ms)
     }
 
-    /// Whether to fetch now: at most once an interval, or after failures with a growing pause. `join`: share a fetch
-    /// that is on its way, up to a bound, rather than fail for it.
-    pub(super) fn ask(&mut self, now_ms: u64, join: bool) -> bool {
+    /// Whether to fetch now: at most once an interval, or after failures with a growing pause.
+    pub(super) fn ask(&mut self, need: Need, now_ms: u64) -> bool {
         let patience_ms = u64::from(KEY_FETCH_TIMEOUT_MS) * 2;
         if self.asked_ms.is_some_and(|asked_ms| now_ms.abs_diff(asked_ms) < patience_ms) {
-            let share = join && !self.outdated && self.joined < KEY_FETCH_JOINED_MAX;
+            let share = need != Need::Refresh && !self.outdated && self.joined < KEY_FETCH_JOINED_MAX;
             self.joined += u32::from(share);
             return share;
         }
         let wait_ms = self.wait_until_ms.saturating_sub(now_ms);
-        if wait_ms > 0 && wait_ms <= self.interval_ms {
+        let is_pause = wait_ms > 0 && wait_ms <= self.interval_ms;
+        if is_pause && (need != Need::Keys || self.failures > 0) {
             return false;
         }
         self.asked_ms = Some(now_ms);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use self::keys::{Choice, KeySet};
+use self::keys::{Choice, KeySet, Need};
 use crate::bounded::{Bounded, Keyed};
 use crate::headers::Headers;
 use crate::limits::{KEY_FETCH_TIMEOUT_MS, KEY_SETS_MAX, TOKENS_REMEMBERED_MAX};
@@ -252,8 +252,9 @@ impl JwtMemory {
             Choice::Refused(refusal) => return Err(refusal),
             Choice::Unknown => {
                 let known = usable.is_some();
+                let need = if known { Need::UnknownKey } else { Need::Keys };
                 if let Some((rule, set)) = &mut set
-                    && set.ask(now_ms, true)
+                    && set.ask(need, now_ms)
                 {
                     return Ok(Verdict::NeedKeys(fetch(&id, rule)));
                 }
@@ -320,7 +321,7 @@ impl JwtMemory {
             let id = (ruleset.tenant.slug.clone(), issuer.rule.name.to_string());
             // Only sets that were needed before: the first fetch waits for the first token.
             let is_due = self.sets.peek(&id).is_some_and(|set| set.is_due(rule, now_ms));
-            if is_due && self.set(&id, rule).ask(now_ms, false) {
+            if is_due && self.set(&id, rule).ask(Need::Refresh, now_ms) {
                 due.push(fetch(&id, rule));
             }
         }

@@ -333,6 +333,20 @@ fn another_url_has_other_keys_and_the_old_ones_answer_does_not_count() {
 }
 
 #[test]
+fn a_stale_set_is_fetched_again_however_long_the_interval() {
+    let mut slow = with_url();
+    slow.jwks.as_mut().unwrap().refetch_interval_ms = 10 * STALE_MS;
+    let (mut memory, rules) = (memory(), ruleset(vec![slow]));
+    let set = key_set(&["k1"]);
+    assert_eq!(drive(&mut memory, &rules, &good("k1"), Some(&set), NOW_MS).1, 1);
+    let mut later = claims();
+    later["exp"] = json!(NOW_MS / 1000 + 86_400);
+    let token = token(json!({"alg": "EdDSA", "kid": "k1"}), later, &[9; 64]);
+    let outcome = drive(&mut memory, &rules, &token, Some(&set), NOW_MS + STALE_MS);
+    assert_eq!(outcome, ("valid".to_owned(), 1));
+}
+
+#[test]
 fn a_clock_set_back_does_not_freeze_the_keys() {
     let (mut memory, rules) = (memory(), ruleset(vec![with_url()]));
     let ahead = NOW_MS + 50_000;
