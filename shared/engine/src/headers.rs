@@ -26,6 +26,17 @@ impl Headers {
         Self { text: String::with_capacity(capacity * 32), fields: Vec::with_capacity(capacity) }
     }
 
+    /// Makes room for `fields` more fields of `bytes` together.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.fields.reserve(fields);
+        self.text.reserve(bytes);
+    }
+
+    /// Bytes of all names and values that were ever appended.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Appends a field, keeping those that are there. The name is folded to lower case.
     pub fn append(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
         let (start, name, value) = (self.text.len(), name.as_ref(), value.as_ref());

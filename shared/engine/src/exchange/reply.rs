@@ -11,6 +11,9 @@ use crate::step::{After, Reply, ReplyBody, Step};
 
 /// How long a client keeps its session token.
 const SESSION_COOKIE_LIFE_S: u32 = 86_400;
+/// About how many fields we add, and how long they are: room for them is made at once.
+const OWN_FIELDS: usize = 12;
+const OWN_FIELDS_BYTES: usize = 512;
 
 impl Exchange {
     /// Replies with a problem.
@@ -49,6 +52,7 @@ impl Exchange {
         let session = headers.get("meridian-session").filter(|token| from_origin && is_session(token));
         let session = session.map(str::to_owned);
         headers.retain(|name, _| !is_between_us(name));
+        headers.reserve(OWN_FIELDS, OWN_FIELDS_BYTES);
         if !self.background {
             self.transform(true, &mut headers);
         }

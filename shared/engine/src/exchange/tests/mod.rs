@@ -3,6 +3,7 @@
 mod caching;
 mod configuration;
 mod failover;
+mod guards;
 mod pipeline;
 mod properties;
 
@@ -11,10 +12,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::*;
 use crate::decision::Outcome;
 use crate::facts::BodySize;
-use crate::fixtures::request;
-use crate::fixtures::{platform, route, rule, ruleset};
+use crate::fixtures::{platform, request, route, rule, ruleset};
 use crate::headers::Headers;
 use crate::policy::experiment::UNIT_COOKIE;
+use crate::policy::rate_limit::Authority;
 use crate::ruleset::{
     Auth, CachePolicy, Experiment, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Security, Target,
     TenantState, Transform, Unit, Variant,
@@ -34,6 +35,10 @@ struct Host {
     responses: BTreeMap<&'static str, VecDeque<Result<ResponseHead, ForwardFault>>>,
     forwards: Vec<Forward>,
     asked: Vec<&'static str>,
+    /// How often a signature was asked for, and whether it is right.
+    verified: u32,
+    right: bool,
+    authority: Option<Authority>,
     now_ms: u64,
 }
 
@@ -51,6 +56,9 @@ impl Host {
             responses: BTreeMap::new(),
             forwards: Vec::new(),
             asked: Vec::new(),
+            verified: 0,
+            right: true,
+            authority: None,
             now_ms: NOW,
         }
     }
@@ -112,8 +120,14 @@ impl Host {
                 Answer::Loaded(keys.iter().map(|key| self.load(key)).collect())
             }
             Step::FetchKeys(_) => Answer::Keys(Err(FetchFault::Unreachable)),
-            Step::Verify(_) => Answer::Verified(true),
-            Step::Take(takes) => Answer::Taken(vec![None; takes.len()]),
+            Step::Verify(_) => {
+                self.verified += 1;
+                Answer::Verified(self.right)
+            }
+            Step::Take(takes) => {
+                let take = |take| Some(self.authority.as_mut()?.take(take, self.now_ms));
+                Answer::Taken(takes.iter().map(take).collect())
+            }
             Step::LookUp(key) => Answer::Found(self.store.get(&key).cloned()),
             Step::Forward(forward) => {
                 let region = forward.region.clone().unwrap();

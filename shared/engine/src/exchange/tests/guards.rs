@@ -1,0 +1,188 @@
+//! Tokens, limits and targets: what has to be passed before a request goes anywhere, and what goes with it.
+
+use super::*;
+use crate::ruleset::{Fail, Issuer, IssuerKey, Jwks, LimitKey, LimitScope, RateLimit, RouteTarget, Upstream};
+use crate::step::{Algorithm, VerificationKey};
+
+/// `{"alg":"HS256","kid":"k"}` and `{"iss":"https://i.example","sub":"ada","scope":"orders:read","exp":1900000000}`.
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImsifQ.\
+    eyJpc3MiOiJodHRwczovL2kuZXhhbXBsZSIsInN1YiI6ImFkYSIsInNjb3BlIjoib3JkZXJzOnJlYWQiLCJleHAiOjE5MDAwMDAwMDB9.\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+fn issuer(keys: &[&str], jwks: bool) -> Issuer {
+    let key = |kid: &&str| IssuerKey {
+        kid: Some((*kid).to_owned()),
+        algorithm: Algorithm::HS256,
+        key: Arc::new(VerificationKey::Secret(vec![7; 32])),
+    };
+    Issuer {
+        rule: rule("Issuer"),
+        iss: "https://i.example".to_owned(),
+        audiences: vec![],
+        algorithms: vec![Algorithm::HS256, Algorithm::ES256],
+        keys: keys.iter().map(key).collect(),
+        jwks: jwks.then(|| Jwks {
+            url: "https://i.example/keys".to_owned(),
+            refresh_ms: 60_000,
+            stale_ms: 600_000,
+            refetch_interval_ms: 10_000,
+        }),
+        skew_ms: 0,
+        life_ms_max: 0,
+        required_claims: vec![],
+        scope_claim: "scope".to_owned(),
+        attributes: BTreeMap::from([("scope".to_owned(), "scope".to_owned())]),
+    }
+}
+
+fn limit(scope: LimitScope, fail: Fail, quota: u32) -> RateLimit {
+    RateLimit {
+        rule: rule("RateLimit"),
+        key: vec![LimitKey::Subject],
+        quota,
+        window_ms: 60_000,
+        burst: quota,
+        cost: 1,
+        scope,
+        fail,
+        shadow: false,
+    }
+}
+
+fn with_token(token: &str) -> Facts {
+    let mut facts = request("GET", "acme.example", "/");
+    facts.headers.append("authorization", format!("Bearer {token}"));
+    facts
+}
+
+fn guarded_by(scopes: &[&str]) -> Ruleset {
+    let mut rules = ruleset(vec![route("/**")]);
+    let scopes = scopes.iter().map(ToString::to_string).collect();
+    rules.routes[0].auth = Auth::Required { scopes };
+    rules.issuers.push(issuer(&["k"], false));
+    rules
+}
+
+#[test]
+fn a_verified_token_goes_on_as_signed_context_and_is_remembered() {
+    let mut host = Host::new(guarded_by(&["orders:read"]));
+    let reply = host.send(with_token(TOKEN));
+    assert_eq!(reply.status, 200, "{}", stages(&reply));
+    assert_eq!(reply.decision.subject.as_deref(), Some("ada"));
+    assert!(!stages(&reply).contains("ada"), "{}", stages(&reply));
+    let context = host.forwards[0].sign.as_ref().unwrap();
+    assert_eq!(context.subject.as_deref(), Some("ada"));
+    assert_eq!(context.scopes, ["orders:read"]);
+    assert_eq!(host.forwards[0].headers.get("authorization"), None);
+    assert_eq!(host.verified, 1);
+    host.send(with_token(TOKEN));
+    assert_eq!(host.verified, 1, "remembered");
+}
+
+#[test]
+fn a_token_that_will_not_do_is_refused_with_its_challenge() {
+    let check = |scopes: &[&str], token: Option<&str>, right: bool, status: u16, challenge: &str| {
+        let mut host = Host::new(guarded_by(scopes));
+        host.right = right;
+        let facts = token.map_or_else(|| request("GET", "acme.example", "/"), with_token);
+        let reply = host.send(facts);
+        assert_eq!((reply.status, host.forwards.len()), (status, 0), "{}", stages(&reply));
+        assert_eq!(reply.decision.outcome, Outcome::Denied);
+        let field = reply.headers.get("www-authenticate").unwrap();
+        assert!(field.starts_with("Bearer realm=\"acme.example\"") && field.contains(challenge), "{field}");
+    };
+    check(&[], None, true, 401, "");
+    check(&[], Some("x"), true, 401, "error=\"invalid_token\"");
+    check(&[], Some(TOKEN), false, 401, "error=\"invalid_token\"");
+    check(&["orders:write"], Some(TOKEN), true, 403, "error=\"insufficient_scope\"");
+}
+
+#[test]
+fn an_optional_token_may_be_missing_but_not_wrong() {
+    let mut rules = guarded_by(&[]);
+    rules.routes[0].auth = Auth::Optional;
+    let mut host = Host::new(rules);
+    assert_eq!(host.get("/").status, 200);
+    assert_eq!(host.send(with_token("x")).status, 401);
+}
+
+#[test]
+fn keys_that_can_not_be_had_are_nobodys_fault_but_ours() {
+    let mut rules = guarded_by(&[]);
+    rules.issuers = vec![issuer(&[], true)];
+    let mut host = Host::new(rules);
+    let reply = host.send(with_token(TOKEN));
+    assert_eq!((reply.status, reply.headers.get("retry-after")), (503, Some("1")), "{}", stages(&reply));
+    assert_eq!(reply.headers.get("www-authenticate"), None);
+}
+
+#[test]
+fn a_limit_counts_and_then_denies_with_its_problem() {
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.limits.push(limit(LimitScope::Node, Fail::Closed, 2));
+    rules.routes[0].limits.push(0);
+    let mut host = Host::new(rules);
+    for left in ["1", "0"] {
+        let reply = host.get("/");
+        assert_eq!(reply.status, 200);
+        assert!(
+            reply.headers.get("ratelimit").unwrap().contains(&format!("r={left}")),
+            "{:?}",
+            reply.headers
+        );
+    }
+    let reply = host.get("/");
+    assert_eq!((reply.status, reply.decision.outcome), (429, Outcome::Limited));
+    assert_eq!(body(&reply)["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+    assert_eq!(body(&reply)["violated-policies"], serde_json::json!(["r"]));
+    assert!(reply.headers.get("ratelimit-policy").is_some() && reply.headers.get("retry-after").is_some());
+    host.now_ms += 60_000;
+    assert_eq!(host.get("/").status, 200);
+}
+
+#[test]
+fn a_region_wide_limit_asks_its_authority_and_fails_as_the_rule_says() {
+    for (fail, status) in [(Fail::Open, 200), (Fail::Closed, 503)] {
+        let mut rules = ruleset(vec![route("/**")]);
+        rules.limits.push(limit(LimitScope::Region, fail, 2));
+        rules.routes[0].limits.push(0);
+        let mut host = Host::new(rules.clone());
+        assert_eq!(host.get("/").status, status, "{fail:?}, the authority is away");
+        let mut host = Host::new(rules);
+        host.authority = Some(Authority::default());
+        let statuses: Vec<u16> = (0..4).map(|_| host.get("/").status).collect();
+        assert_eq!(statuses, [200, 200, 429, 429], "{fail:?}");
+    }
+}
+
+#[test]
+fn an_upstream_gets_the_token_but_neither_context_nor_session() {
+    let mut rules = ruleset(vec![route("/**")]);
+    let regions = vec![("eu-west-1".into(), "https://shop.example/base/".to_owned())];
+    rules.upstreams.push(Upstream { rule: rule("Upstream"), regions, timeout_ms: 700 });
+    rules.routes[0].target = RouteTarget::Upstream(0);
+    let mut host = Host::new(rules);
+    let mut facts = with_token("x");
+    facts.headers.append("meridian-session", "s1.k.p.m");
+    host.says("eu-west-1", ok(200, &[("meridian-session", "s1.k.forged.m")]));
+    let reply = host.send(facts);
+    let forward = &host.forwards[0];
+    assert_eq!(forward.url, "https://shop.example/base/");
+    assert_eq!((forward.timeout_ms, forward.sign.is_none()), (700, true));
+    assert_eq!(forward.headers.get("authorization"), Some("Bearer x"));
+    assert_eq!(forward.headers.get("meridian-session"), None);
+    assert_eq!((reply.headers.get("meridian-session"), reply.headers.get("set-cookie")), (None, None));
+    assert_eq!(reply.headers.get("meridian-region"), Some("eu-west-1"));
+}
+
+#[test]
+fn a_client_that_wants_a_stored_answer_only_gets_none_or_that() {
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    let mut facts = request("GET", "acme.example", "/");
+    facts.headers.append("cache-control", "only-if-cached");
+    let reply = host.send(facts.clone());
+    assert_eq!((reply.status, host.forwards.len()), (504, 0));
+    host.says("us-east-1", ok(200, &[("cache-control", "public, s-maxage=60")]));
+    host.get("/");
+    assert_eq!(host.send(facts).decision.outcome, Outcome::Cached);
+}
