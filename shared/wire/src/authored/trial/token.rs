@@ -46,7 +46,7 @@ pub(super) fn token(
 
 /// A key set in which the made-up key is, for an issuer whose keys are fetched.
 pub(super) fn key_set(ruleset: &Ruleset, name: &str) -> Vec<u8> {
-    let issuer = ruleset.issuers.iter().find(|issuer| issuer.rule.name == name);
+    let issuer = ruleset.issuers.iter().find(|issuer| *issuer.rule.name == *name);
     let algorithm = issuer.and_then(|issuer| issuer.algorithms.first().copied()).unwrap_or(Algorithm::EdDSA);
     let mut key = match algorithm {
         Algorithm::EdDSA => json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(&[1; 32]) }),
@@ -74,7 +74,7 @@ fn issuer<'a>(
     match (&identity.issuer, ruleset.issuers.as_slice()) {
         (Some(name), issuers) => issuers
             .iter()
-            .find(|issuer| issuer.rule.name == *name)
+            .find(|issuer| *issuer.rule.name == **name)
             .ok_or_else(|| (path, name.clone(), "the name of an Issuer document".to_owned())),
         (None, [only]) => Ok(only),
         (None, issuers) => {
