@@ -33,13 +33,19 @@ struct Mark {
     positions: Positions,
     /// Answers stored at this time or before are stale.
     stored_ms: u64,
+    /// When the newest of the changes behind `positions` was written down: decides for answers that name no positions,
+    /// as those of upstreams do.
+    changed_ms: u64,
 }
 
 impl Mark {
     fn add(&mut self, source: u16, position: u64, at_ms: u64) {
         if source == 0 {
             self.stored_ms = self.stored_ms.max(at_ms);
-        } else if let Some((_, have)) = self.positions.iter_mut().find(|(ordinal, _)| *ordinal == source) {
+            return;
+        }
+        self.changed_ms = self.changed_ms.max(at_ms);
+        if let Some((_, have)) = self.positions.iter_mut().find(|(ordinal, _)| *ordinal == source) {
             *have = position.max(*have);
         } else if self.positions.len() < PURGE_SOURCES_MAX {
             self.positions.push((source, position));
@@ -50,12 +56,15 @@ impl Mark {
 
     fn merge(&mut self, other: &Self) {
         for (source, position) in &other.positions {
-            self.add(*source, *position, u64::MAX);
+            self.add(*source, *position, other.changed_ms);
         }
         self.stored_ms = self.stored_ms.max(other.stored_ms);
     }
 
     fn hits(&self, seen: &[(u16, u64)], stored_ms: u64) -> bool {
+        if seen.is_empty() {
+            return stored_ms <= self.stored_ms.max(self.changed_ms);
+        }
         stored_ms <= self.stored_ms
             || self.positions.iter().any(|(source, position)| {
                 seen.iter().find(|(ordinal, _)| ordinal == source).map_or(0, |(_, seen)| *seen) < *position
@@ -126,7 +135,8 @@ impl PurgeJournal {
     }
 
     /// Whether an entry is stale: one of its tags, or everything of its tenant, was purged after what it reflects.
-    /// `seen` are the positions that its response reflects, by the region's ordinal (a missing one counts as 0);
+    /// `seen` are the positions that its response reflects, by the region's ordinal (a missing one counts as 0; where
+    /// there are none at all, the time decides);
     /// `stored_ms` is when it was stored.
     pub fn is_stale<'a>(
         &self,
@@ -197,6 +207,8 @@ mod tests {
         check(&["orders"], &[(2, 100)], NOW, false);
         check(&["orders"], &[(2, 99)], NOW, true);
         check(&["orders"], &[(1, 500)], NOW, true);
+        check(&["orders"], &[], NOW, true);
+        check(&["orders"], &[], NOW + 1, false);
         check(&["orders"], &[(2, 100)], NOW - 50, true);
         check(&["orders"], &[(2, 100)], NOW - 49, false);
         check(&["orders/1"], &[], NOW, false);
@@ -237,7 +249,9 @@ mod tests {
         let purges = (0..PURGES_MAX * 2).map(|i| purge(&format!("t/{i}"), 1, i as u64 + 1, NOW)).collect();
         let journal = journal(purges);
         assert!(journal.len() <= PURGES_MAX);
-        assert!(journal.is_stale("acme", ["t/0"], &[], NOW + 1), "dropped one by one, kept as a whole");
+        assert!(journal.is_stale("acme", ["t/0"], &[(1, 1)], NOW + 1), "dropped one by one, kept as a whole");
+        assert!(journal.is_stale("acme", ["t/0"], &[], NOW));
+        assert!(!journal.is_stale("acme", ["t/0"], &[], NOW + 1));
         assert!(!journal.is_stale("acme", ["t/0"], &[(1, u64::MAX)], NOW + 1));
     }
 }

@@ -63,7 +63,8 @@ impl Exchange {
             };
             let inputs = vec![("client", neighbourhood(self.facts.client))];
             match (lists.hit(self.facts.client), lists.mode) {
-                (None, _) | (_, Mode::Off) => self.explain("security", Some(&policy.rule), "passed", inputs),
+                (_, Mode::Off) => {}
+                (None, _) => self.explain("security", Some(&policy.rule), "passed", inputs),
                 (Some(hit), Mode::Log) => {
                     self.explain("security", Some(&policy.rule), format!("noted: {}", hit.as_str()), inputs);
                 }
