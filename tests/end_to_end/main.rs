@@ -1,6 +1,7 @@
 //! The whole platform as a user sees it: three regions, both edges, one stack that is started once and stopped at the
 //! end. Trials run one after another, since some of them kill what others use.
 
+mod bad_bundles;
 mod failures;
 mod regions;
 mod requests;
@@ -43,7 +44,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS) {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
-    for (name, test) in requests::TESTS {
+    for (name, test) in requests::TESTS.iter().chain(bad_bundles::TESTS) {
         for edge in EDGES {
             let test = *test;
             trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));

@@ -20,7 +20,7 @@ pub const TESTS: &[(&str, StackTest)] = &[
 /// What the issue of both edges seeing a push or a rollback may take.
 const SEEN_MAX: Duration = Duration::from_secs(2);
 
-fn head(stack: &Stack) -> Result<String> {
+pub fn head(stack: &Stack) -> Result<String> {
     let output = stack.meridian(&["rules", "list", "--target", "tenant:acme", "--json"])?;
     ensure!(output.code == 0, "{}", output.stderr);
     let releases: Value = serde_json::from_str(&output.stdout)?;
@@ -29,7 +29,7 @@ fn head(stack: &Stack) -> Result<String> {
 }
 
 /// The demo rules as they were pushed, in a folder of this test's own.
-fn demo_rules(stack: &Stack, name: &str) -> Result<PathBuf> {
+pub fn demo_rules(stack: &Stack, name: &str) -> Result<PathBuf> {
     let folder = stack.data().join("test-rules").join(name);
     std::fs::create_dir_all(&folder)?;
     for entry in std::fs::read_dir(stack.data().join("rules").join("acme"))? {
@@ -39,7 +39,7 @@ fn demo_rules(stack: &Stack, name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn push(stack: &Stack, folder: &Path, extra: &[&str]) -> Result<meridian_tests::stack::Output> {
+pub fn push(stack: &Stack, folder: &Path, extra: &[&str]) -> Result<meridian_tests::stack::Output> {
     let folder = folder.to_str().context("a UTF-8 path")?;
     let mut arguments = vec!["rules", "push", "--target", "tenant:acme", folder];
     arguments.extend(extra);
@@ -59,7 +59,7 @@ fn seen(stack: &Stack, edge: &str) -> Result<String> {
 fn a_push_is_seen_by_both_edges_and_rolled_back(stack: &Stack) -> Result<()> {
     let before = head(stack)?;
     let folder = demo_rules(stack, "push")?;
-    let transform = "apiVersion: meridian/v1\nkind: Transform\nmetadata:\n  name: pushed\nspec:\n  response:\n    - set:\n        name: x-pushed\n        value: \"yes\"\n";
+    let transform = "apiVersion: meridian/v1\nkind: Transform\nmetadata:\n  name: pushed\nspec:\n  response:\n    set:\n      x-pushed: \"yes\"\n";
     std::fs::write(folder.join("pushed.yaml"), transform)?;
     let routes = std::fs::read_to_string(folder.join("routes.yaml"))?;
     let routes = routes.replace("transforms: [", "transforms: [pushed, ");

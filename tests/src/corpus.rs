@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use token::TokenSpec;
 
 pub mod expect;
+pub mod native;
 mod token;
 
 /// One case, ready for the hosts.

@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod corpus;
+pub mod edge;
+pub mod proxy;
 pub mod stack;
