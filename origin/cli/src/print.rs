@@ -34,10 +34,7 @@ pub fn invalid(files: &[File], invalid: &[Invalid]) -> String {
         text.push_str(&format!("{}{one}\n", if index == 0 { "" } else { "error: " }));
         text.push_str(&source(files, one).unwrap_or_default());
     }
-    text.push_str(&match invalid.len() {
-        1 => "1 error".to_owned(),
-        many => format!("{many} errors"),
-    });
+    text.push_str(&count(invalid.len(), "error"));
     text
 }
 
@@ -56,6 +53,11 @@ fn source(files: &[File], invalid: &Invalid) -> Option<String> {
         .collect();
     let margin = " ".repeat(number.len());
     Some(format!("  {number} | {shown}\n  {margin} | {}^\n", " ".repeat(column)))
+}
+
+/// A number of things: `1 test`, `2 tests`.
+pub fn count(many: usize, thing: &str) -> String {
+    format!("{many} {thing}{}", if many == 1 { "" } else { "s" })
 }
 
 /// Prints a table. A cell is at most 60 characters wide.

@@ -29,7 +29,8 @@ pub fn validate(set: &Set, json: bool) -> Result<(), Failure> {
         show::warnings(&compiled.warnings);
         let (documents, tests, bytes) =
             (compiled.documents.len(), compiled.tests.len(), compiled.bytes.len());
-        print::line(&format!("{target}: {documents} documents and {tests} tests are valid; {bytes} bytes"));
+        let (documents, tests) = (print::count(documents, "document"), print::count(tests, "test"));
+        print::line(&format!("{target}: {documents} and {tests}, all valid; {bytes} bytes"));
     }
     Ok(())
 }
@@ -45,7 +46,7 @@ pub fn test(set: &Set, regions: &Regions, json: bool) -> Result<(), Failure> {
     let failed = reports.iter().filter(|report| !report.passed()).count();
     let value = json!({ "target": target.to_string(), "passed": reports.len() - failed, "failed": failed, "tests": reports });
     if failed > 0 {
-        let what = format!("{failed} of {} tests failed", reports.len());
+        let what = format!("{failed} of {} failed", print::count(reports.len(), "test"));
         if !json {
             reports.iter().for_each(show_report);
         }
@@ -55,7 +56,7 @@ pub fn test(set: &Set, regions: &Regions, json: bool) -> Result<(), Failure> {
         print::json(&value);
     } else {
         reports.iter().for_each(show_report);
-        print::line(&format!("{} tests passed", reports.len()));
+        print::line(&format!("{} passed", print::count(reports.len(), "test")));
     }
     Ok(())
 }
