@@ -19,8 +19,24 @@ wasip3::http::service::export!(Edge);
 
 impl wasip3::exports::http::handler::Guest for Edge {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        #[cfg(feature = "corpus")]
+        if request.get_path_with_query().as_deref() == Some("/.corpus") {
+            return corpus(request).await;
+        }
         answer(request).await
     }
+}
+
+/// Runs a case of the decision corpus, with the signature checks of this host.
+#[cfg(feature = "corpus")]
+async fn corpus(request: Request) -> Result<Response, ErrorCode> {
+    let input = message::request_body(request).bytes(meridian_corpus::CASE_BYTES_MAX).await;
+    let input = input.map_err(|fault| ErrorCode::InternalError(Some(fault.to_string())))?;
+    let verify = async |asked: &meridian_engine::step::Verify, _| meridian_wire::signature::verify_token(asked);
+    let outcome = meridian_corpus::run(&input, verify).await;
+    let fields = [("content-type".to_owned(), b"application/json".to_vec())];
+    message::response(200, &fields, Content::Bytes(outcome))
+        .map_err(|error| ErrorCode::InternalError(Some(format!("{error:?}"))))
 }
 
 async fn answer(request: Request) -> Result<Response, ErrorCode> {
