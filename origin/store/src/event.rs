@@ -56,11 +56,12 @@ pub async fn add(scope: &mut Scope, events: &[Event]) -> Result<u64, Fault> {
 /// # Errors
 /// [`Fault::NotFound`] where it was not reported to this region or is past its time.
 pub async fn get(scope: &mut Scope, decision: &str) -> Result<Event, Fault> {
-    let row = sqlx::query("select decision, tenant, edge, at_ms, body from meridian.event where decision = $1")
-        .bind(decision)
-        .fetch_optional(scope.conn())
-        .await?
-        .ok_or(Fault::NotFound { what: "decision" })?;
+    let row =
+        sqlx::query("select decision, tenant, edge, at_ms, body from meridian.event where decision = $1")
+            .bind(decision)
+            .fetch_optional(scope.conn())
+            .await?
+            .ok_or(Fault::NotFound { what: "decision" })?;
     Ok(Event {
         decision: row.try_get(0)?,
         tenant: row.try_get(1)?,

@@ -32,12 +32,7 @@ pub enum Claimed {
 ///
 /// # Errors
 /// A fault of the database.
-pub async fn claim(
-    scope: &mut Scope,
-    claim: Claim<'_>,
-    now_ms: i64,
-    keep_ms: i64,
-) -> Result<Claimed, Fault> {
+pub async fn claim(scope: &mut Scope, claim: Claim<'_>, now_ms: i64, keep_ms: i64) -> Result<Claimed, Fault> {
     let taken = sqlx::query(
         "insert into meridian.idempotency as kept (tenant, subject, key, request_sha256, created_at_ms)
          values ($1, $2, $3, $4, $5)
@@ -78,11 +73,7 @@ pub async fn claim(
 ///
 /// # Errors
 /// A fault of the database.
-pub async fn keep(
-    scope: &mut Scope,
-    claim: Claim<'_>,
-    response: &serde_json::Value,
-) -> Result<(), Fault> {
+pub async fn keep(scope: &mut Scope, claim: Claim<'_>, response: &serde_json::Value) -> Result<(), Fault> {
     sqlx::query(
         "update meridian.idempotency set response = $4 where tenant = $1 and subject = $2 and key = $3",
     )

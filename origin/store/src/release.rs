@@ -66,8 +66,7 @@ fn read(row: &PgRow) -> Result<Release, sqlx::Error> {
 }
 
 fn read_contents(row: &PgRow) -> Result<(Release, Contents), sqlx::Error> {
-    let contents =
-        Contents { files: row.try_get(8)?, bundle: row.try_get(9)?, ticket: row.try_get(10)? };
+    let contents = Contents { files: row.try_get(8)?, bundle: row.try_get(9)?, ticket: row.try_get(10)? };
     Ok((read(row)?, contents))
 }
 
@@ -117,9 +116,9 @@ pub async fn heads(scope: &mut Scope, targets: &[String]) -> Result<Vec<Head>, F
     .bind(targets)
     .fetch_all(scope.conn())
     .await?;
-    let heads = rows.iter().map(|row| {
-        Ok(Head { target: row.try_get(0)?, sequence: row.try_get(1)?, version: row.try_get(2)? })
-    });
+    let heads = rows
+        .iter()
+        .map(|row| Ok(Head { target: row.try_get(0)?, sequence: row.try_get(1)?, version: row.try_get(2)? }));
     Ok(heads.collect::<Result<_, sqlx::Error>>()?)
 }
 

@@ -7,11 +7,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Sq
 use crate::Fault;
 
 /// Every migration, in order: number, name, text. A number is never reused and a text never changed.
-pub(crate) const MIGRATIONS: &[(i64, &str, &str)] =
-    &[
-        (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
-        (2, "control", include_str!("../migrations/0002_control.sql")),
-    ];
+pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
+    (2, "control", include_str!("../migrations/0002_control.sql")),
+];
 
 /// Which region a database belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ mod value;
 mod write;
 
 pub use query::{InvalidQuery, Page, Query, list};
-pub use value::{InvalidVersion, Record, Version};
+pub use value::{InvalidVersion, Record, Version, rfc3339};
 pub use write::{Operation, Outcome, batch, create, delete, patch};
 
 use uuid::Uuid;

@@ -92,7 +92,8 @@ impl FromStr for Version {
 
 /// Milliseconds since the Unix epoch as RFC 3339 in UTC (the proleptic Gregorian calendar, by Howard Hinnant's
 /// `civil_from_days`).
-fn rfc3339(ms: i64) -> String {
+#[must_use]
+pub fn rfc3339(ms: i64) -> String {
     let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

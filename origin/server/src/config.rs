@@ -1,0 +1,391 @@
+//! What an origin is told when it starts: arguments, each with an environment variable of the same meaning.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::Uri;
+use meridian_wire::keyring::{MacKeyring, SigningKey};
+
+/// The regional origin service of Meridian.
+#[derive(Debug, Parser)]
+#[command(name = "meridian-origin", version, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// What to do; serves where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Shape of the log on standard error.
+    #[arg(long, env = "MERIDIAN_LOG", value_enum, default_value_t = Log::Text, global = true)]
+    pub log: Log,
+    /// What serving needs.
+    #[command(flatten)]
+    pub config: Option<Config>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve(Box<Config>),
+    /// Brings the schema of the database up to date.
+    Migrate(Migrate),
+    /// Makes the database, its roles and their grants, as a superuser. May be run again.
+    Bootstrap(Bootstrap),
+    /// Prints the description of the HTTP interface (OpenAPI 3.1).
+    Openapi,
+}
+
+/// Shape of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Log {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which region this is.
+#[derive(Clone, Debug, Args)]
+pub struct Identity {
+    /// Id of the region, `us-east-1`.
+    #[arg(long, env = "MERIDIAN_REGION")]
+    pub region: String,
+    /// Number of the region in stamps and positions, from 1.
+    #[arg(long, env = "MERIDIAN_REGION_ORDINAL", value_parser = clap::value_parser!(u16).range(1..))]
+    pub region_ordinal: u16,
+}
+
+/// Arguments of `migrate`.
+#[derive(Clone, Debug, Args)]
+pub struct Migrate {
+    /// Which region this is.
+    #[command(flatten)]
+    pub identity: Identity,
+    /// Database as the role that owns the schema.
+    #[arg(long, env = "MERIDIAN_OWNER_URL", hide_env_values = true)]
+    pub owner_url: Secret,
+}
+
+/// Arguments of `bootstrap`. Names and passwords of the roles are read from the three addresses.
+#[derive(Clone, Debug, Args)]
+pub struct Bootstrap {
+    /// The cluster as a superuser, any database.
+    #[arg(long, hide_env_values = true)]
+    pub superuser_url: Secret,
+    /// Database as the role of the data and control API.
+    #[arg(long, env = "MERIDIAN_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+    /// Database as the role that replicates.
+    #[arg(long, env = "MERIDIAN_REPLICATION_URL", hide_env_values = true)]
+    pub replication_url: Secret,
+    /// Database as the role that owns the schema.
+    #[arg(long, env = "MERIDIAN_OWNER_URL", hide_env_values = true)]
+    pub owner_url: Secret,
+}
+
+impl Bootstrap {
+    /// What is to be made.
+    ///
+    /// # Errors
+    /// Where the addresses don't name the roles of Meridian with their passwords, and one database.
+    pub fn wanted(&self) -> Result<meridian_store::Bootstrap, InvalidBootstrap> {
+        let database =
+            |url: &Secret| url.expose().rsplit('/').next().map(|rest| without_query(rest).to_owned());
+        let owner = database(&self.owner_url).filter(|name| !name.is_empty());
+        let owner = owner.ok_or(InvalidBootstrap::Database)?;
+        if [&self.database_url, &self.replication_url]
+            .into_iter()
+            .any(|url| database(url).as_ref() != Some(&owner))
+        {
+            return Err(InvalidBootstrap::Database);
+        }
+        Ok(meridian_store::Bootstrap {
+            database: owner,
+            owner_password: password(&self.owner_url, "meridian_owner")?,
+            app_password: password(&self.database_url, "meridian_app")?,
+            replicator_password: password(&self.replication_url, "meridian_replicator")?,
+        })
+    }
+}
+
+/// Addresses that can't be bootstrapped from. Never holds any part of a password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBootstrap {
+    /// Not all of one database.
+    #[error(
+        "the three database URLs must name one and the same database: postgres://ROLE:PASSWORD@HOST:PORT/DATABASE"
+    )]
+    Database,
+    /// Another role than expected, or none, or no password.
+    #[error("the database URL of {0} must be postgres://{0}:PASSWORD@HOST:PORT/DATABASE")]
+    Role(&'static str),
+}
+
+fn without_query(text: &str) -> &str {
+    text.split(['?', '#']).next().unwrap_or(text)
+}
+
+fn password(url: &Secret, role: &'static str) -> Result<String, InvalidBootstrap> {
+    let user =
+        url.expose().split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
+    let (name, password) = user.and_then(|user| user.split_once(':')).ok_or(InvalidBootstrap::Role(role))?;
+    let password = percent_decoded(password).filter(|password| !password.is_empty());
+    password.filter(|_| name == role).ok_or(InvalidBootstrap::Role(role))
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            let value = digit(rest.next())? * 16 + digit(rest.next())?;
+            bytes.push(u8::try_from(value).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Arguments of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// Which region this is.
+    #[command(flatten)]
+    pub identity: Identity,
+    /// Address to listen on.
+    #[arg(long, env = "MERIDIAN_LISTEN", default_value = "127.0.0.1:17101")]
+    pub listen: SocketAddr,
+    /// URL under which edges and peers reach this origin; contexts are signed for its authority.
+    #[arg(long, env = "MERIDIAN_PUBLIC_URL")]
+    pub public_url: BaseUrl,
+    /// Database as the role of the data and control API.
+    #[arg(long, env = "MERIDIAN_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+    /// Database as the role that replicates.
+    #[arg(long, env = "MERIDIAN_REPLICATION_URL", hide_env_values = true)]
+    pub replication_url: Secret,
+    /// Database as the role that owns the schema; where it is given, the schema is brought up to date at the start.
+    #[arg(long, env = "MERIDIAN_OWNER_URL", hide_env_values = true)]
+    pub owner_url: Option<Secret>,
+    /// The other regions: `REGION:ORDINAL=URL`.
+    #[arg(long = "peer", env = "MERIDIAN_PEERS", value_delimiter = ',')]
+    pub peers: Vec<Peer>,
+    /// Keys of contexts and session tokens: `KID:BASE64URL`, the first signs.
+    #[arg(long, env = "MERIDIAN_CONTEXT_KEYS", hide_env_values = true, value_parser = MacKeyring::parse)]
+    pub context_keys: MacKeyring,
+    /// Keys between origins: `KID:BASE64URL`, the first signs.
+    #[arg(long, env = "MERIDIAN_PEER_KEYS", hide_env_values = true, value_parser = MacKeyring::parse)]
+    pub peer_keys: MacKeyring,
+    /// Key that signs bundles: `KID:BASE64URL` of seed and public key. Without it, rules can't be released here.
+    #[arg(long, env = "MERIDIAN_BUNDLE_SIGNING_KEY", hide_env_values = true, value_parser = SigningKey::parse)]
+    pub bundle_signing_key: Option<SigningKey>,
+    /// SHA-256 of the first control token, in hexadecimal.
+    #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
+    pub control_token_sha256: Option<Sha256Hex>,
+}
+
+/// A text that no log and no error shows.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// An absolute `http` or `https` URL without path, query and trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    text: String,
+    authority: String,
+    host: String,
+}
+
+impl BaseUrl {
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `host[:port]`.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Whether requests that were signed for this authority (`host[:port]`) are meant for this origin: its own
+    /// authority, and where that is a loopback address, any other port of the loopback as well, so that a
+    /// proxy may stand between on a developer's machine.
+    #[must_use]
+    pub fn accepts(&self, authority: &str) -> bool {
+        if authority == self.authority {
+            return true;
+        }
+        let host = authority.parse::<http::uri::Authority>().ok();
+        is_loopback(&self.host) && host.is_some_and(|authority| is_loopback(authority.host()))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A text that is not a [`BaseUrl`].
+#[derive(Debug, thiserror::Error)]
+#[error("expected http://HOST[:PORT] or https://HOST[:PORT], without a path, found {0:?}")]
+pub struct InvalidBaseUrl(String);
+
+impl FromStr for BaseUrl {
+    type Err = InvalidBaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidBaseUrl(text.to_owned());
+        let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| invalid())?;
+        let authority = uri.authority().ok_or_else(invalid)?;
+        let plain = matches!(uri.scheme_str(), Some("http" | "https"))
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none()
+            && !authority.as_str().contains('@');
+        if !plain {
+            return Err(invalid());
+        }
+        Ok(Self {
+            text: text.trim_end_matches('/').to_owned(),
+            authority: authority.as_str().to_owned(),
+            host: authority.host().to_owned(),
+        })
+    }
+}
+
+/// Another region: `REGION:ORDINAL=URL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Id.
+    pub region: String,
+    /// Ordinal.
+    pub ordinal: u16,
+    /// Where its origin is.
+    pub url: BaseUrl,
+}
+
+/// A text that is not a [`Peer`].
+#[derive(Debug, thiserror::Error)]
+#[error("expected REGION:ORDINAL=URL, found {0:?}")]
+pub struct InvalidPeer(String);
+
+impl FromStr for Peer {
+    type Err = InvalidPeer;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let peer = || {
+            let (name, url) = text.split_once('=')?;
+            let (region, ordinal) = name.split_once(':')?;
+            let ordinal = ordinal.parse().ok().filter(|ordinal| *ordinal > 0)?;
+            Some(Self { region: region.to_owned(), ordinal, url: url.parse().ok()? })
+        };
+        peer().filter(|peer| !peer.region.is_empty()).ok_or_else(|| InvalidPeer(text.to_owned()))
+    }
+}
+
+/// A SHA-256 in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sha256Hex(String);
+
+impl Sha256Hex {
+    /// In lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that is not a [`Sha256Hex`].
+#[derive(Debug, thiserror::Error)]
+#[error("expected a SHA-256 as 64 hexadecimal characters")]
+pub struct InvalidSha256;
+
+impl FromStr for Sha256Hex {
+    type Err = InvalidSha256;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(InvalidSha256)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_read() {
+        let peer: Peer = "eu-west-1:2=http://127.0.0.1:17102/".parse().unwrap();
+        assert_eq!(
+            (peer.region.as_str(), peer.ordinal, peer.url.as_str()),
+            ("eu-west-1", 2, "http://127.0.0.1:17102")
+        );
+        for wrong in
+            ["eu-west-1=http://a", ":2=http://a", "eu:0=http://a", "eu:2=ftp://a", "eu:2=http://a/b", "eu:2"]
+        {
+            assert!(wrong.parse::<Peer>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_its_own_authority_is_accepted_beyond_the_loopback() {
+        let local: BaseUrl = "http://127.0.0.1:17101".parse().unwrap();
+        assert!(local.accepts("127.0.0.1:17101") && local.accepts("localhost:9") && local.accepts("[::1]:9"));
+        assert!(!local.accepts("origin.example"));
+        let public: BaseUrl = "https://us.origin.example".parse().unwrap();
+        assert!(public.accepts("us.origin.example"));
+        assert!(!public.accepts("eu.origin.example") && !public.accepts("127.0.0.1:17101"));
+    }
+
+    #[test]
+    fn roles_and_passwords_are_read_from_the_addresses() {
+        let url = |role: &str| format!("postgres://{role}:p%40ss@127.0.0.1:1/meridian?a=b").parse().unwrap();
+        let mut bootstrap = Bootstrap {
+            superuser_url: "postgres://postgres@127.0.0.1/postgres".parse().unwrap(),
+            database_url: url("meridian_app"),
+            replication_url: url("meridian_replicator"),
+            owner_url: url("meridian_owner"),
+        };
+        let wanted = bootstrap.wanted().unwrap();
+        assert_eq!((wanted.database.as_str(), wanted.app_password.as_str()), ("meridian", "p@ss"));
+        bootstrap.database_url = url("postgres");
+        assert_eq!(bootstrap.wanted().err(), Some(InvalidBootstrap::Role("meridian_app")));
+        bootstrap.database_url = "postgres://meridian_app:x@127.0.0.1/other".parse().unwrap();
+        assert_eq!(bootstrap.wanted().err(), Some(InvalidBootstrap::Database));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret: Secret = "postgres://a:hush@b/c".parse().unwrap();
+        assert!(!format!("{secret:?}").contains("hush"));
+    }
+}

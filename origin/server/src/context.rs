@@ -1,0 +1,169 @@
+//! The signed context of an edge: checked for every request of the data and edge API before any handler runs.
+//!
+//! The check is a layer, so that no route can forget it; handlers take the result as [`Signed`]. A context is used once:
+//! its decision and attempt are remembered for longer than it would be accepted.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, Uri, header};
+use meridian_wire::context::{Context, HEADER, InvalidContext};
+use moka::policy::EvictionPolicy;
+use sha2::{Digest, Sha256};
+
+use crate::limits::{REPLAY_WINDOW, REPLAYS_MAX};
+use crate::observe::Note;
+use crate::problem::Problem;
+use crate::state::Origin;
+
+/// Milliseconds since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// [`now_ms`] as the database keeps times.
+#[must_use]
+pub fn now_ms_i64() -> i64 {
+    i64::try_from(now_ms()).unwrap_or(i64::MAX)
+}
+
+/// Contexts that were used.
+pub struct Replays(moka::future::Cache<[u8; 16], ()>);
+
+impl Replays {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        // The oldest go first: an admission by frequency would turn new ones away.
+        let used = moka::future::Cache::builder()
+            .max_capacity(REPLAYS_MAX)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(REPLAY_WINDOW);
+        Self(used.build())
+    }
+
+    /// Whether this is the first use of the decision and attempt by this edge. Of simultaneous uses one is first.
+    pub async fn first(&self, context: &Context) -> bool {
+        let mut hash = Sha256::new();
+        for part in [context.edge.as_bytes(), b"\n", context.decision.as_bytes(), b"\n"] {
+            hash.update(part);
+        }
+        hash.update(context.attempt.to_be_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.finalize()[..16]);
+        self.0.entry(key).or_insert(()).await.is_fresh()
+    }
+}
+
+impl Default for Replays {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the edge said of the request, verified.
+#[derive(Clone, Debug)]
+pub struct Signed(pub Arc<Context>);
+
+impl std::ops::Deref for Signed {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.0
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Signed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| refused(InvalidContext::Missing))
+    }
+}
+
+/// The layer: refuses what has no valid context, and hands the context to the handler.
+pub async fn verify(State(origin): State<Arc<Origin>>, mut request: Request, next: Next) -> Response {
+    match check(&origin, request.method().as_str(), request.uri(), request.headers()).await {
+        Ok(context) => {
+            if let Some(note) = request.extensions().get::<Note>() {
+                note.decided(&context.decision);
+            }
+            request.extensions_mut().insert(Signed(Arc::new(context)));
+            next.run(request).await
+        }
+        Err(problem) => {
+            origin.metrics.refused_contexts.inc();
+            problem.into_response()
+        }
+    }
+}
+
+async fn check(origin: &Origin, method: &str, uri: &Uri, headers: &HeaderMap) -> Result<Context, Problem> {
+    let authority = match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
+    };
+    let authority = authority.filter(|authority| origin.config.public_url.accepts(authority));
+    let authority = authority.unwrap_or(origin.config.public_url.authority());
+    let header = single(headers);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let keys = &origin.config.context_keys;
+    let context = Context::verify(header, keys, method, authority, path, now_ms()).map_err(refused)?;
+    if origin.replays.first(&context).await {
+        Ok(context)
+    } else {
+        Err(Problem::new(StatusCode::CONFLICT, "context-replayed", "The signed context was used before"))
+    }
+}
+
+/// The one context of a request; a request with two has none.
+fn single(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(HEADER).iter();
+    match (all.next(), all.next()) {
+        (Some(header), None) => header.to_str().ok(),
+        _ => None,
+    }
+}
+
+fn refused(why: InvalidContext) -> Problem {
+    let kind = match why {
+        InvalidContext::Missing => "context-missing",
+        InvalidContext::Malformed => "context-malformed",
+        InvalidContext::UnknownKey => "context-unknown-key",
+        InvalidContext::BadSignature => "context-bad-signature",
+        InvalidContext::Expired => "context-expired",
+        InvalidContext::NotYet => "context-not-yet",
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, kind, "The request has no valid signed context")
+        .detail(why.to_string())
+        .header(header::WWW_AUTHENTICATE, "Meridian-Context")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_context_is_used_once_even_at_once() {
+        let replays = Replays::new();
+        let context = Context::of_edge("edge", "01J", 1);
+        let uses = futures_util::future::join_all((0..50).map(|_| replays.first(&context))).await;
+        assert_eq!(uses.iter().filter(|first| **first).count(), 1);
+        assert!(replays.first(&Context { attempt: 1, ..context }).await);
+    }
+
+    #[test]
+    fn two_contexts_are_none() {
+        let mut headers = HeaderMap::new();
+        headers.append(HEADER, "a".parse().unwrap());
+        assert_eq!(single(&headers), Some("a"));
+        headers.append(HEADER, "a".parse().unwrap());
+        assert_eq!(single(&headers), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! From files to a bundle, with every error at once and in its place.
+
+use http::StatusCode;
+use meridian_engine::ruleset::{Platform, Target, Version};
+use meridian_store::{Scope as Transaction, release};
+use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, run_tests};
+use meridian_wire::bundle::{Bundle, Rules};
+use meridian_wire::document::Document;
+use serde_json::{Value, json};
+
+use super::publish::File;
+use crate::problem::Problem;
+
+/// A bundle that holds together.
+pub(super) struct Compiled {
+    /// Its bytes, canonical JSON.
+    pub bundle: String,
+    /// Its version.
+    pub version: String,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Value>,
+    rules: Rules,
+    tests: Vec<authored::Test>,
+}
+
+/// Compiles files with the documents that are made of the tables.
+///
+/// # Errors
+/// 422 with `errors: [{file, line, column, path, found, expected, suggestion}]`.
+pub(super) async fn compile(
+    target: &Target,
+    files: &[File],
+    generated: Vec<Document>,
+) -> Result<Compiled, Problem> {
+    let target = target.clone();
+    let files: Vec<_> = files
+        .iter()
+        .map(|file| authored::File { path: file.path.clone(), content: file.content.clone() })
+        .collect();
+    let compiled = aside(move || authored::compile(&target, &files, Some(&generated))).await?;
+    let compiled = compiled.map_err(|errors| refused(&errors))?;
+    Ok(Compiled {
+        bundle: String::from_utf8(compiled.bytes).map_err(|error| Problem::internal(&error))?,
+        version: compiled.version,
+        warnings: compiled.warnings.iter().map(|warning| json!(warning)).collect(),
+        rules: compiled.rules,
+        tests: compiled.tests,
+    })
+}
+
+/// Does what takes processor time beside the threads that serve.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+}
+
+fn refused(errors: &[Invalid]) -> Problem {
+    let detail = errors.first().map(ToString::to_string).unwrap_or_default();
+    Problem::invalid(json!(errors)).detail(detail)
+}
+
+/// Runs the tests that stand beside the rules, on the platform as it is released.
+///
+/// # Errors
+/// 422 `tests-failed` with what each failing test says; a fault of the database.
+pub(super) async fn test(transaction: &mut Transaction, compiled: &Compiled) -> Result<(), Problem> {
+    let Rules::Tenant(ruleset) = compiled.rules.clone() else { return Ok(()) };
+    if compiled.tests.is_empty() {
+        return Ok(());
+    }
+    let (platform, tests) = (platform(transaction).await?, compiled.tests.clone());
+    let reports = aside(move || run_tests(&ruleset, &platform, &tests)).await?;
+    let failed: Vec<_> = reports.into_iter().filter(|report| !report.passed()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("{} of {} tests failed", failed.len(), compiled.tests.len());
+    let title = "A test that stands beside the rules failed";
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "tests-failed", title)
+        .detail(detail)
+        .member("errors", json!(failed.iter().map(failure).collect::<Vec<_>>()))
+        .member("tests", json!(failed)))
+}
+
+/// A failed test in the shape of what is wrong with a document.
+fn failure(report: &TestReport) -> Invalid {
+    let first = report.failures.first();
+    let text = |part: fn(&TestFailure) -> &String| first.map(part).cloned().unwrap_or_default();
+    Invalid {
+        file: report.file.clone(),
+        line: report.line,
+        column: 1,
+        path: text(|failure| &failure.path),
+        found: text(|failure| &failure.found),
+        expected: text(|failure| &failure.expected),
+        suggestion: None,
+    }
+}
+
+/// The released platform; one without regions where there is no release yet.
+async fn platform(transaction: &mut Transaction) -> Result<Platform, Problem> {
+    let head = release::head(transaction, &Target::Platform.to_string()).await?;
+    let parsed = head.map(|(release, contents)| {
+        let sequence = u64::try_from(release.sequence).unwrap_or(0);
+        Bundle::parse(contents.bundle.as_bytes(), &Target::Platform, sequence)
+    });
+    match parsed.transpose().map_err(|invalid| Problem::internal(&invalid))? {
+        Some(Rules::Platform(platform)) => Ok(platform),
+        Some(Rules::Tenant(_)) | None => {
+            Ok(Platform { version: Version { sequence: 0, hash: String::new() }, regions: Vec::new() })
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `/control/v1/domains`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use http::StatusCode;
+use meridian_engine::ruleset::Target;
+use meridian_store::domain::{self, Domain as Row};
+use meridian_store::record::rfc3339;
+use meridian_store::{Access, tenant};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::audit::{self, Change};
+use super::auth::{Operator, Scope};
+use super::{invalid, next, publish, rows, tenants};
+use crate::context::now_ms_i64;
+use crate::limits::HOSTNAME_BYTES_MAX;
+use crate::problem::Problem;
+use crate::request::Body;
+use crate::state::Origin;
+
+/// A hostname of a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Domain {
+    hostname: String,
+    tenant: String,
+    created_at: String,
+}
+
+impl From<&Row> for Domain {
+    fn from(row: &Row) -> Self {
+        let created_at = rfc3339(row.created_at_ms);
+        Self { hostname: row.hostname.clone(), tenant: row.tenant.clone(), created_at }
+    }
+}
+
+/// A hostname to be added.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewDomain {
+    /// Exact, or with a leading `*.`.
+    hostname: String,
+    /// Slug of the tenant.
+    tenant: String,
+}
+
+/// Which hostnames.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filter {
+    /// Only those of this tenant.
+    tenant: Option<String>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// How many, 50 where it is not given, at most 200.
+    limit: Option<i64>,
+}
+
+/// Hostnames in alphabetical order.
+#[utoipa::path(
+    get,
+    path = "/control/v1/domains",
+    tag = "control",
+    params(Filter),
+    responses((status = 200, description = "{\"domains\": […], \"next\": HOSTNAME or null}", body = Object)),
+    security(("token" = []))
+)]
+pub(super) async fn list(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Value>, Problem> {
+    operator.may(Scope::Read)?;
+    let limit = rows(filter.limit);
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    let rows =
+        domain::list(&mut transaction, filter.tenant.as_deref(), filter.after.as_deref(), limit).await?;
+    let next = next(&rows, limit, |row| row.hostname.clone());
+    let domains: Vec<_> = rows.iter().map(Domain::from).collect();
+    Ok(Json(json!({"domains": domains, "next": next})))
+}
+
+/// Adds a hostname to a tenant, and releases the tenant's bundle anew.
+#[utoipa::path(
+    post,
+    path = "/control/v1/domains",
+    tag = "control",
+    request_body = NewDomain,
+    responses(
+        (status = 201, description = "The hostname", body = Domain),
+        (status = 409, description = "Somebody has it already"),
+        (status = 422, description = "It can't be a hostname, or there is no such tenant"),
+    ),
+    security(("token" = []))
+)]
+pub(super) async fn create(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    Body(new): Body<NewDomain>,
+) -> Result<(StatusCode, Json<Domain>), Problem> {
+    operator.may(Scope::Domains)?;
+    let hostname = new.hostname.to_ascii_lowercase();
+    if !is_hostname(&hostname) {
+        return Err(invalid("hostname", &hostname, "a hostname, or one with a leading *."));
+    }
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    let owner = tenant::get(&mut transaction, &new.tenant).await;
+    owner.map_err(|fault| tenants::unknown(fault, &new.tenant))?;
+    let row = Row { hostname, tenant: new.tenant, created_at_ms: now_ms_i64() };
+    domain::create(&mut transaction, &row).await?;
+    let made = Domain::from(&row);
+    let after = serde_json::to_value(&made).unwrap_or_default();
+    let change = Change {
+        action: "domain.create",
+        subject: &row.hostname,
+        tenant: Some(&row.tenant),
+        before: None,
+        after: Some(&after),
+        detail: json!({}),
+    };
+    audit::write(&mut transaction, &operator, change).await?;
+    publish::regenerate(&origin, &mut transaction, &operator, &Target::Tenant(row.tenant)).await?;
+    transaction.commit().await?;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Letters, digits and inner hyphens in labels of 1 to 63 (RFC 1123, section 2.1), not an address; a wildcard stands for
+/// the first label and leaves at least two, so that nobody claims a whole top-level domain.
+fn is_hostname(text: &str) -> bool {
+    let (rest, least) = text.strip_prefix("*.").map_or((text, 1), |rest| (rest, 2));
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    let numeric = rest.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    text.len() <= HOSTNAME_BYTES_MAX
+        && !numeric
+        && rest.split('.').count() >= least
+        && rest.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostnames_are_told_from_other_texts() {
+        for right in
+            ["acme.localhost", "shop.acme.example", "*.acme.example", "xn--bcher-kva.example", "localhost"]
+        {
+            assert!(is_hostname(right), "{right}");
+        }
+        let long = format!("{}.example", "a.".repeat(130));
+        for wrong in
+            ["", "a b", "-a.example", "a..b", "*.example", "a.*.example", "192.0.2.1", "A.example", &long]
+        {
+            assert!(!is_hostname(wrong), "{wrong}");
+        }
+    }
+}

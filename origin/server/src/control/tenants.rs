@@ -1,0 +1,267 @@
+//! `/control/v1/tenants`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use meridian_engine::ruleset::Target;
+use meridian_store::record::rfc3339;
+use meridian_store::tenant::{self, Tenant as Row};
+use meridian_store::{Access, Fault};
+use meridian_wire::sync::is_slug;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::audit::{self, Change};
+use super::auth::{Operator, Scope};
+use super::{Page, invalid, next, publish, text};
+use crate::context::now_ms_i64;
+use crate::problem::Problem;
+use crate::request::Body;
+use crate::state::Origin;
+
+/// A customer organisation.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Tenant {
+    slug: String,
+    name: String,
+    /// `active` or `suspended`.
+    state: String,
+    home_region: String,
+    /// Regions that may hold its data.
+    allowed_regions: Vec<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<&Row> for Tenant {
+    fn from(row: &Row) -> Self {
+        Self {
+            slug: row.slug.clone(),
+            name: row.name.clone(),
+            state: row.state.clone(),
+            home_region: row.home_region.clone(),
+            allowed_regions: row.allowed_regions.clone(),
+            created_at: rfc3339(row.created_at_ms),
+            updated_at: rfc3339(row.updated_at_ms),
+        }
+    }
+}
+
+/// A tenant to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTenant {
+    /// 1 to 63 lower-case letters, digits and inner hyphens; never changes.
+    slug: String,
+    name: String,
+    /// One of the allowed regions.
+    home_region: String,
+    /// Regions that may hold its data; all that this origin knows where it is not given.
+    allowed_regions: Option<Vec<String>>,
+    /// `active` where it is not given.
+    state: Option<String>,
+}
+
+/// What shall change of a tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TenantChange {
+    name: Option<String>,
+    state: Option<String>,
+    /// One of the allowed regions.
+    home_region: Option<String>,
+}
+
+/// Tenants in the order of their slugs.
+#[utoipa::path(
+    get,
+    path = "/control/v1/tenants",
+    tag = "control",
+    params(Page),
+    responses((status = 200, description = "{\"tenants\": […], \"next\": SLUG or null}", body = Object)),
+    security(("token" = []))
+)]
+pub(super) async fn list(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
+    operator.may(Scope::Read)?;
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    let rows = tenant::list(&mut transaction, page.after.as_deref(), page.limit()).await?;
+    let next = next(&rows, page.limit(), |row| row.slug.clone());
+    let tenants: Vec<_> = rows.iter().map(Tenant::from).collect();
+    Ok(Json(json!({"tenants": tenants, "next": next})))
+}
+
+/// One tenant.
+#[utoipa::path(
+    get,
+    path = "/control/v1/tenants/{slug}",
+    tag = "control",
+    params(("slug" = String, Path, description = "Slug")),
+    responses(
+        (status = 200, description = "The tenant", body = Tenant),
+        (status = 404, description = "There is no such tenant"),
+    ),
+    security(("token" = []))
+)]
+pub(super) async fn get(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    Path(slug): Path<String>,
+) -> Result<Json<Tenant>, Problem> {
+    operator.may(Scope::Read)?;
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    let row = tenant::get(&mut transaction, &slug).await?;
+    Ok(Json(Tenant::from(&row)))
+}
+
+/// Makes a tenant, and releases its first bundle.
+#[utoipa::path(
+    post,
+    path = "/control/v1/tenants",
+    tag = "control",
+    request_body = NewTenant,
+    responses(
+        (status = 201, description = "The tenant", body = Tenant),
+        (status = 409, description = "The slug is taken"),
+        (status = 422, description = "A member is not right"),
+    ),
+    security(("token" = []))
+)]
+pub(super) async fn create(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    Body(new): Body<NewTenant>,
+) -> Result<(StatusCode, Json<Tenant>), Problem> {
+    operator.may(Scope::Tenants)?;
+    let row = check(&origin, new)?;
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    tenant::create(&mut transaction, &row).await?;
+    let made = Tenant::from(&row);
+    let after = serde_json::to_value(&made).unwrap_or_default();
+    let change = Change {
+        action: "tenant.create",
+        subject: &row.slug,
+        tenant: Some(&row.slug),
+        before: None,
+        after: Some(&after),
+        detail: json!({}),
+    };
+    audit::write(&mut transaction, &operator, change).await?;
+    publish::regenerate(&origin, &mut transaction, &operator, &Target::Tenant(row.slug.clone())).await?;
+    transaction.commit().await?;
+    origin.residences.invalidate(&row.slug).await;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Changes name, state or home region of a tenant, and releases its bundle anew.
+///
+/// The allowed regions don't change here: its data would have to move first.
+#[utoipa::path(
+    patch,
+    path = "/control/v1/tenants/{slug}",
+    tag = "control",
+    params(("slug" = String, Path, description = "Slug")),
+    request_body = TenantChange,
+    responses(
+        (status = 200, description = "The tenant", body = Tenant),
+        (status = 404, description = "There is no such tenant"),
+        (status = 422, description = "A member is not right"),
+    ),
+    security(("token" = []))
+)]
+pub(super) async fn change(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    Path(slug): Path<String>,
+    Body(wanted): Body<TenantChange>,
+) -> Result<Json<Tenant>, Problem> {
+    operator.may(Scope::Tenants)?;
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    let mut row = tenant::get_for_update(&mut transaction, &slug).await?;
+    let before = serde_json::to_value(Tenant::from(&row)).unwrap_or_default();
+    if let Some(name) = wanted.name {
+        text("name", &name)?;
+        row.name = name;
+    }
+    if let Some(wanted) = wanted.state {
+        row.state = state(wanted)?;
+    }
+    if let Some(home_region) = wanted.home_region {
+        row.home_region = home(home_region, &row.allowed_regions)?;
+    }
+    row.updated_at_ms = now_ms_i64();
+    tenant::update(&mut transaction, &row).await?;
+    let changed = Tenant::from(&row);
+    let after = serde_json::to_value(&changed).unwrap_or_default();
+    let change = Change {
+        action: "tenant.change",
+        subject: &slug,
+        tenant: Some(&slug),
+        before: Some(&before),
+        after: Some(&after),
+        detail: json!({}),
+    };
+    audit::write(&mut transaction, &operator, change).await?;
+    publish::regenerate(&origin, &mut transaction, &operator, &Target::Tenant(slug.clone())).await?;
+    transaction.commit().await?;
+    origin.residences.invalidate(&slug).await;
+    Ok(Json(changed))
+}
+
+fn check(origin: &Origin, new: NewTenant) -> Result<Row, Problem> {
+    if !is_slug(&new.slug) {
+        return Err(invalid("slug", &new.slug, "1 to 63 lower-case letters, digits and inner hyphens"));
+    }
+    text("name", &new.name)?;
+    let known = origin.regions();
+    let mut allowed_regions = new.allowed_regions.unwrap_or_else(|| known.clone());
+    allowed_regions.sort_unstable();
+    allowed_regions.dedup();
+    if allowed_regions.is_empty() {
+        return Err(invalid("allowed_regions", "[]", "at least one region"));
+    }
+    if let Some(unknown) = allowed_regions.iter().find(|region| !known.contains(region)) {
+        return Err(invalid("allowed_regions", unknown, &format!("some of {}", known.join(", "))));
+    }
+    let now_ms = now_ms_i64();
+    Ok(Row {
+        slug: new.slug,
+        name: new.name,
+        state: state(new.state.unwrap_or_else(|| "active".to_owned()))?,
+        home_region: home(new.home_region, &allowed_regions)?,
+        allowed_regions,
+        created_at_ms: now_ms,
+        updated_at_ms: now_ms,
+    })
+}
+
+fn state(state: String) -> Result<String, Problem> {
+    match state.as_str() {
+        "active" | "suspended" => Ok(state),
+        _ => Err(invalid("state", &state, "active or suspended")),
+    }
+}
+
+fn home(home_region: String, allowed_regions: &[String]) -> Result<String, Problem> {
+    if allowed_regions.contains(&home_region) {
+        return Ok(home_region);
+    }
+    Err(invalid("home_region", &home_region, &format!("one of {}", allowed_regions.join(", "))))
+}
+
+/// The tenant that a request names in its path or body.
+///
+/// # Errors
+/// 422 where a body names one that is not there.
+pub(super) fn unknown(fault: Fault, slug: &str) -> Problem {
+    match fault {
+        Fault::NotFound { .. } => invalid("tenant", slug, "the slug of a tenant"),
+        fault => fault.into(),
+    }
+}

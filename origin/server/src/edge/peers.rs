@@ -1,0 +1,174 @@
+//! What this region knows of the others: each is asked once a second whether it is ready and how far it has come.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use meridian_wire::session::Positions;
+use rustls::{ClientConfig, RootCertStore};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::Peer;
+use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CHECK_INTERVAL, PEER_CHECK_TIMEOUT};
+
+/// What a region says of itself at `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The region.
+    pub region: String,
+    /// Its ordinal.
+    pub ordinal: u16,
+    /// Whether it can serve.
+    pub ready: bool,
+    /// What it has applied of every region.
+    pub applied: Positions,
+}
+
+/// Why another region could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskFault {
+    /// No connection, or it broke.
+    #[error("the region can't be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No answer in time.
+    #[error("the region did not answer in time")]
+    Timeout,
+    /// An answer that makes no sense.
+    #[error("the region's answer makes no sense")]
+    Answer,
+}
+
+type Connector = HttpsConnector<HttpConnector>;
+
+/// The other regions, as they were when they were last asked.
+#[derive(Clone)]
+pub struct Peers {
+    peers: Arc<[Peer]>,
+    client: Client<Connector, Full<Bytes>>,
+    known: Arc<Mutex<BTreeMap<u16, Readiness>>>,
+}
+
+impl Peers {
+    /// Not yet asked.
+    #[must_use]
+    pub fn new(peers: &[Peer]) -> Self {
+        let connector = match HttpsConnectorBuilder::new().with_native_roots() {
+            Ok(builder) => builder,
+            Err(error) => {
+                // Plain HTTP still works; nobody is trusted over TLS.
+                tracing::warn!(%error, "the system has no certificates to trust");
+                let nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+                HttpsConnectorBuilder::new().with_tls_config(nobody.with_no_client_auth())
+            }
+        };
+        let connector = connector.https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        Self { peers: peers.into(), client, known: Arc::default() }
+    }
+
+    /// The other regions in the order of the configuration, each with what it last said of itself. A region that did
+    /// not answer counts as not ready, with the positions that it had.
+    #[must_use]
+    pub fn known(&self) -> Vec<(Peer, Readiness)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let readiness = |peer: &Peer| known.get(&peer.ordinal).cloned().unwrap_or_default();
+        self.peers.iter().map(|peer| (peer.clone(), readiness(peer))).collect()
+    }
+
+    /// Asks all of them, again and again, until `stop` says so.
+    pub async fn watch(self, mut stop: watch::Receiver<bool>) {
+        let mut clock = tokio::time::interval(PEER_CHECK_INTERVAL);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = clock.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            futures_util::future::join_all(self.peers.iter().map(|peer| self.check(peer))).await;
+        }
+    }
+
+    async fn check(&self, peer: &Peer) {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = http::Uri::from_static("/readyz");
+        let answer = self.ask(peer, request, PEER_CHECK_TIMEOUT).await;
+        let said = answer.ok().and_then(|(_, body)| serde_json::from_slice::<Readiness>(&body).ok());
+        let said = said.filter(|said| said.ordinal == peer.ordinal && said.region == peer.region);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.entry(peer.ordinal).or_default();
+        let ready = said.as_ref().is_some_and(|said| said.ready);
+        if ready != before.ready {
+            tracing::info!(region = peer.region, ready, "another region's readiness changed");
+        }
+        match said {
+            Some(said) => *before = said,
+            None => before.ready = false,
+        }
+    }
+
+    /// Asks one of them something: `path_and_query` of the request is taken, whatever authority it has.
+    ///
+    /// # Errors
+    /// Where no answer comes within the timeout, or it is larger than an answer may be.
+    pub async fn ask(
+        &self,
+        peer: &Peer,
+        mut request: Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), AskFault> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri = format!("{}{path}", peer.url.as_str()).parse().map_err(|_| AskFault::Answer)?;
+        *request.uri_mut() = uri;
+        let exchange = async {
+            let unreachable = |error: hyper_util::client::legacy::Error| AskFault::Unreachable(error.into());
+            let response = self.client.request(request).await.map_err(unreachable)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), PEER_ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(AskFault::Unreachable)?;
+            Ok((status, body.to_bytes()))
+        };
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(AskFault::Timeout))
+    }
+
+    /// Asks all of them at once, with the bearer token that this request came with. The question names `local=true`, so
+    /// that nobody asks on.
+    pub async fn ask_all(
+        &self,
+        method: Method,
+        path: &str,
+        authorization: Option<&HeaderValue>,
+        body: Bytes,
+    ) -> Vec<(Peer, Result<(StatusCode, Bytes), AskFault>)> {
+        let ask = |peer: &Peer| {
+            let peer = peer.clone();
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = method.clone();
+            let uri = format!("{path}?local=true").parse();
+            let headers = request.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            if let Some(authorization) = authorization {
+                headers.insert(AUTHORIZATION, authorization.clone());
+            }
+            async move {
+                let answer = match uri {
+                    Ok(uri) => {
+                        *request.uri_mut() = uri;
+                        self.ask(&peer, request, PEER_ASK_TIMEOUT).await
+                    }
+                    Err(_) => Err(AskFault::Answer),
+                };
+                (peer, answer)
+            }
+        };
+        futures_util::future::join_all(self.peers.iter().map(ask)).await
+    }
+}

@@ -1,0 +1,87 @@
+//! `POST /edge/v1/sync`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use meridian_store::purge::{self, Purge, Purges};
+use meridian_store::{Access, Fault, release};
+use meridian_wire::limits::SYNC_TARGETS_MAX;
+use meridian_wire::sync::{Head, PurgeEntry, SyncReply, SyncRequest};
+
+use super::regions;
+use crate::context::{Signed, now_ms};
+use crate::problem::Problem;
+use crate::request::Body;
+use crate::state::Origin;
+
+/// What is new since an edge last asked: heads of its targets, the purge journal, news of the regions.
+///
+/// Purges of all tenants are told, not only of those in the edge's memory: its cache outlives what it remembers, and the
+/// cursor moves on.
+#[utoipa::path(
+    post,
+    path = "/edge/v1/sync",
+    tag = "edge",
+    request_body(
+        content = Object,
+        description = "{edge, targets: {TARGET: SEQUENCE}, purge_cursor: {REGION: SEQ} or null}",
+        content_type = "application/json"
+    ),
+    responses((
+        status = 200,
+        description = "{region, now_ms, heads, purges, purge_cursor, reset, regions}",
+        body = Object
+    )),
+    security(("context" = []))
+)]
+pub(super) async fn sync(
+    State(origin): State<Arc<Origin>>,
+    _signed: Signed,
+    Body(asked): Body<SyncRequest>,
+) -> Result<Json<SyncReply>, Problem> {
+    if asked.targets.len() > SYNC_TARGETS_MAX {
+        return Err(Problem::bad_request(format!("at most {SYNC_TARGETS_MAX} targets")));
+    }
+    // Before the journal is read: whatever is written to it later has a later time.
+    let now_ms = now_ms();
+    let region = origin.config.identity.region.clone();
+    let cursor = asked.purge_cursor.as_ref().and_then(|cursor| cursor.get(&region));
+    let cursor = cursor.map(|seq| i64::try_from(*seq).unwrap_or(i64::MAX));
+    let targets: Vec<String> = asked.targets.into_keys().collect();
+    let (purges, heads, regions) =
+        tokio::join!(purge::since(&origin.store, cursor), heads(&origin, &targets), regions::status(&origin));
+    let Purges { rows, next, reset } = purges?;
+    Ok(Json(SyncReply {
+        now_ms,
+        heads: heads?,
+        purges: rows.into_iter().map(entry).collect(),
+        purge_cursor: BTreeMap::from([(region.clone(), u64::try_from(next).unwrap_or(0))]),
+        reset,
+        regions: regions.map_err(|fault| Problem::unavailable(&*fault))?,
+        region,
+    }))
+}
+
+async fn heads(origin: &Origin, targets: &[String]) -> Result<BTreeMap<String, Head>, Fault> {
+    let mut scope = origin.store.begin(Access::Control).await?;
+    let heads = release::heads(&mut scope, targets).await?;
+    let head = |head: release::Head| {
+        let sequence = u64::try_from(head.sequence).unwrap_or(0);
+        (head.target, Head { sequence, version: head.version })
+    };
+    Ok(heads.into_iter().map(head).collect())
+}
+
+fn entry(row: Purge) -> PurgeEntry {
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    PurgeEntry {
+        seq: number(row.seq),
+        tenant: row.tenant,
+        tag: row.tag,
+        source: u16::try_from(row.source).unwrap_or(0),
+        position: number(row.position),
+        at_ms: number(row.at_ms),
+    }
+}

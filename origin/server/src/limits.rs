@@ -1,0 +1,84 @@
+//! Every limit of the origin's server, in one place.
+
+use std::time::Duration;
+
+/// Bytes of a request's body: records, batches, leases.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a push: all files of it as JSON.
+pub const PUSH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a context is remembered, so that it can't be used again: longer than it is accepted.
+pub const REPLAY_WINDOW: Duration = Duration::from_secs(36);
+/// Contexts remembered at once; beyond it the oldest are forgotten.
+pub const REPLAYS_MAX: u64 = 1_000_000;
+/// How long a read waits for the changes that its session has seen.
+pub const SESSION_WAIT: Duration = Duration::from_millis(500);
+/// Bytes of cached answers in memory.
+pub const CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long an answer stays in memory at the most.
+pub const CACHE_AGE_MAX: Duration = Duration::from_secs(60);
+/// Bytes of one cached answer; a larger one is not kept.
+pub const CACHE_ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Slots that count what became stale; tags that share one only cost a needless read.
+pub const CACHE_SLOTS: usize = 1 << 16;
+/// Operations of one batch.
+pub const BATCH_OPERATIONS_MAX: usize = 200;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
+/// How long the answer to a request with an idempotency key is kept.
+pub const IDEMPOTENCY_KEEP_MS: i64 = 24 * 60 * 60 * 1000;
+/// How long reported decisions are kept.
+pub const EVENT_KEEP_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Rows that one round of forgetting removes.
+pub const TRIM_ROWS_MAX: i64 = 5_000;
+/// Time between rounds of forgetting.
+pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Events that wait to be written; a report that finds no room is told to come again.
+pub const EVENTS_QUEUED_MAX: usize = 20_000;
+/// Events that one statement writes.
+pub const EVENTS_WRITTEN_MAX: usize = 2_000;
+/// When an edge may report again after it was sent away.
+pub const EVENTS_RETRY_AFTER_S: u64 = 1;
+/// Limits that the authority counts at once; beyond it the longest unused are forgotten.
+pub const LIMIT_KEYS_MAX: u64 = 500_000;
+/// Rows of a page of the control API.
+pub const PAGE_ROWS_MAX: i64 = 200;
+/// Rows of a page of the control API where the request does not say.
+pub const PAGE_ROWS_DEFAULT: i64 = 50;
+/// Files of one push.
+pub const PUSH_FILES_MAX: usize = 500;
+/// Tags of one purge by hand.
+pub const PURGE_TAGS_MAX: usize = 100;
+/// Bytes of a tag.
+pub const TAG_BYTES_MAX: usize = 256;
+/// Bytes of a hostname (RFC 1035, section 2.3.4).
+pub const HOSTNAME_BYTES_MAX: usize = 253;
+/// Bytes of a free text: a name, a note.
+pub const TEXT_BYTES_MAX: usize = 500;
+/// Tenants whose regions are remembered at once.
+pub const TENANTS_REMEMBERED_MAX: u64 = 20_000;
+/// How long a tenant's regions are remembered.
+pub const TENANT_AGE_MAX: Duration = Duration::from_secs(1);
+/// Control tokens remembered at once.
+pub const TOKENS_REMEMBERED_MAX: u64 = 1_000;
+/// How long a control token is remembered without looking again whether it was revoked.
+pub const TOKEN_AGE_MAX: Duration = Duration::from_secs(5);
+/// Time between health checks of the other regions.
+pub const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a health check of another region may take.
+pub const PEER_CHECK_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long another region is asked for something that this one does not have.
+pub const PEER_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of another region's answer.
+pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How old a signature between origins may be.
+pub const PEER_AGE_MS_MAX: u64 = 30_000;
+/// Connections to the database.
+pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
+/// How long requests in flight may take after the signal to stop.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's head.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a connection could not be accepted.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause before events that could not be written are tried again.
+pub const EVENTS_PAUSE: Duration = Duration::from_millis(500);

@@ -1,0 +1,224 @@
+//! The life of an origin: it comes up, serves, and goes down without dropping a request.
+//!
+//! On the way down it first stops accepting connections, lets requests in flight end (bounded), then writes the events
+//! that wait, ends the change path, and closes the database connections last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use meridian_cdc::{Applied, Hook, Replication};
+use meridian_store::{Access, Node, Store, event, idempotency, migrate, purge};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cache::Answers;
+use crate::config::Config;
+use crate::context::{Replays, now_ms_i64};
+use crate::control::auth::Operators;
+use crate::edge::authority::Authority;
+use crate::edge::journal::Journal;
+use crate::edge::peers::Peers;
+use crate::edge::regions::RegionStates;
+use crate::limits::{
+    ACCEPT_PAUSE, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS, HEADER_READ_TIMEOUT,
+    IDEMPOTENCY_KEEP_MS, TRIM_INTERVAL, TRIM_ROWS_MAX,
+};
+use crate::metrics::Metrics;
+use crate::router::router;
+use crate::state::{Origin, residences};
+
+/// An origin that serves.
+pub struct Serving {
+    address: SocketAddr,
+    origin: Arc<Origin>,
+    accepting: tokio::task::JoinHandle<()>,
+    background: JoinSet<()>,
+    stop_accepting: watch::Sender<bool>,
+    stop_background: watch::Sender<bool>,
+}
+
+/// Brings an origin up: schema, database, change path, then the listener.
+///
+/// # Errors
+/// Says what could not be had.
+pub async fn start(config: Config) -> anyhow::Result<Serving> {
+    let identity = &config.identity;
+    let node = Node { region: identity.region.clone(), ordinal: identity.region_ordinal };
+    if let Some(owner_url) = &config.owner_url {
+        migrate(owner_url.expose(), &node).await.context("the schema could not be brought up to date")?;
+    }
+    let store = Store::connect(config.database_url.expose(), DATABASE_CONNECTIONS_MAX).await;
+    let store = store.context("the database of MERIDIAN_DATABASE_URL is not available")?;
+    store
+        .ready()
+        .await
+        .context("the database has not the schema of this version: run `meridian-origin migrate`")?;
+
+    let answers = Arc::new(Answers::new());
+    let residences = residences();
+    let hook: Hook = {
+        let (answers, residences) = (answers.clone(), residences.clone());
+        Arc::new(move |applied: &Applied| {
+            for (tenant, tag) in &applied.purges {
+                answers.invalidate(tenant, tag);
+            }
+            if applied.tables.iter().any(|table| table.ends_with("tenant")) {
+                residences.invalidate_all();
+            }
+        })
+    };
+    let change_path = meridian_cdc::Config {
+        node,
+        replication_url: config.replication_url.expose().to_owned(),
+        peers: config.peers.iter().map(peer).collect(),
+        peer_keys: config.peer_keys.clone(),
+    };
+    let replication =
+        Replication::start(change_path, hook).await.context("the change path could not start")?;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.with_context(|| format!("{} can't be listened on", config.listen))?;
+    let address = listener.local_addr()?;
+    let origin = Arc::new(Origin {
+        peers: Peers::new(&config.peers),
+        config,
+        store,
+        replication,
+        answers,
+        replays: Replays::new(),
+        residences,
+        operators: Operators::new(),
+        region_states: RegionStates::new(),
+        authority: Authority::default(),
+        journal: Journal::default(),
+        metrics: Metrics::new(),
+    });
+    let (stop_background, stopping) = watch::channel(false);
+    let mut background = JoinSet::new();
+    background.spawn(origin.peers.clone().watch(stopping.clone()));
+    let written = origin.metrics.events.clone();
+    background.spawn(origin.journal.clone().write(origin.store.clone(), written, stopping.clone()));
+    background.spawn(forget(origin.store.clone(), stopping));
+    let (stop_accepting, stopping) = watch::channel(false);
+    let accepting = tokio::spawn(accept(listener, router(origin.clone())?, stopping));
+    tracing::info!(%address, region = origin.config.identity.region, "serving");
+    Ok(Serving { address, origin, accepting, background, stop_accepting, stop_background })
+}
+
+impl Serving {
+    /// Address that it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its requests share.
+    #[must_use]
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// Goes down: no new connections, requests in flight end, then everything behind them.
+    pub async fn stop(mut self) {
+        tracing::info!("stopping");
+        let _ = self.stop_accepting.send(true);
+        if let Err(error) = self.accepting.await {
+            tracing::error!(%error, "accepting ended badly");
+        }
+        let _ = self.stop_background.send(true);
+        while self.background.join_next().await.is_some() {}
+        self.origin.replication.shutdown().await;
+        self.origin.store.pool().close().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn peer(peer: &crate::config::Peer) -> meridian_cdc::Peer {
+    meridian_cdc::Peer {
+        region: peer.region.clone(),
+        ordinal: peer.ordinal,
+        url: peer.url.as_str().to_owned(),
+    }
+}
+
+/// Accepts connections until told to stop, then waits for requests in flight.
+async fn accept(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let each = stopping.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), each.clone()));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: the pause lets some connections end.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            () = told_to_stop(&mut stopping) => break,
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
+        tracing::warn!(connections = connections.len(), "requests were still in flight after {DRAIN_MAX:?}");
+    }
+}
+
+/// Serves one connection. When told to stop it answers the request that it is at, and closes.
+async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    let service = TowerToHyperService::new(router);
+    let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told_to_stop(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Ends when the flag is up, or nobody is left to raise it.
+async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Forgets what is past its time, a bounded number of rows at once.
+async fn forget(store: Store, mut stopping: watch::Receiver<bool>) {
+    let mut clock = tokio::time::interval(TRIM_INTERVAL);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = told_to_stop(&mut stopping) => return,
+        }
+        if let Err(fault) = forget_once(&store).await {
+            tracing::warn!(%fault, "what is past its time could not be forgotten now");
+        }
+    }
+}
+
+async fn forget_once(store: &Store) -> Result<(), meridian_store::Fault> {
+    let now_ms = now_ms_i64();
+    let mut scope = store.begin(Access::Control).await?;
+    event::trim(&mut scope, now_ms - EVENT_KEEP_MS, TRIM_ROWS_MAX).await?;
+    idempotency::trim(&mut scope, now_ms - IDEMPOTENCY_KEEP_MS, TRIM_ROWS_MAX).await?;
+    scope.commit().await?;
+    purge::trim(store).await?;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What all requests of an origin share.
+
+use std::sync::Arc;
+
+use meridian_cdc::Replication;
+use meridian_store::{Fault, Store};
+use moka::future::Cache;
+
+use crate::cache::Answers;
+use crate::config::Config;
+use crate::context::Replays;
+use crate::control::auth::Operators;
+use crate::edge::authority::Authority;
+use crate::edge::journal::Journal;
+use crate::edge::peers::Peers;
+use crate::edge::regions::RegionStates;
+use crate::limits::{TENANT_AGE_MAX, TENANTS_REMEMBERED_MAX};
+use crate::metrics::Metrics;
+
+/// What all requests share.
+pub struct Origin {
+    /// What the origin was told at its start.
+    pub config: Config,
+    /// The database.
+    pub store: Store,
+    /// The change path.
+    pub replication: Replication,
+    /// Answers to reads.
+    pub answers: Arc<Answers>,
+    /// Contexts that were used.
+    pub replays: Replays,
+    /// Where tenants' data may be.
+    pub residences: Residences,
+    /// Control tokens seen lately.
+    pub operators: Operators,
+    /// What the platform's documents say of the regions.
+    pub region_states: RegionStates,
+    /// Counts of limits.
+    pub authority: Authority,
+    /// Events on their way to the database.
+    pub journal: Journal,
+    /// The other regions.
+    pub peers: Peers,
+    /// Numbers.
+    pub metrics: Metrics,
+}
+
+impl Origin {
+    /// Ids of all regions that this origin knows, itself among them, in alphabetical order.
+    #[must_use]
+    pub fn regions(&self) -> Vec<String> {
+        let peers = self.config.peers.iter().map(|peer| peer.region.clone());
+        let mut regions: Vec<_> = peers.chain([self.config.identity.region.clone()]).collect();
+        regions.sort_unstable();
+        regions
+    }
+}
+
+/// Whether a tenant's data may be in this region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// It may.
+    Here,
+    /// Only elsewhere.
+    Elsewhere,
+    /// The tenant is suspended.
+    Suspended,
+    /// There is no such tenant.
+    Unknown,
+}
+
+/// What is known of tenants, by slug, each for a short time.
+pub type Residences = Cache<String, Residence>;
+
+/// An empty memory of tenants.
+#[must_use]
+pub fn residences() -> Residences {
+    Cache::builder().max_capacity(TENANTS_REMEMBERED_MAX).time_to_live(TENANT_AGE_MAX).build()
+}
+
+/// Whether the origin can serve: its database answers and has the schema that this program knows.
+///
+/// # Errors
+/// Says what is missing.
+pub async fn ready(origin: &Origin) -> Result<(), Fault> {
+    origin.store.ready().await
+}

@@ -1,0 +1,168 @@
+//! The edge API over HTTP.
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use meridian_wire::signature::Ticket;
+use serde_json::{Value, json};
+use support::{Region, bundle_keys};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_prove_to_be_edges() {
+    let region = Region::alone().await;
+    for (method, path) in [
+        (Method::POST, "/edge/v1/sync"),
+        (Method::GET, "/edge/v1/hosts/acme.localhost"),
+        (Method::GET, "/edge/v1/bundles/platform"),
+        (Method::POST, "/edge/v1/leases"),
+        (Method::POST, "/edge/v1/events"),
+    ] {
+        let request = Request::builder().method(method).uri(path).body(Full::default()).expect("a request");
+        let refused = region.send(request).await;
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (StatusCode::UNAUTHORIZED, "context-missing"),
+            "{path}"
+        );
+    }
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostname_makes_a_new_release_that_edges_see() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let sync = async |cursor: Value| {
+        let ask =
+            json!({"edge": "e", "targets": {"tenant:acme": 0, "tenant:nobody": 0}, "purge_cursor": cursor});
+        let reply = region.as_edge(Method::POST, "/edge/v1/sync", Some(&ask)).await;
+        assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+        reply.json()
+    };
+    let before = sync(json!(null)).await;
+    assert_eq!(before["heads"]["tenant:acme"]["sequence"], 1, "a tenant has a release from the start");
+    assert!(before["heads"].get("tenant:nobody").is_none());
+    assert_eq!(
+        region.as_edge(Method::GET, "/edge/v1/hosts/acme.localhost", None).await.status,
+        StatusCode::NOT_FOUND
+    );
+
+    for hostname in ["acme.localhost", "*.acme.example"] {
+        let domain = json!({"hostname": hostname, "tenant": "acme"});
+        let made = region.control(Method::POST, "/domains", Some(&domain)).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    }
+    let after = sync(before["purge_cursor"].clone()).await;
+    assert_eq!(after["heads"]["tenant:acme"]["sequence"], 3);
+    for (host, matched) in [("acme.localhost", "acme.localhost"), ("SHOP.acme.example", "*.acme.example")] {
+        let found = region.as_edge(Method::GET, &format!("/edge/v1/hosts/{host}"), None).await.json();
+        assert_eq!((&found["tenant"], &found["matched"]), (&json!("acme"), &json!(matched)));
+    }
+
+    let bundle = region.as_edge(Method::GET, "/edge/v1/bundles/tenant:acme", None).await;
+    let version = after["heads"]["tenant:acme"]["version"].as_str().unwrap();
+    assert_eq!(bundle.header("etag"), format!("\"{version}\""));
+    let ticket = Ticket::verify(bundle.header("meridian-ticket"), &bundle_keys()).expect("a ticket");
+    assert_eq!((ticket.sequence, ticket.sha256), (3, meridian_wire::encoding::sha256_hex(&bundle.body)));
+    let text = String::from_utf8(bundle.body.to_vec()).unwrap();
+    assert!(text.contains("acme.localhost") && text.contains("*.acme.example"), "{text}");
+
+    let context = meridian_wire::context::Context { tenant: None, ..support::context("", &[]) };
+    let mut request = region.forwarded(&context, Method::GET, "/edge/v1/bundles/tenant:acme", None);
+    request.headers_mut().insert("if-none-match", format!("\"{version}\"").parse().unwrap());
+    let unchanged = region.send(request).await;
+    assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(unchanged.header("meridian-ticket"), bundle.header("meridian-ticket"));
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_never_exceed_the_limit() {
+    let region = Region::alone().await;
+    let granted = AtomicU64::new(0);
+    let edge = async || {
+        for _ in 0..20 {
+            let ask = json!({"tenant": "acme", "limit": "per-subject", "key": "ab", "cost": 1, "quota": 100,
+                "window_ms": 3_600_000, "burst": 100, "amount": 7});
+            let reply = region.as_edge(Method::POST, "/edge/v1/leases", Some(&ask)).await;
+            assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+            granted.fetch_add(reply.json()["granted"].as_u64().unwrap(), Ordering::SeqCst);
+        }
+    };
+    futures_util::future::join_all((0..10).map(|_| edge())).await;
+    let granted = granted.load(Ordering::SeqCst);
+    assert!((95..=101).contains(&granted), "{granted} units of 100 within an hour");
+    let odd = json!({"tenant": "acme", "limit": "l", "key": "k", "cost": 0, "quota": 1, "window_ms": 1, "burst": 1, "amount": 1});
+    let refused = region.as_edge(Method::POST, "/edge/v1/leases", Some(&odd)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_found_by_their_decision() {
+    let region = Region::alone().await;
+    let event = |id: &str| {
+        json!({"id": id, "at_ms": meridian_origin::context::now_ms(), "tenant": "acme", "bundle": null, "route": "orders",
+            "outcome": "forwarded", "status": 200, "region": "us-east-1", "subject_hash": null, "cache": null,
+            "method": "GET", "host": "acme.localhost", "path": "/v1/whoami", "country": "DE", "elapsed_ms": 3,
+            "explanation": [{"stage": "host", "rule": null, "outcome": "matched", "inputs": {}}]})
+    };
+    // The same decision twice, as when an edge did not get the answer to its first report.
+    for _ in 0..2 {
+        let batch = json!({"edge": "e", "events": [event("01A"), event("01B")]});
+        let taken = region.as_edge(Method::POST, "/edge/v1/events", Some(&batch)).await;
+        assert_eq!(taken.status, StatusCode::ACCEPTED, "{taken:?}");
+    }
+    let found = loop {
+        let found = region.control(Method::GET, "/decisions/01A", None).await;
+        if found.status == StatusCode::OK {
+            break found.json();
+        }
+        assert_eq!(found.status, StatusCode::NOT_FOUND);
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(
+        (&found["event"]["explanation"][0]["stage"], &found["edge"]),
+        (&json!("host"), &json!("test-edge"))
+    );
+    let many: Vec<_> = (0..501).map(|number| event(&format!("m{number}"))).collect();
+    let refused =
+        region.as_edge(Method::POST, "/edge/v1/events", Some(&json!({"edge": "e", "events": many}))).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_by_hand_reaches_the_journal() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let sync = async |cursor: &Value| {
+        let ask = json!({"edge": "e", "targets": {}, "purge_cursor": cursor});
+        region.as_edge(Method::POST, "/edge/v1/sync", Some(&ask)).await.json()
+    };
+    let before = sync(&json!(null)).await;
+    let purge = json!({"tenant": "acme", "tags": ["orders", "*"]});
+    let done = region.control(Method::POST, "/purges", Some(&purge)).await;
+    assert_eq!(
+        (done.status, &done.json()["regions"]),
+        (StatusCode::ACCEPTED, &json!({"us-east-1": "purged"}))
+    );
+    let after = sync(&before["purge_cursor"]).await;
+    assert_eq!(after["reset"], false);
+    let tags: Vec<_> = after["purges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|purge| purge["source"] == 0)
+        .map(|purge| &purge["tag"])
+        .collect();
+    assert_eq!(tags, ["orders", "*"], "{after}");
+    assert_eq!(sync(&after["purge_cursor"]).await["purges"], json!([]));
+    let wrong =
+        region.control(Method::POST, "/purges", Some(&json!({"tenant": "acme", "tags": ["a b"]}))).await;
+    assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
+    region.serving.stop().await;
+}
