@@ -109,8 +109,11 @@ pub struct Row<'a> {
 pub struct Progress {
     /// The position.
     pub position: u64,
-    /// The source's wall clock, in milliseconds since the Unix epoch.
+    /// A time of the source, in milliseconds since the Unix epoch, before which everything that was committed is at or
+    /// before the position.
     pub at_ms: u64,
+    /// The source's position as far as it knows: more than `position` while it has not read all of its log.
+    pub latest: u64,
 }
 
 /// Rows of a snapshot.
@@ -344,7 +347,7 @@ mod tests {
                 ],
                 more: true,
             }),
-            Frame::Progress(Progress { position: 250, at_ms: 1_790_000_000_001 }),
+            Frame::Progress(Progress { position: 250, at_ms: 1_790_000_000_001, latest: 260 }),
             Frame::Snapshot(Snapshot { position: 10, rows: vec![], more: false }),
         ]
     }
