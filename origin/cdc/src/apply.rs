@@ -185,7 +185,7 @@ impl<'s> Apply<'s> {
 
     fn progress(&mut self, batch: &mut Batch<'_>, progress: Progress) {
         let mut numbers = self.live.lock();
-        numbers.source_position = numbers.source_position.max(progress.position);
+        numbers.source_position = numbers.source_position.max(progress.latest);
         if batch.count > 0 {
             batch.end = Some((progress.position, progress.at_ms));
         } else if !self.open && numbers.state == "streaming" {

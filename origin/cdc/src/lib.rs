@@ -329,20 +329,25 @@ fn grace_ms() -> u64 {
     u64::try_from(meridian_store::limits::TOMBSTONE_GRACE.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The time up to which every region has applied what every other region wrote, as far as this one knows: from
-/// its own cursors and from what peers acknowledge. A region that is not heard of holds it back.
 fn passed_ms(shared: &Shared, peers: &[PeerHandle]) -> u64 {
-    let own = shared.seen_ms();
+    let theirs: Vec<(u16, BTreeMap<u16, u64>)> =
+        peers.iter().map(|handle| (handle.peer.ordinal, handle.live.lock().seen_ms.clone())).collect();
+    passed(shared.node.ordinal, &shared.seen_ms(), &theirs).min(now_ms())
+}
+
+/// The time up to which every region has applied what every other region wrote, as far as this one knows: from
+/// its own cursors and from what peers acknowledge. A region that is not heard of holds it back to 0.
+fn passed(own: u16, own_seen_ms: &BTreeMap<u16, u64>, peers: &[(u16, BTreeMap<u16, u64>)]) -> u64 {
+    let seen = |seen: &BTreeMap<u16, u64>, source: u16| seen.get(&source).copied().unwrap_or(0);
     let mut passed = u64::MAX;
-    for handle in peers {
-        passed = passed.min(own.get(&handle.peer.ordinal).copied().unwrap_or(0));
-        let numbers = handle.live.lock();
-        let sources = peers.iter().map(|other| other.peer.ordinal).chain([shared.node.ordinal]);
-        for source in sources.filter(|source| *source != handle.peer.ordinal) {
-            passed = passed.min(numbers.seen_ms.get(&source).copied().unwrap_or(0));
+    for (peer, peer_seen) in peers {
+        passed = passed.min(seen(own_seen_ms, *peer));
+        let others = peers.iter().map(|(other, _)| *other).chain([own]).filter(|source| source != peer);
+        for source in others {
+            passed = passed.min(seen(peer_seen, source));
         }
     }
-    passed.min(now_ms())
+    passed
 }
 
 fn options(url: &str) -> Result<PgConnectOptions, Fault> {
@@ -366,4 +371,20 @@ pub(crate) fn now_ms() -> u64 {
 /// Some random bits, for jitter only: every `RandomState` is keyed differently.
 pub(crate) fn random() -> u32 {
     std::hash::RandomState::new().hash_one(0u8) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tombstone_is_passed_when_everybody_has_seen_everybody() {
+        let seen = |pairs: &[(u16, u64)]| pairs.iter().copied().collect::<BTreeMap<u16, u64>>();
+        let own = seen(&[(1, 900), (2, 50), (3, 60)]);
+        let peers = |third: &[(u16, u64)]| vec![(2, seen(&[(1, 40), (3, 70)])), (3, seen(third))];
+        assert_eq!(passed(1, &own, &peers(&[(1, 80), (2, 30)])), 30);
+        assert_eq!(passed(1, &own, &peers(&[(1, 80)])), 0, "the third has seen nothing of the second");
+        assert_eq!(passed(1, &own, &peers(&[])), 0);
+        assert_eq!(passed(1, &own, &[]), u64::MAX, "alone");
+    }
 }

@@ -83,6 +83,9 @@ struct Stream<'a> {
     transaction: Option<Open>,
     position: u64,
     told: u64,
+    /// The end of the log when last asked, and the last time at which all of it had been read.
+    latest: u64,
+    caught_up_ms: u64,
 }
 
 /// The transaction that is being read.
@@ -158,6 +161,8 @@ impl<'a> Stream<'a> {
             transaction: None,
             position: start,
             told: start,
+            latest: position,
+            caught_up_ms: 0,
         })
     }
 
@@ -174,6 +179,8 @@ impl<'a> Stream<'a> {
     {
         match item {
             Item::Begin { commit_ms } => {
+                // Commits come in order: what was committed before has been read.
+                self.caught_up_ms = self.caught_up_ms.max(commit_ms.saturating_sub(1));
                 self.transaction =
                     Some(Open { commit_ms, foreign: false, begun: false, admitted: Vec::new() });
             }
@@ -313,21 +320,36 @@ impl<'a> Stream<'a> {
         to: &mut ToReceiver<S>,
     ) -> Result<(), Fault> {
         if self.position > self.told && self.transaction.is_none() {
-            self.message.push(&Frame::Progress(Progress { position: self.position, at_ms: now_ms() }))?;
-            self.told = self.position;
+            self.push_progress()?;
         }
         if self.message.is_empty() { Ok(()) } else { self.send(to).await }
     }
 
+    /// Tells the receiver how far the log was read, and as of when that was all of it.
     async fn heartbeat<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         to: &mut ToReceiver<S>,
     ) -> Result<(), Fault> {
+        let asked_ms = now_ms();
+        let latest: i64 = sqlx::query_scalar("select (pg_current_wal_flush_lsn() - '0/0')::bigint")
+            .fetch_one(&mut self.sql)
+            .await?;
+        self.latest = latest as u64;
         if self.transaction.is_none() {
-            self.message.push(&Frame::Progress(Progress { position: self.position, at_ms: now_ms() }))?;
-            self.told = self.position;
+            if self.position >= self.latest {
+                self.caught_up_ms = asked_ms;
+            }
+            self.push_progress()?;
             self.send(to).await?;
         }
+        Ok(())
+    }
+
+    fn push_progress(&mut self) -> Result<(), Fault> {
+        let latest = self.latest.max(self.position);
+        let progress = Progress { position: self.position, at_ms: self.caught_up_ms, latest };
+        self.message.push(&Frame::Progress(progress))?;
+        self.told = self.position;
         Ok(())
     }
 

@@ -28,11 +28,14 @@ async fn three_regions_write_the_same_records_at_once() {
     let mut world = World::start(3).await;
     let mut ids = Vec::new();
     for _ in 0..12 {
-        ids.push(world.regions[0].create("acme", json!({"status": "new", "stock": 100, "tags": ["a"]})).await.id);
+        ids.push(
+            world.regions[0].create("acme", json!({"status": "new", "stock": 100, "tags": ["a"]})).await.id,
+        );
     }
     world.settle().await;
     let sent = |world: &World| -> Vec<Vec<u64>> {
-        let sent = |region: &region::Region| region.replication().status().iter().map(|s| s.sent_changes).collect();
+        let sent =
+            |region: &region::Region| region.replication().status().iter().map(|s| s.sent_changes).collect();
         world.regions.iter().map(sent).collect()
     };
     let before = sent(&world);
@@ -56,7 +59,11 @@ async fn three_regions_write_the_same_records_at_once() {
                         written += u64::from(delta != 0 && done.is_ok());
                         continue;
                     }
-                    1 => region.patch("acme", ids[which], json!({"tags": {"$add": [format!("{at}-{n}")]}})).await,
+                    1 => {
+                        region
+                            .patch("acme", ids[which], json!({"tags": {"$add": [format!("{at}-{n}")]}}))
+                            .await
+                    }
                     2 => region.patch("acme", ids[which], json!({"notes": {format!("k{}", n % 3): n}})).await,
                     3 if which < 2 => match region.delete("acme", ids[which]).await {
                         Ok(()) => {
@@ -100,7 +107,12 @@ async fn three_regions_write_the_same_records_at_once() {
     }
     let conflicts = conflict::list(&world.regions[0].store, Some("acme"), 500).await.unwrap();
     eprintln!("{} conflicts recorded in the first region", conflicts.len());
-    let counted: u64 = world.regions.iter().flat_map(|r| r.replication().status()).map(|s| s.conflicts.values().sum::<u64>()).sum();
+    let counted: u64 = world
+        .regions
+        .iter()
+        .flat_map(|r| r.replication().status())
+        .map(|s| s.conflicts.values().sum::<u64>())
+        .sum();
     assert!(counted > 0, "writing the same records at once meets");
     world.stop().await;
 }
@@ -128,8 +140,15 @@ async fn a_partition_heals_conflicts_are_recorded_and_the_dead_stay_dead() {
     for region in [a, b] {
         let record = region.get("acme", kept).await.unwrap();
         assert_eq!((&record.fields["status"], &record.fields["stock"]), (&json!("a"), &json!(13)));
-        assert!(matches!(region.get("acme", dead).await, Err(Fault::NotFound { .. })), "an older update revives nothing");
-        assert_eq!(region.get("acme", risen).await.unwrap().fields["status"], json!("later"), "a later one does");
+        assert!(
+            matches!(region.get("acme", dead).await, Err(Fault::NotFound { .. })),
+            "an older update revives nothing"
+        );
+        assert_eq!(
+            region.get("acme", risen).await.unwrap().fields["status"],
+            json!("later"),
+            "a later one does"
+        );
         let classes: Vec<String> = {
             let mut found = conflict::list(&region.store, Some("acme"), 10).await.unwrap();
             found.sort_by(|x, y| x.class.cmp(&y.class));
@@ -139,7 +158,10 @@ async fn a_partition_heals_conflicts_are_recorded_and_the_dead_stay_dead() {
     }
     let found = conflict::list(&b.store, Some("acme"), 10).await.unwrap();
     let both = found.iter().find(|c| c.class == "update_update").unwrap();
-    assert_eq!((&both.mine["fields"]["status"], &both.theirs["fields"]["status"]), (&json!("b"), &json!("a")));
+    assert_eq!(
+        (&both.mine["fields"]["status"], &both.theirs["fields"]["status"]),
+        (&json!("b"), &json!("a"))
+    );
     assert_eq!(both.winner, "merged", "{}", both.reason);
     world.stop().await;
 }
@@ -173,7 +195,10 @@ async fn what_was_written_there_can_be_read_here_and_caches_are_told() {
     eventually("the own commit is journalled", || async {
         let purges = purge::since(&a.store, Some(0)).await.unwrap();
         purges.rows.iter().any(|p| {
-            p.source == 1 && p.tag == format!("orders/{id}") && p.position > 0 && p.position as u64 <= position
+            p.source == 1
+                && p.tag == format!("orders/{id}")
+                && p.position > 0
+                && p.position as u64 <= position
         })
     })
     .await;
@@ -192,10 +217,11 @@ async fn a_large_transaction_arrives_whole() {
             let mut seen = std::collections::BTreeSet::new();
             let deadline = Instant::now() + Duration::from_secs(30);
             while !seen.contains(&30_000i64) && Instant::now() < deadline {
-                let count: i64 = sqlx::query_scalar("select count(*) from meridian.record where collection = 'bulk'")
-                    .fetch_one(&mut sql)
-                    .await
-                    .unwrap();
+                let count: i64 =
+                    sqlx::query_scalar("select count(*) from meridian.record where collection = 'bulk'")
+                        .fetch_one(&mut sql)
+                        .await
+                        .unwrap();
                 seen.insert(count);
             }
             seen

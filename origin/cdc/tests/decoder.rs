@@ -19,12 +19,17 @@ fn directory() -> PathBuf {
 }
 
 static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let lines = files.iter().flat_map(|file| {
         std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
     });
-    lines.map(|line| (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()).collect()
+    lines
+        .map(|line| {
+            (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+        })
+        .collect()
 });
 
 /// What is captured, by file: every kind of message, value and replica identity that matters here.
@@ -71,15 +76,27 @@ async fn reads_everything_that_postgresql_writes() {
             seen.insert(kind(&read));
         }
         if std::env::var_os("MERIDIAN_WRITE_CORPUS").is_some() {
-            let hex = |message: &Vec<u8>| message.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let hex =
+                |message: &Vec<u8>| message.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             let text: Vec<String> = messages.iter().map(hex).collect();
             std::fs::create_dir_all(directory()).unwrap();
             std::fs::write(directory().join(format!("{name}.hex")), text.join("\n") + "\n").unwrap();
         }
     }
-    let expected = ["begin", "commit", "insert", "origin", "relation", "update", "update with old row", "update with unchanged"];
+    let expected = [
+        "begin",
+        "commit",
+        "insert",
+        "origin",
+        "relation",
+        "update",
+        "update with old row",
+        "update with unchanged",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
-    let gone = sqlx::query(AssertSqlSafe("select pg_drop_replication_slot('corpus')".to_owned())).execute(&mut sql).await;
+    let gone = sqlx::query(AssertSqlSafe("select pg_drop_replication_slot('corpus')".to_owned()))
+        .execute(&mut sql)
+        .await;
     assert!(gone.is_ok());
 }
 

@@ -33,7 +33,9 @@ async fn write(store: Store, name: &'static str, stop: Arc<AtomicBool>) -> Vec<U
             Ok(()) => acknowledged.push(id),
             Err(fault) if fault.transient() => tokio::time::sleep(Duration::from_millis(20)).await,
             // A commit whose answer was lost may have happened; the record before is then changed or not.
-            Err(Fault::NotFound { .. } | Fault::Database(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(Fault::NotFound { .. } | Fault::Database(_)) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             Err(fault) => panic!("{name}: {fault:?}"),
         }
     }
@@ -72,11 +74,12 @@ async fn nothing_is_lost_when_origins_and_databases_are_killed() {
     }
     world.assert_equal().await;
     for region in &world.regions {
-        let found: i64 = sqlx::query_scalar("select count(*) from meridian.record where id = any($1) and not _deleted")
-            .bind(&acknowledged)
-            .fetch_one(&mut region.sql().await)
-            .await
-            .unwrap();
+        let found: i64 =
+            sqlx::query_scalar("select count(*) from meridian.record where id = any($1) and not _deleted")
+                .bind(&acknowledged)
+                .fetch_one(&mut region.sql().await)
+                .await
+                .unwrap();
         assert_eq!(found as usize, acknowledged.len(), "in {}", region.cluster.node.region);
         assert_eq!(region.count("select count(*) from meridian.parked").await, 0);
     }
@@ -150,7 +153,12 @@ async fn a_new_region_and_a_lost_slot_are_copied_whole() {
             .await
             .execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'meridian_to_eu_west_1' and active_pid is null")
             .await;
-        if dropped.is_ok() && world.regions[0].count("select count(*) from pg_replication_slots where slot_name = 'meridian_to_eu_west_1'").await == 0 {
+        if dropped.is_ok()
+            && world.regions[0]
+                .count("select count(*) from pg_replication_slots where slot_name = 'meridian_to_eu_west_1'")
+                .await
+                == 0
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -183,7 +191,11 @@ async fn what_can_not_be_applied_waits_and_holds_nothing_up() {
         sqlx::PgConnection::connect(&url).await.unwrap()
     };
     owner(a.cluster.url("meridian_owner")).await.execute(table).await.unwrap();
-    a.sql().await.execute("insert into meridian.extra values ('acme', gen_random_uuid(), 'first')").await.unwrap();
+    a.sql()
+        .await
+        .execute("insert into meridian.extra values ('acme', gen_random_uuid(), 'first')")
+        .await
+        .unwrap();
     let id = a.create("acme", json!({"n": 1})).await.id;
     world.settle().await;
     assert!(b.get("acme", id).await.is_ok(), "what comes after is not held up");
@@ -198,13 +210,21 @@ async fn what_can_not_be_applied_waits_and_holds_nothing_up() {
     .await;
 
     // A column that is not there yet.
-    owner(a.cluster.url("meridian_owner")).await.execute("alter table meridian.extra add column colour text").await.unwrap();
+    owner(a.cluster.url("meridian_owner"))
+        .await
+        .execute("alter table meridian.extra add column colour text")
+        .await
+        .unwrap();
     a.sql().await.execute("insert into meridian.extra values ('acme', gen_random_uuid(), 'second', default, default, default, default, default, 'red')").await.unwrap();
     eventually("a row with an unknown column is set aside", || async {
         b.count("select count(*) from meridian.parked where state = 'unknown_column'").await == 1
     })
     .await;
-    owner(b.cluster.url("meridian_owner")).await.execute("alter table meridian.extra add column colour text").await.unwrap();
+    owner(b.cluster.url("meridian_owner"))
+        .await
+        .execute("alter table meridian.extra add column colour text")
+        .await
+        .unwrap();
     eventually("the row arrives with its column", || async {
         b.count("select count(*) from meridian.extra where colour = 'red'").await == 1
     })
@@ -213,7 +233,14 @@ async fn what_can_not_be_applied_waits_and_holds_nothing_up() {
     // Two rows that both want one unique value.
     world.link(0, 1, false);
     for region in [a, b] {
-        region.sql().await.execute("insert into meridian.extra (tenant, id, note) values ('acme', gen_random_uuid(), 'third')").await.unwrap();
+        region
+            .sql()
+            .await
+            .execute(
+                "insert into meridian.extra (tenant, id, note) values ('acme', gen_random_uuid(), 'third')",
+            )
+            .await
+            .unwrap();
     }
     world.link(0, 1, true);
     let id = a.create("acme", json!({"n": 2})).await.id;

@@ -338,3 +338,34 @@ async fn bootstrap_and_migrate_can_be_repeated_but_a_region_keeps_its_name() {
     let refused = meridian_store::migrate(&cluster.url("meridian_owner"), &other).await;
     assert!(matches!(refused, Err(Fault::Node { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tombstones_that_everybody_has_passed_are_collected() {
+    let (cluster, store) = declared().await;
+    let (mut scope, orders) = opened(&store, "acme").await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(
+            record::create(&mut scope, &orders, None, fields(json!({"status": "open"}))).await.unwrap().id,
+        );
+    }
+    record::delete(&mut scope, &orders, ids[0], None).await.unwrap();
+    scope.commit().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (mut scope, orders) = opened(&store, "acme").await;
+    record::delete(&mut scope, &orders, ids[1], None).await.unwrap();
+    scope.commit().await.unwrap();
+    let mut superuser = cluster.superuser().await;
+    let second_ms: i64 = sqlx::query_scalar("select _stamp >> 16 from meridian.record where id = $1")
+        .bind(ids[1])
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    let mut replicator = PgConnection::connect(&cluster.url("meridian_replicator")).await.unwrap();
+    let collected =
+        meridian_store::apply::collect_tombstones(&mut replicator, second_ms as u64).await.unwrap();
+    assert_eq!(collected, 1);
+    let left: i64 =
+        sqlx::query_scalar("select count(*) from meridian.record").fetch_one(&mut superuser).await.unwrap();
+    assert_eq!(left, 2);
+}

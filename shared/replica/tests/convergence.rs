@@ -17,7 +17,7 @@ enum Step {
     /// A region receives one of the changes that another has made, any of them, again or not.
     Deliver { to: usize, change: prop::sample::Index },
     /// A region's wall clock steps.
-    Step { region: usize, by_ms: i32 },
+    Shift { region: usize, by_ms: i32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -25,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..REGIONS, 0u8..3, any::<u8>(), any::<i8>())
             .prop_map(|(region, key, what, number)| Step::Write { region, key, what, number }),
         3 => (0..REGIONS, any::<prop::sample::Index>()).prop_map(|(to, change)| Step::Deliver { to, change }),
-        1 => (0..REGIONS, -50i32..200).prop_map(|(region, by_ms)| Step::Step { region, by_ms }),
+        1 => (0..REGIONS, -50i32..200).prop_map(|(region, by_ms)| Step::Shift { region, by_ms }),
     ]
 }
 
@@ -126,7 +126,7 @@ proptest! {
                         }
                     }
                 }
-                Step::Step { region, by_ms } => {
+                Step::Shift { region, by_ms } => {
                     let now = &mut replicas[region].now_ms;
                     *now = now.saturating_add_signed(i64::from(by_ms)).max(1);
                 }

@@ -115,7 +115,9 @@ impl World {
                 if other == at || source.origin.is_none() || !*self.taps[&(other, at)].open.borrow() {
                     continue;
                 }
-                if let Err(behind) = origin.replication.progress().wait_until(&wanted, Duration::from_secs(25)).await {
+                if let Err(behind) =
+                    origin.replication.progress().wait_until(&wanted, Duration::from_secs(25)).await
+                {
                     let status = origin.replication.status();
                     panic!("{}: {behind}, wanted {wanted}: {status:#?}", NAMES[other]);
                 }
@@ -135,7 +137,12 @@ impl World {
                 None => first = Some(rows),
                 Some(first) => {
                     for (key, row) in first {
-                        assert_eq!(Some(row), rows.get(key), "{key} differs in {}", region.cluster.node.region);
+                        assert_eq!(
+                            Some(row),
+                            rows.get(key),
+                            "{key} differs in {}",
+                            region.cluster.node.region
+                        );
                     }
                     assert_eq!(first.len(), rows.len(), "number of rows in {}", region.cluster.node.region);
                 }
@@ -227,7 +234,9 @@ impl Region {
     pub async fn rows(&self) -> BTreeMap<String, String> {
         let mut sql = self.cluster.superuser().await;
         let mut rows = BTreeMap::new();
-        for (table, key) in [("record", "(tenant, collection, id)"), ("collection", "(tenant, name)"), ("tenant", "slug")] {
+        for (table, key) in
+            [("record", "(tenant, collection, id)"), ("collection", "(tenant, name)"), ("tenant", "slug")]
+        {
             let statement = format!("select {key}::text, t::text from meridian.{table} t");
             let found: Vec<(String, String)> =
                 sqlx::query_as(sqlx::AssertSqlSafe(statement)).fetch_all(&mut sql).await.unwrap();
@@ -255,7 +264,11 @@ pub fn orders() -> Declaration {
     Declaration {
         name: "orders".into(),
         json_schema: json!({"type": "object"}),
-        merge: BTreeMap::from([("stock".into(), Merge::Counter), ("tags".into(), Merge::Set), ("notes".into(), Merge::Map)]),
+        merge: BTreeMap::from([
+            ("stock".into(), Merge::Counter),
+            ("tags".into(), Merge::Set),
+            ("notes".into(), Merge::Map),
+        ]),
     }
 }
 
@@ -290,7 +303,8 @@ async fn accept(listener: Arc<TcpListener>, replication: Arc<Replication>) {
                     }
                     Err(refused) => {
                         let mut response = ErrorResponse::new(Some(refused.to_string()));
-                        *response.status_mut() = tokio_tungstenite::tungstenite::http::StatusCode::UNAUTHORIZED;
+                        *response.status_mut() =
+                            tokio_tungstenite::tungstenite::http::StatusCode::UNAUTHORIZED;
                         Err(response)
                     }
                 }
@@ -309,7 +323,8 @@ fn listener() -> TcpListener {
     let (first, last) = range.split_once('-').expect("MERIDIAN_TEST_PORTS is FIRST-LAST");
     let (first, last): (u32, u32) = (first.parse().unwrap(), last.parse().unwrap());
     for _ in first..=last {
-        let port = first + (std::process::id() * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % (last - first + 1);
+        let port =
+            first + (std::process::id() * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % (last - first + 1);
         if let Ok(listener) = StdListener::bind(("127.0.0.1", port as u16)) {
             listener.set_nonblocking(true).unwrap();
             return TcpListener::from_std(listener).unwrap();
