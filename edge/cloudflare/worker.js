@@ -1,48 +1,68 @@
 // The entry module: serves through the Wasm instance that worker-build wraps, and keeps a broken one from being felt.
 //
-// Rust panics abort: the instance traps. The wrapper then makes a new instance for the next request. Here every request
-// that the broken instance still owes an answer gets one at once, so that a trap costs the requests of that moment and
-// nothing after.
+// Rust panics abort: the instance traps, and constructing the wrapper's entry point makes a new one. Every request that
+// the broken instance still owes an answer gets one at once, so that a trap costs the requests of that moment and nothing
+// after.
 
 import Instance, { LimitAuthority } from "./build/index.js";
 
 export { LimitAuthority };
 
+// Called straight: constructing the entry point for every request, with its proxies, would cost more than routing.
+const { fetch: serve, scheduled } = Instance.prototype;
+
 /** Ends the requests that wait for the present instance. */
 const waiting = new Set();
-const BROKEN = Symbol("the instance that would have answered is broken");
+let broken = false;
 
 addEventListener("error", (event) => {
-  if (!(event.error instanceof WebAssembly.RuntimeError)) return;
-  for (const end of waiting) end(BROKEN);
-  waiting.clear();
+  if (event.error instanceof WebAssembly.RuntimeError) breakDown();
 });
+
+function breakDown() {
+  broken = true;
+  for (const end of waiting) end();
+  waiting.clear();
+}
+
+function renew(env, ctx) {
+  new Instance(ctx, env);
+  broken = false;
+}
 
 export default {
   fetch(request, env, ctx) {
+    if (broken) renew(env, ctx);
     try {
-      const answer = new Instance(ctx, env).fetch(request);
+      const answer = serve.call({ env, ctx }, request);
       return answer instanceof Response ? answer : answered(answer);
     } catch (error) {
+      if (error instanceof WebAssembly.RuntimeError) breakDown();
       return failure(error);
     }
   },
 
   async scheduled(event, env, ctx) {
-    await new Instance(ctx, env).scheduled(event);
+    if (broken) renew(env, ctx);
+    await scheduled.call({ env, ctx }, event);
   },
 };
 
-async function answered(promise) {
-  let end;
-  const ended = new Promise((resolve) => {
-    end = resolve;
+function answered(promise) {
+  return new Promise((resolve) => {
+    const end = () => resolve(failure("the instance that would have answered is broken"));
+    waiting.add(end);
+    promise.then(
+      (answer) => {
+        waiting.delete(end);
+        resolve(answer);
+      },
+      (error) => {
+        waiting.delete(end);
+        resolve(failure(error));
+      },
+    );
   });
-  waiting.add(end);
-  promise.then(end, end);
-  const answer = await ended;
-  waiting.delete(end);
-  return answer instanceof Response ? answer : failure(answer);
 }
 
 /** A problem (RFC 9457) without a decision: the request never reached one. */

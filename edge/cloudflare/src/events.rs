@@ -8,7 +8,9 @@ use worker::console_warn;
 
 use crate::host;
 use crate::isolate::Isolate;
-use crate::limits::{ANSWER_BYTES_MAX, EVENTS_QUEUED_MAX, EVENTS_WAIT_MS, FAULTS_QUEUED_MAX, ORIGIN_WAIT_MS};
+use crate::limits::{
+    ANSWER_BYTES_MAX, EVENTS_QUEUED_MAX, EVENTS_WAIT_MS, FAULTS_QUEUED_MAX, FLUSH_LOST_MS, ORIGIN_WAIT_MS,
+};
 use crate::origin::{self, Call};
 
 /// Events and faults that wait.
@@ -17,19 +19,48 @@ pub struct Queue {
     events: Vec<Event>,
     faults: Vec<Fault>,
     dropped: u64,
-    /// Whether somebody is going to send them.
-    armed: bool,
+    /// Since when somebody sees to sending them.
+    attended_ms: Option<u64>,
+    /// Whether that somebody is sending already.
+    sending: bool,
+}
+
+/// Who sends what is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Somebody else.
+    Other,
+    /// The caller, by [`flush_later`].
+    Later,
+    /// The caller, by [`flush`]: a batch is full.
+    Now,
 }
 
 impl Queue {
-    /// Queues an event. True where the caller must see to it that [`flush`] runs, after [`EVENTS_WAIT_MS`].
-    pub fn push(&mut self, event: Event) -> bool {
+    /// Queues an event. Whoever was to send and has not been heard of for [`FLUSH_LOST_MS`] is not waited for: a request
+    /// can end before what it left for later is done.
+    pub fn push(&mut self, event: Event, now_ms: u64) -> Flush {
         if self.events.len() < EVENTS_QUEUED_MAX {
             self.events.push(event);
         } else {
             self.dropped += 1;
         }
-        !std::mem::replace(&mut self.armed, true)
+        let attended = self.attended_ms.is_some_and(|since| now_ms.saturating_sub(since) < FLUSH_LOST_MS);
+        self.sending &= attended;
+        if self.events.len() >= EVENTS_MAX && !self.sending {
+            (self.attended_ms, self.sending) = (Some(now_ms), true);
+            return Flush::Now;
+        }
+        if attended {
+            return Flush::Other;
+        }
+        self.attended_ms = Some(now_ms);
+        Flush::Later
+    }
+
+    /// Begins to send, unless somebody else does.
+    fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.sending, true)
     }
 
     /// Queues a fault, to go with the next events.
@@ -41,7 +72,8 @@ impl Queue {
         }
     }
 
-    fn take(&mut self, edge: &str) -> Option<EventBatch> {
+    /// The next batch; sending is over where there is none.
+    fn take(&mut self, edge: &str, now_ms: u64) -> Option<EventBatch> {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             console_warn!("{dropped} events dropped: the queue was full");
@@ -49,8 +81,9 @@ impl Queue {
         let count = self.events.len().min(EVENTS_MAX);
         let events = self.events.drain(..count).collect::<Vec<_>>();
         let faults = std::mem::take(&mut self.faults);
-        let empty = events.is_empty() && faults.is_empty();
-        (!empty).then(|| EventBatch { edge: edge.to_owned(), events, faults })
+        let more = !(events.is_empty() && faults.is_empty());
+        (self.attended_ms, self.sending) = (more.then_some(now_ms), more);
+        more.then(|| EventBatch { edge: edge.to_owned(), events, faults })
     }
 }
 
@@ -58,18 +91,15 @@ impl Queue {
 pub async fn flush_later(isolate: Rc<Isolate>) {
     // A promise of a timer is never rejected.
     let _ = host::wait(host::sleep(EVENTS_WAIT_MS)).await;
-    flush(&isolate).await;
+    if isolate.events.borrow_mut().begin() {
+        flush(&isolate).await;
+    }
 }
 
 /// Sends everything that is queued. What no origin takes is dropped: events are not worth a request's memory.
 pub async fn flush(isolate: &Isolate) {
     loop {
-        let batch = {
-            let mut queue = isolate.events.borrow_mut();
-            let batch = queue.take(&isolate.config.edge);
-            queue.armed = batch.is_some();
-            batch
-        };
+        let batch = isolate.events.borrow_mut().take(&isolate.config.edge, host::now_ms());
         let Some(batch) = batch else { return };
         let body = serde_json::to_string(&batch).unwrap_or_default();
         let call = Call {
@@ -84,5 +114,50 @@ pub async fn flush(isolate: &Isolate) {
             Ok(answer) => console_warn!("{} events refused: status {}", batch.events.len(), answer.status),
             Err(fault) => console_warn!("{} events lost: {fault}", batch.events.len()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event {
+        let decision = meridian_engine::decision::Decision {
+            id: String::new(),
+            tenant: None,
+            bundle: None,
+            route: None,
+            outcome: meridian_engine::decision::Outcome::Denied,
+            status: 404,
+            region: None,
+            subject: None,
+            variants: Vec::new(),
+            cache: None,
+            explanation: Default::default(),
+        };
+        Event::of(&decision, Default::default())
+    }
+
+    #[test]
+    fn one_request_sends_for_all_and_a_lost_one_is_replaced() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.push(event(), 0), Flush::Later);
+        assert_eq!(queue.push(event(), 1), Flush::Other);
+        assert!(queue.begin());
+        assert_eq!(queue.push(event(), FLUSH_LOST_MS), Flush::Later, "nobody was heard of");
+        assert!(queue.begin());
+        assert_eq!(queue.take("e", FLUSH_LOST_MS).unwrap().events.len(), 3);
+        assert_eq!(queue.take("e", FLUSH_LOST_MS), None);
+        assert_eq!(queue.push(event(), FLUSH_LOST_MS), Flush::Later);
+    }
+
+    #[test]
+    fn a_full_batch_goes_at_once_and_a_full_queue_drops() {
+        let mut queue = Queue::default();
+        let flushes: Vec<_> = (0..EVENTS_QUEUED_MAX + 5).map(|_| queue.push(event(), 0)).collect();
+        assert_eq!(flushes[0], Flush::Later);
+        assert_eq!(flushes.iter().position(|flush| *flush == Flush::Now), Some(EVENTS_MAX - 1));
+        assert_eq!(flushes.iter().filter(|flush| **flush == Flush::Now).count(), 1);
+        assert_eq!((queue.events.len(), queue.dropped), (EVENTS_QUEUED_MAX, 5));
     }
 }

@@ -3,7 +3,8 @@
 use meridian_engine::headers::Headers;
 use wasm_bindgen::prelude::*;
 use worker::js_sys::{Array, Promise, Uint8Array};
-use worker::wasm_bindgen_futures::JsFuture;
+
+pub use crate::wait::wait;
 
 #[wasm_bindgen(module = "/src/host.js")]
 extern "C" {
@@ -84,11 +85,6 @@ extern "C" {
 /// Milliseconds since the Unix epoch. On Cloudflare it stands still but for input and output.
 pub fn now_ms() -> u64 {
     worker::js_sys::Date::now() as u64
-}
-
-/// What a promise comes to.
-pub async fn wait(promise: Promise) -> Result<JsValue, JsValue> {
-    JsFuture::from(promise).await
 }
 
 /// What came of a request that was sent.

@@ -5,7 +5,7 @@
 //! What is decided is decided in the engine; nothing here forwards without its permit.
 //!
 //! Everything that is shared between requests is in the [`isolate`], bounded, and never borrowed across an `await`. The
-//! boundary to JavaScript is in [`host`] alone.
+//! boundary to JavaScript is in [`host`] and [`wait`] alone.
 
 mod authority;
 mod bundle;
@@ -25,3 +25,4 @@ mod limits;
 mod origin;
 mod perform;
 mod signature;
+mod wait;

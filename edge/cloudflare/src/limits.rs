@@ -30,6 +30,8 @@ pub const KEYS_MAX: usize = 512;
 pub const EVENTS_QUEUED_MAX: usize = 2_000;
 /// How long an event waits for others to be sent with.
 pub const EVENTS_WAIT_MS: u32 = 500;
+/// How long the sending of a batch may take before it counts as lost.
+pub const FLUSH_LOST_MS: u64 = 10_000;
 /// Faults in memory at once.
 pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Bytes of randomness that are fetched at once.

@@ -9,6 +9,7 @@ use meridian_wire::event::{Event, Seen};
 use worker::wasm_bindgen::JsValue;
 use worker::{Context, console_error};
 
+use crate::events::Flush;
 use crate::forward::{Forwarded, RequestBody};
 use crate::isolate::Isolate;
 use crate::limits::SYNC_BACKGROUND_MS;
@@ -154,8 +155,12 @@ fn after(
                 });
             }
             After::Log => {
-                if isolate.events.borrow_mut().push(event()) {
-                    ctx.wait_until(events::flush_later(Rc::clone(isolate)));
+                let flush = isolate.events.borrow_mut().push(event(), host::now_ms());
+                let isolate = Rc::clone(isolate);
+                match flush {
+                    Flush::Other => {}
+                    Flush::Later => ctx.wait_until(events::flush_later(isolate)),
+                    Flush::Now => ctx.wait_until(async move { events::flush(&isolate).await }),
                 }
             }
         }
