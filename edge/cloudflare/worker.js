@@ -48,21 +48,21 @@ export default {
   },
 };
 
-function answered(promise) {
-  return new Promise((resolve) => {
-    const end = () => resolve(failure("the instance that would have answered is broken"));
-    waiting.add(end);
-    promise.then(
-      (answer) => {
-        waiting.delete(end);
-        resolve(answer);
-      },
-      (error) => {
-        waiting.delete(end);
-        resolve(failure(error));
-      },
-    );
-  });
+async function answered(promise) {
+  let end;
+  try {
+    const answer = await new Promise((resolve, reject) => {
+      end = resolve;
+      waiting.add(end);
+      promise.then(resolve, reject);
+    });
+    // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.
+    return answer ?? failure("the instance that would have answered is broken");
+  } catch (error) {
+    return failure(error);
+  } finally {
+    waiting.delete(end);
+  }
 }
 
 /** A problem (RFC 9457) without a decision: the request never reached one. */

@@ -39,7 +39,8 @@ function match(key) {
   }
   entries.delete(key);
   entries.set(key, entry);
-  return new Response(entry.body, { status: entry.status, headers: entry.headers });
+  // The body was stored as it is encoded.
+  return new Response(entry.body, { status: entry.status, headers: entry.headers, encodeBody: "manual" });
 }
 
 function put(key, message) {
