@@ -64,6 +64,22 @@ pub(crate) async fn ensure_slot(connection: &mut PgConnection, slot: &str) -> Re
     Ok(Slot { serves_from: position as u64, fresh: true })
 }
 
+/// How much of the log a slot keeps, in bytes, and what PostgreSQL says of it.
+pub(crate) async fn retained(
+    connection: &mut PgConnection,
+    slot: &str,
+) -> Result<Option<(u64, String)>, Fault> {
+    let found: Option<(Option<i64>, Option<String>)> = sqlx::query_as(
+        "select (pg_current_wal_insert_lsn() - restart_lsn)::bigint, wal_status from pg_replication_slots
+          where slot_name = $1",
+    )
+    .bind(slot)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found
+        .map(|(bytes, status)| (bytes.unwrap_or(0).max(0) as u64, status.unwrap_or_else(|| "lost".into()))))
+}
+
 /// Ends a reader of before that still holds the slot: its connection may have died without the server noticing.
 pub(crate) async fn free_slot(connection: &mut PgConnection, slot: &str) -> Result<(), Fault> {
     let deadline = Instant::now() + limits::SLOT_WAIT_MAX;

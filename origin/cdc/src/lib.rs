@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use meridian_store::apply::{collect_tombstones, session, trim_conflicts};
 use meridian_store::sqlx::postgres::PgConnectOptions;
@@ -210,7 +211,7 @@ impl Replication {
         }
         {
             let (shared, peers) = (shared.clone(), peers.clone());
-            tasks.spawn(async move { collect(&shared, &peers, stopping).await });
+            tasks.spawn(async move { maintain(&shared, &peers, stopping).await });
         }
         Ok(Self { shared, peers, stop, tasks: Mutex::new(tasks) })
     }
@@ -302,27 +303,57 @@ impl Permit {
     }
 }
 
-/// Takes away what nobody needs any more.
-async fn collect(shared: &Shared, peers: &[PeerHandle], mut stopping: watch::Receiver<bool>) {
+/// Watches how much of the log is kept for peers, and takes away what nobody needs any more.
+async fn maintain(shared: &Shared, peers: &[PeerHandle], mut stopping: watch::Receiver<bool>) {
+    let mut collected = Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(limits::COLLECT_INTERVAL) => {}
+            () = tokio::time::sleep(limits::WATCH_INTERVAL) => {}
             () = raised(&mut stopping) => return,
         }
-        let collected = async {
-            let mut sql = session(shared.options()?).connect().await?;
-            let before_ms = passed_ms(shared, peers).saturating_sub(grace_ms());
-            let tombstones = if before_ms > 0 { collect_tombstones(&mut sql, before_ms).await? } else { 0 };
-            trim_conflicts(&mut sql).await?;
-            sql.close().await?;
-            Ok::<u64, Fault>(tombstones)
-        };
-        match collected.await {
-            Ok(0) => {}
-            Ok(tombstones) => tracing::info!(tombstones, "collected tombstones that every region has passed"),
-            Err(fault) => tracing::warn!(fault = fault::chain(&fault), "could not collect tombstones"),
+        if let Err(fault) = watch_slots(shared, peers).await {
+            tracing::warn!(fault = fault::chain(&fault), "could not look at the slots");
+        }
+        if collected.elapsed() >= limits::COLLECT_INTERVAL {
+            collected = Instant::now();
+            match collect(shared, peers).await {
+                Ok(0) => {}
+                Ok(tombstones) => {
+                    tracing::info!(tombstones, "collected tombstones that every region has passed")
+                }
+                Err(fault) => tracing::warn!(fault = fault::chain(&fault), "could not collect tombstones"),
+            }
         }
     }
+}
+
+async fn watch_slots(shared: &Shared, peers: &[PeerHandle]) -> Result<(), Fault> {
+    let mut sql = session(shared.options()?).connect().await?;
+    for handle in peers {
+        let found = capture::retained(&mut sql, &slot_of(&handle.peer.region)).await?;
+        let (bytes, status) = found.unwrap_or((0, "lost".to_owned()));
+        let mut numbers = handle.live.lock();
+        if status != numbers.slot && status != "reserved" {
+            tracing::warn!(
+                peer = handle.peer.region,
+                slot = status,
+                retained_bytes = bytes,
+                "the log kept for a peer grows"
+            );
+        }
+        numbers.retained_bytes = bytes;
+        numbers.slot = status;
+    }
+    Ok(sql.close().await?)
+}
+
+async fn collect(shared: &Shared, peers: &[PeerHandle]) -> Result<u64, Fault> {
+    let mut sql = session(shared.options()?).connect().await?;
+    let before_ms = passed_ms(shared, peers).saturating_sub(grace_ms());
+    let tombstones = if before_ms > 0 { collect_tombstones(&mut sql, before_ms).await? } else { 0 };
+    trim_conflicts(&mut sql).await?;
+    sql.close().await?;
+    Ok(tombstones)
 }
 
 fn grace_ms() -> u64 {

@@ -32,6 +32,8 @@ pub const PROOF_AGE_MS_MAX: u64 = 60_000;
 pub const LOCAL_COMMITS_MAX: usize = 1000;
 /// Tags of one tenant among them before `*` stands for them.
 pub const LOCAL_TAGS_MAX: usize = 256;
+/// How often the slots are looked at: how much of the log they keep.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How often tombstones and old conflicts are looked for.
 pub const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 /// Peers that one origin can have.

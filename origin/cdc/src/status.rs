@@ -55,6 +55,11 @@ pub struct PeerStatus {
     pub sent_bytes: u64,
     /// Rows not sent because their tenant does not allow the peer's region.
     pub withheld: u64,
+    /// Bytes of this region's log that are kept on disk for the peer.
+    pub retained_bytes: u64,
+    /// What PostgreSQL says of the peer's slot: `reserved`, `extended` (more than planned is kept), `unreserved` (about to
+    /// be lost) or `lost` (the peer will copy everything); `unknown` until it was asked.
+    pub slot: String,
 }
 
 /// The live numbers of one peer.
@@ -83,6 +88,8 @@ pub(crate) struct Numbers {
     pub(crate) sent_changes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) withheld: u64,
+    pub(crate) retained_bytes: u64,
+    pub(crate) slot: String,
     /// What the peer has applied of each source, by the source's time.
     pub(crate) seen_ms: BTreeMap<u16, u64>,
     rate: Rate,
@@ -137,6 +144,8 @@ impl Live {
                 sent_changes: 0,
                 sent_bytes: 0,
                 withheld: 0,
+                retained_bytes: 0,
+                slot: "unknown".to_owned(),
                 seen_ms: BTreeMap::new(),
                 rate: Rate { since: Instant::now(), rows: 0, last: 0.0 },
             }),
@@ -189,6 +198,8 @@ impl Live {
             sent_changes: n.sent_changes,
             sent_bytes: n.sent_bytes,
             withheld: n.withheld,
+            retained_bytes: n.retained_bytes,
+            slot: n.slot.clone(),
         }
     }
 }
