@@ -214,6 +214,18 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "jwt")]
+    #[test]
+    fn a_ticket_is_a_token_like_any_other() {
+        use jwt_simple::algorithms::EdDSAPublicKeyLike as _;
+        let key = key("b1", 1);
+        let ticket = Ticket::of(&Target::Platform, 7, bytes(), None, 5_000).sign(&key);
+        let public = jwt_simple::algorithms::Ed25519PublicKey::from_bytes(&key.public()).unwrap();
+        let claims =
+            public.verify_token::<serde_json::Map<String, serde_json::Value>>(&ticket, None).unwrap();
+        assert_eq!(claims.custom["sequence"], 7);
+    }
+
     #[test]
     fn an_old_ticket_keeps_verifying() {
         let stored = include_str!("../tests/stored/ticket-1.txt").trim();

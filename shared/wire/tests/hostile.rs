@@ -43,23 +43,38 @@ fn bad_bundles_are_refused_in_clear_words() {
         ("missing field `documents`", Box::new(|it| _ = it.as_object_mut().unwrap().remove("documents"))),
         ("unknown field `more`", Box::new(|it| it["more"] = json!(1))),
         ("unknown variant `Rout`", Box::new(|it| it["documents"][0]["kind"] = json!("Rout"))),
-        ("no Tenant", Box::new(|it| it["documents"].as_array_mut().unwrap().retain(|one| one["kind"] != "Tenant"))),
+        (
+            "no Tenant",
+            Box::new(|it| it["documents"].as_array_mut().unwrap().retain(|one| one["kind"] != "Tenant")),
+        ),
         ("a blank text", Box::new(|it| spec(it, "Issuer")["requiredClaims"] = json!([" "]))),
-        ("the name of a document of kind RateLimit", Box::new(|it| spec(it, "Route")["limits"] = json!(["gone"]))),
-        ("a condition in a bundle must carry its checked tree", Box::new(|it| spec(it, "CachePolicy")["bypass"] = json!("true"))),
+        (
+            "the name of a document of kind RateLimit",
+            Box::new(|it| spec(it, "Route")["limits"] = json!(["gone"])),
+        ),
+        (
+            "a condition in a bundle must carry its checked tree",
+            Box::new(|it| spec(it, "CachePolicy")["bypass"] = json!("true")),
+        ),
         ("unknown field `quotas`", Box::new(|it| spec(it, "RateLimit")["quotas"] = json!(1))),
         ("found 0, expected 1 or more", Box::new(|it| spec(it, "RateLimit")["quota"] = json!(0))),
-        ("a name that no other Route has", Box::new(|it| {
-            let documents = it["documents"].as_array_mut().unwrap();
-            let twin = documents.iter().find(|one| one["kind"] == "Route").unwrap().clone();
-            documents.push(twin);
-        })),
+        (
+            "a name that no other Route has",
+            Box::new(|it| {
+                let documents = it["documents"].as_array_mut().unwrap();
+                let twin = documents.iter().find(|one| one["kind"] == "Route").unwrap().clone();
+                documents.push(twin);
+            }),
+        ),
         ("one of the allowed regions", Box::new(|it| spec(it, "Tenant")["homeRegion"] = json!("mars-1"))),
-        ("Region", Box::new(|it| {
-            let region = json!({"ordinal": 1, "coordinates": {"latitude": 0, "longitude": 0}, "origins": ["http://a.example"]});
-            let region = json!({"kind": "Region", "metadata": {"name": "a"}, "spec": region, "source": {"file": "", "line": 1}});
-            it["documents"].as_array_mut().unwrap().push(region);
-        })),
+        (
+            "Region",
+            Box::new(|it| {
+                let region = json!({"ordinal": 1, "coordinates": {"latitude": 0, "longitude": 0}, "origins": ["http://a.example"]});
+                let region = json!({"kind": "Region", "metadata": {"name": "a"}, "spec": region, "source": {"file": "", "line": 1}});
+                it["documents"].as_array_mut().unwrap().push(region);
+            }),
+        ),
     ];
     for (words, change) in cases {
         let said = changed(change);
@@ -126,4 +141,5 @@ proptest! {
 }
 
 /// A key of tests: the pair of the seed of 32 ones.
-const SIGNING_KEY: &str = "b1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQGKiOPddAnxlf1S2y08ul1yymcJvx2UEhvzdIgBtA9vXA";
+const SIGNING_KEY: &str =
+    "b1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQGKiOPddAnxlf1S2y08ul1yymcJvx2UEhvzdIgBtA9vXA";

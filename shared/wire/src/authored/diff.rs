@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::document::{Body, Document, MatchSpec};
+use super::owners::owners;
+use crate::document::Document;
 
 /// What differs between two sets of documents.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,39 +163,4 @@ fn compare(path: &str, before: Option<&Value>, after: Option<&Value>, fields: &m
             fields.push(FieldChange { path: path.to_owned(), before: shown(before), after: shown(after) });
         }
     }
-}
-
-/// Routes by what they match: a route that was renamed keeps its requests, one that was replaced loses them.
-fn owners(before: &[Document], after: &[Document]) -> Vec<OwnerChange> {
-    let (old, new) = (matches(before), matches(after));
-    let mut all: Vec<&String> = old.keys().chain(new.keys()).collect();
-    all.sort();
-    all.dedup();
-    let change = |requests: &String| {
-        let (before, after) = (old.get(requests).cloned(), new.get(requests).cloned());
-        (before != after).then(|| OwnerChange { requests: requests.clone(), before, after })
-    };
-    all.into_iter().filter_map(change).collect()
-}
-
-fn matches(documents: &[Document]) -> BTreeMap<String, String> {
-    let route = |document: &Document| match &document.body {
-        Body::Route(spec) => Some((in_words(&spec.matcher), document.metadata.name.clone())),
-        _ => None,
-    };
-    documents.iter().filter_map(route).collect()
-}
-
-/// A match in a few words.
-fn in_words(spec: &MatchSpec) -> String {
-    let list = |names: &[String], all: &str| if names.is_empty() { all.to_owned() } else { names.join(",") };
-    let mut words = vec![list(&spec.methods, "any"), list(&spec.hosts, "*"), spec.path.clone()];
-    let field = |(name, value): (&String, &Option<String>)| match value {
-        Some(value) => format!("{name}={value}"),
-        None => name.clone(),
-    };
-    words.extend(spec.headers.iter().map(|entry| format!("header {}", field(entry))));
-    words.extend(spec.query.iter().map(|entry| format!("query {}", field(entry))));
-    words.extend(spec.when.iter().map(|when| format!("when {}", when.cel)));
-    words.join(" ")
 }

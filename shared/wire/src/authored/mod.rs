@@ -10,6 +10,7 @@ mod diff;
 mod invalid;
 mod lint;
 mod located;
+mod owners;
 mod schema;
 mod trial;
 
