@@ -19,6 +19,9 @@ fn acme() -> Target {
     Target::Tenant("acme".to_owned())
 }
 
+/// A change to the JSON of a bundle.
+type Change = Box<dyn FnOnce(&mut Value)>;
+
 /// The stored bundle after a change to its JSON.
 fn changed(change: impl FnOnce(&mut Value)) -> String {
     let mut bundle: Value = serde_json::from_slice(ACME).unwrap();
@@ -37,7 +40,7 @@ fn spec<'a>(bundle: &'a mut Value, kind: &str) -> &'a mut Value {
 #[test]
 fn bad_bundles_are_refused_in_clear_words() {
     assert_eq!(changed(|_| {}), "accepted");
-    let cases: [(&str, Box<dyn FnOnce(&mut Value)>); 14] = [
+    let cases: [(&str, Change); 14] = [
         ("the bundle has format 2, expected 1", Box::new(|it| it["format"] = json!(2))),
         ("the bundle is for \"tenant:globex\"", Box::new(|it| it["target"] = json!("tenant:globex"))),
         ("missing field `documents`", Box::new(|it| _ = it.as_object_mut().unwrap().remove("documents"))),
