@@ -210,7 +210,7 @@ fn encoded(segment: &str) -> String {
     segment.bytes().fold(String::with_capacity(segment.len()), |mut text, byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
-                text.push(byte as char)
+                text.push(byte as char);
             }
             _ => text.push_str(&format!("%{byte:02X}")),
         }

@@ -137,7 +137,7 @@ fn after(
             }
             After::Forget(keys) => ctx.wait_until(async move { cache::forget(&keys).await }),
             After::Run(exchange, step) => {
-                ctx.wait_until(run(Rc::clone(isolate), Rc::clone(ctx), exchange, step))
+                ctx.wait_until(run(Rc::clone(isolate), Rc::clone(ctx), exchange, step));
             }
             After::Sync(ask) => {
                 let isolate = Rc::clone(isolate);
