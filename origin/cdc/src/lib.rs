@@ -319,7 +319,7 @@ async fn maintain(shared: &Shared, peers: &[PeerHandle], mut stopping: watch::Re
             match collect(shared, peers).await {
                 Ok(0) => {}
                 Ok(tombstones) => {
-                    tracing::info!(tombstones, "collected tombstones that every region has passed")
+                    tracing::info!(tombstones, "collected tombstones that every region has passed");
                 }
                 Err(fault) => tracing::warn!(fault = fault::chain(&fault), "could not collect tombstones"),
             }
