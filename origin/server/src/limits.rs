@@ -74,7 +74,9 @@ pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub const PEER_AGE_MS_MAX: u64 = 30_000;
 /// Connections to the database.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
-/// How long requests in flight may take after the signal to stop.
+/// How long everything is still served after the signal to stop, every answer closing its connection.
+pub const STOP_PAUSE: Duration = Duration::from_millis(500);
+/// How long requests in flight may take once nothing new is accepted.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's head.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,13 +1,15 @@
 //! What is seen of every request from outside its handler: a span, a count, a duration, and the decision's id in the
 //! problem that it may have ended in.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue};
+use http::header::CONNECTION;
+use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::Instrument as _;
 
 use crate::problem::Problem;
@@ -48,6 +50,9 @@ pub async fn observe(State(origin): State<Arc<Origin>>, mut request: Request, ne
     }
     if let Ok(region) = HeaderValue::from_str(&origin.config.identity.region) {
         response.headers_mut().insert(REGION, region);
+    }
+    if origin.stopping.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let elapsed = began.elapsed();
     origin.metrics.answered(&method, &route, response.status(), elapsed);

@@ -1,13 +1,15 @@
 //! The life of an origin: it comes up, serves, and goes down without dropping a request.
 //!
-//! On the way down it first stops accepting connections, lets requests in flight end (bounded), then writes the events
+//! On the way down it first lets every answer close its connection, then stops accepting connections, lets requests in flight end (bounded), then writes the events
 //! that wait, ends the change path, and closes the database connections last.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use axum::Router;
+use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -27,7 +29,7 @@ use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{
     ACCEPT_PAUSE, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS, HEADER_READ_TIMEOUT,
-    IDEMPOTENCY_KEEP_MS, TRIM_INTERVAL, TRIM_ROWS_MAX,
+    IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::router::router;
@@ -97,6 +99,7 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
         authority: Authority::default(),
         journal: Journal::default(),
         metrics: Metrics::new(),
+        stopping: AtomicBool::new(false),
     });
     let (stop_background, stopping) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -105,7 +108,7 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
     background.spawn(origin.journal.clone().write(origin.store.clone(), written, stopping.clone()));
     background.spawn(forget(origin.store.clone(), stopping));
     let (stop_accepting, stopping) = watch::channel(false);
-    let accepting = tokio::spawn(accept(listener, router(origin.clone())?, stopping));
+    let accepting = tokio::spawn(accept(listener, origin.clone(), router(origin.clone())?, stopping));
     tracing::info!(%address, region = origin.config.identity.region, "serving");
     Ok(Serving { address, origin, accepting, background, stop_accepting, stop_background })
 }
@@ -147,14 +150,27 @@ fn peer(peer: &crate::config::Peer) -> meridian_cdc::Peer {
 }
 
 /// Accepts connections until told to stop, then waits for requests in flight.
-async fn accept(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
+///
+/// Between the two there is a pause in which everything is still served, but every answer closes its connection: clients
+/// that keep connections learn of it from an answer, not from a request that meets a closed connection.
+async fn accept(
+    listener: TcpListener,
+    origin: Arc<Origin>,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
-    let each = stopping.clone();
+    let (close, closing) = watch::channel(false);
+    let mut pause = std::pin::pin!(async {
+        told_to_stop(&mut stopping).await;
+        origin.stopping.store(true, Ordering::SeqCst);
+        tokio::time::sleep(STOP_PAUSE).await;
+    });
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), each.clone()));
+                    connections.spawn(connection(stream, router.clone(), closing.clone()));
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: the pause lets some connections end.
@@ -163,10 +179,15 @@ async fn accept(listener: TcpListener, router: Router, mut stopping: watch::Rece
                 }
             },
             Some(_) = connections.join_next() => {}
-            () = told_to_stop(&mut stopping) => break,
+            () = &mut pause => break,
         }
     }
+    // Whoever has connected is answered.
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        connections.spawn(connection(stream, router.clone(), closing.clone()));
+    }
     drop(listener);
+    let _ = close.send(true);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
         tracing::warn!(connections = connections.len(), "requests were still in flight after {DRAIN_MAX:?}");
@@ -174,7 +195,7 @@ async fn accept(listener: TcpListener, router: Router, mut stopping: watch::Rece
 }
 
 /// Serves one connection. When told to stop it answers the request that it is at, and closes.
-async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, router: Router, mut closing: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
@@ -183,7 +204,7 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = told_to_stop(&mut stopping) => {
+        () = told_to_stop(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,6 +1,7 @@
 //! What all requests of an origin share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meridian_cdc::Replication;
 use meridian_store::{Fault, Store};
@@ -43,6 +44,8 @@ pub struct Origin {
     pub peers: Peers,
     /// Numbers.
     pub metrics: Metrics,
+    /// Whether it is going down: it is no longer ready, and its answers close their connections.
+    pub stopping: AtomicBool,
 }
 
 impl Origin {
@@ -78,10 +81,24 @@ pub fn residences() -> Residences {
     Cache::builder().max_capacity(TENANTS_REMEMBERED_MAX).time_to_live(TENANT_AGE_MAX).build()
 }
 
-/// Whether the origin can serve: its database answers and has the schema that this program knows.
+/// Whether the origin can serve: it is not going down, its database answers and has the schema that this program knows.
 ///
 /// # Errors
 /// Says what is missing.
-pub async fn ready(origin: &Origin) -> Result<(), Fault> {
-    origin.store.ready().await
+pub async fn ready(origin: &Origin) -> Result<(), NotReady> {
+    if origin.stopping.load(Ordering::SeqCst) {
+        return Err(NotReady::Stopping);
+    }
+    Ok(origin.store.ready().await?)
+}
+
+/// Why an origin can't serve.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// It is going down.
+    #[error("the origin is going down")]
+    Stopping,
+    /// Its database is away, or not of this version.
+    #[error(transparent)]
+    Store(#[from] Fault),
 }

@@ -46,7 +46,7 @@ async fn only_a_valid_context_is_let_in() {
     let early = ask(&Context { issued_ms: now_ms() + 7_000, ..good() }, |_| {}).await;
     assert_eq!((early.status, early.problem().as_str()), (StatusCode::UNAUTHORIZED, "context-not-yet"));
     for (what, change) in [
-        ("method", (|request| *request.method_mut() = Method::DELETE) as fn(&mut http::Request<_>)),
+        ("method", (|request| *request.method_mut() = Method::POST) as fn(&mut http::Request<_>)),
         ("path", |request| *request.uri_mut() = http::Uri::from_static("/v1/whoami")),
         ("query", |request| {
             *request.uri_mut() = http::Uri::from_static("/v1/collections/orders/records?limit=1")
