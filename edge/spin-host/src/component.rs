@@ -13,7 +13,7 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
     component::{Component, Linker},
 };
-use wasmtime_wasi_http::{handler::ProxyPre, p3};
+use wasmtime_wasi_http::p3::{self, bindings::ServicePre};
 
 use crate::{instance::Guest, key_value, key_value::hex, limits, variables};
 
@@ -106,8 +106,8 @@ fn keep(component: &Component, compiled: &Path, cache: &Path) -> anyhow::Result<
 }
 
 /// Links a component to everything that the host provides.
-pub fn link(engine: &Engine, component: &Component) -> anyhow::Result<ProxyPre<Guest>> {
-    let link = || -> wasmtime::Result<ProxyPre<Guest>> {
+pub fn link(engine: &Engine, component: &Component) -> anyhow::Result<ServicePre<Guest>> {
+    let link = || -> wasmtime::Result<ServicePre<Guest>> {
         let mut linker = Linker::<Guest>::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
@@ -115,7 +115,7 @@ pub fn link(engine: &Engine, component: &Component) -> anyhow::Result<ProxyPre<G
         key_value::link(&mut linker)?;
         variables::link(&mut linker)?;
         let pre = linker.instantiate_pre(component)?;
-        Ok(ProxyPre::P3(p3::bindings::ServicePre::new(pre)?))
+        ServicePre::new(pre)
     };
     link().map_err(|error| {
         anyhow::anyhow!(

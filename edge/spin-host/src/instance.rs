@@ -21,7 +21,8 @@ use wasmtime::{
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
-    handler::{HandlerState, Instance, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus},
+    handler::{HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus},
+    p3::bindings::ServicePre,
 };
 
 use crate::{key_value, limits, logs::LogStream, outbound::Outbound};
@@ -68,13 +69,14 @@ pub struct InstanceLimits {
 }
 
 /// A component that is ready to be instantiated.
+#[derive(Clone)]
 pub struct Blueprint {
     /// The component's name.
     pub id: Arc<str>,
     /// The engine that compiled it.
     pub engine: Engine,
     /// The compiled and linked component.
-    pub pre: ProxyPre<Guest>,
+    pub pre: ServicePre<Guest>,
     /// The folder of its files, if it has any.
     pub files: Option<PathBuf>,
     /// Its environment.
@@ -157,7 +159,7 @@ impl HandlerState for Instances {
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
         });
-        let proxy = tokio::time::timeout(
+        let service = tokio::time::timeout(
             blueprint.limits.request_timeout,
             blueprint.pre.instantiate_async(&mut store),
         )
@@ -165,7 +167,7 @@ impl HandlerState for Instances {
         .map_err(|_| format_err!("the component didn't start in time"))??;
         Ok(Instance {
             store,
-            proxy,
+            proxy: Proxy::P3(service),
             view: WasiHttpView::http,
             expiration: Expiration::new(&blueprint.limits, computing),
             state: Working {

@@ -52,6 +52,8 @@ pub const BODY_BYTES_MAX: u64 = 64 << 20;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in progress may take to finish after a signal to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long instances may work on after the last answer before the host ends.
+pub const AFTERWARDS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long connecting to an outbound host may take, unless the component says less.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,17 +15,16 @@ mod manifest;
 mod outbound;
 mod routes;
 mod server;
+mod threads;
 mod variables;
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -34,6 +33,7 @@ use clap::{Parser, ValueEnum};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::Semaphore,
 };
 use tracing_subscriber::EnvFilter;
 use wasmtime::Engine;
@@ -44,6 +44,7 @@ use crate::{
     manifest::{Component, Manifest},
     outbound::{Client, Outbound},
     server::Server,
+    threads::Threads,
 };
 
 #[global_allocator]
@@ -92,6 +93,9 @@ struct Options {
     /// Bytes that a request's body may have.
     #[arg(long, default_value_t = limits::BODY_BYTES_MAX)]
     body_bytes_max: u64,
+    /// Threads that serve requests; as many as there are processors, if it isn't given.
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
     /// How to write the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
@@ -138,7 +142,10 @@ fn start(options: Options) -> anyhow::Result<()> {
         let secret = manifest.variables.get(name).is_some_and(|variable| variable.secret);
         tracing::debug!("variable {name} = {}", if secret { "(secret)" } else { value });
     }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(options, manifest, values))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(options, manifest, values))
 }
 
 fn start_log(format: LogFormat) {
@@ -177,11 +184,22 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     drop(assembly);
-    let server = Server::new(manifest.routes, blueprints, options.body_bytes_max)?;
+    let in_progress = Arc::new(Semaphore::new(limits::REQUESTS_IN_PROGRESS_MAX));
+    let server = |_| {
+        let client = outbound::client();
+        let own = |blueprint: &Blueprint| Blueprint {
+            outbound: blueprint.outbound.over(client.clone()),
+            ..blueprint.clone()
+        };
+        let blueprints = blueprints.iter().map(own).collect();
+        Server::new(manifest.routes.clone(), blueprints, Arc::clone(&in_progress), options.body_bytes_max)
+    };
+    let count = options.threads.map_or_else(std::thread::available_parallelism, Ok)?.get();
+    let threads = Threads::start((0..count).map(server).collect::<anyhow::Result<_>>()?, &stopping)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!("{} is served on http://{address}", manifest.name);
-    server
+    threads
         .serve(listener, async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -189,7 +207,6 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
             }
         })
         .await;
-    stopping.store(true, Ordering::Relaxed);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::{hosts::HostPattern, limits};
 
-/// The connections of all components.
+/// Connections to the hosts that components send requests to.
 pub type Client = legacy::Client<HttpsConnector<HttpConnector>, WasiBody>;
 
 /// A client with an empty pool. Certificates are checked against the roots of the operating system.
@@ -62,6 +62,11 @@ impl Outbound {
     /// The requests of `component`, to hosts that one of `allowed` fits.
     pub fn new(component: Arc<str>, allowed: Vec<HostPattern>, client: Client) -> Self {
         Self { component, allowed: allowed.into(), client }
+    }
+
+    /// The same over other connections.
+    pub fn over(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
     }
 
     fn allows(&self, uri: &http::Uri) -> bool {

@@ -14,8 +14,8 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    net::TcpStream,
+    sync::{Semaphore, mpsc::UnboundedReceiver},
 };
 use wasmtime_wasi_http::{
     Error, WasiBody,
@@ -27,6 +27,7 @@ use crate::{
     instance::{Blueprint, Instances},
     limits,
     routes::{RouteHeaders, RoutePattern},
+    threads::Accepted,
 };
 
 /// What answers the requests of one component.
@@ -83,18 +84,20 @@ struct Route {
     backend: Arc<Backend>,
 }
 
-/// An application that is being served.
+/// An application as one thread serves it.
 pub struct Server {
     routes: Vec<Route>,
-    in_progress: Semaphore,
+    in_progress: Arc<Semaphore>,
     body_bytes_max: u64,
 }
 
 impl Server {
-    /// A server of these routes; each leads to one of the blueprints, by its id.
+    /// A server of these routes; each leads to one of the blueprints, by its id. `in_progress` bounds the requests of
+    /// all servers that share it.
     pub fn new(
         routes: Vec<(RoutePattern, String)>,
         blueprints: Vec<Blueprint>,
+        in_progress: Arc<Semaphore>,
         body_bytes_max: u64,
     ) -> anyhow::Result<Self> {
         let backends: Vec<Arc<Backend>> =
@@ -113,11 +116,11 @@ impl Server {
             })
             .collect::<anyhow::Result<Vec<Route>>>()?;
         routes.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
-        Ok(Self { routes, in_progress: Semaphore::new(limits::REQUESTS_IN_PROGRESS_MAX), body_bytes_max })
+        Ok(Self { routes, in_progress, body_bytes_max })
     }
 
-    /// Serves connections until `stop` is done, then lets requests in progress finish for a while.
-    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+    /// Serves the connections that come until there can be no more, then lets requests in progress finish for a while.
+    pub async fn serve(self, mut accepted: UnboundedReceiver<Accepted>) {
         let server = Arc::new(self);
         let connections = GracefulShutdown::new();
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -132,25 +135,15 @@ impl Server {
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .keep_alive_interval(limits::HEAD_TIMEOUT);
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = &mut stop => break,
-            };
-            let (stream, client) = match accepted {
-                Ok(accepted) => accepted,
+        while let Some(Accepted { stream, client, open }) = accepted.recv().await {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => TokioIo::new(stream),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(limits::EPOCH_TICK).await;
+                    tracing::warn!(%client, %error, "a connection was lost");
                     continue;
                 }
             };
-            if connections.count() >= limits::CONNECTIONS_MAX {
-                tracing::warn!(%client, "a connection was closed: {} are open", limits::CONNECTIONS_MAX);
-                continue;
-            }
-            let connection = builder.serve_connection(stream_io(stream), {
+            let connection = builder.serve_connection(stream, {
                 let server = Arc::clone(&server);
                 service_fn(move |request| {
                     let server = Arc::clone(&server);
@@ -162,10 +155,9 @@ impl Server {
                 if let Err(error) = connection.await {
                     tracing::debug!(%client, %error, "a connection ended");
                 }
+                drop(open);
             });
         }
-        drop(listener);
-        tracing::info!(connections = connections.count(), "stopping");
         if tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, connections.shutdown()).await.is_err() {
             tracing::warn!("requests in progress were cut off after {:?}", limits::SHUTDOWN_TIMEOUT);
         }
@@ -230,13 +222,6 @@ impl Server {
         };
         Ok(Request::from_parts(parts, body))
     }
-}
-
-fn stream_io(stream: TcpStream) -> TokioIo<TcpStream> {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "small answers may be delayed on a connection");
-    }
-    TokioIo::new(stream)
 }
 
 /// The host that a request is meant for (RFC 9112 section 3.2): an absolute target's, else the one `Host` field's.
