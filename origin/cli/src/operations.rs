@@ -37,6 +37,10 @@ impl Replication {
         }
         print::line(&format!("seen from {}", cell(&status, "region")));
         let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+        if peers.is_empty() {
+            print::line("no other region");
+            return Ok(());
+        }
         // The columns are those that the server tells, so that what it learns to tell is shown.
         let mut columns: Vec<String> = Vec::new();
         for name in peers.iter().filter_map(Value::as_object).flat_map(|peer| peer.keys()) {

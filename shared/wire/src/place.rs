@@ -98,6 +98,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_address_is_where_the_database_says() {
+        let places = Places::open(include_bytes!("../tests/stored/places.mmdb").to_vec()).unwrap();
+        let berlin = places.look_up("198.51.100.140".parse().unwrap());
+        assert_eq!(berlin.city.as_deref(), Some("Berlin"));
+        assert_eq!(berlin.country.as_deref(), Some("DE"));
+        assert_eq!(berlin.coordinates, Some(geo_types::Point::new(13.41, 52.52)));
+        assert_eq!(places.look_up("2001:db8:3::1".parse().unwrap()).asn, Some(64_504));
+        assert_eq!(places.look_up("10.0.0.1".parse().unwrap()), Place::default());
+    }
+
+    #[test]
     fn nothing_but_a_database_is_opened() {
         assert!(Places::open(Vec::new()).is_err());
         assert!(Places::open(vec![0; 4096]).is_err());

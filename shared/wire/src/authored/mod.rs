@@ -2,6 +2,14 @@
 //! them is said at once.
 //!
 //! Native only. What comes out carries conditions as checked trees, so that an edge needs neither YAML nor CEL.
+//!
+//! # Conditions
+//! A subset of CEL: the facts (`request.method`, `.scheme`, `.host`, `.path`, `.query`; entries of `request.params`, `.headers`,
+//! `.cookies`, `.captures`; `client.address`; `place.country`, `.continent`, `.subdivision`, `.city`, `.timezone`, `.asn`;
+//! `auth.subject`, `auth.scopes`, entries of `auth.claims`; entries of `variants`; `tenant.slug`; `now`); literals of text, numbers,
+//! `true`, `false`, `null` and lists; `!`, `&&`, `||`, `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `? :`; `has(…)`; `startsWith`, `endsWith`,
+//! `contains`, `lowerAscii`, `size` and `inNetwork(address, network)`. `"NAME" in request.headers` is whether there is such an
+//! entry. What is not there is `null`. Anything else is refused when it is read, with its name and place.
 
 mod cel;
 mod check;

@@ -3,20 +3,43 @@
 //! A document has `apiVersion`, `kind`, `metadata` and `spec`, as platform engineers know it. Unknown fields are
 //! refused everywhere. Times are written with their unit (`90s`, `5m`), shares as per cent (`12.5%`), conditions in CEL.
 
+/// Derives for every spec: the JSON Schema only where documents are read from files.
+macro_rules! spec {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub struct $name { $($body)* }
+    };
+    ($(#[$meta:meta])* pub enum $name:ident { $($body:tt)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+        #[serde(rename_all = "camelCase")]
+        pub enum $name { $($body)* }
+    };
+}
+
 mod condition;
-mod spec;
+mod party;
+mod policy;
+mod route;
 mod unit;
 
 pub use condition::{Condition, FactTree, Tree};
 #[cfg(feature = "documents")]
 pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
-pub use spec::{
-    AlgorithmSpec, AuthMode, AuthSpec, CacheKeySpec, CachePolicySpec, ChangesSpec, Coordinates, DomainSpec,
-    ExperimentSpec, FailSpec, HeaderText, IssuerSpec, JwksSpec, KeySpec, LayerSpec, LimitKeySpec,
-    LimitScopeSpec, MatchSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec, RegionSpec, RegionStateSpec,
-    RouteSpec, Secret, SecuritySpec, SteeringSpec, StrategySpec, TenantSpec, TenantStateSpec, TransformSpec,
-    UnitSpec, UpstreamSpec, VariantSpec,
+pub use party::{
+    AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
+    Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
 };
+pub use policy::{
+    CacheKeySpec, CachePolicySpec, ChangesSpec, ExperimentSpec, FailSpec, HeaderText, LayerSpec,
+    LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec, SecuritySpec,
+    TransformSpec, UnitSpec, VariantSpec,
+};
+pub use route::{AuthMode, AuthSpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec};
 pub use unit::{InvalidUnit, Share, Span};
 
 use serde::{Deserialize, Serialize};

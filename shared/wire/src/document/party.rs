@@ -1,0 +1,262 @@
+//! Documents about who there is: regions, upstreams, tenants, domains, issuers.
+
+use std::collections::BTreeMap;
+
+use meridian_engine::step::Algorithm;
+use serde::{Deserialize, Serialize};
+
+use super::unit::Span;
+
+spec! {
+/// A place with an origin and a PostgreSQL. Its name is the region's id.
+pub struct RegionSpec {
+    /// Number in stamps and positions, from 1; never given to another region.
+    pub ordinal: u16,
+    /// Where it is.
+    pub coordinates: Coordinates,
+    /// Base URLs of its origins.
+    pub origins: Vec<String>,
+    /// Share of traffic under a weighted strategy.
+    #[serde(default = "weight")]
+    pub weight: u32,
+    /// Whether it takes traffic.
+    #[serde(default)]
+    pub state: RegionStateSpec,
+}
+}
+
+spec! {
+/// A point on the globe.
+pub struct Coordinates {
+    /// Degrees north, −90 to 90.
+    pub latitude: f64,
+    /// Degrees east, −180 to 180.
+    pub longitude: f64,
+}
+}
+
+spec! {
+/// Whether a region takes traffic.
+pub enum RegionStateSpec {
+    /// Takes traffic.
+    #[default]
+    Active,
+    /// Keeps the sessions that it has, takes no new ones.
+    Draining,
+    /// Takes none.
+    Down,
+}
+}
+
+spec! {
+/// A tenant's own HTTP service that routes may forward to.
+pub struct UpstreamSpec {
+    /// Base URL by region.
+    pub regions: BTreeMap<String, String>,
+    /// Until the head of a response must be there.
+    #[serde(default = "timeout")]
+    pub timeout: Span,
+}
+}
+
+spec! {
+/// A customer organisation. Its name is the tenant's slug.
+pub struct TenantSpec {
+    /// Whether it is served.
+    #[serde(default)]
+    pub state: TenantStateSpec,
+    /// Region of its writes by default.
+    pub home_region: String,
+    /// Regions that may see its data.
+    pub allowed_regions: Vec<String>,
+}
+}
+
+spec! {
+/// Whether a tenant is served.
+pub enum TenantStateSpec {
+    /// Served.
+    #[default]
+    Active,
+    /// Every request gets a clear 403.
+    Suspended,
+}
+}
+
+spec! {
+/// A hostname of a tenant. Its name is the hostname, exact or with a leading `*.`.
+pub struct DomainSpec {
+    /// Slug of the tenant.
+    pub tenant: String,
+}
+}
+
+spec! {
+/// Who signs a tenant's tokens (RFC 7519).
+pub struct IssuerSpec {
+    /// Exact `iss` of its tokens.
+    pub issuer: String,
+    /// Audiences, one of which `aud` must hold.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// Accepts any audience; `audiences` must be empty then.
+    #[serde(default)]
+    pub any_audience: bool,
+    /// Signature algorithms that its keys may have.
+    pub algorithms: Vec<AlgorithmSpec>,
+    /// Keys written here.
+    #[serde(default)]
+    pub keys: Vec<KeySpec>,
+    /// Key set that is fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<JwksSpec>,
+    /// Clock skew allowed on `exp`, `nbf` and `iat`.
+    #[serde(default = "skew")]
+    pub skew: Span,
+    /// Longest life accepted, from `iat` to `exp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life_max: Option<Span>,
+    /// Claims that must be there.
+    #[serde(default)]
+    pub required_claims: Vec<String>,
+    /// Claim that holds the scopes: a space-separated string or a list.
+    #[serde(default = "scope_claim")]
+    pub scope_claim: String,
+    /// Claims that go to the origin: the attribute's name by the claim's.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+}
+}
+
+/// A signature algorithm (RFC 7518, section 3.1; RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[allow(missing_docs)]
+pub enum AlgorithmSpec {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+spec! {
+/// A key of an issuer, as a JSON Web Key (RFC 7517) or in PEM. `alg` pins it to one algorithm.
+pub struct KeySpec {
+    /// Id that tokens name it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// The one algorithm that it is for.
+    pub alg: AlgorithmSpec,
+    /// `RSA`, `EC`, `OKP` or `oct`; must fit `alg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kty: Option<String>,
+    /// `sig`, if given.
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    pub usage: Option<String>,
+    /// `P-256`, `P-384` or `Ed25519`; must fit `alg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crv: Option<String>,
+    /// RSA modulus, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<String>,
+    /// RSA public exponent, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e: Option<String>,
+    /// Ed25519 public key, or x of a point; base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<String>,
+    /// y of a point, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y: Option<String>,
+    /// Shared secret of an HS algorithm, base64url. Whoever can read the rules can sign tokens with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k: Option<Secret>,
+    /// A public key in PEM (`BEGIN PUBLIC KEY`), in the place of the members above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pem: Option<String>,
+}
+}
+
+/// A secret text. It never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+spec! {
+/// A key set that is fetched (RFC 7517, section 5).
+pub struct JwksSpec {
+    /// Absolute URL.
+    pub url: String,
+    /// Age from which it is refreshed in the background.
+    #[serde(default = "jwks_refresh")]
+    pub refresh: Span,
+    /// Age from which it is no longer used without a successful refresh.
+    #[serde(default = "jwks_stale")]
+    pub stale: Span,
+    /// An unknown `kid` fetches again at most once in this time.
+    #[serde(default = "jwks_refetch")]
+    pub refetch_interval: Span,
+}
+}
+
+impl From<AlgorithmSpec> for Algorithm {
+    fn from(spec: AlgorithmSpec) -> Self {
+        match spec {
+            AlgorithmSpec::HS256 => Self::HS256,
+            AlgorithmSpec::HS384 => Self::HS384,
+            AlgorithmSpec::HS512 => Self::HS512,
+            AlgorithmSpec::RS256 => Self::RS256,
+            AlgorithmSpec::RS384 => Self::RS384,
+            AlgorithmSpec::RS512 => Self::RS512,
+            AlgorithmSpec::PS256 => Self::PS256,
+            AlgorithmSpec::PS384 => Self::PS384,
+            AlgorithmSpec::PS512 => Self::PS512,
+            AlgorithmSpec::ES256 => Self::ES256,
+            AlgorithmSpec::ES384 => Self::ES384,
+            AlgorithmSpec::EdDSA => Self::EdDSA,
+        }
+    }
+}
+
+fn weight() -> u32 {
+    100
+}
+
+fn timeout() -> Span {
+    Span::from_secs(5)
+}
+
+fn skew() -> Span {
+    Span::from_secs(30)
+}
+
+fn scope_claim() -> String {
+    "scope".to_owned()
+}
+
+fn jwks_refresh() -> Span {
+    Span::from_secs(600)
+}
+
+fn jwks_stale() -> Span {
+    Span::from_secs(86_400)
+}
+
+fn jwks_refetch() -> Span {
+    Span::from_secs(30)
+}

@@ -1,0 +1,307 @@
+//! What routes name: limits, experiments, cache policies, transforms, security lists.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
+use super::unit::{Share, Span};
+
+spec! {
+/// A limit on how often.
+pub struct RateLimitSpec {
+    /// Whom it counts: `client`, `subject`, `tenant`, `header:NAME`, `claim:NAME`; the parts are joined.
+    pub key: Vec<LimitKeySpec>,
+    /// Units in a window.
+    pub quota: u32,
+    /// Window.
+    pub window: Span,
+    /// Units that may be taken at once. Without it, the quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Units of one request.
+    #[serde(default = "cost")]
+    pub cost: u32,
+    /// Who counts.
+    #[serde(default)]
+    pub scope: LimitScopeSpec,
+    /// What happens when the authority is away.
+    #[serde(default)]
+    pub fail: FailSpec,
+    /// Only counts and reports, never denies.
+    #[serde(default)]
+    pub shadow: bool,
+}
+}
+
+/// What a limit counts by: `client`, `subject`, `tenant`, `header:NAME` or `claim:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LimitKeySpec(pub String);
+
+#[cfg(feature = "documents")]
+impl schemars::JsonSchema for LimitKeySpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "LimitKey".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^(client|subject|tenant|header:.+|claim:.+)$",
+            "description": "client, subject, tenant, header:NAME or claim:NAME."
+        })
+    }
+}
+
+spec! {
+/// Who counts a limit.
+pub enum LimitScopeSpec {
+    /// Each edge node by itself.
+    Node,
+    /// The region's authority, by leases.
+    #[default]
+    Region,
+}
+}
+
+spec! {
+/// What a policy does when what it depends on is away.
+pub enum FailSpec {
+    /// Let the request through.
+    #[default]
+    Open,
+    /// Refuse it.
+    Closed,
+}
+}
+
+spec! {
+/// An A/B experiment.
+pub struct ExperimentSpec {
+    /// Experiments of one layer exclude one another: each has its own part of the layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<LayerSpec>,
+    /// Hash salt; a new one reshuffles. Without it, the experiment's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+    /// Who takes part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Condition>,
+    /// What an assignment sticks to.
+    #[serde(default)]
+    pub unit: UnitSpec,
+    /// Share of units that take part.
+    #[serde(default = "all")]
+    pub ramp: Share,
+    /// Variants with their weights.
+    pub variants: Vec<VariantSpec>,
+}
+}
+
+spec! {
+/// A layer and the part of it that an experiment has.
+#[derive(Eq)]
+pub struct LayerSpec {
+    /// Name of the layer.
+    pub name: String,
+    /// Where the part begins.
+    pub from: Share,
+    /// Where the part ends.
+    pub until: Share,
+}
+}
+
+spec! {
+/// What an assignment sticks to.
+pub enum UnitSpec {
+    /// The verified subject; without one, the cookie.
+    #[default]
+    Subject,
+    /// A signed cookie that the edge sets.
+    Cookie,
+}
+}
+
+spec! {
+/// One variant of an experiment.
+#[derive(Eq)]
+pub struct VariantSpec {
+    /// Name.
+    pub name: String,
+    /// Weight among the variants.
+    pub weight: u32,
+}
+}
+
+spec! {
+/// Whether and how responses are stored (RFC 9111).
+pub struct CachePolicySpec {
+    /// Lifetime by status, where the response gives none. A status that is not here is stored only if its response says so.
+    #[serde(default)]
+    pub ttl: BTreeMap<String, Span>,
+    /// What tells entries apart, beside tenant, method, host and path.
+    #[serde(default)]
+    pub key: CacheKeySpec,
+    /// Stale service while it is revalidated, where the response says nothing (RFC 5861).
+    #[serde(default)]
+    pub stale_while_revalidate: Span,
+    /// Stale service while the origin fails, where the response says nothing (RFC 5861).
+    #[serde(default)]
+    pub stale_if_error: Span,
+    /// Tags beside those of the response.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Requests that go past the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<Condition>,
+}
+}
+
+spec! {
+/// What tells cache entries apart.
+#[derive(Default, Eq)]
+pub struct CacheKeySpec {
+    /// Query parameters: `all`, `none`, or a list of names.
+    #[serde(default)]
+    pub query: QueryKeySpec,
+    /// Header fields, beside what `Vary` names.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// Cookies.
+    #[serde(default)]
+    pub cookies: Vec<String>,
+    /// Claims of the verified token.
+    #[serde(default)]
+    pub claims: Vec<String>,
+    /// The variants of the route's experiments.
+    #[serde(default)]
+    pub variants: bool,
+}
+}
+
+/// Which query parameters are in a cache key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum QueryKeySpec {
+    /// All or none of them.
+    Word(QueryWord),
+    /// These.
+    Only(Vec<String>),
+}
+
+impl Default for QueryKeySpec {
+    fn default() -> Self {
+        Self::Word(QueryWord::All)
+    }
+}
+
+spec! {
+/// All query parameters, or none.
+pub enum QueryWord {
+    /// All.
+    #[default]
+    All,
+    /// None.
+    None,
+}
+}
+
+spec! {
+/// Changes to headers on the way in and out.
+pub struct TransformSpec {
+    /// Requests that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
+    /// Changes to the forwarded request.
+    #[serde(default)]
+    pub request: ChangesSpec,
+    /// Changes to the reply.
+    #[serde(default)]
+    pub response: ChangesSpec,
+}
+}
+
+spec! {
+/// Changes to header fields: first `remove`, then `set`, then `append`.
+#[derive(Default)]
+pub struct ChangesSpec {
+    /// Fields to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// Fields to set to one value.
+    #[serde(default)]
+    pub set: BTreeMap<String, HeaderText>,
+    /// Fields to add a value to.
+    #[serde(default)]
+    pub append: BTreeMap<String, HeaderText>,
+}
+}
+
+/// Value of a header field: a text as it stands, or `{cel: EXPRESSION}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HeaderText {
+    /// As it stands.
+    Text(String),
+    /// What the expression says; it must be a text.
+    Expr(Condition),
+}
+
+#[cfg(feature = "documents")]
+impl schemars::JsonSchema for HeaderText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "HeaderText".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A text as it stands, or an expression in CEL that gives one.",
+            "anyOf": [
+                { "type": "string" },
+                { "type": "object", "properties": { "cel": { "type": "string" } }, "required": ["cel"], "additionalProperties": false }
+            ]
+        })
+    }
+}
+
+spec! {
+/// Lists of addresses.
+#[derive(Eq)]
+pub struct SecuritySpec {
+    /// Networks that alone may come: `192.0.2.0/24`, `2001:db8::/32`, or one address. Without any, all may.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Networks that may not.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// What a hit does.
+    #[serde(default)]
+    pub mode: ModeSpec,
+    /// Whether it is for every request of the tenant, or only for the routes that name it.
+    #[serde(default)]
+    pub every_request: bool,
+}
+}
+
+spec! {
+/// What a security rule does when it hits.
+pub enum ModeSpec {
+    /// Nothing.
+    Off,
+    /// Is written to the decision.
+    Log,
+    /// Refuses the request.
+    #[default]
+    Block,
+}
+}
+
+fn cost() -> u32 {
+    1
+}
+
+fn all() -> Share {
+    Share::ALL
+}

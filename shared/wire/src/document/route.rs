@@ -1,0 +1,158 @@
+//! Routes: which requests, who may, how a region is chosen.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
+use super::unit::Span;
+
+spec! {
+/// Which requests a route is for and what is done with them.
+pub struct RouteSpec {
+    /// Which requests: all that is given must hold.
+    #[serde(rename = "match")]
+    pub matcher: MatchSpec,
+    /// Who may. Without it, whoever has a valid token.
+    #[serde(default)]
+    pub auth: AuthSpec,
+    /// Names of `RateLimit` documents, all of them checked.
+    #[serde(default)]
+    pub limits: Vec<String>,
+    /// Names of `Experiment` documents that it takes part in.
+    #[serde(default)]
+    pub experiments: Vec<String>,
+    /// Name of a `CachePolicy` document. Without it, nothing is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// Names of `Security` documents beside those for every request.
+    #[serde(default)]
+    pub security: Vec<String>,
+    /// Names of `Transform` documents, in order.
+    #[serde(default)]
+    pub transforms: Vec<String>,
+    /// How a region is chosen.
+    #[serde(default)]
+    pub steering: SteeringSpec,
+    /// Name of an `Upstream` document. Without it, the region's Meridian origin answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+}
+}
+
+spec! {
+/// Which requests a route is for. All that is given must hold.
+pub struct MatchSpec {
+    /// Hostnames, exact or with a leading `*.`. Without any, all of the tenant's.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Path: `/v1/orders/{id}`; `{name}` takes one segment, a last `**` takes all that follow.
+    pub path: String,
+    /// Methods. Without any, all.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Header fields that must be there, with this value if one is given.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Option<String>>,
+    /// Query parameters that must be there, with this value if one is given.
+    #[serde(default)]
+    pub query: BTreeMap<String, Option<String>>,
+    /// Condition on the facts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
+    /// Decides between routes that are otherwise equally specific: the higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+}
+}
+
+spec! {
+/// Who may use a route.
+#[derive(Eq)]
+pub struct AuthSpec {
+    /// Whether a token is needed.
+    #[serde(default)]
+    pub mode: AuthMode,
+    /// Scopes that the token must have, all of them. Only with `mode: required`.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+}
+
+impl Default for AuthSpec {
+    fn default() -> Self {
+        Self { mode: AuthMode::Required, scopes: Vec::new() }
+    }
+}
+
+spec! {
+/// Whether a token is needed.
+pub enum AuthMode {
+    /// A valid token is needed.
+    #[default]
+    Required,
+    /// Anybody; a token that is there must be valid.
+    Optional,
+    /// Anybody; a token is not looked at.
+    Anonymous,
+}
+}
+
+spec! {
+/// How a region is chosen among those allowed.
+#[derive(Eq)]
+pub struct SteeringSpec {
+    /// Order of preference.
+    #[serde(default)]
+    pub strategy: StrategySpec,
+    /// Regions in order, for `strategy: priority`.
+    #[serde(default)]
+    pub regions: Vec<String>,
+    /// Statuses that count as a failure of the region.
+    #[serde(default = "retry_statuses")]
+    pub retry_statuses: Vec<u16>,
+    /// Attempts at the most, the first included.
+    #[serde(default = "attempts")]
+    pub attempts: u32,
+    /// Until the head of a response must be there, for one attempt.
+    #[serde(default = "timeout")]
+    pub timeout: Span,
+}
+}
+
+impl Default for SteeringSpec {
+    fn default() -> Self {
+        Self {
+            strategy: StrategySpec::Nearest,
+            regions: Vec::new(),
+            retry_statuses: retry_statuses(),
+            attempts: attempts(),
+            timeout: timeout(),
+        }
+    }
+}
+
+spec! {
+/// Order of preference of regions.
+pub enum StrategySpec {
+    /// The nearest by great circle.
+    #[default]
+    Nearest,
+    /// In the order of `regions`.
+    Priority,
+    /// The tenant's home region, then the nearest.
+    Home,
+}
+}
+
+fn timeout() -> Span {
+    Span::from_secs(5)
+}
+
+fn retry_statuses() -> Vec<u16> {
+    vec![500, 502, 503, 504]
+}
+
+fn attempts() -> u32 {
+    3
+}
