@@ -4,6 +4,7 @@
 //! watch and stop processes.
 
 pub mod artefacts;
+pub mod bench;
 pub mod check;
 pub mod licence;
 pub mod paths;
@@ -37,6 +38,8 @@ enum Command {
     Down(stack::Down),
     /// Set up, build and run all tests.
     Test(test::Test),
+    /// Measure beside others, and write the report.
+    Bench(bench::Bench),
     /// Check format, lints, licences and hygiene.
     Check(check::Check),
     /// Run one more edge beside a running stack, with other origins: for tests.
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Check(check) => check.run(),
         Command::Edge(edge) => edge.run(),
     };

@@ -1,0 +1,84 @@
+//! `cargo xtask bench`: what a request costs at the edge, and what a change costs between regions, each beside what
+//! others do for the same work in the same minutes. Ratios count; absolute numbers are this machine's.
+
+mod cdc;
+mod cpu;
+mod edge;
+mod load;
+mod peer;
+mod report;
+mod stack;
+mod upstream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Args, Clone, Debug)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// CPU per request of both edges, beside a hand-written Hono and jose worker; writes tests/bench/edge.md.
+    Edge(edge::EdgeBench),
+    /// Commit to visible and rows per second between regions, beside PostgreSQL's own subscription; writes
+    /// tests/bench/cdc.md.
+    Cdc(cdc::CdcBench),
+}
+
+/// How long to measure.
+#[derive(Args, Clone, Debug)]
+struct Extent {
+    /// Rounds; each measures everything once, in the opposite order of the round before.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of each single measurement.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// Print everything measured as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Use what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
+}
+
+impl Bench {
+    /// Measures, prints and writes the report.
+    ///
+    /// # Errors
+    /// When set-up, a build or a server fails, or answers are not those that were asked for.
+    pub fn run(&self) -> Result<()> {
+        match &self.what {
+            What::Edge(bench) => bench.run(),
+            What::Cdc(bench) => bench.run(),
+        }
+    }
+}
+
+/// Raised by Ctrl-C and its kin.
+#[derive(Clone)]
+struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    fn listen() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop)).context("could not listen to signals")?;
+        }
+        Ok(Self(stop))
+    }
+
+    /// An error when somebody wants an end.
+    fn check(&self) -> Result<()> {
+        ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Reports: what was measured where, in Markdown.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::paths;
+
+/// The middle of some numbers, and the least and the greatest of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Median.
+    pub median: f64,
+    /// Least.
+    pub min: f64,
+    /// Greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of `values`; none if there are none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Some(Self { median: f64::midpoint(low, high), min, max })
+    }
+
+    /// `12.3 (11.9–13.0)`.
+    pub fn text(&self, digits: usize) -> String {
+        let Self { median, min, max } = self;
+        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
+}
+
+/// A table in Markdown: the first column to the left, numbers to the right.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut text = format!("| {} |\n", head.join(" | "));
+    text.push_str("|---|");
+    text.push_str(&"---:|".repeat(head.len().saturating_sub(1)));
+    text.push('\n');
+    for row in rows {
+        text.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    text
+}
+
+/// Where and when: the first lines of every report.
+pub fn heading(title: &str, command: &str, programs: &str) -> String {
+    let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = file("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = file("/proc/sys/kernel/osrelease");
+    let date = first_line(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]));
+    format!(
+        "# {title}\n\nWritten by `{command}` on {date}: {cores} cores of {model}, Linux {}; {programs}.\n",
+        kernel.trim()
+    )
+}
+
+/// The first line that a command prints, such as its version; empty if it can't be run.
+pub fn first_line(command: &mut Command) -> String {
+    let output = command.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// Writes `tests/bench/NAME`.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write(name: &str, text: &str) -> Result<PathBuf> {
+    let path = paths::root().join("tests/bench").join(name);
+    fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Bytes of a file as it is, and as gzip makes it.
+///
+/// # Errors
+/// When it can't be read.
+pub fn sizes(path: &Path) -> Result<(u64, u64)> {
+    let raw = fs::metadata(path).with_context(|| format!("could not read {}", path.display()))?.len();
+    let output = Command::new("gzip").args(["-9", "-c"]).arg(path).output().context("could not run gzip")?;
+    Ok((raw, output.stdout.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_an_even_number_lies_between() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!(spread, Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(spread.text(1), "2.5 (1.0–4.0)");
+        assert_eq!(Spread::of([7.0]).unwrap().median, 7.0);
+        assert!(Spread::of([]).is_none());
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_row() {
+        let rows = [vec!["x".to_owned(), "1".to_owned()]];
+        assert_eq!(table(&["what", "µs"], &rows), "| what | µs |\n|---|---:|\n| x | 1 |\n");
+    }
+}
