@@ -11,8 +11,10 @@ export { LimitAuthority };
 // Called straight: constructing the entry point for every request, with its proxies, would cost more than routing.
 const { fetch: serve, scheduled } = Instance.prototype;
 
-/** Ends the requests that wait for the present instance. */
-const waiting = new Set();
+/** What ends each request that waits for the present instance, with the time since when it does, the oldest first. */
+const waiting = new Map();
+/** A request whose client left never comes to an end by itself; after this time it is forgotten. */
+const WAIT_MS_MAX = 10 * 60 * 1000;
 let broken = false;
 
 addEventListener("error", (event) => {
@@ -21,7 +23,7 @@ addEventListener("error", (event) => {
 
 function breakDown() {
   broken = true;
-  for (const end of waiting) end();
+  for (const end of waiting.keys()) end();
   waiting.clear();
 }
 
@@ -49,11 +51,16 @@ export default {
 };
 
 async function answered(promise) {
+  const now = Date.now();
+  for (const [oldest, since] of waiting) {
+    if (now - since < WAIT_MS_MAX) break;
+    waiting.delete(oldest);
+  }
   let end;
   try {
     const answer = await new Promise((resolve, reject) => {
       end = resolve;
-      waiting.add(end);
+      waiting.set(end, now);
       promise.then(resolve, reject);
     });
     // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.

@@ -111,11 +111,11 @@ export function onSettled(callback) {
 }
 
 /** Tells the instance that watches, and no later one, what becomes of a promise. */
-export function watch(promise, number) {
+export function watch(promise, slot, turn) {
   const tell = settled;
   promise.then(
-    (value) => tell(number, true, value),
-    (error) => tell(number, false, error),
+    (value) => tell(slot, turn, true, value),
+    (error) => tell(slot, turn, false, error),
   );
 }
 

@@ -42,3 +42,7 @@ pub const PROXIES_MAX: usize = 64;
 pub const FORWARDED_FOR_MAX: usize = 32;
 /// Origins that an edge knows at its start.
 pub const ORIGINS_MAX: usize = 64;
+/// How long a promise is waited for: longer than anything here may take.
+pub const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
+/// Every so many waits, those that were given up are looked for.
+pub const WAITS_A_SWEEP: u32 = 256;
