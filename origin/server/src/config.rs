@@ -1,25 +1,43 @@
 //! What an origin is told when it starts: arguments, each with an environment variable of the same meaning.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use http::Uri;
 use meridian_wire::keyring::{MacKeyring, SigningKey};
 
 /// The regional origin service of Meridian.
 #[derive(Debug, Parser)]
-#[command(name = "meridian-origin", version, subcommand_negates_reqs = true)]
+#[command(name = "meridian-origin", version)]
 pub struct Cli {
-    /// What to do; serves where nothing is said.
+    /// What to do; `serve` where nothing is said.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Command,
     /// Shape of the log on standard error.
     #[arg(long, env = "MERIDIAN_LOG", value_enum, default_value_t = Log::Text, global = true)]
     pub log: Log,
-    /// What serving needs.
-    #[command(flatten)]
-    pub config: Option<Config>,
+}
+
+impl Cli {
+    /// Reads the arguments of the process, the program's name first. Where they name no command, they are those of
+    /// `serve`.
+    ///
+    /// # Errors
+    /// What clap has to say: an error, the help or the version.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<_> = arguments.into_iter().collect();
+        let command = Self::command();
+        let known = |argument: &str| {
+            matches!(argument, "help" | "-h" | "--help" | "-V" | "--version")
+                || command.find_subcommand(argument).is_some()
+        };
+        if !arguments.iter().skip(1).filter_map(|argument| argument.to_str()).any(known) {
+            arguments.insert(arguments.len().min(1), "serve".into());
+        }
+        Self::try_parse_from(arguments)
+    }
 }
 
 /// What to do.
@@ -341,6 +359,19 @@ impl FromStr for Sha256Hex {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serving_is_what_is_done_where_nothing_is_said() {
+        let read = |arguments: &[&str]| Cli::read(arguments.iter().map(OsString::from));
+        assert!(matches!(read(&["origin", "openapi"]).unwrap().command, Command::Openapi));
+        assert!(matches!(read(&["origin", "--log", "json", "openapi"]).unwrap().command, Command::Openapi));
+        let wrong = read(&["origin", "--listen", "nowhere"]).unwrap_err().to_string();
+        assert!(wrong.contains("--listen"), "understood as an argument of serve: {wrong}");
+        assert_eq!(
+            read(&["origin", "--version"]).unwrap_err().kind(),
+            clap::error::ErrorKind::DisplayVersion
+        );
+    }
 
     #[test]
     fn a_peer_is_read() {

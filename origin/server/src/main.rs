@@ -1,9 +1,9 @@
 //! The program `meridian-origin`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser as _};
 use meridian_origin::config::{Bootstrap, Cli, Command, Config, Log, Migrate};
 use meridian_origin::{router, serve};
 use meridian_store::Node;
@@ -11,15 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     log(cli.log);
-    let done = match (cli.command, cli.config) {
-        (Some(Command::Openapi), _) => openapi(),
-        (Some(Command::Migrate(arguments)), _) => run(migrate(arguments)),
-        (Some(Command::Bootstrap(arguments)), _) => run(bootstrap(arguments)),
-        (Some(Command::Serve(config)), _) => run(serve(*config)),
-        (None, Some(config)) => run(serve(config)),
-        (None, None) => Cli::command().print_help().map_err(Into::into),
+    let done = match cli.command {
+        Command::Openapi => openapi(),
+        Command::Migrate(arguments) => run(migrate(arguments)),
+        Command::Bootstrap(arguments) => run(bootstrap(arguments)),
+        Command::Serve(config) => run(serve(*config)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,8 +29,10 @@ fn main() -> ExitCode {
 }
 
 fn log(shape: Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let colours = std::io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match shape {
         Log::Text => subscriber.init(),
         Log::Json => subscriber.json().flatten_event(true).init(),

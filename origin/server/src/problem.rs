@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 /// A problem on its way to a client.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     status: StatusCode,
     body: wire::Problem,
     headers: HeaderMap,
@@ -21,20 +24,21 @@ impl Problem {
     /// A problem of this kind: the last segment of its `type`, and a title that is the same for all of the kind.
     #[must_use]
     pub fn new(status: StatusCode, slug: &str, title: &str) -> Self {
-        Self { status, body: wire::Problem::new(slug, title, status.as_u16()), headers: HeaderMap::new() }
+        let body = wire::Problem::new(slug, title, status.as_u16());
+        Self(Box::new(Parts { status, body, headers: HeaderMap::new() }))
     }
 
     /// Says what is special about this occurrence.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.body = self.body.detail(detail);
+        self.0.body.detail = Some(detail.into());
         self
     }
 
     /// Adds an extension member (RFC 9457, section 3.2).
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.body = self.body.with(name, value);
+        self.0.body.more.insert(name.to_owned(), value.into());
         self
     }
 
@@ -42,7 +46,7 @@ impl Problem {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.append(name, value);
+            self.0.headers.append(name, value);
         }
         self
     }
@@ -50,17 +54,17 @@ impl Problem {
     /// The status that it is answered with.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The answer, with the id of the decision that the request belongs to.
     #[must_use]
     pub fn respond(mut self, decision: Option<&str>) -> Response {
-        self.body.decision = decision.map(str::to_owned);
-        let body = serde_json::to_vec(&self.body).unwrap_or_default();
+        self.0.body.decision = decision.map(str::to_owned);
+        let body = serde_json::to_vec(&self.0.body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
+        *response.status_mut() = self.0.status;
+        *response.headers_mut() = self.0.headers.clone();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(wire::MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -184,7 +188,7 @@ mod tests {
     fn text_of_the_database_never_leaves() {
         let problem = Problem::from(Fault::Migration("relation \"pg_catalog\" is odd".into()));
         assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let text = serde_json::to_string(&problem.body).unwrap();
+        let text = serde_json::to_string(&problem.0.body).unwrap();
         assert!(!text.contains("pg_catalog"), "{text}");
     }
 }

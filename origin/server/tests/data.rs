@@ -49,10 +49,10 @@ async fn only_a_valid_context_is_let_in() {
         ("method", (|request| *request.method_mut() = Method::POST) as fn(&mut http::Request<_>)),
         ("path", |request| *request.uri_mut() = http::Uri::from_static("/v1/whoami")),
         ("query", |request| {
-            *request.uri_mut() = http::Uri::from_static("/v1/collections/orders/records?limit=1")
+            *request.uri_mut() = http::Uri::from_static("/v1/collections/orders/records?limit=1");
         }),
         ("authority", |request| {
-            drop(request.headers_mut().insert("host", "127.0.0.1:1".parse().expect("a host")))
+            request.headers_mut().insert("host", "127.0.0.1:1".parse().expect("a host"));
         }),
     ] {
         let forged = ask(&good(), change).await;
