@@ -95,7 +95,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
 }
 
 /// A port that nobody listens on; test processes run side by side, so each starts looking elsewhere.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let ports = (0..50).map(|_| {
@@ -123,11 +123,10 @@ impl Region {
     /// One region alone.
     pub async fn alone() -> Self {
         let cluster = Cluster::start("us-east-1", 1).await;
-        Self::on(cluster, Vec::new()).await
+        Self::at(cluster, free_port(), Vec::new()).await
     }
 
-    pub async fn on(cluster: Cluster, peers: Vec<Peer>) -> Self {
-        let port = free_port();
+    pub async fn at(cluster: Cluster, port: u16, peers: Vec<Peer>) -> Self {
         let serving = start(config(&cluster, port, peers)).await.expect("the origin starts");
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { cluster, serving, client }
