@@ -6,7 +6,8 @@ export function head(request) {
   const method = request.method;
   const bodied = method !== "GET" && method !== "HEAD" && request.body !== null;
   const cf = request.cf;
-  const place = cf === undefined
+  // The local runtime's `cf` holds the peer's address only.
+  const place = cf?.country === undefined
     ? ""
     : [cf.country, cf.continent, cf.regionCode, cf.city, cf.timezone, cf.asn, cf.longitude, cf.latitude].join("\t");
   let text = `${method}\n${request.url}\n${bodied ? 1 : 0}\n${place}`;
