@@ -327,6 +327,7 @@ fn spawn(service: &Service) -> Result<Child> {
             command.env(name, value);
         }
     }
+    command.env("NO_COLOR", "1");
     command.envs(service.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if let Some(user) = &service.run_as {
