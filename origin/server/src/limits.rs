@@ -38,14 +38,12 @@ pub const EVENTS_QUEUED_MAX: usize = 20_000;
 pub const EVENTS_WRITTEN_MAX: usize = 2_000;
 /// When an edge may report again after it was sent away.
 pub const EVENTS_RETRY_AFTER_S: u64 = 1;
-/// Limits that the authority counts at once; beyond it the longest unused are forgotten.
-pub const LIMIT_KEYS_MAX: u64 = 500_000;
+/// How far back the purge journal is told to an edge that asks for the first time.
+pub const SYNC_FIRST_MS: i64 = 10 * 60 * 1000;
 /// Rows of a page of the control API.
 pub const PAGE_ROWS_MAX: i64 = 200;
 /// Rows of a page of the control API where the request does not say.
 pub const PAGE_ROWS_DEFAULT: i64 = 50;
-/// Files of one push.
-pub const PUSH_FILES_MAX: usize = 500;
 /// Tags of one purge by hand.
 pub const PURGE_TAGS_MAX: usize = 100;
 /// Bytes of a tag.
@@ -70,8 +68,6 @@ pub const PEER_CHECK_TIMEOUT: Duration = Duration::from_millis(800);
 pub const PEER_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of another region's answer.
 pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// How old a signature between origins may be.
-pub const PEER_AGE_MS_MAX: u64 = 30_000;
 /// Connections to the database.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
 /// How long everything is still served after the signal to stop, every answer closing its connection.

@@ -161,6 +161,11 @@ async fn a_purge_by_hand_reaches_the_journal() {
         .collect();
     assert_eq!(tags, ["orders", "*"], "{after}");
     assert_eq!(sync(&after["purge_cursor"]).await["purges"], json!([]));
+    // An edge that asks for the first time hears what happened lately; one that is ahead of the journal starts anew.
+    let first = sync(&json!(null)).await;
+    assert_eq!((&first["reset"], &first["purge_cursor"]), (&json!(false), &after["purge_cursor"]));
+    assert!(first["purges"].as_array().unwrap().iter().any(|purge| purge["tag"] == "*"), "{first}");
+    assert_eq!(sync(&json!({"us-east-1": 1_000_000})).await["reset"], true);
     let wrong =
         region.control(Method::POST, "/purges", Some(&json!({"tenant": "acme", "tags": ["a b"]}))).await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);

@@ -123,6 +123,21 @@ pub async fn since(store: &Store, cursor: Option<i64>) -> Result<Purges, Fault> 
     Ok(Purges { rows, next, reset: false })
 }
 
+/// The cursor of a reader that has seen everything written before a time.
+///
+/// # Errors
+/// [`Fault::Unavailable`] when the database is away.
+pub async fn cursor_at(store: &Store, at_ms: i64) -> Result<i64, Fault> {
+    let cursor: i64 = sqlx::query_scalar(
+        "select coalesce((select min(seq) - 1 from meridian.purge where at_ms >= $1),
+                         (select max(seq) from meridian.purge), 0)",
+    )
+    .bind(at_ms)
+    .fetch_one(store.pool())
+    .await?;
+    Ok(cursor)
+}
+
 /// Takes away what is too old, but the newest of that, which marks where the journal was cut.
 ///
 /// # Errors

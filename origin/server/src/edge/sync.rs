@@ -7,11 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use meridian_store::purge::{self, Purge, Purges};
 use meridian_store::{Access, Fault, release};
-use meridian_wire::limits::SYNC_TARGETS_MAX;
+use meridian_wire::limits::{SYNC_PURGES_MAX, SYNC_TARGETS_MAX};
 use meridian_wire::sync::{Head, PurgeEntry, SyncReply, SyncRequest};
 
 use super::regions;
 use crate::context::{Signed, now_ms};
+use crate::limits::SYNC_FIRST_MS;
 use crate::problem::Problem;
 use crate::request::Body;
 use crate::state::Origin;
@@ -47,11 +48,10 @@ pub(super) async fn sync(
     // Before the journal is read: whatever is written to it later has a later time.
     let now_ms = now_ms();
     let region = origin.config.identity.region.clone();
-    let cursor = asked.purge_cursor.as_ref().and_then(|cursor| cursor.get(&region));
-    let cursor = cursor.map(|seq| i64::try_from(*seq).unwrap_or(i64::MAX));
+    let cursor = asked.purge_cursor.as_ref().and_then(|cursor| cursor.get(&region)).copied();
     let targets: Vec<String> = asked.targets.into_keys().collect();
     let (purges, heads, regions) =
-        tokio::join!(purge::since(&origin.store, cursor), heads(&origin, &targets), regions::status(&origin));
+        tokio::join!(purges(&origin, cursor, now_ms), heads(&origin, &targets), regions::status(&origin));
     let Purges { rows, next, reset } = purges?;
     Ok(Json(SyncReply {
         now_ms,
@@ -62,6 +62,27 @@ pub(super) async fn sync(
         regions: regions.map_err(|fault| Problem::unavailable(&*fault))?,
         region,
     }))
+}
+
+/// What the journal holds beyond the cursor, as much as one reply carries; the rest comes with the next one. Without a
+/// cursor, what was written lately: the edge takes older entries of its cache as stale.
+async fn purges(origin: &Origin, cursor: Option<u64>, now_ms: u64) -> Result<Purges, Fault> {
+    let since = match cursor {
+        Some(seq) => i64::try_from(seq).unwrap_or(i64::MAX),
+        None => {
+            let lately_ms = i64::try_from(now_ms).unwrap_or(i64::MAX) - SYNC_FIRST_MS;
+            purge::cursor_at(&origin.store, lately_ms).await?
+        }
+    };
+    let mut purges = purge::since(&origin.store, Some(since)).await?;
+    if purges.rows.len() > SYNC_PURGES_MAX {
+        if cursor.is_none() {
+            return purge::since(&origin.store, None).await;
+        }
+        purges.rows.truncate(SYNC_PURGES_MAX);
+        purges.next = purges.rows.last().map_or(since, |row| row.seq);
+    }
+    Ok(purges)
 }
 
 async fn heads(origin: &Origin, targets: &[String]) -> Result<BTreeMap<String, Head>, Fault> {
