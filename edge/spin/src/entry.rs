@@ -32,7 +32,8 @@ impl wasip3::exports::http::handler::Guest for Edge {
 async fn corpus(request: Request) -> Result<Response, ErrorCode> {
     let input = message::request_body(request).bytes(meridian_corpus::CASE_BYTES_MAX).await;
     let input = input.map_err(|fault| ErrorCode::InternalError(Some(fault.to_string())))?;
-    let verify = async |asked: &meridian_engine::step::Verify, _| meridian_wire::signature::verify_token(asked);
+    let verify =
+        async |asked: &meridian_engine::step::Verify, _| meridian_wire::signature::verify_token(asked);
     let outcome = meridian_corpus::run(&input, verify).await;
     let fields = [("content-type".to_owned(), b"application/json".to_vec())];
     message::response(200, &fields, Content::Bytes(outcome))

@@ -36,7 +36,8 @@ impl Events {
 
     /// Whether somebody has to start sending; whoever is told so does.
     pub fn start(&mut self) -> bool {
-        let start = !self.sending && !(self.events.is_empty() && self.faults.is_empty());
+        let waits = !self.events.is_empty() || !self.faults.is_empty();
+        let start = waits && !self.sending;
         self.sending |= start;
         start
     }

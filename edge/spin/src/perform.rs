@@ -1,7 +1,7 @@
 //! Performs the steps of an exchange, one after the other, until there is a reply; then what was left for later.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use meridian_engine::exchange::Exchange;
@@ -46,14 +46,22 @@ pub struct Passage {
     /// Entry that the last look-up found.
     found: Option<Cached>,
     started: Instant,
-    /// Milliseconds that were spent waiting for targets.
-    target_ms: u32,
+    /// How long targets were waited for.
+    at_targets: Duration,
 }
 
 impl Passage {
     /// A passage for one request.
     pub fn new(memory: Rc<Memory>, body: RequestBody, body_length: Option<u64>) -> Self {
-        Self { memory, body, body_length, response: None, found: None, started: Instant::now(), target_ms: 0 }
+        Self {
+            memory,
+            body,
+            body_length,
+            response: None,
+            found: None,
+            started: Instant::now(),
+            at_targets: Duration::ZERO,
+        }
     }
 
     /// Performs steps until there is a reply.
@@ -99,15 +107,15 @@ impl Passage {
         };
         let sent = Instant::now();
         let answer = message::send(outgoing).await;
-        let elapsed_ms = millis(sent);
-        self.target_ms = self.target_ms.saturating_add(elapsed_ms);
+        let elapsed = sent.elapsed();
+        self.at_targets += elapsed;
         let mut response = answer.map_err(|fault| match fault {
             SendFault::Connect(_) => ForwardFault::Connect,
             SendFault::Timeout => ForwardFault::Timeout,
             SendFault::Broken(_) | SendFault::TooLarge(_) => ForwardFault::Broken,
         })?;
         let headers = std::mem::take(&mut response.headers);
-        let head = ResponseHead { status: response.status, headers, elapsed_ms };
+        let head = ResponseHead { status: response.status, headers, elapsed_ms: millis(elapsed) };
         self.response = Some(response);
         Ok(head)
     }
@@ -144,17 +152,16 @@ impl Passage {
     /// Makes the response of a reply and begins what shall be done once it is on its way.
     pub fn respond(mut self, reply: Reply, seen: Seen) -> Result<Response, HeaderError> {
         let Reply { status, headers, body, decision, after } = reply;
-        let elapsed_ms = millis(self.started);
-        let edge_ms = elapsed_ms.saturating_sub(self.target_ms);
+        let elapsed = self.started.elapsed();
+        let edge = elapsed.saturating_sub(self.at_targets);
+        let elapsed_ms = millis(elapsed);
         let mut later = Later::new(Rc::clone(&self.memory), after, RUNS_MAX);
         if later.logs {
             self.memory.events.borrow_mut().push(Event::of(&decision, Seen { elapsed_ms, ..seen }));
         }
         let mut fields = fields(&headers);
-        fields.push((
-            "server-timing".to_owned(),
-            format!("edge;dur={edge_ms}, origin;dur={}", self.target_ms).into(),
-        ));
+        let timing = format!("edge;dur={}, origin;dur={}", tenths(edge), tenths(self.at_targets));
+        fields.push(("server-timing".to_owned(), timing.into_bytes()));
         let content = match body {
             ReplyBody::Empty => Content::Empty,
             ReplyBody::Bytes(bytes) => {
@@ -262,10 +269,10 @@ impl Later {
 
     async fn perform(self) {
         let memory = &self.memory;
-        if let Some(store) = self.store {
+        if let Some(mut store) = self.store {
             let body = match (store.refresh, self.response) {
                 (false, Some(response)) => response.bytes(CACHE_BODY_BYTES_MAX as usize).await.ok(),
-                _ => store.body.clone(),
+                _ => store.body.take(),
             };
             if let Some(body) = body {
                 store.write(memory, body).await;
@@ -308,7 +315,7 @@ async fn run(memory: Rc<Memory>, exchange: Box<Exchange>, step: Box<Step>, runs_
 
 /// Sends events, a batch after the other, after a short wait for more of them.
 async fn send_events(memory: Rc<Memory>) {
-    sleep(std::time::Duration::from_millis(EVENTS_WAIT_MS)).await;
+    sleep(Duration::from_millis(EVENTS_WAIT_MS)).await;
     loop {
         let (batch, dropped) = {
             let mut events = memory.events.borrow_mut();
@@ -331,6 +338,12 @@ fn fields(headers: &Headers) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-fn millis(since: Instant) -> u32 {
-    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Milliseconds with one decimal.
+fn tenths(duration: Duration) -> String {
+    let tenths = duration.as_micros() / 100;
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
