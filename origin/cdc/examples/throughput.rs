@@ -114,6 +114,34 @@ async fn main() {
             ours / theirs
         );
     }
+    // What stamping costs the writer: the same rows into the enrolled table and into a plain one.
+    for (name, statements, rows) in
+        [("bulk insert", 1, 50_000), ("single inserts", 2000, 1), ("update of all", 1, 0)]
+    {
+        let (mut enrolled, mut plainly) = (Vec::new(), Vec::new());
+        for round in 0..3 {
+            for (connection, times) in [(&mut source, &mut enrolled), (&mut subscriber, &mut plainly)] {
+                let statement = if rows == 0 {
+                    "update meridian.record set updated_at = now() where collection = 'w1-0'".to_owned()
+                } else {
+                    format!(
+                        "insert into meridian.record (tenant, collection, id, fields, merge, created_at, updated_at,
+                             _stamp, _region, _base_stamp, _base_region, _deleted)
+                         select 'acme', 'w{statements}-{round}', gen_random_uuid(), '{{\"status\": \"open\"}}', '{{}}', now(),
+                             now(), 1, 1, 0, 0, false from generate_series(1, {rows})"
+                    )
+                };
+                let begun = Instant::now();
+                for _ in 0..statements {
+                    run(connection, statement.clone()).await;
+                }
+                times.push(begun.elapsed().as_secs_f64());
+            }
+        }
+        enrolled.sort_by(f64::total_cmp);
+        plainly.sort_by(f64::total_cmp);
+        println!("{name}: enrolled takes {:.2} times as long as plain", enrolled[1] / plainly[1]);
+    }
     world.stop().await;
 }
 

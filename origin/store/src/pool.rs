@@ -61,11 +61,14 @@ impl Store {
             }
             Access::Control => ("begin; set local meridian.role = 'control'".to_owned(), None),
         };
-        let transaction = match self.pool.begin_with(AssertSqlSafe(begin.clone())).await {
-            Ok(transaction) => transaction,
-            // A connection that died while idle in the pool: take another one, once.
-            Err(error) if lost(&error) => self.pool.begin_with(AssertSqlSafe(begin)).await?,
-            Err(error) => return Err(error.into()),
+        // Connections that died while idle in the pool (the server restarted) are found out here, one by one.
+        let mut dead = 0;
+        let transaction = loop {
+            match self.pool.begin_with(AssertSqlSafe(begin.clone())).await {
+                Ok(transaction) => break transaction,
+                Err(error) if lost(&error) && dead <= self.pool.options().get_max_connections() => dead += 1,
+                Err(error) => return Err(error.into()),
+            }
         };
         Ok(Scope { transaction, tenant })
     }
