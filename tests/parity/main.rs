@@ -56,8 +56,7 @@ fn same_everywhere(case: &Prepared, clients: &[(String, Client)]) -> Result<()> 
     ensure!(!native.is_empty(), "no native outcome");
     ensure!(clients.len() == EDGES.len(), "the edges were not started");
     for (edge, client) in clients {
-        let outcome =
-            client.request("POST", "/__meridian/corpus", Some(case.input.clone()))?.expect(200)?.body;
+        let outcome = client.request("POST", "/.corpus", Some(case.input.clone()))?.expect(200)?.body;
         ensure!(
             outcome == native,
             "{edge} differs from native:\n{}\nnative:\n{}",

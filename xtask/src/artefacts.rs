@@ -52,9 +52,10 @@ impl Build {
 }
 
 /// What is compiled into a Wasm edge beside what goes to production.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Flavour {
     /// Nothing.
+    #[default]
     Plain,
     /// The entrance through which the decision corpus is put to it.
     Corpus,
@@ -102,6 +103,22 @@ impl Artefacts {
             cloudflare: obtain(Part::Cloudflare, no_build)?,
         })
     }
+}
+
+/// One edge of a flavour, built, or with `no_build` as an earlier build left it; says where it is.
+///
+/// # Errors
+/// As [`obtain`].
+pub fn obtain_flavour(part: Part, flavour: Flavour, no_build: bool) -> Result<PathBuf> {
+    let path = match (part, no_build) {
+        (Part::Cloudflare, false) => cloudflare(flavour)?,
+        (Part::Cloudflare, true) => cloudflare_output(flavour),
+        (Part::Spin, false) => spin(flavour)?,
+        (Part::Spin, true) => spin_output(flavour)?,
+        (part, no_build) => return obtain(part, no_build),
+    };
+    anyhow::ensure!(path.exists(), "{} is not there: run `cargo xtask test` first", path.display());
+    Ok(path)
 }
 
 /// Builds one part, or with `no_build` takes what an earlier build left; says where it is.
@@ -180,6 +197,10 @@ pub fn spin(flavour: Flavour) -> Result<PathBuf> {
     let output = spin_output(flavour)?;
     if made != output {
         put(&made, &output)?;
+    }
+    if flavour != Flavour::Plain {
+        // It may lie where the plain one belongs: nobody shall take it for that.
+        fs::remove_file(&made).with_context(|| format!("could not remove {}", made.display()))?;
     }
     Ok(output)
 }

@@ -126,10 +126,11 @@ fn stack_tests() -> Result<Vec<String>> {
 fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let tools = npm::tools()?;
     let programs = postgres::programs()?;
-    let artefacts = Artefacts::obtain(false)?;
+    // The flavours first: they are built over the plain ones.
     let spin_corpus = artefacts::spin(Flavour::Corpus)?;
     let cloudflare_corpus = artefacts::cloudflare(Flavour::Corpus)?;
     let cloudflare_fault = artefacts::cloudflare(Flavour::Fault)?;
+    let artefacts = Artefacts::obtain(false)?;
     let places = paths::target()?.join("places.mmdb");
     Places::load()?.write(&places)?;
     Ok(BTreeMap::from([

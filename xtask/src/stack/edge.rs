@@ -105,11 +105,11 @@ impl Edge {
         })
     }
 
-    /// The edge in the Spin host.
+    /// The edge in the Spin host, as `manifest` describes it.
     ///
     /// # Errors
     /// When its state folder can't be made.
-    pub fn in_spin_host(&self, program: &Path, keys: &Keys) -> Result<Service> {
+    pub fn in_spin_host(&self, program: &Path, manifest: &Path, keys: &Keys) -> Result<Service> {
         fs::create_dir_all(&self.state)
             .with_context(|| format!("could not create {}", self.state.display()))?;
         let variables = self.variables(keys);
@@ -119,7 +119,7 @@ impl Edge {
             program: program.to_path_buf(),
             arguments: vec![
                 "--manifest".into(),
-                paths::root().join("spin.toml").into(),
+                manifest.into(),
                 "--listen".into(),
                 self.listen.clone().into(),
                 "--state-dir".into(),
@@ -136,6 +136,30 @@ impl Edge {
             ready: self.ready(),
         })
     }
+}
+
+/// A copy of `spin.toml` in `folder` that runs another component.
+///
+/// # Errors
+/// When the one can't be read or the other not be written.
+pub fn manifest_with(component: &Path, folder: &Path) -> Result<PathBuf> {
+    let path = paths::root().join("spin.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let mut manifest: toml::Table = text.parse().context("in spin.toml")?;
+    let components = manifest.get_mut("component").and_then(toml::Value::as_table_mut);
+    for (_, table) in components.context("spin.toml: no component")?.iter_mut() {
+        let table = table.as_table_mut().context("spin.toml: a component is a table")?;
+        table.insert("source".to_owned(), component.to_string_lossy().into_owned().into());
+        for file in table.get_mut("files").and_then(toml::Value::as_array_mut).into_iter().flatten() {
+            if let Some(source) = file.get_mut("source") {
+                let absolute = paths::root().join(source.as_str().unwrap_or_default());
+                *source = absolute.to_string_lossy().into_owned().into();
+            }
+        }
+    }
+    let copy = folder.join("spin.toml");
+    fs::write(&copy, manifest.to_string()).with_context(|| format!("could not write {}", copy.display()))?;
+    Ok(copy)
 }
 
 /// Replaces every `@NAME@` in a Cap'n Proto text by the value, escaped for the quotes around it.

@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::artefacts::{Artefacts, Part, obtain};
+use crate::artefacts::{Artefacts, Flavour, Part, obtain, obtain_flavour};
 use crate::paths;
 use crate::progress::say;
 use crate::setup::{npm, postgres as programs};
@@ -101,6 +101,9 @@ pub struct OneEdge {
     /// Where it keeps what it remembers.
     #[arg(long)]
     state: PathBuf,
+    /// What is compiled into it beside what goes to production.
+    #[arg(long, value_enum, default_value = "plain")]
+    flavour: Flavour,
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
@@ -152,7 +155,11 @@ impl Up {
         demo::rules(&artefacts.cli, layout, &keys)?;
         let edges = vec![
             edge_of(layout, Host::Cloudflare).on_workerd(&artefacts.cloudflare, tools, &keys)?,
-            edge_of(layout, Host::Spin).in_spin_host(&artefacts.spin_host, &keys)?,
+            edge_of(layout, Host::Spin).in_spin_host(
+                &artefacts.spin_host,
+                &paths::root().join("spin.toml"),
+                &keys,
+            )?,
         ];
         supervisor.start("both edges", edges, edge::START_LIMIT)?;
         let tokens = Tokens::mint(&keys);
@@ -209,14 +216,9 @@ impl OneEdge {
     /// Runs one more edge until a signal, with the keys of a stack but other origins and a memory of its own.
     ///
     /// # Errors
-    /// When the stack was never up, or the edge does not start.
+    /// When the edge does not start.
     pub fn run(&self) -> Result<()> {
         let data = paths::root().join(&self.data);
-        anyhow::ensure!(
-            data.join("keys").is_dir(),
-            "{} has no keys: `cargo xtask up` makes them",
-            data.display()
-        );
         let keys = Keys::load(&data.join("keys"))?;
         let state = paths::root().join(&self.state);
         fs::create_dir_all(&state).with_context(|| format!("could not create {}", state.display()))?;
@@ -236,11 +238,16 @@ impl OneEdge {
         write_places(&data)?;
         let service = match self.host {
             Host::Cloudflare => {
-                edge.on_workerd(&obtain(Part::Cloudflare, self.no_build)?, &npm::tools()?, &keys)?
+                let build = obtain_flavour(Part::Cloudflare, self.flavour, self.no_build)?;
+                edge.on_workerd(&build, &npm::tools()?, &keys)?
             }
             Host::Spin => {
-                obtain(Part::Spin, self.no_build)?;
-                edge.in_spin_host(&obtain(Part::SpinHost, self.no_build)?, &keys)?
+                let component = obtain_flavour(Part::Spin, self.flavour, self.no_build)?;
+                let manifest = match self.flavour {
+                    Flavour::Plain => paths::root().join("spin.toml"),
+                    _ => edge::manifest_with(&component, &state)?,
+                };
+                edge.in_spin_host(&obtain(Part::SpinHost, self.no_build)?, &manifest, &keys)?
             }
         };
         let stop = stop_signals()?;
