@@ -32,6 +32,8 @@ const RULES_LIMIT: Duration = Duration::from_secs(30);
 const PEER_LIMIT: Duration = Duration::from_secs(30);
 /// Before the first round every server runs for this long, so that its code is compiled to the end.
 const COMPILE_SECONDS: u32 = 3;
+/// So many of the requests may come to the upstream or not, otherwise than meant, without being mentioned.
+const DETOUR_SHARE_MAX: f64 = 0.02;
 
 /// Arguments of `cargo xtask bench edge`.
 #[derive(Args, Clone, Debug)]
@@ -112,6 +114,8 @@ struct Measurement {
     cell: &'static str,
     #[serde(flatten)]
     outcome: Outcome,
+    /// Requests that came to the upstream, as a share of those that were sent.
+    forwarded: f64,
     /// Answers of a status that was not expected, and requests that got none.
     wrong: u64,
 }
@@ -214,10 +218,11 @@ impl EdgeBench {
 
 const ABOUT: &str = "
 Three servers get the same requests in turn, over 32 connections of one wrk: the worker as it is shipped, on workerd; the
-component as it is shipped, in this project's Spin host; and `peer/`, a worker written by hand with Hono and jose (WebCrypto)
-on the same workerd. Rules (`rules/`) come to the edges from a running origin as always, and the edges report every decision
-to it; all of that is in their numbers. The peer knows one tenant and its keys from its configuration, and does the JWT, the
-forwarding and the cache alone: no rules that change, no limits, no steering, no explanation, no purge.
+component as it is shipped, in this project's Spin host (a new instance after 128 requests, as Spin does it); and `peer/`, a
+worker written by hand with Hono and jose (WebCrypto) on the same workerd. Rules (`rules/`) come to the edges from a running
+origin as always, and the edges report every decision to it; all of that is in their numbers. The peer knows one tenant and
+its keys from its configuration, and does the JWT, the forwarding and the cache alone: no rules that change, no limits, no
+steering, no explanation, no purge.
 
 *Answered here*: without a JWT a 404, with one a 403 after it was verified. *Forwarded*: to a small server that always
 answers the same. *Remembered*: one token all the time; the edges verify a token once and know it again, jose verifies it each
@@ -330,17 +335,9 @@ impl Field {
             self.shown[server] += all;
         }
         let forwarded = (self.upstream.served() - served) as f64 / all as f64;
-        let expected = if cell.forwarded { 0.95..=1.05 } else { 0.0..=0.05 };
-        ensure!(
-            expected.contains(&forwarded),
-            "{}: {}: {:.0} % of the requests came to the upstream",
-            SERVERS[server].title,
-            cell.name,
-            forwarded * 100.0
-        );
         let right = if cell.status < 400 { outcome.requests - outcome.refused } else { outcome.refused };
         let wrong = outcome.requests.saturating_sub(right) + outcome.lost;
-        Ok(Measurement { round, server: SERVERS[server].name, cell: cell.name, outcome, wrong })
+        Ok(Measurement { round, server: SERVERS[server].name, cell: cell.name, outcome, forwarded, wrong })
     }
 }
 
@@ -456,6 +453,29 @@ fn behind(measured: &[Measurement]) -> String {
         };
         text.push_str(&format!("- **{}** {sentence}.\n", server.title));
     }
+    text.push_str(&detours(measured));
     text.push_str("- The target for the worker on workerd is at most 1.0× in every cell.\n");
+    text
+}
+
+/// Where more or fewer requests came to the upstream than the cell is meant to send there.
+fn detours(measured: &[Measurement]) -> String {
+    let mut text = String::new();
+    for server in &SERVERS {
+        for cell in &CELLS {
+            let expected = if cell.forwarded { 1.0 } else { 0.0 };
+            let Some(share) = Spread::of(of(measured, server.name, cell.name).map(|one| one.forwarded))
+            else {
+                continue;
+            };
+            if (share.median - expected).abs() > DETOUR_SHARE_MAX {
+                let (found, expected) = (share.median * 100.0, expected * 100.0);
+                let (title, name) = (server.title, cell.name);
+                text.push_str(&format!(
+                    "- **{title}**, {name}: {found:.0} % of the requests came to the upstream, not {expected:.0} %.\n"
+                ));
+            }
+        }
+    }
     text
 }
