@@ -144,7 +144,7 @@ fn a_killed_edge_comes_back_with_its_rules(stack: &Stack) -> Result<()> {
 fn converged(stack: &Stack) -> Result<()> {
     let up = stack.up()?;
     let digest = "select coalesce(sum(hashtextextended(record_digest.text, 0) % 1000000007), 0)::bigint \
-                  from (select concat_ws('|', id, fields, stamp, deleted) as text \
+                  from (select concat_ws('|', id, fields, _stamp, _region, _deleted) as text \
                         from meridian.record where tenant = 'acme') as record_digest";
     eventually(RECOVER, || {
         let digests: Vec<i64> =

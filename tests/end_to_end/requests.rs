@@ -225,9 +225,10 @@ fn limits_each_subject(stack: &Stack, edge: &str) -> Result<()> {
             other => anyhow::bail!("{other}: {}", response.text()),
         }
     }
-    // 300 a minute: the bucket refills while it is drained.
+    // 300 a minute: the bucket refills while it is drained; an instance that is replaced takes what is left of its
+    // lease with it.
     let refilled = u32::try_from(started.elapsed().as_millis() / 200)?;
-    ensure!((300..=300 + refilled + 1).contains(&passed), "{passed} passed, {refilled} refilled meanwhile");
+    ensure!((290..=300 + refilled + 1).contains(&passed), "{passed} passed, {refilled} refilled meanwhile");
     let limited = limited.context("the limit was never reached")?;
     problem(&limited, 429)?;
     ensure!(

@@ -32,7 +32,7 @@ pub fn head(stack: &Stack) -> Result<String> {
 pub fn demo_rules(stack: &Stack, name: &str) -> Result<PathBuf> {
     let folder = stack.data().join("test-rules").join(name);
     std::fs::create_dir_all(&folder)?;
-    for entry in std::fs::read_dir(stack.data().join("rules").join("acme"))? {
+    for entry in std::fs::read_dir(stack.data().join("demo").join("acme"))? {
         let entry = entry?;
         std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
     }
@@ -76,7 +76,7 @@ fn a_push_is_seen_by_both_edges_and_rolled_back(stack: &Stack) -> Result<()> {
         })?;
         println!("{edge} saw the push after {took:?}");
     }
-    ensure!(head(stack)? == pushed["version"].as_str().unwrap_or_default(), "{pushed}");
+    ensure!(head(stack)? == pushed["release"]["version"].as_str().unwrap_or_default(), "{pushed}");
 
     let output =
         stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;

@@ -15,8 +15,9 @@ pub const MOUNT_FILES_MAX: usize = 10_000;
 /// Compiled components that are kept on disk; the oldest go first.
 pub const COMPILED_FILES_MAX: usize = 8;
 
-/// Requests that one instance answers before it is replaced (Spin 4.1's default).
-pub const INSTANCE_REQUESTS_MAX: usize = 128;
+/// Requests that one instance answers before it is replaced. Spin 4.1's default is 128; a new instance has to ask the
+/// origins for rules and leases again, so that a longer life costs less and loses fewer units of a lease.
+pub const INSTANCE_REQUESTS_MAX: usize = 10_000;
 /// Requests that one instance answers at the same time (Spin 4.1's default).
 pub const INSTANCE_REQUESTS_AT_ONCE_MAX: usize = 16;
 /// Instances of all components that may exist at the same time.

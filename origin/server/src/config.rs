@@ -88,7 +88,7 @@ pub struct Migrate {
 #[derive(Clone, Debug, Args)]
 pub struct Bootstrap {
     /// The cluster as a superuser, any database.
-    #[arg(long, hide_env_values = true)]
+    #[arg(long, env = "MERIDIAN_SUPERUSER_URL", hide_env_values = true)]
     pub superuser_url: Secret,
     /// Database as the role of the data and control API.
     #[arg(long, env = "MERIDIAN_DATABASE_URL", hide_env_values = true)]

@@ -95,7 +95,7 @@ pub const LEASE_MS_MIN: u64 = 200;
 /// Longest life of a lease.
 pub const LEASE_MS_MAX: u64 = 5_000;
 /// A lease is at most this part of what is left: one in so many.
-pub const LEASE_SHARE: u32 = 8;
+pub const LEASE_SHARE: u32 = 32;
 /// Units of a lease beyond what its request costs.
 pub const LEASE_UNITS_MAX: u32 = 1_000;
 /// How long an edge answers for an authority that said no before it asks again.

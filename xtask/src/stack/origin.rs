@@ -24,7 +24,9 @@ pub fn start(program: &Path, layout: &Layout, keys: &Keys, supervisor: &mut Supe
     for region in REGIONS {
         let mut bootstrap = Command::new(program);
         let superuser = layout.postgres_url(region, SUPERUSER, &keys.postgres_superuser, "postgres");
-        bootstrap.args(["bootstrap", "--superuser-url", &superuser]).envs(environment(layout, keys, region));
+        // In the environment, where the list of processes does not show the password.
+        bootstrap.arg("bootstrap").env("MERIDIAN_SUPERUSER_URL", &superuser);
+        bootstrap.envs(environment(layout, keys, region));
         run(&format!("roles and database in {}", region.id), &mut bootstrap)?;
     }
     let services = REGIONS.map(|region| service(program, layout, keys, region)).into_iter().collect();

@@ -61,7 +61,7 @@ pub(super) async fn get(
         let answer = Arc::new(Answer {
             body: Bytes::from(record.to_json().to_string()),
             etag: format!("\"{}\"", record.version),
-            tags: format!("{collection}, {tag}"),
+            tags: tag,
             reflects: reflected(&origin).await?,
         });
         origin.answers.keep(key, answer.clone()).await;

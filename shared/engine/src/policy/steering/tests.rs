@@ -3,8 +3,8 @@
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::ruleset::Strategy;
 use crate::fixtures::{platform, route, rule, ruleset};
+use crate::ruleset::Strategy;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const US: &str = "us-east-1";
