@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use meridian_tests::client::Client;
+use meridian_tests::edge::{Edge, Flavour};
 use meridian_tests::stack::{Stack, eventually};
 use rustix::process::Signal;
 use serde_json::json;
@@ -17,6 +19,8 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_region_cut_off_catches_up", a_region_cut_off_catches_up),
     ("a_killed_postgresql_loses_nothing", a_killed_postgresql_loses_nothing),
     ("a_killed_edge_comes_back_with_its_rules", a_killed_edge_comes_back_with_its_rules),
+    ("a_panic_does_not_poison_the_isolate", a_panic_does_not_poison_the_isolate),
+    ("a_stopped_stack_comes_back_with_its_data", a_stopped_stack_comes_back_with_its_data),
 ];
 
 /// How long a killed process may take to be back and caught up.
@@ -66,9 +70,7 @@ fn a_killed_origin_costs_no_idempotent_request(stack: &Stack) -> Result<()> {
     eventually(RECOVER, || {
         let up = stack.up()?;
         ensure!(up.pids["origin-eu-west-1"] != before, "not restarted");
-        meridian_tests::client::Client::new(&up.origins["eu-west-1"].url, "origin")
-            .get("/readyz")?
-            .expect(200)?;
+        Client::new(&up.origins["eu-west-1"].url, "origin").get("/readyz")?.expect(200)?;
         Ok(())
     })?;
     for region in ["us-east-1", "eu-west-1", "ap-southeast-1"] {
@@ -135,6 +137,46 @@ fn a_killed_edge_comes_back_with_its_rules(stack: &Stack) -> Result<()> {
             ensure!(up.pids[&name] != before, "not restarted");
             let reader = &up.tenant("acme")?.tokens["reader"];
             stack.edge(edge, "acme")?.bearer(reader).get("/v1/whoami")?.expect(200).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+fn a_panic_does_not_poison_the_isolate(stack: &Stack) -> Result<()> {
+    let up = stack.up()?;
+    let origins: Vec<String> =
+        up.origins.iter().map(|(region, origin)| format!("{region}={}", origin.url)).collect();
+    let state = stack.data().join("broken-on-purpose");
+    let edge = Edge::start("cloudflare", Flavour::Fault, 27320, &origins.join(","), stack.data(), &state)?;
+    let token = stack.token("acme", "unharmed", "orders:read")?;
+    let client = Client::new(&edge.url, "acme.localhost").bearer(&token);
+    eventually(RECOVER, || client.get("/v1/whoami")?.expect(200).map(drop))?;
+    for path in ["/.fault/panic", "/.fault/panic-later", "/.fault/trap-later"] {
+        let broken = client.get(path)?;
+        ensure!(broken.status == 500, "{path}: {} {}", broken.status, broken.text());
+        ensure!(broken.header("content-type") == "application/problem+json", "{path}: {:?}", broken.headers);
+        for _ in 0..5 {
+            client.get("/v1/whoami")?.expect(200).with_context(|| format!("after {path}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_stopped_stack_comes_back_with_its_data(stack: &Stack) -> Result<()> {
+    let (path, _) =
+        create(&writer(stack, "spin", "keeper", "us-east-1")?, &json!({"customer": "still here"}))?;
+    let before = stack.up()?;
+    stack.stop()?;
+    for (name, pid) in &before.pids {
+        ensure!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{name} was left running");
+    }
+    ensure!(!stack.data().join("up.json").exists(), "up.json of a stack that is down");
+    stack.start_again()?;
+    for region in ["us-east-1", "ap-southeast-1"] {
+        let reader = writer(stack, "cloudflare", "keeper", region)?;
+        eventually(RECOVER, || {
+            ensure!(reader.get(&path)?.expect(200)?.value()?["customer"] == "still here");
+            Ok(())
         })?;
     }
     Ok(())

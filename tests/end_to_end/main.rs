@@ -30,8 +30,7 @@ fn main() -> Result<()> {
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
     let stack = Arc::new(Stack::start(&data)?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&stack)));
-    let stack = Arc::into_inner(stack);
-    let stopped = stack.map_or(Ok(()), |mut stack| stack.stop());
+    let stopped = stack.stop();
     if !conclusion.has_failed() {
         std::fs::remove_dir_all(&data)?;
     }

@@ -22,6 +22,18 @@ pub enum Flavour {
     Plain,
     /// With the entrance through which the decision corpus is put to it.
     Corpus,
+    /// With routes that break it on purpose (only on Cloudflare).
+    Fault,
+}
+
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Corpus => "corpus",
+            Self::Fault => "fault",
+        }
+    }
 }
 
 /// An edge that a test started; stopped when dropped.
@@ -56,9 +68,7 @@ impl Edge {
             origins,
         ]);
         command.arg("--data").arg(data).arg("--state").arg(state);
-        if flavour == Flavour::Corpus {
-            command.args(["--flavour", "corpus"]);
-        }
+        command.args(["--flavour", flavour.name()]);
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

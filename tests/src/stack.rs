@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -68,14 +69,21 @@ pub struct Tenant {
 /// A stack that the tests started; stopped when dropped.
 pub struct Stack {
     data: PathBuf,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
 }
 
 impl Stack {
     /// Starts a stack with its data in `data` and waits until it is ready.
     pub fn start(data: &Path) -> Result<Self> {
         std::fs::create_dir_all(data)?;
-        let log = std::fs::File::create(data.join("up.log"))?;
+        let stack = Self { data: data.to_owned(), child: Mutex::new(None) };
+        stack.start_again()?;
+        Ok(stack)
+    }
+
+    /// Starts a stack that was stopped, with the data that it left.
+    pub fn start_again(&self) -> Result<()> {
+        let log = std::fs::File::create(self.data.join("up.log"))?;
         let child = Command::new(tool("MERIDIAN_XTASK")?)
             .args([
                 "up",
@@ -88,29 +96,32 @@ impl Stack {
                 "27130",
             ])
             .arg("--data")
-            .arg(data)
+            .arg(&self.data)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("start the stack")?;
-        let mut stack = Self { data: data.to_owned(), child: Some(child) };
+        *self.child() = Some(child);
         let started = Instant::now();
-        while !data.join("up.json").exists() {
-            if let Some(child) = stack.child.as_mut()
+        while !self.data.join("up.json").exists() {
+            if let Some(child) = self.child().as_mut()
                 && let Some(status) = child.try_wait()?
             {
-                stack.child = None;
-                bail!("the stack ended with {status} before it was ready:\n{}", stack.log());
+                bail!("the stack ended with {status} before it was ready:\n{}", self.log());
             }
             ensure!(
                 started.elapsed() < READY_MAX,
                 "the stack is not ready after {READY_MAX:?}:\n{}",
-                stack.log()
+                self.log()
             );
             std::thread::sleep(POLL);
         }
-        Ok(stack)
+        Ok(())
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `up.json` says now: process ids change when a child is restarted.
@@ -139,8 +150,11 @@ impl Stack {
     }
 
     /// Stops the stack as Ctrl-C would.
-    pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+    pub fn stop(&self) -> Result<()> {
+        let Some(mut child) = self.child().take() else { return Ok(()) };
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         let started = Instant::now();
