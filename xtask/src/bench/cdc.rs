@@ -135,8 +135,8 @@ impl CdcBench {
 const ABOUT: &str = "
 Two private clusters on one machine, one change path at a time. *Meridian*: a row of the enrolled table `meridian.record`, by
 trigger stamps, slot, residency, WebSocket and apply with conflict handling, purge journal and cursor. *Subscription*:
-PostgreSQL's own publication and subscription of a plain table with the same key and columns, without conflict handling,
-`wal_retrieve_retry_interval` 50 ms. Both clusters run with `fsync=off`, and both ways apply with `synchronous_commit=off`.
+PostgreSQL's own publication and subscription of a plain table with the same key and payload, without stamps and conflict
+handling, `wal_retrieve_retry_interval` 50 ms. Both clusters run with `fsync=off`, and both ways apply with `synchronous_commit=off`.
 
 *Visible*: from the answer to the commit in one region until a query in the other, asked again and again, shows the row.
 *Apply*: a backlog is written while nobody applies it; rows per second from the first look that shows rows to the last row.
@@ -170,15 +170,15 @@ fn lines(measured: &Measured) -> Vec<Line> {
         lines.push(Line { name, digits, ours: of("meridian"), theirs: of("subscription"), target });
     };
     for &size in &sizes {
-        let name = format!("apply, {size} rows a transaction, rows/s");
+        let name = format!("apply, transactions of {size}, rows/s");
         line(name, 0, size, Target::AtLeast(1.0), &|drain| drain.rows_per_second);
     }
     for &size in &sizes {
-        let name = format!("the same from the start of the connection, {size} rows a transaction, rows/s");
+        let name = format!("apply, transactions of {size}, connecting included, rows/s");
         line(name, 0, size, Target::None, &|drain| drain.rows as f64 / drain.seconds);
     }
     for &size in &sizes {
-        let name = format!("write at the source, {size} rows a transaction, µs a row");
+        let name = format!("write, transactions of {size}, µs a row");
         line(name, 1, size, Target::AtMost(1.3), &|drain| drain.fill_seconds * 1e6 / drain.rows as f64);
     }
     lines
@@ -224,7 +224,7 @@ fn behind(lines: &[Line]) -> String {
         .filter(|line| line.misses())
         .map(|line| {
             format!(
-                "- {}: {} of the subscription's, target {}.\n",
+                "- {}: {} times the subscription's, target {}.\n",
                 line.name,
                 line.cells()[3],
                 line.cells()[4]
@@ -289,7 +289,7 @@ mod tests {
         );
         assert_eq!(lines[2].cells()[3], "0.70 (0.50–0.90)");
         let text = behind(&lines);
-        assert!(text.contains("apply, 1 rows a transaction") && text.lines().count() == 1, "{text}");
+        assert!(text.contains("apply, transactions of 1") && text.lines().count() == 1, "{text}");
     }
 
     #[test]
