@@ -204,13 +204,13 @@ impl EdgeBench {
         let others = Spread::of(measured.iter().map(|one| one.outcome.other_cores));
         let upstream = measured.iter().filter(|one| cell_named(one.cell).forwarded);
         let upstream = Spread::of(upstream.map(|one| one.outcome.upstream_us));
-        let wrong: u64 = measured.iter().map(|one| one.wrong).sum();
         text.push_str(&format!(
-            "\nWrong answers: {wrong} of {}. Cores busy with anything else (origins, databases, other programs): {}. \
-             The upstream's own processor time, not in the tables: {} µs a forwarded request.\n",
-            measured.iter().map(|one| one.outcome.requests).sum::<u64>(),
+            "\nCores busy with anything else (origins, databases, other programs of this machine): {}; load {} at the end. \
+             The upstream's own processor time, not in the tables: {} µs a forwarded request.\n\n{}",
             others.map_or(String::new(), |spread| spread.text(2)),
+            fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default(),
             upstream.map_or(String::new(), |spread| spread.text(1)),
+            wrong_answers(measured),
         ));
         Ok(text)
     }
@@ -476,6 +476,21 @@ fn detours(measured: &[Measurement]) -> String {
                 ));
             }
         }
+    }
+    text
+}
+
+/// How many answers were not those expected, and whose.
+fn wrong_answers(measured: &[Measurement]) -> String {
+    let all: u64 = measured.iter().map(|one| one.outcome.requests).sum();
+    let wrong: u64 = measured.iter().map(|one| one.wrong).sum();
+    let mut text = format!("Wrong answers: {wrong} of {all}.\n");
+    for one in measured.iter().filter(|one| one.wrong > 0) {
+        let Measurement { round, server, cell, outcome, wrong, .. } = one;
+        let (lost, status) = (outcome.lost, wrong - outcome.lost);
+        text.push_str(&format!(
+            "- round {round}, {server}, {cell}: {status} of another status, {lost} without an answer\n"
+        ));
     }
     text
 }
