@@ -21,10 +21,11 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_wrong_document_is_refused_with_its_place", a_wrong_document_is_refused_with_its_place),
     ("a_decision_is_explained_by_its_id", a_decision_is_explained_by_its_id),
     ("a_new_tenant_is_served_at_once", a_new_tenant_is_served_at_once),
+    ("a_wide_route_reaches_nothing_but_data", a_wide_route_reaches_nothing_but_data),
     ("keys_are_fetched_from_their_url_and_kept", keys_are_fetched_from_their_url_and_kept),
 ];
 
-/// What the issue of both edges seeing a push or a rollback may take.
+/// How long both edges may take to see a push or a rollback.
 const SEEN_MAX: Duration = Duration::from_secs(2);
 
 pub fn head(stack: &Stack) -> Result<String> {
@@ -158,6 +159,37 @@ fn a_new_tenant_is_served_at_once(stack: &Stack) -> Result<()> {
         // It has no route yet, but its host is known: 404, no longer 421.
         eventually(Duration::from_secs(5), || client.get("/")?.expect(404).map(drop))?;
     }
+    Ok(())
+}
+
+/// Rules that let everything through still give a client nothing that is meant for edges and operators.
+fn a_wide_route_reaches_nothing_but_data(stack: &Stack) -> Result<()> {
+    let before = head(stack)?;
+    let folder = demo_rules(stack, "wide")?;
+    let route = "apiVersion: meridian/v1\nkind: Route\nmetadata:\n  name: wide\nspec:\n  match: {path: \"/**\"}\n  auth: {mode: anonymous}\n  transforms: [wide]\n---\napiVersion: meridian/v1\nkind: Transform\nmetadata:\n  name: wide\nspec:\n  response: {set: {x-wide: \"yes\"}}\n";
+    std::fs::write(folder.join("wide.yaml"), route)?;
+    std::fs::remove_file(folder.join("tests.yaml"))?;
+    let output = push(stack, &folder, &[])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    for edge in EDGES {
+        let client = stack.edge(edge, "acme")?;
+        eventually(SEEN_MAX, || {
+            let wide = client.get("/nowhere")?;
+            ensure!(wide.header("x-wide") == "yes", "{} {:?}", wide.status, wide.headers);
+            Ok(())
+        })?;
+        for path in ["/edge/v1/bundles/tenant:globex", "/edge/v1/hosts/globex.localhost"] {
+            let refused = client.get(path)?;
+            ensure!(refused.status == 403, "{path}: {} {}", refused.status, refused.text());
+        }
+        for path in ["/control/v1/tenants", "/replication/v1/stream"] {
+            let refused = client.get(path)?;
+            ensure!((400..500).contains(&refused.status), "{path}: {} {}", refused.status, refused.text());
+        }
+    }
+    let output =
+        stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
+    ensure!(output.code == 0, "{}", output.stderr);
     Ok(())
 }
 

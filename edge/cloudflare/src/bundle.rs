@@ -112,12 +112,7 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
             }
             Err(error) => Loaded::Unavailable(format!("tenant of the host: {error}")),
         },
-        Ok(answer) if answer.status == 404 => {
-            if stored.is_some() {
-                write(isolate, ctx, key, None);
-            }
-            Loaded::Host(None)
-        }
+        Ok(answer) if answer.status == 404 => Loaded::Host(None),
         failed => match stored {
             Some(stored) => Loaded::Host(Some(stored.tenant)),
             None => Loaded::Unavailable(reason(failed)),
@@ -125,44 +120,53 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
     }
 }
 
-/// A target that is new to the isolate comes from KV, for the next sync tells whether there is newer; one that is known
-/// is asked for because there is newer, and comes from an origin.
+/// Rules come from an origin, so that even a cold isolate decides by the newest; while none can be reached or what comes is
+/// no good, the last good ones come from KV.
 async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
     let key = target.to_string();
-    let known = isolate.known.borrow().0.peek(target).is_some();
-    if !known && let Some(value) = read(isolate, &key).await {
-        match split(&value) {
-            Some((ticket, bytes)) => match put_in_force(isolate, target, ticket, bytes) {
-                Ok(loaded) => return loaded,
-                Err(error) => report(isolate, target, Some(bytes), &error.to_string()),
-            },
-            None => report(isolate, target, None, "what KV has is no bundle with its ticket"),
-        }
-    }
-    match get(isolate, &format!("/edge/v1/bundles/{}", encoded(&key)), BUNDLE_BYTES_MAX as u32).await {
-        Ok(answer) if answer.status == 200 => {
-            let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
-            match put_in_force(isolate, target, ticket, &answer.body) {
-                Ok(loaded) => {
-                    write(isolate, ctx, key, Some([ticket.as_bytes(), b"\n", &answer.body].concat()));
-                    loaded
-                }
-                Err(error) => {
-                    report(isolate, target, Some(&answer.body), &error.to_string());
-                    Loaded::Unavailable(error.to_string())
+    let mut missing = false;
+    let why =
+        match get(isolate, &format!("/edge/v1/bundles/{}", encoded(&key)), BUNDLE_BYTES_MAX as u32).await {
+            Ok(answer) if answer.status == 200 => {
+                let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
+                match put_in_force(isolate, target, ticket, &answer.body) {
+                    Ok(loaded) => {
+                        write(isolate, ctx, key, Some([ticket.as_bytes(), b"\n", &answer.body].concat()));
+                        return loaded;
+                    }
+                    Err(error) => {
+                        report(isolate, target, Some(&answer.body), &error.to_string());
+                        error.to_string()
+                    }
                 }
             }
-        }
-        Ok(answer) if answer.status == 404 => {
-            write(isolate, ctx, key, None);
-            Loaded::Missing
-        }
-        Err(SendFault::Large) => {
-            let error = format!("the bundle has more than {BUNDLE_BYTES_MAX} bytes");
-            report(isolate, target, None, &error);
-            Loaded::Unavailable(error)
-        }
-        failed => Loaded::Unavailable(reason(failed)),
+            Ok(answer) if answer.status == 404 => {
+                missing = true;
+                "no origin has a release of it".to_owned()
+            }
+            Err(SendFault::Large) => {
+                let error = format!("the bundle has more than {BUNDLE_BYTES_MAX} bytes");
+                report(isolate, target, None, &error);
+                error
+            }
+            failed => reason(failed),
+        };
+    match read(isolate, &key).await {
+        Some(value) => match split(&value) {
+            Some((ticket, bytes)) => match put_in_force(isolate, target, ticket, bytes) {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    report(isolate, target, Some(bytes), &error.to_string());
+                    Loaded::Unavailable(why)
+                }
+            },
+            None => {
+                report(isolate, target, None, "what KV has is no bundle with its ticket");
+                Loaded::Unavailable(why)
+            }
+        },
+        None if missing => Loaded::Missing,
+        None => Loaded::Unavailable(why),
     }
 }
 

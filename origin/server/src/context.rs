@@ -104,6 +104,16 @@ pub async fn verify(State(origin): State<Arc<Origin>>, mut request: Request, nex
     }
 }
 
+/// The layer of the edge API, inside of [`verify`]: refuses a context that an edge signed for a client's request. Whatever
+/// path a tenant's rules let through, an edge forwards it with that tenant's name, and it never gets here.
+pub async fn of_an_edge(signed: Signed, request: Request, next: Next) -> Response {
+    if signed.tenant.is_some() || signed.subject.is_some() {
+        return Problem::new(StatusCode::FORBIDDEN, "edges-only", "Only an edge may ask this, for itself")
+            .into_response();
+    }
+    next.run(request).await
+}
+
 async fn check(origin: &Origin, method: &str, uri: &Uri, headers: &HeaderMap) -> Result<Context, Problem> {
     let authority = match uri.authority() {
         Some(authority) => Some(authority.as_str()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -71,7 +71,7 @@ pub fn router(origin: Arc<Origin>) -> serde_json::Result<Router> {
     let document = move || async move { ([(CONTENT_TYPE, "application/json")], description.to_string()) };
     let router = Router::new()
         .merge(data.route_layer(signed.clone()))
-        .merge(edge.route_layer(signed))
+        .merge(edge.route_layer(from_fn(context::of_an_edge)).route_layer(signed))
         .merge(control.route_layer(operator))
         .merge(replication)
         .merge(health)

@@ -100,6 +100,11 @@ pub fn rules(cli: &Path, layout: &Layout, keys: &Keys) -> Result<()> {
     declare_orders(layout, keys)?;
     for (folder, target) in [("platform", "platform"), ("acme", "tenant:acme"), ("globex", "tenant:globex")] {
         step.tick(target);
+        // What was pushed once is the user's: neither the rules nor the copy to edit are touched again. Only the regions
+        // follow the ports of this start.
+        if folder != "platform" && cli.lists(&["rules", "list", "--target", target], "kind", "push")? {
+            continue;
+        }
         let copy = filled_copy(layout, keys, folder)?;
         cli.run(&["rules", "push", &copy.to_string_lossy(), "--target", target])?;
     }

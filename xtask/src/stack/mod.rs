@@ -219,9 +219,11 @@ impl OneEdge {
     /// When the edge does not start.
     pub fn run(&self) -> Result<()> {
         let data = paths::root().join(&self.data);
-        let keys = Keys::load(&data.join("keys"))?;
         let state = paths::root().join(&self.state);
-        fs::create_dir_all(&state).with_context(|| format!("could not create {}", state.display()))?;
+        for folder in [&data.join("keys"), &state] {
+            fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
+        }
+        let keys = Keys::load(&data.join("keys"))?;
         let name = match self.host {
             Host::Cloudflare => "cloudflare",
             Host::Spin => "spin",

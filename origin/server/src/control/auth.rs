@@ -85,6 +85,9 @@ pub struct Operator {
     pub name: String,
     /// What the token may do.
     pub scopes: Vec<String>,
+    /// When the token ends, in milliseconds since the Unix epoch; never without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<i64>,
 }
 
 impl Operator {
@@ -145,7 +148,11 @@ async fn check(origin: &Origin, headers: &HeaderMap) -> Result<Operator, Problem
     if let Some(first) = &origin.config.control_token_sha256
         && bool::from(first.as_str().as_bytes().ct_eq(sha256.as_bytes()))
     {
-        return Ok(Operator { name: BOOTSTRAP.to_owned(), scopes: vec![ALL.to_owned()] });
+        return Ok(Operator {
+            name: BOOTSTRAP.to_owned(),
+            scopes: vec![ALL.to_owned()],
+            expires_at_ms: None,
+        });
     }
     let look = async {
         let mut scope = origin.store.begin(Access::Control).await?;
@@ -153,9 +160,11 @@ async fn check(origin: &Origin, headers: &HeaderMap) -> Result<Operator, Problem
     };
     // The lookup is by hash, so that its time says nothing about any stored token.
     match origin.operators.0.try_get_with(sha256.clone(), look).await {
-        Ok(token) if token.valid(now_ms_i64()) => {
-            Ok(Operator { name: token.name.clone(), scopes: token.scopes.clone() })
-        }
+        Ok(token) if token.valid(now_ms_i64()) => Ok(Operator {
+            name: token.name.clone(),
+            scopes: token.scopes.clone(),
+            expires_at_ms: token.expires_at_ms,
+        }),
         Ok(_) => Err(refused(Some("invalid_token"))),
         Err(fault) if matches!(*fault, Fault::NotFound { .. }) => Err(refused(Some("invalid_token"))),
         Err(fault) => Err(Problem::unavailable(&*fault)),
@@ -219,10 +228,11 @@ mod tests {
 
     #[test]
     fn scopes_allow_what_they_say() {
-        let operator = Operator { name: "ci".into(), scopes: vec!["rules:write".into()] };
+        let operator =
+            Operator { name: "ci".into(), scopes: vec!["rules:write".into()], expires_at_ms: None };
         assert!(operator.may(Scope::Rules).is_ok());
         assert!(operator.may(Scope::Tenants).is_err());
-        let all = Operator { name: "root".into(), scopes: vec!["*".into()] };
+        let all = Operator { name: "root".into(), scopes: vec!["*".into()], expires_at_ms: None };
         assert!(Scope::ALL.into_iter().all(|scope| all.may(scope).is_ok()));
     }
 }

@@ -133,7 +133,12 @@ pub(super) async fn create(
         scopes: new.scopes,
         created_by: operator.name.clone(),
         created_at_ms: now_ms,
-        expires_at_ms: new.expires_in_s.map(|seconds| now_ms + i64::from(seconds) * 1000),
+        // Nobody gives a longer life than their own token has left.
+        expires_at_ms: match (new.expires_in_s.map(|s| now_ms + i64::from(s) * 1000), operator.expires_at_ms)
+        {
+            (Some(asked), Some(own)) => Some(asked.min(own)),
+            (asked, own) => asked.or(own),
+        },
         revoked_at_ms: None,
     };
     let about = Token::from(&row);

@@ -56,10 +56,17 @@ pub(super) async fn batch(
 ) -> Result<Response, Problem> {
     let tenant = permitted(&origin, &signed, &collection, Right::Write).await?;
     let repeatable = Repeatable::of(&headers, &format!("/v1/collections/{collection}/batch"), &body)?;
-    let Batch { operations } = serde_json::from_slice(&body)
+    let Batch { mut operations } = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body is not a batch: {error}")))?;
     if operations.is_empty() || operations.len() > BATCH_OPERATIONS_MAX {
         return Err(Problem::bad_request(format!("a batch has 1 to {BATCH_OPERATIONS_MAX} operations")));
+    }
+    if let Some(repeatable) = &repeatable {
+        for (index, operation) in operations.iter_mut().enumerate() {
+            if let Operation::Create { id: id @ None, .. } = operation {
+                *id = Some(repeatable.record_id(tenant, &signed, index));
+            }
+        }
     }
     let visit = Visit::of(&origin, tenant, &headers);
     let mut scope = begin(&origin, tenant).await?;

@@ -6,7 +6,8 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use meridian_store::record;
+use meridian_store::Fault;
+use meridian_store::record::{self, Record};
 
 use super::write::{Repeatable, Written, answer, before, finish, keep, object};
 use super::{Right, begin, permitted};
@@ -51,10 +52,23 @@ pub(super) async fn create(
         return Ok(answer(&origin, visit, &written).await);
     }
     let declared = origin.store.collection(&mut scope, &collection).await?;
-    let record = record::create(&mut scope, &declared, None, fields).await?;
-    let mut written = Written::record(StatusCode::CREATED, &record);
-    written.location = Some(format!("{path}/{}", record.id));
+    let id = repeatable.as_ref().map(|repeatable| repeatable.record_id(tenant, &signed, 0));
+    let record = match (record::create(&mut scope, &declared, id, fields).await, id) {
+        // The same request was answered in another region, and its record came from there.
+        (Err(Fault::Exists { .. }), Some(id)) => {
+            drop(scope);
+            let record = record::get(&mut begin(&origin, tenant).await?, &declared, id).await?;
+            return Ok(answer(&origin, visit, &created(&path, &record)).await);
+        }
+        (record, _) => record?,
+    };
+    let written = created(&path, &record);
     keep(&mut scope, tenant, &signed, repeatable.as_ref(), &written).await?;
     let tags = [format!("{collection}/{}", record.id), collection];
     finish(&origin, scope, tenant, &tags, visit, &written).await
+}
+
+fn created(path: &str, record: &Record) -> Written {
+    let location = Some(format!("{path}/{}", record.id));
+    Written { location, ..Written::record(StatusCode::CREATED, record) }
 }

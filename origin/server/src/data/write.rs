@@ -14,6 +14,8 @@ use meridian_wire::encoding::sha256_hex;
 use meridian_wire::session::seen_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::reply::{set, status};
 use crate::consistency::{SEEN, SESSION, Visit, applied};
@@ -118,6 +120,22 @@ impl Repeatable {
         let mut request = format!("POST {path}\n").into_bytes();
         request.extend_from_slice(body);
         Ok(Some(Self { key: key.to_owned(), request_sha256: sha256_hex(&request) }))
+    }
+
+    /// Id of the record that the request makes, or of the one that its operation number `index` makes: the same in every
+    /// region, so that a request repeated elsewhere, where its key is not known, does not make a second record.
+    pub fn record_id(&self, tenant: &str, signed: &Signed, index: usize) -> Uuid {
+        let subject = signed.subject.as_deref().unwrap_or("");
+        let mut hash = Sha256::new();
+        for part in [tenant, subject, &self.key, &self.request_sha256] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update((index as u64).to_be_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize()[..16]);
+        // Version 8: of a form of our own (RFC 9562, section 5.8).
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
     fn claim<'a>(&'a self, tenant: &'a str, signed: &'a Signed) -> Claim<'a> {

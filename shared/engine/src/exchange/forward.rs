@@ -124,7 +124,8 @@ impl Exchange {
     /// Whether sending it twice is as good as once (RFC 9110, section 9.2.2), or the client sees to that.
     fn is_idempotent(&self) -> bool {
         matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-            || self.facts.headers.get("idempotency-key").is_some()
+            // Origins keep keys of POST only: another method with one is not known to be safe twice.
+            || (self.facts.method == "POST" && self.facts.headers.get("idempotency-key").is_some())
     }
 
     fn context(&self, attempt: u32) -> ContextClaims {

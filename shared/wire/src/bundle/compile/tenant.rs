@@ -195,11 +195,19 @@ impl Compiler {
     }
 
     fn jwks(&mut self, spec: &JwksSpec) -> Jwks {
-        if !is_url(&spec.url) {
+        // Whoever can change what comes over plain HTTP could put in keys of their own.
+        let private = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
+        let guarded = spec.url.starts_with("https://")
+            || private.iter().any(|host| {
+                spec.url
+                    .strip_prefix(host)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+            });
+        if !is_url(&spec.url) || !guarded {
             self.flaw(
                 "spec.jwks.url",
                 format_args!("{:?}", short(&spec.url)),
-                "an absolute http or https URL",
+                "an absolute https URL; http only to this very machine",
             );
         }
         if spec.refresh.ms < 1_000 || spec.refresh > spec.stale {
