@@ -119,9 +119,10 @@ impl CdcBench {
         );
         text.push_str(ABOUT);
         text.push_str(&format!(
-            "\nMedian (least–greatest) of {rounds} rounds; *visible* is of {} commits a round at {}/s.\n\n",
+            "\nMedian (least–greatest) of {rounds} rounds; *visible* is of {} commits a round at {}/s. {}\n\n",
             seconds * measured.rate,
-            measured.rate
+            measured.rate,
+            report::load()
         ));
         let lines = lines(measured);
         let rows: Vec<Vec<String>> = lines.iter().map(Line::cells).collect();
@@ -140,7 +141,8 @@ handling, `wal_retrieve_retry_interval` 50 ms. Both clusters run with `fsync=off
 
 *Visible*: from the answer to the commit in one region until a query in the other, asked again and again, shows the row.
 *Apply*: a backlog is written while nobody applies it; rows per second from the first look that shows rows to the last row.
-*Write*: how long that backlog took to write at its source, by a procedure that commits each transaction.
+*Write*: how long that backlog took to write at its source, by a procedure that commits each transaction; beside Meridian's
+the source's origin journals its commits for its edges.
 ";
 
 fn lines(measured: &Measured) -> Vec<Line> {

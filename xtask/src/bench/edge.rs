@@ -205,10 +205,10 @@ impl EdgeBench {
         let upstream = measured.iter().filter(|one| cell_named(one.cell).forwarded);
         let upstream = Spread::of(upstream.map(|one| one.outcome.upstream_us));
         text.push_str(&format!(
-            "\nCores busy with anything else (origins, databases, other programs of this machine): {}; load {} at the end. \
+            "\nCores busy with anything else (origins, databases, other programs of this machine): {}. {} \
              The upstream's own processor time, not in the tables: {} µs a forwarded request.\n\n{}",
             others.map_or(String::new(), |spread| spread.text(2)),
-            fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default(),
+            report::load(),
             upstream.map_or(String::new(), |spread| spread.text(1)),
             wrong_answers(measured),
         ));

@@ -63,6 +63,15 @@ pub fn heading(title: &str, command: &str, programs: &str) -> String {
     )
 }
 
+/// How busy the machine is now, as a sentence.
+pub fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!(
+        "Load of the machine at the end, over one minute: {}.",
+        load.split(' ').next().unwrap_or_default()
+    )
+}
+
 /// The first line that a command prints, such as its version; empty if it can't be run.
 pub fn first_line(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
