@@ -218,7 +218,7 @@ impl EdgeBench {
 
 const ABOUT: &str = "
 Three servers get the same requests in turn, over 32 connections of one wrk: the worker as it is shipped, on workerd; the
-component as it is shipped, in this project's Spin host (a new instance after 128 requests, as Spin does it); and `peer/`, a
+component as it is shipped, in this project's Spin host (a new instance after 10,000 requests, where Spin takes one after 128); and `peer/`, a
 worker written by hand with Hono and jose (WebCrypto) on the same workerd. Rules (`rules/`) come to the edges from a running
 origin as always, and the edges report every decision to it; all of that is in their numbers. The peer knows one tenant and
 its keys from its configuration, and does the JWT, the forwarding and the cache alone: no rules that change, no limits, no
