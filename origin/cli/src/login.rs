@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::client::Client;
 use crate::failure::Failure;
@@ -19,7 +20,7 @@ pub struct Login {
 }
 
 impl Login {
-    pub fn run(self, server: &Server) -> Result<(), Failure> {
+    pub fn run(self, server: &Server, json: bool) -> Result<(), Failure> {
         let url = server.url().ok_or_else(|| Failure::Usage("--url is needed".to_owned()))?;
         let token = if self.token_stdin {
             let mut text = String::new();
@@ -37,11 +38,15 @@ impl Login {
         let profile = Profile { url: url.trim_end_matches('/').to_owned(), token };
         let who = Client::new(&profile)?.get("/whoami")?.body;
         let path = remember(profile)?;
-        print::line(&format!(
-            "logged in to {url} as {}; remembered in {}",
-            print::cell(&who, "name"),
-            path.display()
-        ));
+        if json {
+            print::json(&json!({ "url": url, "operator": who, "remembered_in": path }));
+        } else {
+            print::line(&format!(
+                "logged in to {url} as {}; remembered in {}",
+                print::cell(&who, "name"),
+                path.display()
+            ));
+        }
         Ok(())
     }
 }

@@ -72,7 +72,7 @@ enum Command {
 fn main() -> ExitCode {
     let Arguments { json, server, command } = Arguments::parse();
     let done = match command {
-        Command::Login(command) => command.run(&server),
+        Command::Login(command) => command.run(&server, json),
         Command::Rules(command) => command.run(&server, json),
         Command::Tenant(command) => command.run(&server, json),
         Command::Domain(command) => command.run(&server, json),

@@ -70,12 +70,18 @@ async fn a_hostname_makes_a_new_release_that_edges_see() {
     let text = String::from_utf8(bundle.body.to_vec()).unwrap();
     assert!(text.contains("acme.localhost") && text.contains("*.acme.example"), "{text}");
 
-    let context = meridian_wire::context::Context { tenant: None, ..support::context("", &[]) };
+    let context =
+        meridian_wire::context::Context { tenant: None, subject: None, ..support::context("", &[]) };
     let mut request = region.forwarded(&context, Method::GET, "/edge/v1/bundles/tenant:acme", None);
     request.headers_mut().insert("if-none-match", format!("\"{version}\"").parse().unwrap());
     let unchanged = region.send(request).await;
     assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
     assert_eq!(unchanged.header("meridian-ticket"), bundle.header("meridian-ticket"));
+
+    // What an edge forwards for a client of a tenant is no call of its own, whatever path the rules let through.
+    let client = support::context("acme", &["orders:read"]);
+    let request = region.forwarded(&client, Method::GET, "/edge/v1/bundles/tenant:globex", None);
+    assert_eq!(region.send(request).await.status, StatusCode::FORBIDDEN);
     region.serving.stop().await;
 }
 

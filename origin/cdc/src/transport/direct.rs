@@ -56,9 +56,10 @@ where
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ToReceiver<S> {
-    /// Sends a message of frames.
+    /// Sends a message of frames. A receiver that takes nothing for as long as it may be silent is given up.
     pub(crate) async fn send(&mut self, message: Vec<u8>) -> Result<(), Fault> {
-        Ok(self.sink.send(Message::Binary(message.into())).await?)
+        let sending = self.sink.send(Message::Binary(message.into()));
+        Ok(timeout(limits::SILENCE_MAX, sending).await.map_err(|_| Fault::Silence)??)
     }
 
     /// Says good-bye.
