@@ -107,7 +107,7 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
         Ok(answer) if answer.status == 200 => match serde_json::from_slice::<HostReply>(&answer.body) {
             Ok(reply) => {
                 let fresh = StoredHost { tenant: reply.tenant.clone(), at_ms: now_ms };
-                write(isolate, ctx, key, Some(serde_json::to_vec(&fresh).unwrap_or_default()));
+                write(isolate, ctx, key, serde_json::to_vec(&fresh).unwrap_or_default());
                 Loaded::Host(Some(reply.tenant))
             }
             Err(error) => Loaded::Unavailable(format!("tenant of the host: {error}")),
@@ -123,51 +123,50 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
 /// Rules come from an origin, so that even a cold isolate decides by the newest; while none can be reached or what comes is
 /// no good, the last good ones come from KV.
 async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
-    let key = target.to_string();
-    let mut missing = false;
-    let why =
-        match get(isolate, &format!("/edge/v1/bundles/{}", encoded(&key)), BUNDLE_BYTES_MAX as u32).await {
-            Ok(answer) if answer.status == 200 => {
-                let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
-                match put_in_force(isolate, target, ticket, &answer.body) {
-                    Ok(loaded) => {
-                        write(isolate, ctx, key, Some([ticket.as_bytes(), b"\n", &answer.body].concat()));
-                        return loaded;
-                    }
-                    Err(error) => {
-                        report(isolate, target, Some(&answer.body), &error.to_string());
-                        error.to_string()
-                    }
-                }
-            }
-            Ok(answer) if answer.status == 404 => {
-                missing = true;
-                "no origin has a release of it".to_owned()
-            }
-            Err(SendFault::Large) => {
-                let error = format!("the bundle has more than {BUNDLE_BYTES_MAX} bytes");
-                report(isolate, target, None, &error);
-                error
-            }
-            failed => reason(failed),
-        };
-    match read(isolate, &key).await {
-        Some(value) => match split(&value) {
-            Some((ticket, bytes)) => match put_in_force(isolate, target, ticket, bytes) {
-                Ok(loaded) => loaded,
-                Err(error) => {
-                    report(isolate, target, Some(bytes), &error.to_string());
-                    Loaded::Unavailable(why)
-                }
-            },
-            None => {
-                report(isolate, target, None, "what KV has is no bundle with its ticket");
-                Loaded::Unavailable(why)
-            }
-        },
-        None if missing => Loaded::Missing,
-        None => Loaded::Unavailable(why),
+    let fetched = fetch_target(isolate, ctx, target).await;
+    match fetched {
+        Loaded::Unavailable(_) | Loaded::Missing => stored_target(isolate, target).await.unwrap_or(fetched),
+        good => good,
     }
+}
+
+/// The newest rules from an origin, kept in KV when they are good.
+async fn fetch_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
+    let key = target.to_string();
+    match get(isolate, &format!("/edge/v1/bundles/{}", encoded(&key)), BUNDLE_BYTES_MAX as u32).await {
+        Ok(answer) if answer.status == 200 => {
+            let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
+            match put_in_force(isolate, target, ticket, &answer.body) {
+                Ok(loaded) => {
+                    write(isolate, ctx, key, [ticket.as_bytes(), b"\n", &answer.body].concat());
+                    loaded
+                }
+                Err(error) => {
+                    report(isolate, target, Some(&answer.body), &error.to_string());
+                    Loaded::Unavailable(error.to_string())
+                }
+            }
+        }
+        Ok(answer) if answer.status == 404 => Loaded::Missing,
+        Err(SendFault::Large) => {
+            let error = format!("the bundle has more than {BUNDLE_BYTES_MAX} bytes");
+            report(isolate, target, None, &error);
+            Loaded::Unavailable(error)
+        }
+        failed => Loaded::Unavailable(reason(failed)),
+    }
+}
+
+/// The last good rules, if KV has them.
+async fn stored_target(isolate: &Rc<Isolate>, target: &Target) -> Option<Loaded> {
+    let value = read(isolate, &target.to_string()).await?;
+    let Some((ticket, bytes)) = split(&value) else {
+        report(isolate, target, None, "what KV has is no bundle with its ticket");
+        return None;
+    };
+    put_in_force(isolate, target, ticket, bytes)
+        .inspect_err(|error| report(isolate, target, Some(bytes), &error.to_string()))
+        .ok()
 }
 
 fn put_in_force(
@@ -231,16 +230,13 @@ async fn read(isolate: &Isolate, key: &str) -> Option<Vec<u8>> {
     read.inspect_err(|error| console_warn!("KV {key}: {error}")).ok().flatten()
 }
 
-/// Writes to KV once the reply is on its way; `None` deletes. Losing the write costs a later isolate a call.
-fn write(isolate: &Isolate, ctx: &Context, key: String, value: Option<Vec<u8>>) {
+/// Writes to KV once the reply is on its way. Losing the write costs a later isolate a call.
+fn write(isolate: &Isolate, ctx: &Context, key: String, value: Vec<u8>) {
     let Some(kv) = kv(isolate) else { return };
     ctx.wait_until(async move {
-        let written = match value {
-            Some(value) => match kv.put_bytes(&key, &value) {
-                Ok(put) => put.execute().await,
-                Err(error) => Err(error),
-            },
-            None => kv.delete(&key).await,
+        let written = match kv.put_bytes(&key, &value) {
+            Ok(put) => put.execute().await,
+            Err(error) => Err(error),
         };
         if let Err(error) = written {
             console_warn!("KV {key} not written: {error}");

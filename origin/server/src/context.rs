@@ -142,15 +142,8 @@ fn single(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn refused(why: InvalidContext) -> Problem {
-    let kind = match why {
-        InvalidContext::Missing => "context-missing",
-        InvalidContext::Malformed => "context-malformed",
-        InvalidContext::UnknownKey => "context-unknown-key",
-        InvalidContext::BadSignature => "context-bad-signature",
-        InvalidContext::Expired => "context-expired",
-        InvalidContext::NotYet => "context-not-yet",
-    };
-    Problem::new(StatusCode::UNAUTHORIZED, kind, "The request has no valid signed context")
+    let kind = format!("context-{}", why.slug());
+    Problem::new(StatusCode::UNAUTHORIZED, &kind, "The request has no valid signed context")
         .detail(why.to_string())
         .header(header::WWW_AUTHENTICATE, "Meridian-Context")
 }

@@ -8,15 +8,13 @@ use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
 use meridian_store::{Access, release};
+use meridian_wire::signature::TICKET_HEADER;
 use meridian_wire::sync::parse_target;
 
 use crate::context::Signed;
 use crate::data::matches;
 use crate::problem::Problem;
 use crate::state::Origin;
-
-/// Name of the header field that carries the signed ticket of a bundle.
-const TICKET: HeaderName = HeaderName::from_static("meridian-ticket");
 
 /// The newest bundle of a target, with its ticket.
 ///
@@ -58,7 +56,7 @@ pub(super) async fn bundle(
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     };
-    for (name, value) in [(ETAG, etag), (TICKET, contents.ticket)] {
+    for (name, value) in [(ETAG, etag), (HeaderName::from_static(TICKET_HEADER), contents.ticket)] {
         let value = HeaderValue::from_str(&value).map_err(|error| Problem::internal(&error))?;
         response.headers_mut().insert(name, value);
     }
