@@ -6,10 +6,13 @@
 pub mod artefacts;
 pub mod bench;
 pub mod check;
+pub mod conformance;
 pub mod licence;
 pub mod paths;
 pub mod progress;
+mod report;
 pub mod run;
+mod scratch;
 pub mod setup;
 pub mod stack;
 pub mod test;
@@ -40,6 +43,8 @@ enum Command {
     Test(test::Test),
     /// Measure beside others, and write the report.
     Bench(bench::Bench),
+    /// Judge the edges by public test suites, and write the report.
+    Conformance(conformance::Conformance),
     /// Check format, lints, licences and hygiene.
     Check(check::Check),
     /// Run one more edge beside a running stack, with other origins: for tests.
@@ -55,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Conformance(conformance) => conformance.run(),
         Command::Check(check) => check.run(),
         Command::Edge(edge) => edge.run(),
     };

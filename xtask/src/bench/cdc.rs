@@ -9,9 +9,9 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::Extent;
-use super::report::{self, Spread};
 use crate::paths;
 use crate::progress::say;
+use crate::report::{self, Spread};
 use crate::run::run;
 use crate::setup::postgres;
 
@@ -104,7 +104,7 @@ impl CdcBench {
         if self.extent.json {
             println!("{}", String::from_utf8_lossy(&output.stdout).trim());
         }
-        say(&format!("Written to {}", report::write("cdc.md", &text)?.display()));
+        say(&format!("Written to {}", report::write("tests/bench/cdc.md", &text)?.display()));
         Ok(())
     }
 

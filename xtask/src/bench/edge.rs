@@ -10,16 +10,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use super::Extent;
 use super::cpu::Cpu;
 use super::load::{Load, Outcome};
 use super::peer::{self, Tokens};
-use super::report::{self, Spread};
-use super::stack::{Ports, Stack};
 use super::upstream::Upstream;
-use super::{Extent, Stop};
 use crate::artefacts::{Part, obtain};
 use crate::paths;
 use crate::progress::say;
+use crate::report::{self, Spread};
+use crate::scratch::{Ports, Stack, Stop};
 use crate::setup::{debian, npm};
 use crate::stack::http::Request;
 use crate::stack::supervise::Supervisor;
@@ -155,7 +155,7 @@ impl EdgeBench {
         if self.extent.json {
             println!("{}", serde_json::to_string(&measured)?);
         }
-        say(&format!("Written to {}", report::write("edge.md", &text)?.display()));
+        say(&format!("Written to {}", report::write("tests/bench/edge.md", &text)?.display()));
         match measured.iter().map(|one| one.wrong).sum::<u64>() {
             0 => Ok(()),
             wrong => bail!("{wrong} answers were not those expected"),
@@ -351,24 +351,13 @@ fn cell_named(name: &str) -> &'static Cell {
 
 /// Makes the tenant and pushes its rules, through the command line like anybody.
 fn push_rules(stack: &Stack, folder: &Path, tokens: &Tokens, upstream: &str) -> Result<()> {
-    stack.meridian(&["tenant", "create", TENANT, "--name", "Benchmark", "--home-region", "us-east-1"])?;
-    stack.meridian(&["domain", "add", HOST, "--tenant", TENANT])?;
-    let copy = folder.join("rules");
-    fs::create_dir_all(&copy).with_context(|| format!("could not create {}", copy.display()))?;
-    let source = paths::root().join("tests/bench/rules");
-    for entry in fs::read_dir(&source).with_context(|| format!("could not read {}", source.display()))? {
-        let path = entry?.path();
-        let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-        let text = text
-            .replace("${HS256_K}", tokens.key("hs", "k")?)
-            .replace("${ES256_X}", tokens.key("es", "x")?)
-            .replace("${ES256_Y}", tokens.key("es", "y")?)
-            .replace("${UPSTREAM}", upstream);
-        fs::write(copy.join(path.file_name().context("an entry has a name")?), text)?;
-    }
-    let target = format!("tenant:{TENANT}");
-    stack.meridian(&["rules", "push", &copy.to_string_lossy(), "--target", &target])?;
-    Ok(())
+    let values = [
+        ("HS256_K", tokens.key("hs", "k")?),
+        ("ES256_X", tokens.key("es", "x")?),
+        ("ES256_Y", tokens.key("es", "y")?),
+        ("UPSTREAM", upstream),
+    ];
+    stack.push_tenant(TENANT, HOST, "tests/bench/rules", &values, &folder.join("rules"))
 }
 
 fn of<'a>(

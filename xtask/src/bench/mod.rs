@@ -6,16 +6,10 @@ mod cpu;
 mod edge;
 mod load;
 mod peer;
-mod report;
-mod stack;
 mod upstream;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args, Clone, Debug)]
@@ -60,25 +54,5 @@ impl Bench {
             What::Edge(bench) => bench.run(),
             What::Cdc(bench) => bench.run(),
         }
-    }
-}
-
-/// Raised by Ctrl-C and its kin.
-#[derive(Clone)]
-struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    fn listen() -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop)).context("could not listen to signals")?;
-        }
-        Ok(Self(stop))
-    }
-
-    /// An error when somebody wants an end.
-    fn check(&self) -> Result<()> {
-        ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
-        Ok(())
     }
 }

@@ -1,31 +1,64 @@
-//! The local stack under measurement: started by the same command that a person types, forgotten afterwards.
+//! A local stack that is started to be measured or judged, by the same command that a person types, and forgotten
+//! afterwards.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::Stop;
 use crate::artefacts::{Part, obtain};
 use crate::paths;
 use crate::progress::Step;
 use crate::run::{run, tail};
+use crate::stack::http::Request;
 use crate::stack::process::{self, Identity};
 
 /// The stack is ready within this time, builds included.
 const READY_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// It ends within this time.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// Rules reach an edge within this time after the push.
+const RULES_LIMIT: Duration = Duration::from_secs(30);
+/// An edge's answer for hostnames that nobody has claimed.
+const UNKNOWN_HOST: u16 = 421;
 const POLL: Duration = Duration::from_millis(100);
 /// Lines of its log that are shown when it does not start.
 const LOG_LINES_SHOWN: usize = 30;
+
+/// Raised by Ctrl-C and its kin.
+#[derive(Clone)]
+pub struct Stop(pub Arc<AtomicBool>);
+
+impl Stop {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When signals can't be caught.
+    pub fn listen() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop)).context("could not listen to signals")?;
+        }
+        Ok(Self(stop))
+    }
+
+    /// # Errors
+    /// When somebody wants an end.
+    pub fn check(&self) -> Result<()> {
+        ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
+        Ok(())
+    }
+}
 
 /// Where a stack listens.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +149,49 @@ impl Stack {
     pub fn edge_pid(&self, edge: &str) -> Result<u32> {
         let name = format!("edge-{edge}");
         self.up()?.pids.get(&name).copied().with_context(|| format!("{name} does not run"))
+    }
+
+    /// Creates a tenant with one hostname, and pushes the rules in the folder `rules` (from the top of the repository) with
+    /// each `${NAME}` of `values` filled in; the filled copy stays in `copy`.
+    ///
+    /// # Errors
+    /// When the rules can't be read or are refused.
+    pub fn push_tenant(
+        &self,
+        tenant: &str,
+        host: &str,
+        rules: &str,
+        values: &[(&str, &str)],
+        copy: &Path,
+    ) -> Result<()> {
+        self.meridian(&["tenant", "create", tenant, "--name", tenant, "--home-region", "us-east-1"])?;
+        self.meridian(&["domain", "add", host, "--tenant", tenant])?;
+        fs::create_dir_all(copy).with_context(|| format!("could not create {}", copy.display()))?;
+        let source = paths::root().join(rules);
+        for entry in fs::read_dir(&source).with_context(|| format!("could not read {}", source.display()))? {
+            let path = entry?.path();
+            let mut text =
+                fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+            for (name, value) in values {
+                text = text.replace(&format!("${{{name}}}"), value);
+            }
+            fs::write(copy.join(path.file_name().context("an entry has a name")?), text)?;
+        }
+        self.meridian(&["rules", "push", &copy.to_string_lossy(), "--target", &format!("tenant:{tenant}")])?;
+        Ok(())
+    }
+
+    /// Waits until an edge knows a hostname.
+    ///
+    /// # Errors
+    /// When it does not within [`RULES_LIMIT`].
+    pub fn await_host(&self, edge_url: &str, host: &str) -> Result<()> {
+        let started = Instant::now();
+        while Request::get(edge_url).header("host", host).send()?.status == UNKNOWN_HOST {
+            ensure!(started.elapsed() < RULES_LIMIT, "{edge_url} does not know {host}");
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Runs the `meridian` command with the stack's control API.

@@ -78,12 +78,12 @@ pub fn first_line(command: &mut Command) -> String {
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// Writes `tests/bench/NAME`.
+/// Writes the file at `place`, from the top of the repository.
 ///
 /// # Errors
 /// When it can't be written.
-pub fn write(name: &str, text: &str) -> Result<PathBuf> {
-    let path = paths::root().join("tests/bench").join(name);
+pub fn write(place: &str, text: &str) -> Result<PathBuf> {
+    let path = paths::root().join(place);
     fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
     Ok(path)
 }

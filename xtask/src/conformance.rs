@@ -1,0 +1,300 @@
+//! `cargo xtask conformance`: what public test suites say of both edges, and why where they are not content.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use crate::paths;
+use crate::progress::{Step, say};
+use crate::report;
+use crate::scratch::{Ports, Stack, Stop};
+use crate::setup::npm;
+
+const HOST: &str = "conformance.localhost";
+const TENANT: &str = "conformance";
+/// The edges, by their names in `up.json`, and as the report calls them.
+const EDGES: [(&str, &str); 2] = [("cloudflare", "workerd"), ("spin", "Spin host")];
+/// Where everything about the suite of caches is kept.
+const CACHE: &str = "tests/conformance/cache";
+
+/// Arguments of `cargo xtask conformance`.
+#[derive(Args, Clone, Debug)]
+pub struct Conformance {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// The public http-cache-tests (RFC 9111 and its kin); writes tests/conformance/cache/report.md.
+    Cache(Cache),
+}
+
+/// Arguments of `cargo xtask conformance cache`.
+#[derive(Args, Clone, Debug)]
+struct Cache {
+    /// Print every outcome as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Use what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
+    /// The edges listen on this port and the next, the suite's server on the one after.
+    #[arg(long, default_value_t = 18800)]
+    port: u16,
+    /// Origins of the stack listen on the ports from one above this, PostgreSQL from 101 above.
+    #[arg(long, default_value_t = 18600)]
+    base_port: u16,
+}
+
+/// What one test came to.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Judged {
+    id: String,
+    suite: String,
+    name: String,
+    kind: Kind,
+    outcome: Outcome,
+    /// What the suite says where it was not content.
+    detail: Option<String>,
+    /// The published outcome of other caches.
+    others: BTreeMap<String, Outcome>,
+}
+
+/// How much a test weighs.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// The standard demands it.
+    Required,
+    /// The standard allows it, and a cache is better for it.
+    Optimal,
+    /// Neither right nor wrong.
+    Check,
+}
+
+/// What a test came to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Passed,
+    Failed,
+    /// What the test needs did not happen, such as storing the response at all.
+    Setup,
+    /// A test that it builds on did not pass.
+    Dependency,
+    Untested,
+}
+
+impl Outcome {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Passed => "yes",
+            Self::Failed => "**no**",
+            Self::Setup => "setup",
+            Self::Dependency => "depends",
+            Self::Untested => "–",
+        }
+    }
+}
+
+impl Conformance {
+    /// Judges, prints and writes the report.
+    ///
+    /// # Errors
+    /// When set-up, a build or the suite fails, or a behaviour is missed that nothing explains.
+    pub fn run(&self) -> Result<()> {
+        let What::Cache(cache) = &self.what;
+        cache.run()
+    }
+}
+
+impl Cache {
+    fn run(&self) -> Result<()> {
+        let stop = Stop::listen()?;
+        say("Setting up");
+        let modules = npm::install("conformance")?.join("node_modules");
+        let folder = paths::target()?.join("conformance/cache");
+        let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
+        let stack = Stack::start(&folder.join("stack"), ports, self.no_build, &stop)?;
+        let server = format!("http://127.0.0.1:{}", self.port + 2);
+        stack.push_tenant(
+            TENANT,
+            HOST,
+            &format!("{CACHE}/rules"),
+            &[("UPSTREAM", &server)],
+            &folder.join("rules"),
+        )?;
+        let mut judged = Vec::new();
+        for (edge, title) in EDGES {
+            stop.check()?;
+            let url = stack.up()?.edges.get(edge).cloned().with_context(|| format!("no edge {edge}"))?;
+            stack.await_host(&url, HOST)?;
+            judged.push(self.judge(&modules, &url, title)?);
+        }
+        drop(stack);
+        let explained = explained()?;
+        let text = render(&judged, &explained);
+        println!("{}", text.split("\n## Each test").next().unwrap_or_default());
+        if self.json {
+            println!("{}", serde_json::to_string(&judged)?);
+        }
+        say(&format!("Written to {}", report::write(&format!("{CACHE}/report.md"), &text)?.display()));
+        let silent: Vec<_> = missed(&judged).filter(|id| !explained.contains_key(*id)).collect();
+        ensure!(silent.is_empty(), "missed and not explained in {CACHE}/missed.yaml: {}", silent.join(", "));
+        let settled: Vec<_> = explained.keys().filter(|id| missed(&judged).all(|one| one != *id)).collect();
+        ensure!(settled.is_empty(), "explained in {CACHE}/missed.yaml, but not missed: {settled:?}");
+        Ok(())
+    }
+
+    fn judge(&self, modules: &Path, url: &str, title: &str) -> Result<Vec<Judged>> {
+        let step = Step::start(format!("http-cache-tests through {title}"));
+        let mut command = Command::new("node");
+        command.arg("--no-warnings").arg(paths::root().join(CACHE).join("run.mjs"));
+        command.arg(modules).args([url, HOST]).arg((self.port + 2).to_string()).stdin(Stdio::null());
+        let output = command.output().context("could not run node")?;
+        ensure!(
+            output.status.success(),
+            "the suite ended with {}:\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let judged: Vec<Judged> = serde_json::from_slice(&output.stdout).context("what the suite printed")?;
+        if judged.is_empty() {
+            bail!("the suite ran no test");
+        }
+        let passed =
+            |kind| judged.iter().filter(|one| one.kind == kind && one.outcome == Outcome::Passed).count();
+        step.done(&format!("{} required, {} optimal", passed(Kind::Required), passed(Kind::Optimal)));
+        Ok(judged)
+    }
+}
+
+/// Why a behaviour is missed, by the test's id.
+fn explained() -> Result<BTreeMap<String, String>> {
+    let file = paths::root().join(CACHE).join("missed.yaml");
+    let text = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("in {}", file.display()))
+}
+
+/// Ids of required and optimal tests that did not pass through one of the edges.
+fn missed(judged: &[Vec<Judged>]) -> impl Iterator<Item = &str> {
+    let first = judged.first().into_iter().flatten().enumerate();
+    first.filter_map(|(at, one)| {
+        let all_passed =
+            judged.iter().all(|edge| edge.get(at).is_some_and(|one| one.outcome == Outcome::Passed));
+        (one.kind != Kind::Check && !all_passed).then_some(one.id.as_str())
+    })
+}
+
+fn render(judged: &[Vec<Judged>], explained: &BTreeMap<String, String>) -> String {
+    let tests = judged.first().map_or(&[][..], Vec::as_slice);
+    let mut text = report::heading(
+        "The cache, judged by http-cache-tests",
+        "cargo xtask conformance cache",
+        "http-cache-tests 0.4.5",
+    );
+    text.push_str(
+        "\nThe suite of https://cache-tests.fyi/, as npm carries it, against both edges with an empty `CachePolicy`; the \
+         others as its authors published them with that release. *Required* is what RFC 9111 and its kin demand, *optimal* \
+         what they allow and a cache is better for. A test counts only where those that it builds on passed.\n\n",
+    );
+    let others: Vec<&String> = tests.first().into_iter().flat_map(|one| one.others.keys()).collect();
+    let count = |kind: Kind, passed: &dyn Fn(usize, &Judged) -> bool| {
+        let of_kind = || tests.iter().enumerate().filter(|(_, one)| one.kind == kind);
+        format!("{} of {}", of_kind().filter(|(at, one)| passed(*at, one)).count(), of_kind().count())
+    };
+    let mut rows = Vec::new();
+    for ((_, title), edge) in EDGES.iter().zip(judged) {
+        let passed = |at: usize, _: &Judged| edge.get(at).is_some_and(|one| one.outcome == Outcome::Passed);
+        let cells = [count(Kind::Required, &passed), count(Kind::Optimal, &passed)];
+        rows.push([vec![format!("Meridian, {title}")], cells.to_vec()].concat());
+    }
+    for other in &others {
+        let passed = |_: usize, one: &Judged| one.others.get(*other) == Some(&Outcome::Passed);
+        rows.push(vec![(*other).clone(), count(Kind::Required, &passed), count(Kind::Optimal, &passed)]);
+    }
+    text.push_str(&report::table(&["cache", "required", "optimal"], &rows));
+    text.push_str("\n## Missed, and why\n\n");
+    for id in missed(judged) {
+        let why = explained.get(id).map_or("Not explained.", String::as_str).trim();
+        let said = judged.iter().flatten().find_map(|one| one.detail.as_deref().filter(|_| one.id == id));
+        _ = writeln!(text, "- `{id}` ({}): {why}", said.unwrap_or_default());
+    }
+    text.push_str("\n## Each test\n");
+    let mut suite = "";
+    for (at, one) in tests.iter().enumerate() {
+        if suite != one.suite {
+            suite = &one.suite;
+            let names: Vec<_> = EDGES
+                .iter()
+                .map(|(_, title)| *title)
+                .chain(others.iter().map(|name| name.as_str()))
+                .collect();
+            _ = writeln!(
+                text,
+                "\n### {suite}\n\n| test | | {} |\n|---|---|{}",
+                names.join(" | "),
+                "---|".repeat(names.len())
+            );
+        }
+        let own = judged.iter().filter_map(|edge| edge.get(at)).map(|one| one.outcome.text());
+        let cells: Vec<_> = own.chain(one.others.values().map(|outcome| outcome.text())).collect();
+        let kind = match one.kind {
+            Kind::Required => "required",
+            Kind::Optimal => "optimal",
+            Kind::Check => "check",
+        };
+        _ = writeln!(
+            text,
+            "| {} `{}` | {kind} | {} |",
+            one.name.replace('|', "\\|"),
+            one.id,
+            cells.join(" | ")
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(id: &str, kind: Kind, outcome: Outcome) -> Judged {
+        let others = BTreeMap::from([("Other 1".to_owned(), Outcome::Passed)]);
+        let detail = (outcome != Outcome::Passed).then(|| "Response 2 comes from cache".to_owned());
+        Judged {
+            id: id.into(),
+            suite: "S".into(),
+            name: format!("about {id}"),
+            kind,
+            outcome,
+            detail,
+            others,
+        }
+    }
+
+    #[test]
+    fn what_one_edge_misses_is_missed_and_told() {
+        let workerd = vec![
+            judged("a", Kind::Required, Outcome::Passed),
+            judged("b", Kind::Optimal, Outcome::Passed),
+            judged("c", Kind::Check, Outcome::Failed),
+        ];
+        let mut spin = workerd.clone();
+        spin[1] = judged("b", Kind::Optimal, Outcome::Failed);
+        let both = [workerd, spin];
+        assert_eq!(missed(&both).collect::<Vec<_>>(), ["b"]);
+        let text = render(&both, &BTreeMap::from([("b".to_owned(), "Because.".to_owned())]));
+        assert!(text.contains("| Meridian, Spin host | 1 of 1 | 0 of 1 |"), "{text}");
+        assert!(text.contains("| Other 1 | 1 of 1 | 1 of 1 |"), "{text}");
+        assert!(text.contains("- `b` (Response 2 comes from cache): Because."), "{text}");
+        assert!(text.contains("| about b `b` | optimal | yes | **no** | yes |"), "{text}");
+    }
+}
