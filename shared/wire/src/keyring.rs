@@ -46,6 +46,12 @@ pub enum InvalidKeyring {
         /// What was expected.
         expected: &'static str,
     },
+    /// A key for which anybody can sign: a point of small order, such as the one that is all zeros, or a secret of zeros.
+    #[error("key {kid:?} protects nothing: it is all zeros or of small order")]
+    Weak {
+        /// The id.
+        kid: String,
+    },
 }
 
 /// Secrets of 32 bytes for HMAC-SHA256 (RFC 2104).
@@ -63,6 +69,17 @@ impl MacKeyring {
                 .map_err(|_| InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" })
         };
         entries(text, key).map(Self)
+    }
+
+    /// The keyring, unless a key of it is all zeros.
+    ///
+    /// # Errors
+    /// The id of the first such key.
+    pub fn without_zeros(self) -> Result<Self, InvalidKeyring> {
+        match self.0.iter().find(|(_, key)| *key == [0; 32]) {
+            Some((kid, _)) => Err(InvalidKeyring::Weak { kid: kid.clone() }),
+            None => Ok(self),
+        }
     }
 
     /// Id of the key that signs.
@@ -112,8 +129,16 @@ impl PublicKeyring {
     /// Where the text is anything else.
     pub fn parse(text: &str) -> Result<Self, InvalidKeyring> {
         let key = |kid: &str, bytes: Vec<u8>| {
-            PublicKey::from_slice(&bytes)
-                .map_err(|_| InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" })
+            let invalid =
+                || InvalidKeyring::Key { kid: kid.to_owned(), expected: "32 (a point of the curve)" };
+            let key = PublicKey::from_slice(&bytes).map_err(|_| invalid())?;
+            match key.validate() {
+                Ok(()) => Ok(key),
+                Err(ed25519_compact::Error::WeakPublicKey) => {
+                    Err(InvalidKeyring::Weak { kid: kid.to_owned() })
+                }
+                Err(_) => Err(invalid()),
+            }
         };
         entries(text, key).map(Self)
     }
@@ -266,6 +291,29 @@ mod tests {
             let error = MacKeyring::parse(wrong).unwrap_err().to_string();
             assert!(!error.contains(&key), "{error}");
         }
+    }
+
+    #[test]
+    fn keys_that_everybody_has_are_refused() {
+        // Points whose order divides 8 (RFC 7748, section 6): 0, 1, p - 1, and two of order 8.
+        let mut one = [0; 32];
+        one[0] = 1;
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        let order_8 = [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ];
+        for weak in [[0; 32], one, minus_one, order_8] {
+            let error = PublicKeyring::parse(&format!("a:{}", base64url(&weak))).unwrap_err();
+            assert_eq!(error, InvalidKeyring::Weak { kid: "a".into() }, "{weak:?}");
+        }
+        assert!(
+            PublicKeyring::parse(&format!("a:{}", base64url(&[2; 32]))).is_err(),
+            "no point of the curve"
+        );
+        let zero = MacKeyring::parse(&format!("a:{}", base64url(&[0; 32]))).unwrap();
+        assert_eq!(zero.without_zeros().unwrap_err(), InvalidKeyring::Weak { kid: "a".into() });
     }
 
     #[test]

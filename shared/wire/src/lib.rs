@@ -22,6 +22,7 @@ pub mod bundle;
 pub mod change;
 pub mod context;
 pub mod document;
+pub mod edge;
 pub mod encoding;
 pub mod event;
 pub mod keyring;

@@ -50,6 +50,10 @@ pub const KEYS_MAX: usize = 16;
 /// Characters of a key's id.
 pub const KEY_ID_CHARS_MAX: usize = 64;
 
+/// Origins that an edge knows at its start.
+pub const EDGE_ORIGINS_MAX: usize = 64;
+/// Networks of an edge's trusted proxies.
+pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Targets of one sync.
 pub const SYNC_TARGETS_MAX: usize = 2_000;
 /// Purges in one answer to a sync; an edge that is further behind asks again.
