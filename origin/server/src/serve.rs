@@ -136,7 +136,7 @@ impl Serving {
         let _ = self.stop_background.send(true);
         while self.background.join_next().await.is_some() {}
         self.origin.replication.shutdown().await;
-        self.origin.store.pool().close().await;
+        self.origin.store.close().await;
         tracing::info!("stopped");
     }
 }
@@ -219,7 +219,7 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Forgets what is past its time, a bounded number of rows at once.
+/// Forgets what is past its time: a bounded number of rows at once, until nothing is left of it.
 async fn forget(store: Store, mut stopping: watch::Receiver<bool>) {
     let mut clock = tokio::time::interval(TRIM_INTERVAL);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -228,18 +228,28 @@ async fn forget(store: Store, mut stopping: watch::Receiver<bool>) {
             _ = clock.tick() => {}
             () = told_to_stop(&mut stopping) => return,
         }
-        if let Err(fault) = forget_once(&store).await {
-            tracing::warn!(%fault, "what is past its time could not be forgotten now");
+        loop {
+            match forget_round(&store).await {
+                Ok(true) if !*stopping.borrow() => {}
+                Ok(_) => break,
+                Err(fault) => {
+                    tracing::warn!(%fault, "what is past its time could not be forgotten now");
+                    break;
+                }
+            }
         }
     }
 }
 
-async fn forget_once(store: &Store) -> Result<(), meridian_store::Fault> {
+/// Returns whether there may be more to forget.
+async fn forget_round(store: &Store) -> Result<bool, meridian_store::Fault> {
     let now_ms = now_ms_i64();
     let mut scope = store.begin(Access::Control).await?;
-    event::trim(&mut scope, now_ms - EVENT_KEEP_MS, TRIM_ROWS_MAX).await?;
-    idempotency::trim(&mut scope, now_ms - IDEMPOTENCY_KEEP_MS, TRIM_ROWS_MAX).await?;
+    let events = event::trim(&mut scope, now_ms - EVENT_KEEP_MS, TRIM_ROWS_MAX).await?;
+    let answers = idempotency::trim(&mut scope, now_ms - IDEMPOTENCY_KEEP_MS, TRIM_ROWS_MAX).await?;
+    let purges = purge::trim(&mut scope, TRIM_ROWS_MAX).await?;
     scope.commit().await?;
-    purge::trim(store).await?;
-    Ok(())
+    Ok([events, answers, purges]
+        .into_iter()
+        .any(|gone| i64::try_from(gone).is_ok_and(|gone| gone >= TRIM_ROWS_MAX)))
 }

@@ -39,6 +39,8 @@ impl Store {
         let options = options(app_url)?.options([
             ("statement_timeout", timeout_ms.as_str()),
             ("idle_in_transaction_session_timeout", timeout_ms.as_str()),
+            // The tenant of a transaction is written as a literal: a backslash in it must mean itself.
+            ("standard_conforming_strings", "on"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
@@ -95,10 +97,15 @@ impl Store {
         Ok(position as u64)
     }
 
-    /// The pool, for statements on tables without row-level security.
+    /// How many connections there are, and how many of them are idle.
     #[must_use]
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes all connections, once what they are doing has ended.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 }
 

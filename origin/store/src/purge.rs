@@ -6,7 +6,7 @@
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::{Fault, Scope, Store, limits};
+use crate::{Access, Fault, Scope, Store, limits};
 
 /// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -85,11 +85,12 @@ pub async fn journal(
 /// # Errors
 /// [`Fault::Unavailable`] when the database is away.
 pub async fn since(store: &Store, cursor: Option<i64>) -> Result<Purges, Fault> {
+    let mut scope = store.begin(Access::Control).await?;
     let (first, first_at_ms, last): (Option<i64>, Option<i64>, Option<i64>) = sqlx::query_as(
         "select (select seq from meridian.purge order by seq limit 1),
                 (select at_ms from meridian.purge order by seq limit 1), max(seq) from meridian.purge",
     )
-    .fetch_one(store.pool())
+    .fetch_one(scope.conn())
     .await?;
     let last = last.unwrap_or(0);
     let Some(cursor) = cursor else {
@@ -106,7 +107,7 @@ pub async fn since(store: &Store, cursor: Option<i64>) -> Result<Purges, Fault> 
     )
     .bind(cursor)
     .bind(limits::PURGES_MAX)
-    .fetch_all(store.pool())
+    .fetch_all(scope.conn())
     .await?;
     let rows: Vec<Purge> = rows
         .into_iter()
@@ -128,27 +129,32 @@ pub async fn since(store: &Store, cursor: Option<i64>) -> Result<Purges, Fault> 
 /// # Errors
 /// [`Fault::Unavailable`] when the database is away.
 pub async fn cursor_at(store: &Store, at_ms: i64) -> Result<i64, Fault> {
+    let mut scope = store.begin(Access::Control).await?;
     let cursor: i64 = sqlx::query_scalar(
         "select coalesce((select min(seq) - 1 from meridian.purge where at_ms >= $1),
                          (select max(seq) from meridian.purge), 0)",
     )
     .bind(at_ms)
-    .fetch_one(store.pool())
+    .fetch_one(scope.conn())
     .await?;
     Ok(cursor)
 }
 
-/// Takes away what is too old, but the newest of that, which marks where the journal was cut.
+/// Takes away the oldest of what is too old, at most `limit` at once, but leaves the newest of that: it marks where the
+/// journal was cut. Returns how many went.
 ///
 /// # Errors
 /// [`Fault::Unavailable`] when the database is away.
-pub async fn trim(store: &Store) -> Result<u64, Fault> {
+pub async fn trim(scope: &mut Scope, limit: i64) -> Result<u64, Fault> {
     let oldest_ms = now_ms() - limits::PURGE_AGE_MAX.as_millis() as i64;
     let done = sqlx::query(
-        "delete from meridian.purge where seq < (select max(seq) from meridian.purge where at_ms < $1)",
+        "delete from meridian.purge where seq in
+             (select seq from meridian.purge
+               where seq < (select max(seq) from meridian.purge where at_ms < $1) order by seq limit $2)",
     )
     .bind(oldest_ms)
-    .execute(store.pool())
+    .bind(limit)
+    .execute(scope.conn())
     .await?;
     Ok(done.rows_affected())
 }

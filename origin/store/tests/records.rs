@@ -321,12 +321,72 @@ async fn the_purge_journal_keeps_its_order() {
         .execute("update meridian.purge set at_ms = 1 where tenant = 'acme' or tag = 'orders'")
         .await
         .unwrap();
-    assert_eq!(purge::trim(&store).await.unwrap(), 1);
+    let mut control = store.begin(Access::Control).await.unwrap();
+    assert_eq!(purge::trim(&mut control, 10).await.unwrap(), 1);
+    control.commit().await.unwrap();
     assert!(
         purge::since(&store, Some(start.next)).await.unwrap().reset,
         "what was trimmed may have been missed"
     );
     assert_eq!(purge::since(&store, Some(purges.next - 1)).await.unwrap().rows.len(), 1);
+}
+
+/// Tables that hold nothing of a tenant, so that row-level security would protect nothing.
+const OF_NO_TENANT: [&str; 4] = ["_sqlx_migrations", "cursor", "enrolled", "node"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_table_is_without_row_level_security() {
+    let (cluster, store) = declared().await;
+    let mut superuser = cluster.superuser().await;
+    let tables: Vec<(String, bool, bool, bool, bool)> = sqlx::query_as(
+        "select c.relname, c.relrowsecurity, c.relforcerowsecurity,
+                exists (select from pg_policy p where p.polrelid = c.oid and p.polroles @> array['meridian_app'::regrole::oid]),
+                exists (select from pg_attribute a
+                         where a.attrelid = c.oid and a.attname = 'tenant' and not a.attisdropped)
+           from pg_class c
+          where c.relnamespace = 'meridian'::regnamespace and c.relkind in ('r', 'p', 'f', 'v', 'm') order by 1",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    assert!(tables.iter().any(|(table, .., tenant)| table == "purge" && *tenant), "{tables:?}");
+    for (table, enabled, forced, policy, tenant) in tables {
+        if OF_NO_TENANT.contains(&table.as_str()) {
+            assert!(!tenant, "{table} has a tenant");
+        } else {
+            assert!(
+                enabled && forced && policy,
+                "{table}: enabled {enabled}, forced {forced}, policy {policy}"
+            );
+        }
+    }
+    let exempt: i64 = sqlx::query_scalar(
+        "select count(*) from pg_roles where rolname like 'meridian%' and (rolbypassrls or rolsuper)",
+    )
+    .fetch_one(&mut superuser)
+    .await
+    .unwrap();
+    assert_eq!(exempt, 0, "no role of Meridian is above row-level security");
+
+    let mut control = store.begin(Access::Control).await.unwrap();
+    for tenant in ["acme", "globex"] {
+        purge::manual(&mut control, tenant, &["orders".into()]).await.unwrap();
+    }
+    control.commit().await.unwrap();
+    let journal = "select coalesce(string_agg(tenant, ',' order by tenant), '') from meridian.purge";
+    for (access, expected) in [
+        (Access::Tenant("acme"), "acme"),
+        (Access::Tenant("nobody"), ""),
+        (Access::Tenant("o'\\' or true --"), ""),
+        (Access::Control, "acme,globex"),
+    ] {
+        let mut scope = store.begin(access).await.unwrap();
+        let seen: String = sqlx::query_scalar(journal).fetch_one(scope.conn()).await.unwrap();
+        assert_eq!(seen, expected, "{access:?}");
+    }
+    let mut app = PgConnection::connect(&cluster.url("meridian_app")).await.unwrap();
+    let seen: String = sqlx::query_scalar(journal).fetch_one(&mut app).await.unwrap();
+    assert_eq!(seen, "", "without a tenant there is nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
