@@ -290,7 +290,8 @@ impl<'s> Apply<'s> {
             self.cursor.commit_ms = commit_ms;
         }
         self.tell(&applied, commit_ms);
-        Ok(())
+        // A clash is settled at once; what else was set aside waits for its time.
+        if applied.parked > 0 { self.retry_parked().await } else { Ok(()) }
     }
 
     /// Tells everybody who waits for it: caches first, then those who wait to read.

@@ -164,6 +164,10 @@ impl Replication {
         if config.peers.len() > limits::PEERS_MAX {
             return Err(Fault::Url { what: "list of peers", expected: "at most 32 of them" });
         }
+        let ordinals = config.peers.iter().map(|peer| peer.ordinal).chain([config.node.ordinal]);
+        if ordinals.max() > Some(meridian_store::limits::REGION_ORDINAL_MAX) {
+            return Err(Fault::Url { what: "ordinal of a region", expected: "at most 255" });
+        }
         let address = Address::parse(&config.replication_url)?;
         let mut sql = session(options(&config.replication_url)?).connect().await?;
         let (region, ordinal, incarnation): (String, i16, String) =

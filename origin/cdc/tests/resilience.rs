@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use meridian_store::record;
 use meridian_store::sqlx::{self, Executor};
-use meridian_store::{Access, Fault, Store, conflict};
+use meridian_store::{Access, Fault, Store};
 use region::{World, eventually, object};
 use serde_json::json;
 use uuid::Uuid;
@@ -186,13 +186,8 @@ async fn what_can_not_be_applied_waits_and_holds_nothing_up() {
     let mut world = World::start(2).await;
     let [a, b] = &world.regions[..] else { unreachable!() };
     let table = "create table meridian.extra (tenant text not null, id uuid primary key, note text);
-                 select meridian.enroll('meridian.extra', 'tenant');
-                 create unique index extra_note on meridian.extra (note) where not _deleted;";
-    let owner = |url: String| async move {
-        use sqlx::Connection as _;
-        sqlx::PgConnection::connect(&url).await.unwrap()
-    };
-    owner(a.cluster.url("meridian_owner")).await.execute(table).await.unwrap();
+                 select meridian.enroll('meridian.extra', 'tenant');";
+    a.migrate(table).await;
     a.sql()
         .await
         .execute("insert into meridian.extra values ('acme', gen_random_uuid(), 'first')")
@@ -204,7 +199,7 @@ async fn what_can_not_be_applied_waits_and_holds_nothing_up() {
     assert_eq!(b.count("select count(*) from meridian.parked where state = 'unknown_table'").await, 1);
     assert_eq!(b.replication().status()[0].parked, 1);
 
-    owner(b.cluster.url("meridian_owner")).await.execute(table).await.unwrap();
+    b.migrate(table).await;
     eventually("the row arrives with its table", || async {
         b.count("select count(*) from meridian.extra").await == 1
             && b.count("select count(*) from meridian.parked").await == 0
@@ -212,47 +207,17 @@ async fn what_can_not_be_applied_waits_and_holds_nothing_up() {
     .await;
 
     // A column that is not there yet.
-    owner(a.cluster.url("meridian_owner"))
-        .await
-        .execute("alter table meridian.extra add column colour text")
-        .await
-        .unwrap();
+    a.migrate("alter table meridian.extra add column colour text").await;
     a.sql().await.execute("insert into meridian.extra values ('acme', gen_random_uuid(), 'second', default, default, default, default, default, 'red')").await.unwrap();
     eventually("a row with an unknown column is set aside", || async {
         b.count("select count(*) from meridian.parked where state = 'unknown_column'").await == 1
     })
     .await;
-    owner(b.cluster.url("meridian_owner"))
-        .await
-        .execute("alter table meridian.extra add column colour text")
-        .await
-        .unwrap();
+    b.migrate("alter table meridian.extra add column colour text").await;
     eventually("the row arrives with its column", || async {
         b.count("select count(*) from meridian.extra where colour = 'red'").await == 1
     })
     .await;
-
-    // Two rows that both want one unique value.
-    world.link(0, 1, false);
-    for region in [a, b] {
-        region
-            .sql()
-            .await
-            .execute(
-                "insert into meridian.extra (tenant, id, note) values ('acme', gen_random_uuid(), 'third')",
-            )
-            .await
-            .unwrap();
-    }
-    world.link(0, 1, true);
-    let id = a.create("acme", json!({"n": 2})).await.id;
-    world.settle().await;
-    assert!(b.get("acme", id).await.is_ok());
-    for region in [a, b] {
-        assert_eq!(region.count("select count(*) from meridian.parked where state = 'unique'").await, 1);
-        let found = conflict::list(&region.store, Some("acme"), 10).await.unwrap();
-        assert!(found.iter().any(|c| c.class == "unique" && c.table_name == "extra"));
-    }
 
     // A stamp from a clock that is an hour ahead.
     a.sql()

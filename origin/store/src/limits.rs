@@ -50,6 +50,12 @@ pub const CONFLICTS_KEPT_MAX: i64 = 100_000;
 pub const PARKED_MAX: i64 = 100_000;
 /// Parked changes tried again in one round.
 pub const PARKED_ROUND_MAX: i64 = 500;
+/// The highest ordinal of a region: the bits above it in a row's stamp say which unique values the row gave up.
+pub const REGION_ORDINAL_MAX: u16 = 255;
+/// Unique indexes of one table, beside its primary key, whose clashes are settled.
+pub const CLASH_INDEXES_MAX: usize = 7;
+/// How long settling a clash waits for a row that a transaction here is writing; then it is tried again.
+pub const CLASH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often rows that changed between being read and written are tried again within one apply transaction.
 pub const APPLY_ROUNDS_MAX: usize = 20;
 /// How long to wait for a connection of the pool.

@@ -233,16 +233,26 @@ impl Region {
     /// Every row of every replicated table, by table and key, as PostgreSQL shows it.
     pub async fn rows(&self) -> BTreeMap<String, String> {
         let mut sql = self.cluster.superuser().await;
+        let tables: Vec<(String, Vec<String>)> =
+            sqlx::query_as("select table_name, key_columns from meridian.enrolled")
+                .fetch_all(&mut sql)
+                .await
+                .unwrap();
         let mut rows = BTreeMap::new();
-        for (table, key) in
-            [("record", "(tenant, collection, id)"), ("collection", "(tenant, name)"), ("tenant", "slug")]
-        {
-            let statement = format!("select {key}::text, t::text from meridian.{table} t");
+        for (table, key) in tables {
+            let statement = format!("select row({})::text, t::text from meridian.{table} t", key.join(", "));
             let found: Vec<(String, String)> =
                 sqlx::query_as(sqlx::AssertSqlSafe(statement)).fetch_all(&mut sql).await.unwrap();
             rows.extend(found.into_iter().map(|(key, row)| (format!("{table} {key}"), row)));
         }
         rows
+    }
+
+    /// Runs statements as the role that owns the schema.
+    pub async fn migrate(&self, statements: &'static str) {
+        use sqlx::{Connection as _, Executor as _};
+        let mut owner = PgConnection::connect(&self.cluster.url("meridian_owner")).await.unwrap();
+        owner.execute(statements).await.unwrap();
     }
 
     pub async fn sql(&self) -> PgConnection {

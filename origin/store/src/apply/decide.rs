@@ -311,7 +311,7 @@ pub(super) fn note(open: &mut Open, plan: &Plan, row: &Incoming<'_>) {
     }
 }
 
-fn version_of(row: &Value) -> Option<Version> {
+pub(super) fn version_of(row: &Value) -> Option<Version> {
     let number = |name: &str| row.get(name)?.as_u64();
     let stamp = |time: &str, region: &str| {
         Some(Stamp::new(number(time)?, Region(u16::try_from(number(region)?).ok()?)))

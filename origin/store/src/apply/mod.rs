@@ -8,8 +8,10 @@
 //! 2. Only if some were not taken, the rows held here are locked and read, each is decided, and the outcome written.
 //!
 //! A row that can't be written (an unknown column, a clash, a stamp from the future) is set aside in
-//! `meridian.parked` with the reason, and tried again; it never stops the rows behind it.
+//! `meridian.parked` with the reason, and tried again; it never stops the rows behind it. A clash of two rows over a
+//! unique value is settled before the next try: the earlier keeps the value, the other goes on under a marked one.
 
+mod clash;
 mod collect;
 mod decide;
 mod park;
@@ -80,6 +82,7 @@ pub struct Applied {
 /// One source's apply connection.
 pub struct Applier {
     connection: PgConnection,
+    options: PgConnectOptions,
     source: Node,
     incarnation: String,
     catalogue: Catalogue,
@@ -104,7 +107,8 @@ impl Applier {
     /// # Errors
     /// [`Fault::Unavailable`], also while a lost connection of before still holds the origin: try again.
     pub async fn connect(replicator_url: &str, source: &Node, now_ms: fn() -> u64) -> Result<Self, Fault> {
-        let mut connection = session(options(replicator_url)?).connect().await?;
+        let options = options(replicator_url)?;
+        let mut connection = session(options.clone()).connect().await?;
         let origin = quoted(&format!("meridian_{}", source.region));
         let setup = format!(
             "set session_replication_role = replica;
@@ -122,6 +126,7 @@ impl Applier {
         let catalogue = Catalogue::load(&mut connection).await?;
         Ok(Self {
             connection,
+            options,
             source: source.clone(),
             incarnation: String::new(),
             catalogue,

@@ -2,9 +2,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
-use sqlx::{Executor, Row as _};
+use sqlx::{Executor, FromRow};
 
-use super::decide::row_json;
 use super::plan::{Catalogue, Plan, Unknown};
 use super::{Applied, Applier, End, Incoming, Open, Route};
 use crate::{Fault, limits};
@@ -17,7 +16,7 @@ struct Content {
 }
 
 /// Why a statement on rows failed, when it is the rows' fault; else the transaction has to be tried again.
-fn blame(fault: &Fault) -> Option<&'static str> {
+pub(super) fn blame(fault: &Fault) -> Option<&'static str> {
     match fault {
         Fault::Exists { .. } => Some("unique"),
         Fault::Database(_) => match fault.sqlstate()?.get(..2)? {
@@ -65,9 +64,6 @@ impl Applier {
                     let tenant = plan.tenant_of(row.values);
                     self.park(open, &plan.table, &plan.columns, tenant, row, state, &describe(&fault))
                         .await?;
-                    if state == "unique" {
-                        self.record_clash(plan, row).await?;
-                    }
                 }
                 rows => {
                     let (first, second) = rows.split_at(rows.len() / 2);
@@ -118,7 +114,8 @@ impl Applier {
         };
         sqlx::query(
             "insert into meridian.parked (source, position, tenant, table_name, content, state, detail, next_at)
-             values ($1, $2, $3, $4, $5, $6, $7, now() + interval '1 second') on conflict do nothing",
+             values ($1, $2, $3, $4, $5, $6, $7, now() + case $6 when 'unique' then interval '0' else interval '1 second' end)
+             on conflict do nothing",
         )
         .bind(self.source.ordinal as i16)
         .bind(row.position as i64)
@@ -148,7 +145,7 @@ impl Applier {
     /// [`Fault::Unavailable`] when the database is away.
     pub async fn retry_parked(&mut self) -> Result<Option<Applied>, Fault> {
         let due = sqlx::query(
-            "select id, position, table_name, content from meridian.parked
+            "select id, position, table_name, content, state = 'unique' from meridian.parked
               where source = $1 and next_at <= now() order by id limit $2",
         )
         .bind(self.source.ordinal as i16)
@@ -160,15 +157,39 @@ impl Applier {
         }
         self.catalogue = Catalogue::load(&mut self.connection).await?;
         self.plans.clear();
+        let mut parked: Vec<(i64, i64, String, Json<Content>, bool)> = Vec::with_capacity(due.len());
+        for row in &due {
+            parked.push(FromRow::from_row(row)?);
+        }
+        for (_, position, table, Json(content), clashes) in &parked {
+            if *clashes {
+                self.retry_settle(*position as u64, table, content).await?;
+            }
+        }
         self.begin(true).await?;
-        for row in due {
-            let id: i64 = row.try_get(0)?;
-            let position: i64 = row.try_get(1)?;
-            let table: String = row.try_get(2)?;
-            let Json(content): Json<Content> = row.try_get(3)?;
-            self.retry(id, position as u64, &table, &content).await?;
+        for (id, position, table, Json(content), _) in &parked {
+            self.retry(*id, *position as u64, table, content).await?;
         }
         self.commit(End { position: None, commit_ms: 0 }).await.map(Some)
+    }
+
+    /// Settles a clash, before the row is tried again. Where that fails the row goes on waiting, but not the rows behind it.
+    async fn retry_settle(&mut self, position: u64, table: &str, content: &Content) -> Result<(), Fault> {
+        let columns: Vec<&str> = content.columns.iter().map(String::as_str).collect();
+        let values: Vec<Option<&str>> = content.values.iter().map(Option::as_deref).collect();
+        let Route::Known(plan) = self.route(table, &columns).await? else { return Ok(()) };
+        match self.settle(&plan, &Incoming { values: &values, position }).await {
+            Err(fault @ Fault::Unavailable(_)) => Err(fault),
+            Err(fault) => {
+                tracing::warn!(
+                    table,
+                    fault = describe(&fault),
+                    "a clash over a unique value is not settled yet"
+                );
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn retry(&mut self, id: i64, position: u64, table: &str, content: &Content) -> Result<(), Fault> {
@@ -212,27 +233,6 @@ impl Applier {
             .bind(detail),
         };
         query.execute(&mut self.connection).await?;
-        Ok(())
-    }
-
-    /// A clash of two different rows over a unique value: the row here stands, the other waits and is reported.
-    async fn record_clash(&mut self, plan: &Plan, row: &Incoming<'_>) -> Result<(), Fault> {
-        let theirs_stamp = plan.version(row.values).map(|version| version.stamp.to_string());
-        sqlx::query(
-            "insert into meridian.conflict
-                 (tenant, table_name, key, class, source, winner, reason, mine_stamp, theirs_stamp, mine, theirs)
-             values ($1, $2, $3, 'unique', $4, 'mine',
-                     'another row holds a value that must be unique; the change is set aside and tried again',
-                     '', $5, '{}', $6) on conflict do nothing",
-        )
-        .bind(plan.tenant_of(row.values))
-        .bind(&plan.table)
-        .bind(row_json(plan, row.values, Some(&plan.keys)))
-        .bind(self.source.ordinal as i16)
-        .bind(theirs_stamp.unwrap_or_default())
-        .bind(row_json(plan, row.values, None))
-        .execute(&mut self.connection)
-        .await?;
         Ok(())
     }
 }

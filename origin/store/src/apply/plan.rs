@@ -106,10 +106,16 @@ pub struct Plan {
     pub(super) tenant: Option<usize>,
     pub(super) record: Option<RecordColumns>,
     stamp: usize,
-    region: usize,
-    base_stamp: usize,
-    base_region: usize,
-    deleted: usize,
+    pub(super) region: usize,
+    pub(super) base_stamp: usize,
+    pub(super) base_region: usize,
+    pub(super) deleted: usize,
+    /// The table, its key and all columns as text, for statements of a single use.
+    pub(super) name: String,
+    pub(super) key_list: String,
+    pub(super) texts: String,
+    /// Gives rows that arrived the types that they have here.
+    pub(super) typed: String,
     /// Takes rows that are new here, or newer than what is here.
     pub(super) upsert: Arc<str>,
     /// Locks and reads the rows that are here.
@@ -174,6 +180,10 @@ impl Plan {
             base_stamp: place("_base_stamp")?,
             base_region: place("_base_region")?,
             deleted: place("_deleted")?,
+            name: sql.name(),
+            key_list: sql.list(keys.iter().copied(), ", ", |column, _| column.to_owned()),
+            texts: sql.list(sql.all(), ", ", |column, _| format!("{column}::text")),
+            typed: sql.typed(),
             upsert: sql.upsert().into(),
             select: sql.select().into(),
             update: sql.update().into(),
@@ -194,6 +204,12 @@ impl Plan {
             base: stamp(self.base_stamp, self.base_region)?,
             deleted: values.get(self.deleted).copied().flatten()?.starts_with('t'),
         })
+    }
+
+    /// Columns that say which row it is and whose: never changed to settle a clash.
+    pub(super) fn fixed(&self) -> Vec<&str> {
+        let places = self.keys.iter().chain(&self.tenant);
+        places.filter_map(|&place| self.columns.get(place)).map(String::as_str).collect()
     }
 
     pub(super) fn tenant_of<'a>(&self, values: &[Option<&'a str>]) -> Option<&'a str> {
@@ -279,14 +295,18 @@ impl Sql<'_> {
         })
     }
 
-    fn insert_start(&self) -> String {
+    fn typed(&self) -> String {
         let all: Vec<usize> = self.all().collect();
+        let columns = self.list(self.all(), ", ", |column, kind| format!("x.{column}::{kind} as {column}"));
+        format!("select {columns} from {}", self.values(&all, false))
+    }
+
+    fn insert_start(&self) -> String {
         format!(
-            "insert into {} as t ({}) select {} from {} on conflict ({}) ",
+            "insert into {} as t ({}) {} on conflict ({}) ",
             self.name(),
             self.list(self.all(), ", ", |column, _| column.to_owned()),
-            self.list(self.all(), ", ", |column, kind| format!("x.{column}::{kind}")),
-            self.values(&all, false),
+            self.typed(),
             self.list(self.keys.iter().copied(), ", ", |column, _| column.to_owned()),
         )
     }
