@@ -97,8 +97,9 @@ export function headOf(answer) {
   return answer.head;
 }
 
+/** A response without a body, such as a 204, has nothing to divide. */
 export function tee(stream) {
-  return stream.tee();
+  return stream === null ? [null, null] : stream.tee();
 }
 
 export function cancel(stream) {

@@ -40,8 +40,9 @@ extern "C" {
     #[wasm_bindgen(js_name = headOf)]
     pub fn head_of(answer: &JsValue) -> String;
 
-    /// Two streams of one.
-    pub fn tee(stream: &JsValue) -> Array;
+    /// Two streams of one, or two `null`s of `null`.
+    #[wasm_bindgen(catch)]
+    pub fn tee(stream: &JsValue) -> Result<Array, JsValue>;
 
     /// Gives a stream up.
     pub fn cancel(stream: &JsValue);

@@ -115,7 +115,7 @@ impl Passage {
         if *reply != shared {
             return source.take();
         }
-        let both = host::tee(source.as_ref()?);
+        let both = host::tee(source.as_ref()?).ok()?;
         *source = Some(both.get(0));
         Some(both.get(1))
     }
