@@ -36,6 +36,7 @@ pub mod node;
 pub mod policy;
 pub mod problem;
 pub mod purge;
+pub mod refusal;
 pub mod ruleset;
 pub mod step;
 pub mod trace;

@@ -6,7 +6,8 @@ use crate::facts::Scheme;
 use crate::headers::{Headers, is_field_value};
 use crate::limits::SESSION_BYTES_MAX;
 use crate::node::{Node, SyncNeed};
-use crate::problem::{MEDIA_TYPE, Problem};
+use crate::problem::Problem;
+use crate::refusal::{problem_headers, say_who};
 use crate::step::{After, Reply, ReplyBody, Step};
 
 /// How long a client keeps its session token.
@@ -18,12 +19,7 @@ const OWN_FIELDS_BYTES: usize = 512;
 impl Exchange {
     /// Replies with a problem.
     pub(super) fn refuse(&mut self, node: &mut Node, problem: Problem, outcome: Outcome) -> Step {
-        let mut headers = Headers::with_capacity(16);
-        headers.append("content-type", MEDIA_TYPE);
-        headers.append("cache-control", "no-store");
-        for (name, value) in problem.headers.iter() {
-            headers.append(name, value);
-        }
+        let headers = problem_headers(&problem);
         let body = if self.facts.method == "HEAD" {
             ReplyBody::Empty
         } else {
@@ -61,10 +57,8 @@ impl Exchange {
         {
             headers.append("cache-status", status.field());
         }
-        headers.append("meridian-decision", &self.id);
-        headers.append("meridian-region", self.region.as_deref().unwrap_or("edge"));
         let bundle = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
-        headers.append("meridian-bundle", bundle.as_deref().unwrap_or("none"));
+        say_who(&mut headers, &self.id, self.region.as_deref(), bundle.as_deref());
         if !self.variants.is_empty() {
             let variants: Vec<String> =
                 self.variants.iter().map(|(experiment, variant)| format!("{experiment}={variant}")).collect();

@@ -174,6 +174,17 @@ impl Node {
         versions
     }
 
+    /// The release of a target in memory.
+    #[must_use]
+    pub fn version(&self, target: &Target) -> Option<&Version> {
+        match target {
+            Target::Platform => self.platform.current.as_ref().map(|platform| &platform.version),
+            Target::Tenant(slug) => {
+                self.tenants.peek(slug.as_str())?.current.as_ref().map(|rules| &rules.ruleset.version)
+            }
+        }
+    }
+
     /// Whether the origins are to be asked for news. While none answers, requests don't wait for news.
     pub(crate) fn sync_need(&self, now_ms: u64) -> SyncNeed {
         let age = |at_ms: Option<u64>| at_ms.map_or(u64::MAX, |at_ms| now_ms.saturating_sub(at_ms));
