@@ -104,12 +104,19 @@ pub async fn verify(State(origin): State<Arc<Origin>>, mut request: Request, nex
     }
 }
 
-/// The layer of the edge API, inside of [`verify`]: refuses a context that an edge signed for a client's request. Whatever
-/// path a tenant's rules let through, an edge forwards it with that tenant's name, and it never gets here.
+/// The layer of the edge API, inside of [`verify`]: for a context that an edge signed for a client's request there is no
+/// such API. Whatever path a tenant's rules let through, an edge forwards it with that tenant's name.
 pub async fn of_an_edge(signed: Signed, request: Request, next: Next) -> Response {
     if signed.tenant.is_some() || signed.subject.is_some() {
-        return Problem::new(StatusCode::FORBIDDEN, "edges-only", "Only an edge may ask this, for itself")
-            .into_response();
+        return Problem::nowhere().into_response();
+    }
+    next.run(request).await
+}
+
+/// The layer of everything that is not for edges: for a request with a context, right or wrong, it does not exist.
+pub async fn of_no_edge(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(HEADER) {
+        return Problem::nowhere().into_response();
     }
     next.run(request).await
 }

@@ -84,6 +84,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing").detail(detail)
     }
 
+    /// There is nothing at this path, or nothing that whoever asks should know of.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self::not_found("there is nothing here")
+    }
+
     /// What was sent is well formed, but not right; `errors` says where.
     #[must_use]
     pub fn invalid(errors: impl Into<Value>) -> Self {

@@ -65,21 +65,26 @@ pub fn describe() -> OpenApi {
 /// Where the description can't be written.
 pub fn router(origin: Arc<Origin>) -> serde_json::Result<Router> {
     let description: Arc<str> = describe().to_pretty_json()?.into();
-    let [data, edge, control, replication, health] = rooms().map(|room| room.split_for_parts().0);
+    let wrong_method =
+        async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method");
+    // Before the layers: who may not know of a path does not learn its methods either.
+    let [data, edge, control, replication, health] =
+        rooms().map(|room| room.split_for_parts().0.method_not_allowed_fallback(wrong_method));
     let signed = from_fn_with_state(origin.clone(), context::verify);
     let operator = from_fn_with_state(origin.clone(), auth::verify);
     let document = move || async move { ([(CONTENT_TYPE, "application/json")], description.to_string()) };
-    let router = Router::new()
-        .merge(data.route_layer(signed.clone()))
-        .merge(edge.route_layer(from_fn(context::of_an_edge)).route_layer(signed))
-        .merge(control.route_layer(operator))
+    let forwarded = Router::new()
+        .merge(data.layer(signed.clone()))
+        .merge(edge.layer(from_fn(context::of_an_edge)).layer(signed));
+    let direct = Router::new()
+        .merge(control.layer(operator))
         .merge(replication)
         .merge(health)
-        .route("/openapi.json", get(document))
-        .fallback(async || Problem::not_found("there is nothing here"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method")
-        })
+        .route("/openapi.json", get(document).fallback(wrong_method))
+        .layer(from_fn(context::of_no_edge));
+    let router = forwarded
+        .merge(direct)
+        .fallback(async || Problem::nowhere())
         .layer(from_fn_with_state(origin.clone(), observe::observe));
     Ok(router.with_state(origin))
 }

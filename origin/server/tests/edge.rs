@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use meridian_wire::context::Context;
 use meridian_wire::signature::Ticket;
 use serde_json::{Value, json};
-use support::{Region, bundle_keys};
+use support::{CONTROL_TOKEN, Region, Reply, bundle_keys, context};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_prove_to_be_edges() {
@@ -70,18 +71,54 @@ async fn a_hostname_makes_a_new_release_that_edges_see() {
     let text = String::from_utf8(bundle.body.to_vec()).unwrap();
     assert!(text.contains("acme.localhost") && text.contains("*.acme.example"), "{text}");
 
-    let context =
-        meridian_wire::context::Context { tenant: None, subject: None, ..support::context("", &[]) };
-    let mut request = region.forwarded(&context, Method::GET, "/edge/v1/bundles/tenant:acme", None);
+    let edge = Context { tenant: None, subject: None, ..context("", &[]) };
+    let mut request = region.forwarded(&edge, Method::GET, "/edge/v1/bundles/tenant:acme", None);
     request.headers_mut().insert("if-none-match", format!("\"{version}\"").parse().unwrap());
     let unchanged = region.send(request).await;
     assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
     assert_eq!(unchanged.header("meridian-ticket"), bundle.header("meridian-ticket"));
+    region.serving.stop().await;
+}
 
-    // What an edge forwards for a client of a tenant is no call of its own, whatever path the rules let through.
-    let client = support::context("acme", &["orders:read"]);
-    let request = region.forwarded(&client, Method::GET, "/edge/v1/bundles/tenant:globex", None);
-    assert_eq!(region.send(request).await.status, StatusCode::FORBIDDEN);
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_edge_forwards_for_a_client_reaches_the_data_api_alone() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let ask = async |context: &Context, method: Method, path: &str| {
+        let mut request = region.forwarded(context, method, path, None);
+        request.headers_mut().insert("authorization", format!("Bearer {CONTROL_TOKEN}").parse().unwrap());
+        region.send(request).await
+    };
+    let absent = ask(&context("acme", &[]), Method::GET, "/nowhere").await;
+    assert_eq!((absent.status, absent.problem().as_str()), (StatusCode::NOT_FOUND, "not-found"));
+    // Whatever paths the rules of a tenant let through, and whatever else the client knows.
+    for (method, path) in [
+        (Method::GET, "/metrics"),
+        (Method::GET, "/openapi.json"),
+        (Method::GET, "/healthz"),
+        (Method::GET, "/readyz"),
+        (Method::POST, "/metrics"),
+        (Method::GET, "/control/v1/tenants"),
+        (Method::PUT, "/control/v1/tenants"),
+        (Method::GET, "/replication/v1/stream"),
+        (Method::GET, "/edge/v1/bundles/tenant:globex"),
+        (Method::GET, "/edge/v1/hosts/acme.localhost"),
+        (Method::GET, "/edge/v1/sync"),
+        (Method::POST, "/edge/v1/sync"),
+    ] {
+        let client = context("acme", &["orders:read"]);
+        let refused = ask(&client, method.clone(), path).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{method} {path}: {refused:?}");
+        let titles = |reply: &Reply| (reply.json()["title"].clone(), reply.json()["detail"].clone());
+        assert_eq!(titles(&refused), titles(&absent), "{method} {path}: as if it were not there");
+    }
+    // Nor does an edge ask anything but the edge API for itself.
+    let edge = || Context { tenant: None, subject: None, ..context("", &[]) };
+    for path in ["/metrics", "/control/v1/tenants", "/replication/v1/stream"] {
+        assert_eq!(ask(&edge(), Method::GET, path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(ask(&edge(), Method::GET, "/v1/whoami").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&context("acme", &[]), Method::GET, "/v1/whoami").await.status, StatusCode::OK);
     region.serving.stop().await;
 }
 
