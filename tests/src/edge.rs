@@ -89,7 +89,12 @@ impl Edge {
         Ok(edge)
     }
 
-    fn stop(&mut self) -> Result<()> {
+    /// Stops it as a signal would.
+    pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
         }
@@ -111,7 +116,7 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
+        if let Err(error) = self.end() {
             eprintln!("{}: {error:#}", self.name);
         }
     }

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod corpus;
 pub mod edge;
+pub mod kept;
 pub mod proxy;
 pub mod stack;

@@ -65,9 +65,10 @@ impl Proxy {
     /// Changes bundles so from now on; `None` passes them on as they are.
     pub fn change(&self, change: Option<Change>) {
         *self.shared.change.lock().unwrap_or_else(PoisonError::into_inner) = change;
+        *self.shared.changed.lock().unwrap_or_else(PoisonError::into_inner) = 0;
     }
 
-    /// How many bundles were changed so far.
+    /// How many bundles were changed since the last [`Proxy::change`].
     #[must_use]
     pub fn changed(&self) -> u64 {
         *self.shared.changed.lock().unwrap_or_else(PoisonError::into_inner)
@@ -78,15 +79,20 @@ impl Shared {
     fn serve(&self, client: &TcpStream) -> Result<()> {
         client.set_read_timeout(Some(TIMEOUT))?;
         let mut reader = BufReader::new(client);
-        while let Some(request) = Message::read(&mut reader, true)? {
+        while let Some(mut request) = Message::read(&mut reader, true)? {
             let target = request.start.split(' ').nth(1).unwrap_or_default().to_owned();
+            let bundles = format!("/edge/v1/bundles/{}", self.target);
+            let tampers =
+                target.replace("%3A", ":").replace("%3a", ":") == bundles && self.change().is_some();
+            if tampers {
+                // What the edge has already shall be offered to it, too.
+                request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("if-none-match"));
+            }
             let mut origin = TcpStream::connect(&self.origin).context("the origin is away")?;
             origin.set_read_timeout(Some(TIMEOUT))?;
             request.write(&mut origin)?;
             let mut response = Message::read(&mut BufReader::new(&origin), false)?.context("no response")?;
-            let bundles = format!("/edge/v1/bundles/{}", self.target);
-            let decoded = target.replace("%3A", ":").replace("%3a", ":");
-            if decoded == bundles {
+            if tampers {
                 self.tamper(&mut response);
             }
             response.write(&mut &*client)?;
@@ -94,11 +100,14 @@ impl Shared {
         Ok(())
     }
 
+    fn change(&self) -> Option<Change> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn tamper(&self, response: &mut Message) {
-        let change = self.change.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let ticket =
             response.headers.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case("meridian-ticket"));
-        if let (Some(change), Some((_, ticket))) = (change, ticket)
+        if let (Some(change), Some((_, ticket))) = (self.change(), ticket)
             && response.start.contains(" 200 ")
         {
             let bundle = change(Bundle { ticket: ticket.clone(), bytes: std::mem::take(&mut response.body) });
