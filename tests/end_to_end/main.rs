@@ -3,6 +3,7 @@
 
 mod bad_bundles;
 mod failures;
+mod load;
 mod regions;
 mod requests;
 mod rules;
