@@ -201,7 +201,7 @@ fn render(judged: &[Vec<Judged>], explained: &BTreeMap<String, String>) -> Strin
         "http-cache-tests 0.4.5",
     );
     text.push_str(
-        "\nThe suite of https://cache-tests.fyi/, as npm carries it, against both edges with an empty `CachePolicy`; the \
+        "\nThe suite of https://cache-tests.fyi/, as npm carries it, against both edges with the rules in `rules/`; the \
          others as its authors published them with that release. *Required* is what RFC 9111 and its kin demand, *optimal* \
          what they allow and a cache is better for. A test counts only where those that it builds on passed.\n\n",
     );

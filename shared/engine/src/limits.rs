@@ -132,3 +132,5 @@ pub const CACHE_SEEN_MAX: usize = 64;
 pub const CACHE_KEEP_MS_MAX: u64 = 30 * 86_400_000;
 /// How long a response that can be validated is kept beyond its time.
 pub const CACHE_VALIDATE_MS: u64 = 3_600_000;
+/// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
+pub const CACHE_HEURISTIC_MS_MAX: u64 = 86_400_000;

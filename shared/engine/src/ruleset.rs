@@ -391,6 +391,11 @@ pub struct CachePolicy {
     pub stale_while_revalidate_ms: u64,
     /// Stale service while the origin fails, where the response says nothing (RFC 5861).
     pub stale_if_error_ms: u64,
+    /// Lifetime of a response that gives none, as a share of the time since its `Last-Modified`, in hundredths of a per cent
+    /// (RFC 9111, section 4.2.2); 0 is none.
+    pub heuristic: u32,
+    /// Whether a response with `Set-Cookie` may be stored, for everybody.
+    pub store_cookies: bool,
     /// Tags beside those of the response.
     pub tags: Vec<String>,
     /// Requests that go past the cache.

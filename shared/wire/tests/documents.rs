@@ -26,7 +26,13 @@ fn golden(path: &Path, content: &str) {
         fs::write(path, content).unwrap();
     }
     let stored = fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(stored, content, "{} is not up to date: look, then run with MERIDIAN_BLESS=1", path.display());
+    let same = stored.lines().zip(content.lines()).take_while(|(stored, content)| stored == content).count();
+    let line = same + 1;
+    assert!(
+        stored == content,
+        "{}:{line} is not up to date: look, then run with MERIDIAN_BLESS=1",
+        path.display()
+    );
 }
 
 fn generated() -> Vec<Document> {

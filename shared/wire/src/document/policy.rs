@@ -149,6 +149,13 @@ pub struct CachePolicySpec {
     /// Stale service while the origin fails, where the response says nothing (RFC 5861).
     #[serde(default)]
     pub stale_if_error: Span,
+    /// Lifetime of a response that gives none, as a share of the time since its `Last-Modified`, a day at the most (RFC 9111,
+    /// section 4.2.2). Without it, none.
+    #[serde(default)]
+    pub heuristic: Share,
+    /// Whether a response with `Set-Cookie` may be stored: everybody gets the same cookie then.
+    #[serde(default)]
+    pub store_cookies: bool,
     /// Tags beside those of the response.
     #[serde(default)]
     pub tags: Vec<String>,

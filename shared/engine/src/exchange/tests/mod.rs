@@ -172,6 +172,8 @@ fn cached(mut rules: Ruleset) -> Ruleset {
         variants: true,
         stale_while_revalidate_ms: 30_000,
         stale_if_error_ms: 300_000,
+        heuristic: 0,
+        store_cookies: false,
         tags: vec![],
         bypass: None,
     });

@@ -7,13 +7,17 @@ use super::key;
 use super::notes::Notes;
 use crate::headers::Headers;
 use crate::limits::{
-    CACHE_KEEP_MS_MAX, CACHE_SEEN_MAX, CACHE_TAG_BYTES_MAX, CACHE_TAGS_MAX, CACHE_VALIDATE_MS, CACHE_VARY_MAX,
+    CACHE_HEURISTIC_MS_MAX, CACHE_KEEP_MS_MAX, CACHE_SEEN_MAX, CACHE_TAG_BYTES_MAX, CACHE_TAGS_MAX,
+    CACHE_VALIDATE_MS, CACHE_VARY_MAX,
 };
 use crate::ruleset::CachePolicy;
 
 /// Statuses whose meaning this cache knows (RFC 9110, section 15), for `must-understand` (RFC 9111, section 5.2.2.3).
 const UNDERSTOOD: [u16; 16] =
     [200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 500, 501, 503];
+
+/// Statuses that may be stored without an explicit lifetime (RFC 9110, section 15.1); a 206 is not stored here.
+const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
 
 /// Times of one exchange with the target.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +36,11 @@ pub(super) fn judge(
 ) -> Result<Notes, &'static str> {
     let control = Control::of_response(response);
     let directives = control.directives();
-    check(directives, request, status, response)?;
+    check(policy, directives, request, status, response)?;
     let date_ms = date_ms(response.get("date")).unwrap_or(times.received_ms);
     let lifetime_ms = lifetime_ms(&control, response, date_ms)
         .or_else(|| policy.default_ttl_ms.get(&status).copied())
+        .or_else(|| heuristic_ms(policy, directives, status, response, date_ms))
         // A response that has to be validated each time needs no lifetime.
         .or(directives.no_cache.then_some(0))
         .ok_or("no-lifetime")?;
@@ -73,8 +78,9 @@ pub(super) fn judge(
     Ok(notes)
 }
 
-/// RFC 9111, section 3: what forbids storing. A cookie is never stored.
+/// RFC 9111, section 3: what forbids storing. A cookie is stored only where the policy says so.
 fn check(
+    policy: &CachePolicy,
     directives: &Directives,
     request: &Headers,
     status: u16,
@@ -93,7 +99,7 @@ fn check(
     if directives.private {
         return Err("private");
     }
-    if response.get("set-cookie").is_some() {
+    if response.get("set-cookie").is_some() && !policy.store_cookies {
         return Err("set-cookie");
     }
     // Section 3.5: an answer to credentials is for everybody only where the origin says so.
@@ -119,6 +125,23 @@ fn lifetime_ms(control: &Control, response: &Headers, date_ms_of: u64) -> Option
     })
 }
 
+/// Section 4.2.2: the longer a response has not changed, the longer it will not. Only for statuses that are made for it, or
+/// where the response is explicitly for everybody.
+fn heuristic_ms(
+    policy: &CachePolicy,
+    directives: &Directives,
+    status: u16,
+    response: &Headers,
+    date_ms_of: u64,
+) -> Option<u64> {
+    if policy.heuristic == 0 || !(HEURISTIC.contains(&status) || directives.public) {
+        return None;
+    }
+    let unchanged_ms = date_ms_of.saturating_sub(date_ms(response.get("last-modified"))?);
+    let share = u128::from(unchanged_ms) * u128::from(policy.heuristic) / 10_000;
+    Some(u64::try_from(share).unwrap_or(u64::MAX).min(CACHE_HEURISTIC_MS_MAX))
+}
+
 /// Section 4.2.3, `corrected_initial_age`.
 fn initial_age_ms(response: &Headers, date_ms: u64, times: Times) -> u64 {
     let apparent_ms = times.received_ms.saturating_sub(date_ms);
@@ -128,10 +151,22 @@ fn initial_age_ms(response: &Headers, date_ms: u64, times: Times) -> u64 {
     apparent_ms.max(age_s.saturating_mul(1_000).saturating_add(delay_ms))
 }
 
-/// A date of HTTP (RFC 9110, section 5.6.7) in milliseconds since the Unix epoch.
+/// A date of HTTP (RFC 9110, section 5.6.7) in milliseconds since the Unix epoch; its words in any case.
 pub(super) fn date_ms(date: Option<&str>) -> Option<u64> {
-    let date = httpdate::parse_http_date(date?.trim()).ok()?;
+    let date = date?.trim();
+    let date =
+        httpdate::parse_http_date(date).or_else(|_| httpdate::parse_http_date(&in_usual_case(date))).ok()?;
     u64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+fn in_usual_case(date: &str) -> String {
+    let mut begins = true;
+    let letters = date.chars().map(|letter| {
+        let usual = if begins { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
+        begins = !letter.is_ascii_alphabetic();
+        usual
+    });
+    letters.collect::<String>().replace("Gmt", "GMT")
 }
 
 /// Whether a response can be validated (section 4.3.1).
@@ -243,6 +278,8 @@ mod tests {
         assert_eq!(date_ms(Some(DATE)), Some(NOW_MS));
         assert_eq!(date_ms(Some("Friday, 15-Jan-27 08:00:00 GMT")), Some(NOW_MS));
         assert_eq!(date_ms(Some("Fri Jan 15 08:00:00 2027")), Some(NOW_MS));
+        assert_eq!(date_ms(Some("FRI, 15 jan 2027 08:00:00 gMT")), Some(NOW_MS));
+        assert_eq!(date_ms(Some("Mon Aug  8 02:01:18 2050")), Some(2_543_536_878_000));
         assert_eq!(date_ms(Some("0")), None);
         assert_eq!(date_ms(Some("Fri, 15 Jan 2027 08:00:00 CET")), None);
     }
@@ -356,6 +393,32 @@ mod tests {
         check("max-age=60, must-revalidate", true);
         check("s-maxage=60", true);
         check("max-age=60, proxy-revalidate", false);
+    }
+
+    #[test]
+    fn what_gives_no_lifetime_gets_a_share_of_its_age_where_the_policy_says_so() {
+        let policy = CachePolicy { heuristic: 1_000, ..policy() };
+        let check = |status, response: &[(&str, &str)], expect: Result<u64, &str>| {
+            let headers = response.iter().copied().chain([("date", HOUR_LATER)]).collect();
+            let got = judge(&policy, &Headers::default(), status, &headers, times());
+            assert_eq!(got.map(|notes| notes.lifetime_ms), expect, "RFC 9111 4.2.2: {status} {response:?}");
+        };
+        let unchanged = ("last-modified", DATE);
+        check(200, &[unchanged], Ok(360_000));
+        check(501, &[unchanged], Ok(360_000));
+        check(404, &[unchanged], Ok(5_000));
+        check(200, &[], Err("no-lifetime"));
+        check(403, &[unchanged], Err("no-lifetime"));
+        check(403, &[unchanged, ("cache-control", "public")], Ok(360_000));
+        check(200, &[unchanged, ("cache-control", "max-age=7")], Ok(7_000));
+        check(200, &[("last-modified", "Fri, 15 Jan 1999 08:00:00 GMT")], Ok(CACHE_HEURISTIC_MS_MAX));
+    }
+
+    #[test]
+    fn cookies_are_stored_where_the_policy_says_so() {
+        let policy = CachePolicy { store_cookies: true, ..policy() };
+        let headers = Headers::from_iter([("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
+        assert!(judge(&policy, &Headers::default(), 200, &headers, times()).is_ok());
     }
 
     #[test]

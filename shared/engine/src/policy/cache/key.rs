@@ -184,7 +184,24 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
     if matches!(name, "accept" | "accept-charset" | "accept-encoding" | "accept-language") {
         normal.make_ascii_lowercase();
     }
+    if name == "accept-language" {
+        normal = by_preference(&normal);
+    }
     Some(normal)
+}
+
+/// Languages in the order of their weights; equal weights have no order (RFC 9110, section 12.4.2).
+fn by_preference(list: &str) -> String {
+    let weighted = |element: &str| {
+        let (language, weight) = element.split_once(';').unwrap_or((element, "q=1"));
+        let weight =
+            weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()).unwrap_or(0.0);
+        // Weights have three digits at the most.
+        ((weight * 1_000.0) as u32, language.trim().to_owned())
+    };
+    let mut languages: Vec<_> = list.split(',').map(weighted).collect();
+    languages.sort_by(|(a, first), (b, second)| b.cmp(a).then_with(|| first.cmp(second)));
+    languages.iter().map(|(weight, language)| format!("{language};{weight}")).collect::<Vec<_>>().join(",")
 }
 
 /// The listed parameters of a query, sorted by name, in their order among equals. Names are compared decoded, as the origin
@@ -210,6 +227,18 @@ mod tests {
     use super::super::{Begin, begin};
     use super::*;
     use crate::policy::jwt::Identity;
+
+    #[test]
+    fn equal_preferences_have_one_form() {
+        let check = |expect: bool, a: &str, b: &str| {
+            let form = |text| value("accept-language", &Headers::from_iter([("accept-language", text)]));
+            assert_eq!(form(a) == form(b), expect, "RFC 9110 12.5.4: {a} | {b}");
+        };
+        check(true, "en, de", "de,EN");
+        check(true, "en;q=0.5, de", "de;q=1.0, en; q=0.50");
+        check(false, "en;q=0.5, de", "en, de;q=0.5");
+        check(false, "en", "en, de");
+    }
 
     /// What goes into a key, drawn from few values so that equal ones occur.
     #[derive(Clone, Debug, PartialEq)]

@@ -350,7 +350,8 @@ impl Lookup {
             serve.status_line.fwd_status = Some(head.status);
             return Responded { serve: Some(serve), store: None, status_line };
         }
-        match self.store(arrival, head.status, storable_headers(&head.headers), &head.headers) {
+        let stored = storable_headers(&head.headers, arrival.policy.store_cookies);
+        match self.store(arrival, head.status, stored, &head.headers) {
             Ok((store, freshness)) => {
                 let ttl_s = Some(freshness.ttl_s());
                 let status_line = CacheStatus { stored: true, ttl_s, ..status_line };
@@ -366,7 +367,7 @@ impl Lookup {
     /// A 304 to our own condition (RFC 9111, section 4.3.3): the entry as the 304 changes it, stored and served.
     fn validated(&self, entry: &Entry, notes: &Notes, arrival: &Arrival<'_>) -> Responded {
         let came = &arrival.head.headers;
-        let headers = updated(&entry.headers, came);
+        let headers = updated(&entry.headers, came, arrival.policy.store_cookies);
         // Age and positions are those of the 304; without positions, those that the entry had.
         let mut judged = headers.clone();
         if let Some(age) = came.get("age") {

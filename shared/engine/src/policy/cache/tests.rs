@@ -25,6 +25,8 @@ pub(super) fn policy() -> CachePolicy {
         variants: false,
         stale_while_revalidate_ms: 2_000,
         stale_if_error_ms: 4_000,
+        heuristic: 0,
+        store_cookies: false,
         tags: vec!["from-policy".to_owned()],
         bypass: None,
     }

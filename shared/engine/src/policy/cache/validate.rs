@@ -4,23 +4,22 @@
 use super::freshness::date_ms;
 use crate::headers::Headers;
 
-/// What a stored head does not hold: what belongs to a connection, to one answer, or to the host.
-pub(super) fn storable_headers(response: &Headers) -> Headers {
+/// What a stored head holds: not what belongs to a connection, to one answer, or to the host; cookies where they are wanted.
+pub(super) fn storable_headers(response: &Headers, cookies: bool) -> Headers {
     let mut headers = response.clone();
     headers.strip_hop_by_hop();
     headers.retain(|name, _| {
-        !matches!(
-            name,
-            "age" | "content-length" | "set-cookie" | "server-timing" | "traceparent" | "tracestate"
-        ) && (!name.starts_with("meridian-") || name == "meridian-cdn-cache-control")
+        !matches!(name, "age" | "content-length" | "server-timing" | "traceparent" | "tracestate")
+            && (cookies || name != "set-cookie")
+            && (!name.starts_with("meridian-") || name == "meridian-cdn-cache-control")
     });
     headers
 }
 
 /// The stored head as a 304 changes it (RFC 9111, section 3.2): its fields take the place of the stored ones, but for those
 /// that describe the stored body.
-pub(super) fn updated(stored: &Headers, not_modified: &Headers) -> Headers {
-    let mut fresh = storable_headers(not_modified);
+pub(super) fn updated(stored: &Headers, not_modified: &Headers, cookies: bool) -> Headers {
+    let mut fresh = storable_headers(not_modified, cookies);
     fresh.retain(|name, _| !matches!(name, "content-encoding" | "content-type" | "content-range"));
     let mut headers = stored.clone();
     headers.retain(|name, _| fresh.get(name).is_none());
@@ -160,7 +159,7 @@ mod tests {
             ("cache-control", "max-age=9"),
             ("x-list", "3"),
         ]);
-        assert_eq!(updated(&stored, &fresh), expect, "RFC 9111 3.2");
+        assert_eq!(updated(&stored, &fresh, false), expect, "RFC 9111 3.2");
     }
 
     #[test]
@@ -176,6 +175,6 @@ mod tests {
             ("Cache-Tag", "a"),
         ]);
         let expect = Headers::from_iter([("content-type", "text/html"), ("cache-tag", "a")]);
-        assert_eq!(storable_headers(&response), expect);
+        assert_eq!(storable_headers(&response, false), expect);
     }
 }

@@ -178,6 +178,8 @@ impl Compiler {
                 variants: spec.key.variants,
                 stale_while_revalidate_ms: spec.stale_while_revalidate.ms,
                 stale_if_error_ms: spec.stale_if_error.ms,
+                heuristic: spec.heuristic.basis_points,
+                store_cookies: spec.store_cookies,
                 tags: spec.tags.clone(),
                 bypass: self.condition(spec.bypass.as_ref(), "spec.bypass"),
             });
