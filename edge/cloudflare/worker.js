@@ -9,12 +9,12 @@ import Instance, { LimitAuthority } from "./build/index.js";
 export { LimitAuthority };
 
 // Called straight: constructing the entry point for every request, with its proxies, would cost more than routing.
-const { fetch: serve, scheduled } = Instance.prototype;
+const { fetch: serve, scheduled, waitMsMax } = Instance.prototype;
+/** A request whose client left never comes to an end by itself; after this time it is forgotten. Named in src/limits.rs. */
+const WAIT_MS_MAX = waitMsMax();
 
 /** What ends each request that waits for the present instance, with the time since when it does, the oldest first. */
 const waiting = new Map();
-/** A request whose client left never comes to an end by itself; after this time it is forgotten. */
-const WAIT_MS_MAX = 10 * 60 * 1000;
 let broken = false;
 
 // Whatever nobody catches has come through the instance's frames, and left what they had borrowed.
@@ -36,10 +36,10 @@ export default {
     if (broken) renew(env, ctx);
     try {
       const answer = serve.call({ env, ctx }, request);
-      return answer instanceof Response ? answer : answered(answer);
+      return answer instanceof Response ? answer : answered(answer, request);
     } catch (error) {
       if (error instanceof WebAssembly.RuntimeError) breakDown();
-      return failure(error);
+      return failure(error, request, Date.now());
     }
   },
 
@@ -49,7 +49,7 @@ export default {
   },
 };
 
-async function answered(promise) {
+async function answered(promise, request) {
   const now = Date.now();
   for (const [oldest, since] of waiting) {
     if (now - since < WAIT_MS_MAX) break;
@@ -63,25 +63,53 @@ async function answered(promise) {
       promise.then(resolve, reject);
     });
     // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.
-    return answer ?? failure("the instance that would have answered is broken");
+    return answer ?? failure("the instance that would have answered is broken", request, now);
   } catch (error) {
-    return failure(error);
+    return failure(error, request, now);
   } finally {
     waiting.delete(end);
   }
 }
 
-/** A problem (RFC 9457) without a decision: the request never reached one. */
-function failure(error) {
-  console.error("request failed:", error);
+/** A problem (RFC 9457) in the place of the reply that the broken instance owes, with what every reply says. */
+function failure(error, request, sinceMs) {
+  const nowMs = Date.now();
+  const decision = decisionId(nowMs);
+  console.error(`decision ${decision}: request failed:`, error);
   const problem = {
     type: "https://meridian.example/problems/edge-failed",
     title: "The edge failed",
     status: 500,
     detail: "The edge could not finish this request. Trying again is safe if the request is idempotent.",
+    decision,
   };
   return new Response(JSON.stringify(problem), {
     status: 500,
-    headers: { "Content-Type": "application/problem+json", "Cache-Control": "no-store", "Meridian-Region": "edge" },
+    headers: {
+      "Content-Type": "application/problem+json",
+      "Cache-Control": "no-store",
+      "Meridian-Decision": decision,
+      "Meridian-Region": "edge",
+      "Meridian-Bundle": "none",
+      "Server-Timing": `edge;dur=${nowMs - sinceMs}`,
+      traceparent: traceOf(request.headers.get("traceparent")),
+    },
   });
+}
+
+/** As the engine makes it: 26 characters of Crockford base 32, 48 bits of milliseconds and 80 random ones. */
+function decisionId(nowMs) {
+  const random = crypto.getRandomValues(new Uint8Array(10));
+  let bits = BigInt(nowMs);
+  for (const byte of random) bits = (bits << 8n) | BigInt(byte);
+  let id = "";
+  for (let digit = 25n; digit >= 0n; digit--) id += "0123456789ABCDEFGHJKMNPQRSTVWXYZ"[(bits >> (digit * 5n)) & 31n];
+  return id;
+}
+
+/** The client's trace continued, or a new one (W3C Trace Context). */
+function traceOf(parent) {
+  const hex = (bytes) => crypto.getRandomValues(new Uint8Array(bytes)).reduce((text, byte) => text + byte.toString(16).padStart(2, "0"), "");
+  const [, id, flags] = /^00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})$/.exec(parent) ?? [];
+  return `00-${id ?? hex(16)}-${hex(8)}-${flags ?? "00"}`;
 }

@@ -4,15 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use meridian_engine::bounded::{Bounded, Keyed};
 use meridian_engine::limits::JWKS_BYTES_MAX;
-use meridian_engine::ruleset::{Target, Version};
+use meridian_engine::ruleset::Target;
 use meridian_engine::step::{FetchFault, FetchKeys, LoadKey, Loaded, SyncAsk, SyncNews};
-use meridian_wire::bundle::{InvalidBundle, Rules};
-use meridian_wire::encoding::version;
-use meridian_wire::event::Fault;
+use meridian_wire::bundle::Rules;
+use meridian_wire::edge::{Offer, Search};
 use meridian_wire::limits::BUNDLE_BYTES_MAX;
-use meridian_wire::signature::{Have, TICKET_HEADER, accept};
+use meridian_wire::signature::TICKET_HEADER;
 use meridian_wire::sync::{HostReply, SyncReply, SyncRequest};
 use serde::{Deserialize, Serialize};
 use worker::wasm_bindgen::JsValue;
@@ -20,21 +18,11 @@ use worker::{Context, KvStore, console_warn};
 
 use crate::host::{self, SendFault};
 use crate::isolate::Isolate;
-use crate::limits::{ANSWER_BYTES_MAX, HOST_FRESH_MS, ORIGIN_WAIT_MS, SYNC_BYTES_MAX, TARGETS_MAX};
+use crate::limits::{ANSWER_BYTES_MAX, HOST_FRESH_MS, ORIGIN_WAIT_MS, SYNC_BYTES_MAX};
 use crate::origin::{self, Answer, Call};
 
 /// Binding of the KV namespace.
 const BUNDLES: &str = "BUNDLES";
-
-/// Releases that this isolate has accepted, by target.
-pub struct Known(Bounded<Target, Version>);
-
-impl Known {
-    /// Nothing accepted yet.
-    pub fn new(keyed: Keyed) -> Self {
-        Self(Bounded::new(TARGETS_MAX, keyed))
-    }
-}
 
 /// Asks an origin what is new; `None` where none answers in time.
 pub async fn sync(isolate: &Isolate, ask: &SyncAsk, timeout_ms: u32) -> Option<SyncNews> {
@@ -120,85 +108,81 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
     }
 }
 
-/// Rules come from an origin, so that even a cold isolate decides by the newest; while none can be reached or what comes is
-/// no good, the last good ones come from KV.
+/// Rules come from an origin, so that even a cold isolate decides by the newest; while none can be reached or what comes
+/// is no good, the last good ones come from KV.
 async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
-    let fetched = fetch_target(isolate, ctx, target).await;
-    match fetched {
-        Loaded::Unavailable(_) | Loaded::Missing => stored_target(isolate, target).await.unwrap_or(fetched),
-        good => good,
+    let in_force = isolate.node.borrow().version(target).cloned();
+    let mut search = Search::new(target, &isolate.config.bundle_keys, in_force);
+    let found = match fetch(isolate, ctx, target, &mut search).await {
+        Some(rules) => Some(rules),
+        None => stored(isolate, target, &mut search).await,
+    };
+    let (nothing, faults) = search.end();
+    for fault in faults {
+        isolate.events.borrow_mut().push_fault(fault);
+    }
+    match found {
+        Some(Rules::Platform(platform)) => Loaded::Platform(Arc::new(platform)),
+        Some(Rules::Tenant(ruleset)) => Loaded::Ruleset(Arc::from(ruleset)),
+        None => nothing,
     }
 }
 
-/// The newest rules from an origin, kept in KV when they are good.
-async fn fetch_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
+/// Asks the origins, one after the other, until one gives rules that are good; they are kept in KV.
+async fn fetch(
+    isolate: &Rc<Isolate>,
+    ctx: &Context,
+    target: &Target,
+    search: &mut Search<'_>,
+) -> Option<Rules> {
     let key = target.to_string();
-    match get(isolate, &format!("/edge/v1/bundles/{}", encoded(&key)), BUNDLE_BYTES_MAX as u32).await {
-        Ok(answer) if answer.status == 200 => {
-            let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
-            match put_in_force(isolate, target, ticket, &answer.body) {
-                Ok(loaded) => {
-                    write(isolate, ctx, key, [ticket.as_bytes(), b"\n", &answer.body].concat());
-                    loaded
-                }
-                Err(error) => {
-                    report(isolate, target, Some(&answer.body), &error.to_string());
-                    Loaded::Unavailable(error.to_string())
-                }
+    let path = format!("/edge/v1/bundles/{}", encoded(&key));
+    let bytes_max = BUNDLE_BYTES_MAX as u32;
+    let call = Call { method: "GET", path: &path, body: None, timeout_ms: ORIGIN_WAIT_MS, bytes_max };
+    let mut turns = origin::turns(isolate, ORIGIN_WAIT_MS);
+    while let Some((index, timeout_ms)) = turns.next_at(host::now_ms()) {
+        let answer = origin::attempt(isolate, index, &call, timeout_ms).await;
+        let now_ms = host::now_ms();
+        let (ticket, bytes) = match &answer {
+            Ok(answer) if answer.status == 200 => {
+                (answer.headers.get(TICKET_HEADER).unwrap_or_default(), &answer.body)
             }
+            other => {
+                let why = other.as_ref().map_or_else(ToString::to_string, |answer| unusable(answer.status));
+                let offer = match other {
+                    Ok(answer) if answer.status == 404 => Offer::Unknown,
+                    Err(SendFault::Large) => Offer::Oversized,
+                    _ => Offer::Nothing(&why),
+                };
+                search.offered(offer, now_ms);
+                continue;
+            }
+        };
+        if let Some(rules) = search.offered(Offer::Bundle { ticket, bytes }, now_ms) {
+            isolate.origin.set(index);
+            write(isolate, ctx, key, [ticket.as_bytes(), b"\n", bytes].concat());
+            return Some(rules);
         }
-        Ok(answer) if answer.status == 404 => Loaded::Missing,
-        Err(SendFault::Large) => {
-            let error = format!("the bundle has more than {BUNDLE_BYTES_MAX} bytes");
-            report(isolate, target, None, &error);
-            Loaded::Unavailable(error)
-        }
-        failed => Loaded::Unavailable(reason(failed)),
     }
+    None
 }
 
 /// The last good rules, if KV has them.
-async fn stored_target(isolate: &Rc<Isolate>, target: &Target) -> Option<Loaded> {
+async fn stored(isolate: &Isolate, target: &Target, search: &mut Search<'_>) -> Option<Rules> {
     let value = read(isolate, &target.to_string()).await?;
-    let Some((ticket, bytes)) = split(&value) else {
-        report(isolate, target, None, "what KV has is no bundle with its ticket");
-        return None;
-    };
-    put_in_force(isolate, target, ticket, bytes)
-        .inspect_err(|error| report(isolate, target, Some(bytes), &error.to_string()))
-        .ok()
-}
-
-fn put_in_force(
-    isolate: &Isolate,
-    target: &Target,
-    ticket: &str,
-    bytes: &[u8],
-) -> Result<Loaded, InvalidBundle> {
-    let mut known = isolate.known.borrow_mut();
-    let have = known.0.peek(target).map(|have| Have { sequence: have.sequence, version: &have.hash });
-    let accepted = accept(ticket, bytes, target, &isolate.config.bundle_keys, have)?;
-    known.0.insert(target.clone(), accepted.rules.version().clone());
-    Ok(match accepted.rules {
-        Rules::Platform(platform) => Loaded::Platform(Arc::new(platform)),
-        Rules::Tenant(ruleset) => Loaded::Ruleset(Arc::from(ruleset)),
-    })
-}
-
-fn report(isolate: &Isolate, target: &Target, bytes: Option<&[u8]>, what: &str) {
-    isolate.events.borrow_mut().push_fault(Fault {
-        at_ms: host::now_ms(),
-        target: target.to_string(),
-        version: bytes.map(version),
-        what: what.to_owned(),
-    });
+    let (ticket, bytes) = split(&value).unwrap_or_default();
+    search.stored(ticket, bytes, host::now_ms())
 }
 
 fn reason(failed: Result<Answer, SendFault>) -> String {
     match failed {
-        Ok(answer) => format!("the origin answered with status {}", answer.status),
+        Ok(answer) => unusable(answer.status),
         Err(fault) => fault.to_string(),
     }
+}
+
+fn unusable(status: u16) -> String {
+    format!("the origin answered with status {status}")
 }
 
 /// Ticket and bundle, as KV has them with a line feed between.

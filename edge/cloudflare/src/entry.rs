@@ -1,22 +1,24 @@
 //! Where requests and timers come in.
 
 use std::future::Future;
-
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use meridian_engine::exchange::Exchange;
-
+use meridian_engine::problem::Problem;
+use meridian_engine::refusal::Refusal;
 use meridian_wire::event::Seen;
 use wasm_bindgen::prelude::*;
+use worker::js_sys::Uint8Array;
 use worker::wasm_bindgen_futures::future_to_promise;
 use worker::worker_sys::Context as JsContext;
-use worker::{Context, Env, ScheduleContext, ScheduledEvent, event};
+use worker::{Context, Env, ScheduleContext, ScheduledEvent, console_error, event};
 
-use crate::facts::{Sources, gather};
+use crate::facts::{self, Sources, gather};
 use crate::forward::RequestBody;
 use crate::isolate::Isolate;
-use crate::limits::SYNC_BACKGROUND_MS;
+use crate::limits::{SYNC_BACKGROUND_MS, WAIT_MS_MAX};
 use crate::perform::Passage;
 use crate::{bundle, events, host};
 
@@ -31,6 +33,12 @@ pub fn fetch(request: JsValue, env: Env, ctx: JsContext) -> Result<JsValue, JsVa
     }
 }
 
+/// Tells `worker.js` the limit that it shares with the waits in here.
+#[wasm_bindgen(js_name = waitMsMax)]
+pub fn wait_ms_max() -> f64 {
+    WAIT_MS_MAX as f64
+}
+
 /// Keeps an idle isolate's last good rules from growing old: asks the origins what is new.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
@@ -42,7 +50,7 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
 }
 
 async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsValue> {
-    let Some(isolate) = Isolate::get(&env) else { return refuse(500, "The edge is not configured") };
+    let Some(isolate) = Isolate::get(&env) else { return refuse(&request, "The edge is not configured") };
     let sources = Sources {
         config: &isolate.config,
         places: isolate.places.as_ref(),
@@ -50,7 +58,7 @@ async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsVa
         random: isolate.random(),
     };
     let head = host::head(&request);
-    let Some(facts) = gather(&head, &sources) else { return refuse(400, "The URL is not readable") };
+    let facts = gather(&head, &sources);
     #[cfg(feature = "fault-injection")]
     crate::fault::inject(&facts.path).await;
     #[cfg(feature = "corpus")]
@@ -72,12 +80,15 @@ async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsVa
     passage.respond(reply)
 }
 
-/// A problem (RFC 9457) for a request that the engine can't be asked about.
-fn refuse(status: u16, title: &str) -> Result<JsValue, JsValue> {
-    let body = format!(r#"{{"type":"about:blank","title":"{title}","status":{status}}}"#);
-    host::respond(
-        status,
-        "content-type\napplication/problem+json\nmeridian-region\nedge",
-        &JsValue::from_str(&body),
-    )
+/// The reply where the engine can't be asked.
+fn refuse(request: &JsValue, title: &'static str) -> Result<JsValue, JsValue> {
+    let head = host::head(request);
+    let mut random = [0; 16];
+    host::random(&mut random);
+    let problem = Problem::new(500, "internal", title);
+    let fields = host::fields(head.split('\n').skip(facts::LINES_BEFORE_FIELDS));
+    let refusal = Refusal::new(&problem, &fields, host::now_ms(), random, Duration::ZERO);
+    console_error!("decision {}: {title}", refusal.decision);
+    let body = Uint8Array::from(refusal.body.as_slice());
+    host::respond(refusal.status, &host::lines(&refusal.headers), &body)
 }

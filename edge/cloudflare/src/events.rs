@@ -9,7 +9,8 @@ use worker::console_warn;
 use crate::host;
 use crate::isolate::Isolate;
 use crate::limits::{
-    ANSWER_BYTES_MAX, EVENTS_QUEUED_MAX, EVENTS_WAIT_MS, FAULTS_QUEUED_MAX, FLUSH_LOST_MS, ORIGIN_WAIT_MS,
+    ANSWER_BYTES_MAX, EVENTS_AGAIN_MS, EVENTS_QUEUED_MAX, EVENTS_WAIT_MS, FAULTS_QUEUED_MAX, FLUSH_LOST_MS,
+    ORIGIN_WAIT_MS,
 };
 use crate::origin::{self, Call};
 
@@ -23,6 +24,8 @@ pub struct Queue {
     attended_ms: Option<u64>,
     /// Whether that somebody is sending already.
     sending: bool,
+    /// A batch that no origin took, to be sent once more.
+    again: Option<EventBatch>,
 }
 
 /// Who sends what is queued.
@@ -72,18 +75,32 @@ impl Queue {
         }
     }
 
-    /// The next batch; sending is over where there is none.
-    fn take(&mut self, edge: &str, now_ms: u64) -> Option<EventBatch> {
-        let dropped = std::mem::take(&mut self.dropped);
-        if dropped > 0 {
-            console_warn!("{dropped} events dropped: the queue was full");
+    /// The next batch, and whether it is sent again; sending is over where there is none.
+    fn take(&mut self, edge: &str, now_ms: u64) -> Option<(EventBatch, bool)> {
+        if let Some(again) = self.again.take() {
+            (self.attended_ms, self.sending) = (Some(now_ms), true);
+            return Some((again, true));
         }
         let count = self.events.len().min(EVENTS_MAX);
         let events = self.events.drain(..count).collect::<Vec<_>>();
         let faults = std::mem::take(&mut self.faults);
         let more = !(events.is_empty() && faults.is_empty());
         (self.attended_ms, self.sending) = (more.then_some(now_ms), more);
-        more.then(|| EventBatch { edge: edge.to_owned(), events, faults })
+        more.then(|| (EventBatch { edge: edge.to_owned(), events, faults }, false))
+    }
+
+    /// Takes back a batch that no origin took, once. The second time its events count as dropped.
+    fn put_back(&mut self, batch: EventBatch, again: bool) {
+        if again {
+            self.dropped += batch.events.len() as u64;
+        } else {
+            self.again = Some(batch);
+        }
+    }
+
+    /// How many events were dropped since this was last asked.
+    fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 }
 
@@ -96,11 +113,18 @@ pub async fn flush_later(isolate: Rc<Isolate>) {
     }
 }
 
-/// Sends everything that is queued. What no origin takes is dropped: events are not worth a request's memory.
+/// Sends everything that is queued. What no origin has room for is sent once more a little later, then dropped: events
+/// are not worth a request's memory.
 pub async fn flush(isolate: &Isolate) {
     loop {
-        let batch = isolate.events.borrow_mut().take(&isolate.config.edge, host::now_ms());
-        let Some(batch) = batch else { return };
+        let (batch, dropped) = {
+            let mut queue = isolate.events.borrow_mut();
+            (queue.take(&isolate.config.edge, host::now_ms()), queue.take_dropped())
+        };
+        if dropped > 0 {
+            console_warn!("{dropped} events dropped: no origin takes them as fast as they come");
+        }
+        let Some((batch, again)) = batch else { return };
         let body = serde_json::to_string(&batch).unwrap_or_default();
         let call = Call {
             method: "POST",
@@ -112,7 +136,11 @@ pub async fn flush(isolate: &Isolate) {
         match origin::call(isolate, call).await {
             Ok(answer) if answer.status < 300 => {}
             Ok(answer) => console_warn!("{} events refused: status {}", batch.events.len(), answer.status),
-            Err(fault) => console_warn!("{} events lost: {fault}", batch.events.len()),
+            Err(fault) => {
+                console_warn!("no origin takes {} events: {fault}", batch.events.len());
+                isolate.events.borrow_mut().put_back(batch, again);
+                let _ = host::wait(host::sleep(EVENTS_AGAIN_MS)).await;
+            }
         }
     }
 }
@@ -146,9 +174,25 @@ mod tests {
         assert!(queue.begin());
         assert_eq!(queue.push(event(), FLUSH_LOST_MS), Flush::Later, "nobody was heard of");
         assert!(queue.begin());
-        assert_eq!(queue.take("e", FLUSH_LOST_MS).unwrap().events.len(), 3);
+        assert_eq!(queue.take("e", FLUSH_LOST_MS).unwrap().0.events.len(), 3);
         assert_eq!(queue.take("e", FLUSH_LOST_MS), None);
         assert_eq!(queue.push(event(), FLUSH_LOST_MS), Flush::Later);
+    }
+
+    #[test]
+    fn a_batch_that_nobody_takes_is_sent_once_more() {
+        let mut queue = Queue::default();
+        queue.push(event(), 0);
+        let (batch, again) = queue.take("e", 0).unwrap();
+        queue.push(event(), 1);
+        queue.put_back(batch.clone(), again);
+        assert_eq!(queue.push(event(), 2), Flush::Other, "whoever sends goes on");
+        let (same, again) = queue.take("e", 3).unwrap();
+        assert_eq!((&same, again), (&batch, true));
+        queue.put_back(same, again);
+        assert_eq!(queue.take_dropped(), 1);
+        assert_eq!(queue.take("e", 4).unwrap().0.events.len(), 2);
+        assert_eq!(queue.take("e", 5), None);
     }
 
     #[test]

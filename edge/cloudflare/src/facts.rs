@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
-use meridian_engine::facts::{BodySize, Facts, Place, Scheme};
+use meridian_engine::facts::{BodySize, Facts, Place, Scheme, client_address, normalise_host};
 use meridian_engine::headers::Headers;
+use meridian_wire::edge::Config;
 use meridian_wire::place::Places;
 
-use crate::config::Config;
 use crate::host;
-use crate::limits::FORWARDED_FOR_MAX;
+
+/// Lines of [`host::head`] before the header fields.
+pub const LINES_BEFORE_FIELDS: usize = 4;
 
 /// Where the facts come from beside the request's head.
 pub struct Sources<'a> {
@@ -23,27 +24,26 @@ pub struct Sources<'a> {
     pub random: [u8; 16],
 }
 
-/// Facts of a request out of what [`host::head`] says of it; `None` where its URL can't be read.
-pub fn gather(head: &str, sources: &Sources) -> Option<Facts> {
+/// Facts of a request out of what [`host::head`] says of it.
+pub fn gather(head: &str, sources: &Sources) -> Facts {
     let mut lines = head.split('\n');
-    let (method, url, bodied, cf) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
-    let url = Url::parse(url)?;
+    let mut next = || lines.next().unwrap_or_default();
+    let (method, url, bodied, cf) = (next(), next(), next(), next());
+    // A URL that is none has no host, and a host that is none stays as it is: the engine refuses both, with a decision
+    // that says so.
+    let url = Url::parse(url).unwrap_or_default();
     let headers = host::fields(lines);
     let client = client(&headers, sources.config);
     let place = match cf {
         "" => sources.places.map(|places| places.look_up(client)).unwrap_or_default(),
         cf => place(cf),
     };
-    let body = match headers.get("content-length").and_then(|length| length.parse().ok()) {
-        Some(0) => BodySize::Empty,
-        Some(length) if bodied == "1" => BodySize::Bytes(length),
-        None if bodied == "1" => BodySize::Unknown,
-        _ => BodySize::Empty,
-    };
-    Some(Facts {
+    // What a client sends with GET or HEAD can't be sent on by fetch, whatever length it has.
+    let body = if bodied == "1" { BodySize::of(&headers, true) } else { BodySize::Empty };
+    Facts {
         method: method.to_owned(),
         scheme: url.scheme,
-        host: url.host.to_ascii_lowercase(),
+        host: normalise_host(url.authority).unwrap_or_else(|_| url.authority.to_owned()),
         path: url.path.to_owned(),
         query: url.query.map(str::to_owned),
         headers,
@@ -52,14 +52,20 @@ pub fn gather(head: &str, sources: &Sources) -> Option<Facts> {
         body,
         now_ms: sources.now_ms,
         random: sources.random,
-    })
+    }
 }
 
 struct Url<'a> {
     scheme: Scheme,
-    host: &'a str,
+    authority: &'a str,
     path: &'a str,
     query: Option<&'a str>,
+}
+
+impl Default for Url<'_> {
+    fn default() -> Self {
+        Self { scheme: Scheme::Https, authority: "", path: "/", query: None }
+    }
 }
 
 impl<'a> Url<'a> {
@@ -75,15 +81,7 @@ impl<'a> Url<'a> {
             None => (target, None),
         };
         let path = if path.is_empty() { "/" } else { path };
-        Some(Self { scheme, host: without_port(authority), path, query })
-    }
-}
-
-/// The host of an authority: `[::1]:80` and `a:80` lose their port.
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
-        _ => authority,
+        Some(Self { scheme, authority, path, query })
     }
 }
 
@@ -93,22 +91,7 @@ fn client(headers: &Headers, config: &Config) -> IpAddr {
         let address = headers.get("cf-connecting-ip").and_then(|address| address.parse().ok());
         return address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     };
-    let forwarded = headers.joined("x-forwarded-for").unwrap_or_default();
-    through_proxies(peer, &forwarded, &config.trusted_proxies)
-}
-
-/// The last address, from the end of `X-Forwarded-For`, that a trusted proxy vouches for.
-fn through_proxies(peer: IpAddr, forwarded: &str, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut client = peer;
-    for entry in forwarded.rsplit(',').take(FORWARDED_FOR_MAX) {
-        let Ok(address) = entry.trim().parse() else { break };
-        if !is_trusted(&client) {
-            break;
-        }
-        client = address;
-    }
-    client
+    client_address(peer, headers.joined("x-forwarded-for").as_deref(), &config.trusted_proxies)
 }
 
 /// Place out of what Cloudflare's network says: country, continent, subdivision, city, time zone, autonomous system,
@@ -133,36 +116,52 @@ fn place(cf: &str) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use meridian_engine::policy::request::{Malformed, admit};
+
     use super::*;
 
     #[test]
     fn urls_come_apart() {
-        let check = |url, host, path, query| {
+        let check = |url, authority, path, query| {
             let url = Url::parse(url).unwrap();
-            assert_eq!((url.host, url.path, url.query), (host, path, query));
+            assert_eq!((url.authority, url.path, url.query), (authority, path, query));
         };
-        check("http://acme.localhost:8787/v1/a%2Fb?x=1?y", "acme.localhost", "/v1/a%2Fb", Some("x=1?y"));
+        check("http://acme.localhost:8787/v1/a%2Fb?x=1?y", "acme.localhost:8787", "/v1/a%2Fb", Some("x=1?y"));
         check("https://acme.example", "acme.example", "/", None);
         check("https://acme.example?x", "acme.example", "/", Some("x"));
-        check("http://[::1]:80/", "[::1]", "/", None);
+        check("http://[::1]:80/", "[::1]:80", "/", None);
         check("http://[::1]/", "[::1]", "/", None);
         assert!(Url::parse("ftp://a/").is_none());
     }
 
     #[test]
-    fn only_trusted_proxies_are_looked_through() {
-        let trusted: Vec<IpNet> = vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
-        let check = |peer: &str, forwarded, client: &str| {
-            let found = through_proxies(peer.parse().unwrap(), forwarded, &trusted);
-            assert_eq!(found, client.parse::<IpAddr>().unwrap());
+    fn a_head_becomes_facts() {
+        let key = |kid: &str, key: &str| format!("{kid}:{key}");
+        let config = Config::parse(|name| match name {
+            "MERIDIAN_EDGE" => "cloudflare-1".to_owned(),
+            "MERIDIAN_ORIGINS" => "us-east-1=http://127.0.0.1:17101".to_owned(),
+            "MERIDIAN_TRUSTED_PROXIES" => "127.0.0.0/8".to_owned(),
+            "MERIDIAN_PEER_ADDRESS" => "127.0.0.1".to_owned(),
+            "MERIDIAN_CONTEXT_KEYS" => key("k1", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"),
+            // The public key of RFC 8032, section 7.1, test 1.
+            _ => key("b1", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"),
+        })
+        .unwrap();
+        let sources = Sources { config: &config, places: None, now_ms: 5, random: [7; 16] };
+        let head = |method: &str, url: &str, bodied: u8, fields: &str| {
+            gather(&format!("{method}\n{url}\n{bodied}\n{fields}"), &sources)
         };
-        check("127.0.0.1", "203.0.113.9", "203.0.113.9");
-        check("127.0.0.1", "1.1.1.1, 203.0.113.9", "203.0.113.9");
-        check("127.0.0.1", "1.1.1.1, 203.0.113.9, 10.1.1.1", "203.0.113.9");
-        check("192.0.2.1", "203.0.113.9", "192.0.2.1");
-        check("127.0.0.1", "unknown", "127.0.0.1");
-        check("127.0.0.1", "203.0.113.9, unknown", "127.0.0.1");
-        check("127.0.0.1", "", "127.0.0.1");
+        let found =
+            head("POST", "http://Acme.localhost:8787/a", 1, "\nx-forwarded-for\n6.6.6.6, 203.0.113.9");
+        assert_eq!((found.host.as_str(), found.body), ("acme.localhost", BodySize::Unknown));
+        assert_eq!(found.client, "203.0.113.9".parse::<IpAddr>().unwrap());
+        assert_eq!(head("DELETE", "http://a/", 1, "\ncontent-length\n3").body, BodySize::Bytes(3));
+        assert_eq!(head("GET", "http://a/", 0, "\ncontent-length\n3").body, BodySize::Empty);
+        for (url, host) in [("ftp://a/", ""), ("http://a b/", "a b"), ("http://a:b/", "a:b")] {
+            let mut odd = head("GET", url, 0, "");
+            assert_eq!(odd.host, host);
+            assert_eq!(admit(&mut odd), Err(Malformed::Host), "{url}");
+        }
     }
 
     #[test]

@@ -5,13 +5,12 @@ use std::rc::Rc;
 
 use meridian_engine::bounded::{Bounded, Keyed};
 use meridian_engine::node::Node;
+use meridian_wire::edge::Config;
 use meridian_wire::place::Places;
 use worker::js_sys::{Reflect, Uint8Array};
 use worker::wasm_bindgen::JsValue;
 use worker::{Env, console_error, console_warn};
 
-use crate::bundle::Known;
-use crate::config::Config;
 use crate::events::Queue;
 use crate::host;
 use crate::limits::{KEYS_MAX, RANDOM_POOL_BYTES};
@@ -30,8 +29,6 @@ pub struct Isolate {
     pub node: RefCell<Node>,
     /// Places of addresses, where there is a database.
     pub places: Option<Places>,
-    /// Which releases have been accepted.
-    pub known: RefCell<Known>,
     /// Keys as WebCrypto has them.
     pub keys: RefCell<ImportedKeys>,
     /// What the origin is to be told.
@@ -48,7 +45,8 @@ thread_local! {
 impl Isolate {
     /// The isolate's memory, made at its first request. `None` where the variables are not readable, which is logged.
     pub fn get(env: &Env) -> Option<Rc<Self>> {
-        let make = || match Config::read(env) {
+        let value = |name: &'static str| env.var(name).map(|value| value.to_string()).unwrap_or_default();
+        let make = || match Config::parse(value) {
             Ok(config) => Some(Rc::new(Self::new(config, env.clone()))),
             Err(error) => {
                 console_error!("the edge is not configured: {error}");
@@ -66,7 +64,6 @@ impl Isolate {
             places: places(&env),
             env,
             node: RefCell::new(node),
-            known: RefCell::new(Known::new(Keyed::new(&hashing))),
             keys: RefCell::new(Bounded::new(KEYS_MAX, Keyed::new(&hashing))),
             events: RefCell::default(),
             origin: Cell::new(0),

@@ -10,7 +10,6 @@
 mod authority;
 mod bundle;
 mod cache;
-mod config;
 #[cfg(feature = "corpus")]
 mod corpus;
 mod entry;

@@ -12,7 +12,7 @@ pub const AUTHORITY_SWEEP: Duration = Duration::from_secs(10 * 60);
 pub const AUTHORITY_SWEPT_MAX: usize = 10_000;
 /// Keys that a Durable Object's storage deletes at once, as Cloudflare limits it.
 pub const STORAGE_KEYS_MAX: usize = 128;
-/// How long an origin may take for a bundle, a hostname or a batch of events.
+/// How long all origins together may take for a bundle, a hostname or a batch of events.
 pub const ORIGIN_WAIT_MS: u32 = 3_000;
 /// How long an origin may take to say what is new when nobody waits for it.
 pub const SYNC_BACKGROUND_MS: u32 = 2_000;
@@ -22,27 +22,21 @@ pub const SYNC_BYTES_MAX: u32 = 4 * 1024 * 1024;
 pub const ANSWER_BYTES_MAX: u32 = 64 * 1024;
 /// Age up to which a hostname found in KV is believed without asking an origin.
 pub const HOST_FRESH_MS: u64 = 5 * 60 * 1000;
-/// Hostnames and targets whose last good value this isolate knows the sequence of.
-pub const TARGETS_MAX: usize = 2_000;
 /// Imported keys in memory at once.
 pub const KEYS_MAX: usize = 512;
 /// Events in memory at once; newer ones are counted and dropped.
 pub const EVENTS_QUEUED_MAX: usize = 2_000;
 /// How long an event waits for others to be sent with.
 pub const EVENTS_WAIT_MS: u32 = 500;
+/// How long after a batch that no origin took it is sent once more.
+pub const EVENTS_AGAIN_MS: u32 = 1_000;
 /// How long the sending of a batch may take before it counts as lost.
 pub const FLUSH_LOST_MS: u64 = 10_000;
 /// Faults in memory at once.
 pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Bytes of randomness that are fetched at once.
 pub const RANDOM_POOL_BYTES: usize = 1024;
-/// Networks of trusted proxies.
-pub const PROXIES_MAX: usize = 64;
-/// Addresses of `X-Forwarded-For` that are looked at, from its end.
-pub const FORWARDED_FOR_MAX: usize = 32;
-/// Origins that an edge knows at its start.
-pub const ORIGINS_MAX: usize = 64;
-/// How long a promise is waited for: longer than anything here may take.
+/// How long a promise is waited for, and in `worker.js` an instance's answer: longer than anything here may take.
 pub const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
 /// Every so many waits, those that were given up are looked for.
 pub const WAITS_A_SWEEP: u32 = 256;

@@ -2,10 +2,11 @@
 
 use meridian_engine::headers::Headers;
 use meridian_wire::context::{self, Context};
+use meridian_wire::edge::Turns;
 use meridian_wire::encoding::hex;
 use worker::wasm_bindgen::JsValue;
 
-use crate::host::{self, SendFault, Sent};
+use crate::host::{self, SendFault};
 use crate::isolate::Isolate;
 
 /// One of the edge's own calls.
@@ -32,35 +33,36 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Calls the origin that answered last, then the others, until one gives an answer that is no server error. Each but
-/// the last gets half of the time that is left.
+/// Whose turn it is to be called, within this time.
+pub fn turns(isolate: &Isolate, timeout_ms: u32) -> Turns {
+    Turns::new(isolate.origin.get(), isolate.config.origins.len(), host::now_ms(), timeout_ms)
+}
+
+/// Calls one origin after the other until one gives an answer that is no server error.
 pub async fn call(isolate: &Isolate, call: Call<'_>) -> Result<Answer, SendFault> {
-    let origins = &isolate.config.origins;
-    let first = isolate.origin.get();
-    let deadline_ms = host::now_ms() + u64::from(call.timeout_ms);
     let mut fault = SendFault::Timeout;
-    for turn in 0..origins.len() {
-        let index = (first + turn) % origins.len();
-        let left_ms = deadline_ms.saturating_sub(host::now_ms()) as u32;
-        if left_ms == 0 {
-            break;
-        }
-        let timeout_ms = if turn + 1 == origins.len() { left_ms } else { left_ms.div_ceil(2) };
-        let sent = attempt(isolate, &origins[index].url, &call, timeout_ms).await;
-        match sent.status {
-            Ok(status) if status < 500 => {
+    let mut turns = turns(isolate, call.timeout_ms);
+    while let Some((index, timeout_ms)) = turns.next_at(host::now_ms()) {
+        match attempt(isolate, index, &call, timeout_ms).await {
+            Ok(answer) if answer.status < 500 => {
                 isolate.origin.set(index);
-                return Ok(Answer { status, body: sent.bytes(), headers: sent.headers });
+                return Ok(answer);
             }
-            Ok(status) => fault = SendFault::Broken(format!("status {status}")),
+            Ok(answer) => fault = SendFault::Broken(format!("status {}", answer.status)),
             Err(found) => fault = found,
         }
     }
     Err(fault)
 }
 
-async fn attempt(isolate: &Isolate, base: &str, call: &Call<'_>, timeout_ms: u32) -> Sent {
-    let url = format!("{base}{}", call.path);
+/// Calls the origin with this index.
+pub async fn attempt(
+    isolate: &Isolate,
+    index: usize,
+    call: &Call<'_>,
+    timeout_ms: u32,
+) -> Result<Answer, SendFault> {
+    let url = format!("{}{}", isolate.config.origins[index].url, call.path);
     let id = hex(&isolate.random::<16>());
     let context = Context::of_edge(&isolate.config.edge, &id, host::now_ms());
     let mut headers = Headers::with_capacity(3);
@@ -73,7 +75,8 @@ async fn attempt(isolate: &Isolate, base: &str, call: &Call<'_>, timeout_ms: u32
         None => JsValue::UNDEFINED,
     };
     let fields = host::lines(&headers);
-    host::sent(host::call(call.method, &url, &fields, &body, timeout_ms, call.bytes_max)).await
+    let sent = host::sent(host::call(call.method, &url, &fields, &body, timeout_ms, call.bytes_max)).await;
+    Ok(Answer { status: sent.status.clone()?, body: sent.bytes(), headers: sent.headers })
 }
 
 /// The signed context of a request to this URL.

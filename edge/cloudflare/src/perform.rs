@@ -1,9 +1,11 @@
 //! Performs the steps of an exchange, one after the other, until there is a reply; then what was left for later.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use meridian_engine::exchange::Exchange;
 use meridian_engine::limits::SYNC_WAIT_MS;
+use meridian_engine::refusal::ServerTiming;
 use meridian_engine::step::{After, Answer, Reply, ReplyBody, Step};
 use meridian_wire::event::{Event, Seen};
 use worker::wasm_bindgen::JsValue;
@@ -77,9 +79,11 @@ impl Passage {
     pub fn respond(mut self, reply: Reply) -> Result<JsValue, JsValue> {
         let elapsed_ms = host::now_ms().saturating_sub(self.seen.at_ms);
         let mut headers = reply.headers;
-        let timing =
-            format!("edge;dur={}, origin;dur={}", elapsed_ms.saturating_sub(self.target_ms), self.target_ms);
-        headers.append("server-timing", timing);
+        let timing = ServerTiming {
+            edge: Duration::from_millis(elapsed_ms.saturating_sub(self.target_ms)),
+            origin: Duration::from_millis(self.target_ms),
+        };
+        headers.append_display("server-timing", timing);
         let bytes = match &reply.body {
             ReplyBody::Bytes(bytes) => {
                 Some(JsValue::from(worker::js_sys::Uint8Array::from(bytes.as_slice())))

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use meridian_engine::limits::JWKS_BYTES_MAX;
-use meridian_engine::ruleset::{Target, Version};
+use meridian_engine::ruleset::Target;
 use meridian_engine::step::{FetchFault, FetchKeys, LoadKey, Loaded};
-use meridian_wire::bundle::{InvalidBundle, Rules};
-use meridian_wire::encoding::version;
+use meridian_wire::bundle::Rules;
+use meridian_wire::edge::{Offer, Search};
 use meridian_wire::limits::BUNDLE_BYTES_MAX;
-use meridian_wire::signature::{Have, TICKET_HEADER, accept};
+use meridian_wire::signature::TICKET_HEADER;
 use meridian_wire::sync::HostReply;
 
 use crate::instance::{Memory, now_ms};
@@ -102,55 +102,33 @@ async fn keep_host(memory: &Memory, key: &str, tenant: Option<String>) -> Loaded
     Loaded::Host(stored.tenant)
 }
 
+/// The best rules of a target: the store's where they are known to be the newest, else an origin's, else the store's.
 async fn load_target(memory: &Memory, target: &Target) -> Loaded {
-    let stored = stored(memory, target).await;
+    let in_force = memory.node.borrow().version(target).cloned();
+    let mut search = Search::new(target, &memory.config.bundle_keys, in_force);
+    let found = find(memory, target, &mut search).await;
+    let (nothing, faults) = search.end();
+    for fault in faults {
+        memory.fault(fault);
+    }
+    match found {
+        Some(Rules::Platform(platform)) => Loaded::Platform(Arc::new(platform)),
+        Some(Rules::Tenant(ruleset)) => Loaded::Ruleset(Arc::from(ruleset)),
+        None => nothing,
+    }
+}
+
+async fn find(memory: &Memory, target: &Target, search: &mut Search<'_>) -> Option<Rules> {
+    let stored = memory.read(&StoredBundle::key(target)).await;
+    let stored = stored.and_then(|bytes| StoredBundle::decode(&bytes));
+    let stored = stored.and_then(|bundle| search.stored(&bundle.ticket, &bundle.bytes, now_ms()));
     let newest = newest(memory, target).await;
     if let Some(rules) = &stored
         && newest.is_some_and(|newest| newest <= rules.version().sequence)
     {
-        return in_force(memory, target, stored, "");
+        return stored;
     }
-    let at_hand = match &stored {
-        Some(rules) => Some(rules.version().clone()),
-        None => memory.accepted.borrow().get(target).cloned(),
-    };
-    match fetch(memory, target, at_hand.as_ref()).await {
-        Fetched::Newer(rules) => in_force(memory, target, Some(rules), ""),
-        Fetched::Same => in_force(memory, target, stored, "it is the newest already"),
-        Fetched::Unknown if at_hand.is_none() => Loaded::Missing,
-        Fetched::Unknown => in_force(memory, target, stored, "no origin knows it any more"),
-        Fetched::Failed(why) => in_force(memory, target, stored, &why),
-    }
-}
-
-/// Hands rules to the engine, unless it has them already.
-fn in_force(memory: &Memory, target: &Target, rules: Option<Rules>, otherwise: &str) -> Loaded {
-    let Some(rules) = rules else { return Loaded::Unavailable(otherwise.to_owned()) };
-    memory.accept(target, rules.version());
-    match rules {
-        Rules::Platform(platform) => Loaded::Platform(Arc::new(platform)),
-        Rules::Tenant(ruleset) => Loaded::Ruleset(Arc::from(ruleset)),
-    }
-}
-
-/// What the store has of a target, if it is acceptable and newer than what this instance has.
-async fn stored(memory: &Memory, target: &Target) -> Option<Rules> {
-    let key = StoredBundle::key(target);
-    let bundle = StoredBundle::decode(&memory.read(&key).await?)?;
-    let hash = version(&bundle.bytes);
-    let have = memory.accepted.borrow().get(target).cloned();
-    if have.as_ref().is_some_and(|have| have.hash == hash) {
-        return None;
-    }
-    match check(memory, target, &bundle.ticket, &bundle.bytes, have.as_ref()) {
-        Ok(rules) => Some(rules),
-        // An instance that is behind may have written last.
-        Err(InvalidBundle::Older { .. }) => None,
-        Err(error) => {
-            memory.fault(target, Some(hash), format!("in the key-value store: {error}"));
-            None
-        }
-    }
+    fetch(memory, target, search).await.or(stored)
 }
 
 /// The newest sequence of a target, as far as it is known without asking.
@@ -161,66 +139,46 @@ async fn newest(memory: &Memory, target: &Target) -> Option<u64> {
     here.max(elsewhere)
 }
 
-/// What the origins say about a target.
-enum Fetched {
-    Newer(Rules),
-    Same,
-    Unknown,
-    Failed(String),
-}
-
-/// Asks the origins, one after the other, until one gives an acceptable answer.
-async fn fetch(memory: &Memory, target: &Target, at_hand: Option<&Version>) -> Fetched {
+/// Asks the origins, one after the other, until one gives rules that are good, or says that there are none newer. What
+/// is good is kept.
+async fn fetch(memory: &Memory, target: &Target, search: &mut Search<'_>) -> Option<Rules> {
     let path = format!("/edge/v1/bundles/{target}");
-    let call = get(&path, at_hand.map(|version| version.hash.as_str()), BUNDLE_BYTES_MAX);
-    let mut result = Fetched::Failed("no origin answered".to_owned());
-    for index in origin::order(memory) {
-        match origin::attempt(memory, index, &call, LOAD_TIMEOUT_MS).await {
-            Ok(answer) if answer.status == 200 => {
-                let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
-                match check(memory, target, ticket, &answer.body, at_hand) {
-                    Ok(rules) => {
-                        memory.origin.set(index);
-                        let bundle = StoredBundle { ticket: ticket.to_owned(), bytes: answer.body };
-                        if let Some(bytes) = bundle.encode() {
-                            memory.write(&StoredBundle::key(target), bytes).await;
-                        }
-                        return Fetched::Newer(rules);
-                    }
-                    Err(error) => {
-                        memory.fault(target, Some(version(&answer.body)), error.to_string());
-                        result = Fetched::Failed(error.to_string());
-                    }
-                }
-            }
-            Ok(answer) if answer.status == 304 => return Fetched::Same,
-            Ok(answer) if answer.status == 404 => result = Fetched::Unknown,
-            Ok(answer) => result = Fetched::Failed(format!("status {}", answer.status)),
-            Err(SendFault::TooLarge(bytes_max)) => {
-                let what = format!("the bundle has more than {bytes_max} bytes (BUNDLE_BYTES_MAX)");
-                memory.fault(target, None, what.clone());
-                result = Fetched::Failed(what);
+    let at_hand = search.have().map(|version| version.hash.clone());
+    let call = get(&path, at_hand.as_deref(), BUNDLE_BYTES_MAX);
+    let mut turns = origin::turns(memory, LOAD_TIMEOUT_MS);
+    while let Some((index, timeout_ms)) = turns.next_at(now_ms()) {
+        let answer = match origin::attempt(memory, index, &call, timeout_ms).await {
+            Ok(answer) => answer,
+            Err(SendFault::TooLarge(_)) => {
+                search.offered(Offer::Oversized, now_ms());
+                continue;
             }
             Err(fault) => {
-                // What another origin said before counts for more than that this one is away.
-                if matches!(&result, Fetched::Failed(_)) {
-                    result = Fetched::Failed(fault.to_string());
-                }
+                search.offered(Offer::Nothing(&fault.to_string()), now_ms());
+                continue;
             }
+        };
+        let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
+        let found = match answer.status {
+            200 => search.offered(Offer::Bundle { ticket, bytes: &answer.body }, now_ms()),
+            304 => {
+                search.offered(Offer::Nothing("it is the newest already"), now_ms());
+                memory.origin.set(index);
+                return None;
+            }
+            404 => search.offered(Offer::Unknown, now_ms()),
+            status => search.offered(Offer::Nothing(&format!("status {status}")), now_ms()),
+        };
+        if let Some(rules) = found {
+            memory.origin.set(index);
+            let bundle = StoredBundle { ticket: ticket.to_owned(), bytes: answer.body };
+            if let Some(bytes) = bundle.encode() {
+                memory.write(&StoredBundle::key(target), bytes).await;
+            }
+            return Some(rules);
         }
     }
-    result
-}
-
-fn check(
-    memory: &Memory,
-    target: &Target,
-    ticket: &str,
-    bytes: &[u8],
-    have: Option<&Version>,
-) -> Result<Rules, InvalidBundle> {
-    let have = have.map(|have| Have { sequence: have.sequence, version: &have.hash });
-    accept(ticket, bytes, target, &memory.config.bundle_keys, have).map(|accepted| accepted.rules)
+    None
 }
 
 fn get<'a>(path: &'a str, version: Option<&'a str>, bytes_max: usize) -> Call<'a> {

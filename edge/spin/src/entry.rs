@@ -1,9 +1,12 @@
 //! Where requests come in.
 
-use meridian_engine::decision::decision_id;
+use std::time::Instant;
+
 use meridian_engine::exchange::Exchange;
 use meridian_engine::facts::BodySize;
-use meridian_engine::problem::{MEDIA_TYPE, Problem};
+use meridian_engine::headers::Headers;
+use meridian_engine::problem::Problem;
+use meridian_engine::refusal::Refusal;
 use meridian_wire::event::Seen;
 use spin_sdk::wasip3;
 use spin_sdk::wasip3::http::types::{ErrorCode, Request, Response};
@@ -11,7 +14,7 @@ use spin_sdk::wasip3::http::types::{ErrorCode, Request, Response};
 use crate::facts::{Sources, gather};
 use crate::instance::{Memory, now_ms, random};
 use crate::message::{self, Content};
-use crate::perform::{Passage, RequestBody};
+use crate::perform::{Passage, RequestBody, fields};
 
 struct Edge;
 
@@ -41,13 +44,23 @@ async fn corpus(request: Request) -> Result<Response, ErrorCode> {
 }
 
 async fn answer(request: Request) -> Result<Response, ErrorCode> {
-    let (now_ms, random) = (now_ms(), random());
-    let id = decision_id(now_ms, random);
+    let (started, now_ms, random) = (Instant::now(), now_ms(), random());
+    let head = message::head(&request);
+    let refuse = |title: &'static str, why: &str, headers: &Headers| {
+        let problem = Problem::new(500, "internal", title);
+        let refusal = Refusal::new(&problem, headers, now_ms, random, started.elapsed());
+        eprintln!("decision {}: {title}: {why}", refusal.decision);
+        message::response(refusal.status, &fields(&refusal.headers), Content::Bytes(refusal.body))
+            .map_err(|error| ErrorCode::InternalError(Some(format!("{error:?}"))))
+    };
     let memory = match Memory::get().await {
         Ok(memory) => memory,
         Err(error) => {
-            eprintln!("the edge is not configured: {error}");
-            return refuse(&id, Problem::new(500, "internal", "The edge is not configured"));
+            let text = |(name, value): &(String, Vec<u8>)| {
+                (name.clone(), String::from_utf8_lossy(value).into_owned())
+            };
+            let headers = head.fields.iter().map(text).collect();
+            return refuse("The edge is not configured", &error.to_string(), &headers);
         }
     };
     let sources = Sources {
@@ -56,17 +69,15 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
         now_ms,
         random,
     };
-    let facts = match gather(message::head(&request), &sources) {
-        Ok(facts) => facts,
-        Err(error) => {
-            let problem = Problem::new(400, "bad-request", "The request can't be read");
-            return refuse(&id, problem.detail(error.to_string()));
-        }
+    let body = match head.has_body() {
+        Some(true) => RequestBody::Unread(request),
+        _ => body_without_length(request).await,
     };
+    let facts = gather(head, !matches!(body, RequestBody::None), &sources);
     let (body, length) = match facts.body {
         BodySize::Empty => (RequestBody::None, None),
-        BodySize::Bytes(bytes) => (RequestBody::Unread(request), Some(bytes)),
-        BodySize::Unknown => (RequestBody::Unread(request), None),
+        BodySize::Bytes(bytes) => (body, Some(bytes)),
+        BodySize::Unknown => (body, None),
     };
     let seen = Seen {
         at_ms: now_ms,
@@ -79,25 +90,18 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
     let (exchange, step) = Exchange::begin(&mut memory.node.borrow_mut(), facts);
     let mut passage = Passage::new(memory, body, length);
     let reply = passage.drive(exchange, step).await;
-    let decision = reply.decision.id.clone();
-    passage.respond(reply, seen).or_else(|error| {
-        eprintln!("the reply of decision {decision} can't be sent: {error:?}");
-        refuse(&decision, Problem::new(500, "internal", "The reply can't be sent"))
-    })
+    let trace: Headers =
+        reply.headers.get("traceparent").map(|trace| ("traceparent", trace)).into_iter().collect();
+    passage
+        .respond(reply, seen)
+        .or_else(|error| refuse("The reply can't be sent", &format!("{error:?}"), &trace))
 }
 
-/// A reply that no rule had a part in.
-fn refuse(decision: &str, problem: Problem) -> Result<Response, ErrorCode> {
-    let body = problem.body(decision);
-    let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
-    let fields = [
-        field("content-type", MEDIA_TYPE),
-        field("content-length", &body.len().to_string()),
-        field("cache-control", "no-store"),
-        field("meridian-decision", decision),
-        field("meridian-region", "edge"),
-        field("meridian-bundle", "none"),
-    ];
-    message::response(problem.status, &fields, Content::Bytes(body))
-        .map_err(|error| ErrorCode::InternalError(Some(format!("{error:?}"))))
+/// A body whose length the head does not tell, if there is one: that shows with its first bytes.
+async fn body_without_length(request: Request) -> RequestBody {
+    let mut body = message::request_body(request);
+    match body.chunk().await {
+        Some(bytes) => RequestBody::Begun(bytes, body),
+        None => RequestBody::None,
+    }
 }

@@ -14,6 +14,8 @@ pub struct Events {
     faults: Vec<Fault>,
     dropped: u64,
     sending: bool,
+    /// A batch that no origin took, to be sent once more.
+    again: Option<EventBatch>,
 }
 
 impl Events {
@@ -36,21 +38,34 @@ impl Events {
 
     /// Whether somebody has to start sending; whoever is told so does.
     pub fn start(&mut self) -> bool {
-        let waits = !self.events.is_empty() || !self.faults.is_empty();
+        let waits = self.again.is_some() || !self.events.is_empty() || !self.faults.is_empty();
         let start = waits && !self.sending;
         self.sending |= start;
         start
     }
 
-    /// The next batch to send; `None` where all is sent, which ends the sending.
-    pub fn batch(&mut self, edge: &str) -> Option<EventBatch> {
+    /// The next batch to send, and whether it is sent again; `None` where all is sent, which ends the sending.
+    pub fn batch(&mut self, edge: &str) -> Option<(EventBatch, bool)> {
+        if let Some(again) = self.again.take() {
+            return Some((again, true));
+        }
         if self.events.is_empty() && self.faults.is_empty() {
             self.sending = false;
             return None;
         }
         let rest = self.events.split_off(self.events.len().min(EVENTS_MAX));
         let events = mem::replace(&mut self.events, rest);
-        Some(EventBatch { edge: edge.to_owned(), events, faults: mem::take(&mut self.faults) })
+        let faults = mem::take(&mut self.faults);
+        Some((EventBatch { edge: edge.to_owned(), events, faults }, false))
+    }
+
+    /// Takes back a batch that no origin took, once. The second time its events count as dropped.
+    pub fn put_back(&mut self, batch: EventBatch, again: bool) {
+        if again {
+            self.dropped += batch.events.len() as u64;
+        } else {
+            self.again = Some(batch);
+        }
     }
 
     /// How many events were dropped since this was last asked.
@@ -93,13 +108,30 @@ mod tests {
         }
         assert!(events.start());
         assert!(!events.start(), "one sends");
-        let first = events.batch("spin-1").unwrap();
+        let (first, _) = events.batch("spin-1").unwrap();
         assert_eq!((first.edge.as_str(), first.events.len()), ("spin-1", EVENTS_MAX));
         assert_eq!(first.events[0].id, "0");
-        assert_eq!(events.batch("spin-1").unwrap().events[0].id, EVENTS_MAX.to_string());
+        assert_eq!(events.batch("spin-1").unwrap().0.events[0].id, EVENTS_MAX.to_string());
         assert!(events.batch("spin-1").is_none());
         events.push(event(0));
         assert!(events.start(), "and then the next one");
+    }
+
+    #[test]
+    fn a_batch_that_nobody_takes_is_sent_once_more() {
+        let mut events = Events::default();
+        events.push(event(1));
+        assert!(events.start());
+        let (batch, again) = events.batch("spin-1").unwrap();
+        assert!(!again);
+        events.push(event(2));
+        events.put_back(batch, again);
+        let (batch, again) = events.batch("spin-1").unwrap();
+        assert_eq!((batch.events[0].id.as_str(), again), ("1", true), "the same one, before the others");
+        events.put_back(batch, again);
+        assert_eq!(events.take_dropped(), 1);
+        assert_eq!(events.batch("spin-1").unwrap().0.events[0].id, "2");
+        assert!(events.batch("spin-1").is_none());
     }
 
     #[test]
@@ -116,6 +148,6 @@ mod tests {
             events.push_fault(fault(&number.to_string()));
             events.push_fault(fault(&number.to_string()));
         }
-        assert_eq!(events.batch("spin-1").unwrap().faults.len(), FAULTS_QUEUED_MAX);
+        assert_eq!(events.batch("spin-1").unwrap().0.faults.len(), FAULTS_QUEUED_MAX);
     }
 }

@@ -38,24 +38,18 @@ pub struct Sources<'a> {
     pub random: [u8; 16],
 }
 
-/// A head that can't be turned into facts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidHead {
-    /// A header field with bytes that are no UTF-8.
-    #[error("a header field is not readable")]
-    Field,
-}
-
-/// Gathers the facts of a request.
-///
-/// # Errors
-/// Where the head can't be read without guessing.
-pub fn gather(head: Head, sources: &Sources<'_>) -> Result<Facts, InvalidHead> {
+/// Gathers the facts of a request. `has_body` is whether it has a body where no length is given.
+#[must_use]
+pub fn gather(head: Head, has_body: bool, sources: &Sources<'_>) -> Facts {
     let mut headers = Headers::with_capacity(head.fields.len());
     let mut peer = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let mut host_field = None;
     for (name, value) in head.fields {
-        let value = String::from_utf8(value).map_err(|_| InvalidHead::Field)?;
+        let Ok(value) = String::from_utf8(value) else {
+            // In the place of a field that is no text comes one without a name, which the engine refuses.
+            headers.append("", "");
+            continue;
+        };
         if name.starts_with(SPIN_PREFIX) {
             if name == CLIENT_ADDRESS {
                 peer = peer_address(&value).unwrap_or(peer);
@@ -75,8 +69,8 @@ pub fn gather(head: Head, sources: &Sources<'_>) -> Result<Facts, InvalidHead> {
         None => (target, None),
     };
     let client = client_address(peer, headers.joined("x-forwarded-for").as_deref(), sources.trusted_proxies);
-    Ok(Facts {
-        body: BodySize::of(&headers, may_have_body(&head.method)),
+    Facts {
+        body: BodySize::of(&headers, has_body),
         method: head.method,
         scheme: if head.secure { Scheme::Https } else { Scheme::Http },
         host,
@@ -87,12 +81,17 @@ pub fn gather(head: Head, sources: &Sources<'_>) -> Result<Facts, InvalidHead> {
         place: sources.places.map(|places| places.look_up(client)).unwrap_or_default(),
         now_ms: sources.now_ms,
         random: sources.random,
-    })
+    }
 }
 
-/// The host hides `Transfer-Encoding`, so where no length is given the method has to tell.
-fn may_have_body(method: &str) -> bool {
-    matches!(method, "POST" | "PUT" | "PATCH")
+impl Head {
+    /// Whether there is a body, as far as the head tells: the host hides `Transfer-Encoding`, so that where no length
+    /// is given either only the body itself does (`None`), but for methods that are nothing without one.
+    #[must_use]
+    pub fn has_body(&self) -> Option<bool> {
+        let has_length = self.fields.iter().any(|(name, _)| name == "content-length");
+        (has_length || matches!(self.method.as_str(), "POST" | "PUT" | "PATCH")).then_some(true)
+    }
 }
 
 /// Spin gives the peer's address with its port.
@@ -102,6 +101,8 @@ fn peer_address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use meridian_engine::policy::request::{Malformed, admit};
+
     use super::*;
 
     fn head(method: &str, authority: &str, target: &str, fields: &[(&str, &str)]) -> Head {
@@ -119,8 +120,12 @@ mod tests {
 
     fn facts(head: Head) -> Facts {
         let trusted: Vec<IpNet> = vec!["127.0.0.0/8".parse().unwrap()];
-        gather(head, &Sources { trusted_proxies: &trusted, places: None, now_ms: 5, random: [7; 16] })
-            .unwrap()
+        let has_body = head.has_body().unwrap_or_default();
+        gather(
+            head,
+            has_body,
+            &Sources { trusted_proxies: &trusted, places: None, now_ms: 5, random: [7; 16] },
+        )
     }
 
     #[test]
@@ -167,6 +172,8 @@ mod tests {
         assert_eq!(size("POST", &[("content-length", "0")]), BodySize::Empty);
         assert_eq!(size("POST", &[]), BodySize::Unknown);
         assert_eq!(size("GET", &[]), BodySize::Empty);
+        assert_eq!(size("DELETE", &[("content-length", "3")]), BodySize::Bytes(3));
+        assert_eq!(head("DELETE", "a", "/", &[]).has_body(), None, "the body itself has to be asked");
     }
 
     #[test]
@@ -177,10 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_is_refused() {
+    fn what_is_not_text_becomes_a_field_that_the_engine_refuses() {
         let mut wrong = head("GET", "a", "/", &[]);
         wrong.fields.push(("x".to_owned(), vec![0xff]));
-        let sources = Sources { trusted_proxies: &[], places: None, now_ms: 0, random: [0; 16] };
-        assert_eq!(gather(wrong, &sources), Err(InvalidHead::Field));
+        let mut facts = facts(wrong);
+        assert_eq!(admit(&mut facts), Err(Malformed::Header));
     }
 }

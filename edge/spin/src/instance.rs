@@ -7,16 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use meridian_engine::node::Node;
-use meridian_engine::ruleset::{Target, Version};
+use meridian_engine::ruleset::Target;
+use meridian_wire::edge::{Config, InvalidConfig, VARIABLES};
 use meridian_wire::event::Fault;
 use meridian_wire::place::Places;
 use spin_sdk::key_value::Store;
 use spin_sdk::variables;
 use spin_sdk::wasip3::random::random::get_random_bytes;
 
-use crate::config::{Config, InvalidConfig, VARIABLES};
 use crate::events::Events;
-use crate::limits::{PLACES_BYTES_MAX, TARGETS_MAX};
+use crate::limits::PLACES_BYTES_MAX;
 
 /// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
 const COOKIES: &str = "meridian-cookie-v1\n";
@@ -31,8 +31,6 @@ pub struct Memory {
     pub node: RefCell<Node>,
     /// Places of addresses, where there is a database.
     pub places: Option<Places>,
-    /// Releases that this instance has accepted, by target.
-    pub accepted: RefCell<HashMap<Target, Version>>,
     /// Newest sequences that an origin told this instance of.
     pub newest: RefCell<HashMap<Target, u64>>,
     /// What the origins are to be told.
@@ -60,7 +58,8 @@ impl Memory {
 
     async fn make() -> Result<Self, InvalidConfig> {
         let values: HashMap<&'static str, String> = join_all(VARIABLES.map(|name| async move {
-            let value = variables::get(name).await;
+            // Spin's names are lower-case.
+            let value = variables::get(name.to_ascii_lowercase()).await;
             (name, value.inspect_err(|error| eprintln!("variable {name}: {error}")).unwrap_or_default())
         }))
         .await
@@ -71,7 +70,6 @@ impl Memory {
         Ok(Self {
             node: RefCell::new(Node::new(&config.edge, config.context_keys.derive(COOKIES))),
             places: places(),
-            accepted: RefCell::default(),
             newest: RefCell::default(),
             events: RefCell::default(),
             origin: Cell::new(0),
@@ -80,20 +78,9 @@ impl Memory {
         })
     }
 
-    /// Notes that a release of a target is in force.
-    pub fn accept(&self, target: &Target, version: &Version) {
-        let mut accepted = self.accepted.borrow_mut();
-        if accepted.len() >= TARGETS_MAX && !accepted.contains_key(target) {
-            // What is forgotten here is only compared again with what the store has.
-            accepted.clear();
-        }
-        accepted.insert(target.clone(), version.clone());
-    }
-
     /// Notes something that could not be accepted.
-    pub fn fault(&self, target: &Target, version: Option<String>, what: String) {
-        eprintln!("the bundle of {target} is not accepted: {what}");
-        let fault = Fault { at_ms: now_ms(), target: target.to_string(), version, what };
+    pub fn fault(&self, fault: Fault) {
+        eprintln!("the bundle of {} is not accepted: {}", fault.target, fault.what);
         self.events.borrow_mut().push_fault(fault);
     }
 

@@ -5,7 +5,6 @@
 //! knows is in one value of `instance`, and can be lost at any moment: instances live for few requests.
 
 pub mod cache;
-pub mod config;
 pub mod events;
 pub mod facts;
 pub mod limits;

@@ -1,14 +1,10 @@
 //! Every limit of this host, in one place.
 
-/// Origins that an edge knows at its start.
-pub const ORIGINS_MAX: usize = 64;
-/// Networks of trusted proxies.
-pub const PROXIES_MAX: usize = 64;
 /// Bytes of the place database.
 pub const PLACES_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
-/// How long an origin may take for a bundle or a hostname.
-pub const LOAD_TIMEOUT_MS: u32 = 1_500;
+/// How long all origins together may take for a bundle or a hostname.
+pub const LOAD_TIMEOUT_MS: u32 = 3_000;
 /// How long an origin may take to say what is new when nobody waits for it.
 pub const SYNC_TIMEOUT_MS: u32 = 2_000;
 /// How long an origin may take to grant a lease.
@@ -24,8 +20,6 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub const HEADS_FRESH_MS: u64 = 1_000;
 /// Age up to which a hostname in the key-value store is believed without asking an origin.
 pub const HOST_FRESH_MS: u64 = 30_000;
-/// Targets whose sequence in force this instance knows.
-pub const TARGETS_MAX: usize = 2_000;
 
 /// Places that cache entries have in the key-value store. A key has one place, by its hash, and takes it from whatever
 /// was there, so that the cache never grows beyond them.
@@ -37,6 +31,8 @@ pub const CACHE_BODY_BYTES_MAX: u64 = 1024 * 1024;
 pub const EVENTS_QUEUED_MAX: usize = 2_000;
 /// How long an event waits for others to be sent with.
 pub const EVENTS_WAIT_MS: u64 = 200;
+/// How long after a batch that no origin took it is sent once more.
+pub const EVENTS_AGAIN_MS: u64 = 1_000;
 /// Faults in memory at once.
 pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Revalidations that may follow one another from one reply.

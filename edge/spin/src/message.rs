@@ -144,15 +144,19 @@ impl Body {
 
     /// The whole body, if it has at most so many bytes.
     pub async fn bytes(self, bytes_max: usize) -> Result<Vec<u8>, SendFault> {
-        match self.at_most(bytes_max).await? {
+        match self.at_most(Vec::new(), bytes_max).await? {
             (bytes, None) => Ok(bytes),
             (_, Some(_)) => Err(SendFault::TooLarge(bytes_max)),
         }
     }
 
-    /// The whole body, or the first part of it with the rest where it has more than so many bytes.
-    pub async fn at_most(mut self, bytes_max: usize) -> Result<(Vec<u8>, Option<Self>), SendFault> {
-        let mut bytes = Vec::new();
+    /// The whole body after what was read of it already, or the first part of it with the rest where it has more than
+    /// so many bytes.
+    pub async fn at_most(
+        mut self,
+        mut bytes: Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, Option<Self>), SendFault> {
         while let Some(chunk) = self.chunk().await {
             if bytes.is_empty() {
                 bytes = chunk;

@@ -4,6 +4,7 @@ use meridian_engine::decision::decision_id;
 use meridian_engine::headers::Headers;
 use meridian_engine::step::{Lease, SyncAsk, SyncNews, Take};
 use meridian_wire::context::{self, Context};
+use meridian_wire::edge::Turns;
 use meridian_wire::event::EventBatch;
 use meridian_wire::lease::{LeaseReply, LeaseRequest};
 use meridian_wire::sync::{SyncReply, SyncRequest};
@@ -41,25 +42,16 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Indices of the origins in the order in which they are called: the one that answered last, then the others.
-pub fn order(memory: &Memory) -> impl Iterator<Item = usize> + use<> {
-    let (first, count) = (memory.origin.get(), memory.config.origins.len());
-    (0..count).map(move |turn| (first + turn) % count)
+/// Whose turn it is to be called, within this time.
+pub fn turns(memory: &Memory, timeout_ms: u32) -> Turns {
+    Turns::new(memory.origin.get(), memory.config.origins.len(), now_ms(), timeout_ms)
 }
 
-/// Calls one origin after the other until one gives an answer that is no server error. Each but the last gets half of
-/// the time that is left.
+/// Calls one origin after the other until one gives an answer that is no server error.
 pub async fn call(memory: &Memory, call: Call<'_>) -> Result<Answer, SendFault> {
-    let deadline_ms = now_ms() + u64::from(call.timeout_ms);
     let mut fault = SendFault::Timeout;
-    let mut left = memory.config.origins.len();
-    for index in order(memory) {
-        left -= 1;
-        let left_ms = u32::try_from(deadline_ms.saturating_sub(now_ms())).unwrap_or_default();
-        if left_ms == 0 {
-            break;
-        }
-        let timeout_ms = if left == 0 { left_ms } else { left_ms.div_ceil(2) };
+    let mut turns = turns(memory, call.timeout_ms);
+    while let Some((index, timeout_ms)) = turns.next_at(now_ms()) {
         match attempt(memory, index, &call, timeout_ms).await {
             Ok(answer) if answer.status < 500 => {
                 memory.origin.set(index);
@@ -163,11 +155,14 @@ pub async fn take(memory: &Memory, take: &Take) -> Option<Lease> {
     None
 }
 
-/// Sends a batch of events. One that no origin takes is lost.
-pub async fn send_events(memory: &Memory, batch: &EventBatch) {
-    match call(memory, post("/edge/v1/events", batch, EVENTS_TIMEOUT_MS, ANSWER_BYTES_MAX)).await {
-        Ok(answer) if (200..300).contains(&answer.status) => {}
-        Ok(answer) => eprintln!("{} events are lost: status {}", batch.events.len(), answer.status),
-        Err(fault) => eprintln!("{} events are lost: {fault}", batch.events.len()),
+/// Sends a batch of events.
+///
+/// # Errors
+/// Where no origin has room for it now. One that an origin refuses is lost.
+pub async fn send_events(memory: &Memory, batch: &EventBatch) -> Result<(), SendFault> {
+    let answer = call(memory, post("/edge/v1/events", batch, EVENTS_TIMEOUT_MS, ANSWER_BYTES_MAX)).await?;
+    if answer.status >= 300 {
+        eprintln!("{} events are refused: status {}", batch.events.len(), answer.status);
     }
+    Ok(())
 }

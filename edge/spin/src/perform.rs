@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use meridian_engine::exchange::Exchange;
 use meridian_engine::headers::Headers;
 use meridian_engine::limits::{REPLAY_BODY_BYTES_MAX, SYNC_WAIT_MS};
+use meridian_engine::refusal::ServerTiming;
 use meridian_engine::step::{
     After, Answer, CacheKey, Entry, Forward, ForwardFault, Reply, ReplyBody, ResponseHead, Step, Verify,
 };
@@ -19,8 +20,8 @@ use spin_sdk::wasip3::spawn;
 
 use crate::cache::{self, Cached};
 use crate::instance::{Memory, now_ms};
-use crate::limits::{CACHE_BODY_BYTES_MAX, EVENTS_WAIT_MS, RUNS_MAX, SYNC_TIMEOUT_MS};
-use crate::message::{self, Content, Incoming, Outgoing, SendFault};
+use crate::limits::{CACHE_BODY_BYTES_MAX, EVENTS_AGAIN_MS, EVENTS_WAIT_MS, RUNS_MAX, SYNC_TIMEOUT_MS};
+use crate::message::{self, Body, Content, Incoming, Outgoing, SendFault};
 use crate::{bundle, origin};
 
 /// The client's body, as far as it is known.
@@ -29,6 +30,8 @@ pub enum RequestBody {
     None,
     /// It is still with the host.
     Unread(Request),
+    /// Its first bytes are here, the rest is still with the host.
+    Begun(Vec<u8>, Body),
     /// It is here whole.
     Kept(Vec<u8>),
     /// It went to a target.
@@ -128,24 +131,28 @@ impl Passage {
                 Ok(Content::Empty)
             }
             RequestBody::Unread(request) => {
-                let body = message::request_body(request);
-                if !keep || self.body_length.is_some_and(|length| length > REPLAY_BODY_BYTES_MAX) {
-                    return Ok(Content::Stream(body));
-                }
-                let read = body.at_most(usize::try_from(REPLAY_BODY_BYTES_MAX).unwrap_or(usize::MAX)).await;
-                match read.map_err(|_| ForwardFault::Broken)? {
-                    (bytes, None) => {
-                        self.body = RequestBody::Kept(bytes.clone());
-                        Ok(Content::Bytes(bytes))
-                    }
-                    (bytes, Some(rest)) => Ok(Content::Begun(bytes, rest)),
-                }
+                self.streamed(Vec::new(), message::request_body(request), keep).await
             }
+            RequestBody::Begun(bytes, rest) => self.streamed(bytes, rest, keep).await,
             RequestBody::Kept(bytes) => {
                 self.body = RequestBody::Kept(bytes.clone());
                 Ok(Content::Bytes(bytes))
             }
             RequestBody::Gone => Err(ForwardFault::BodyGone),
+        }
+    }
+
+    async fn streamed(&mut self, begun: Vec<u8>, rest: Body, keep: bool) -> Result<Content, ForwardFault> {
+        if !keep || self.body_length.is_some_and(|length| length > REPLAY_BODY_BYTES_MAX) {
+            return Ok(if begun.is_empty() { Content::Stream(rest) } else { Content::Begun(begun, rest) });
+        }
+        let bytes_max = usize::try_from(REPLAY_BODY_BYTES_MAX).unwrap_or(usize::MAX);
+        match rest.at_most(begun, bytes_max).await.map_err(|_| ForwardFault::Broken)? {
+            (bytes, None) => {
+                self.body = RequestBody::Kept(bytes.clone());
+                Ok(Content::Bytes(bytes))
+            }
+            (bytes, Some(rest)) => Ok(Content::Begun(bytes, rest)),
         }
     }
 
@@ -160,8 +167,8 @@ impl Passage {
             self.memory.events.borrow_mut().push(Event::of(&decision, Seen { elapsed_ms, ..seen }));
         }
         let mut fields = fields(&headers);
-        let timing = format!("edge;dur={}, origin;dur={}", tenths(edge), tenths(self.at_targets));
-        fields.push(("server-timing".to_owned(), timing.into_bytes()));
+        let timing = ServerTiming { edge, origin: self.at_targets };
+        fields.push(("server-timing".to_owned(), timing.to_string().into_bytes()));
         let content = match body {
             ReplyBody::Empty => Content::Empty,
             ReplyBody::Bytes(bytes) => {
@@ -322,10 +329,14 @@ async fn send_events(memory: Rc<Memory>) {
             (events.batch(&memory.config.edge), events.take_dropped())
         };
         if dropped > 0 {
-            eprintln!("{dropped} events were dropped: the queue was full");
+            eprintln!("{dropped} events were dropped: no origin takes them as fast as they come");
         }
-        let Some(batch) = batch else { return };
-        origin::send_events(&memory, &batch).await;
+        let Some((batch, again)) = batch else { return };
+        if let Err(fault) = origin::send_events(&memory, &batch).await {
+            eprintln!("no origin takes {} events: {fault}", batch.events.len());
+            memory.events.borrow_mut().put_back(batch, again);
+            sleep(Duration::from_millis(EVENTS_AGAIN_MS)).await;
+        }
     }
 }
 
@@ -334,16 +345,10 @@ fn is_right(ask: &Verify) -> bool {
 }
 
 /// Header fields as the host takes them.
-fn fields(headers: &Headers) -> Vec<(String, Vec<u8>)> {
+pub fn fields(headers: &Headers) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// Milliseconds with one decimal.
-fn tenths(duration: Duration) -> String {
-    let tenths = duration.as_micros() / 100;
-    format!("{}.{}", tenths / 10, tenths % 10)
 }
