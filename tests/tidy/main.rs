@@ -1,5 +1,7 @@
 //! The walls of the house, checked: who may depend on whom, what may not stand in the sources.
 
+mod imports;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

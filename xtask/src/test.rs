@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::artefacts::{self, Artefacts, Flavour};
 use crate::paths;
 use crate::progress::say;
-use crate::setup::{npm, postgres};
+use crate::setup::{npm, postgres, wasm};
 use crate::stack::places::Places;
 
 /// Arguments of `cargo xtask test`.
@@ -133,7 +133,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let artefacts = Artefacts::obtain(false)?;
     let places = paths::target()?.join("places.mmdb");
     Places::load()?.write(&places)?;
-    Ok(BTreeMap::from([
+    let mut environment = BTreeMap::from([
         ("MERIDIAN_XTASK", own_path),
         ("MERIDIAN_BIN_ORIGIN", artefacts.origin),
         ("MERIDIAN_BIN_CLI", artefacts.cli),
@@ -147,7 +147,11 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_NPM_TOOLS", tools.folder),
         ("MERIDIAN_PG_BIN", programs.folder),
         ("MERIDIAN_PLACES", places),
-    ]))
+    ]);
+    if let Some(folder) = wasm::toolchain(wasm::UNKNOWN)?.folder {
+        environment.insert("MERIDIAN_WASM_TOOLCHAIN", folder);
+    }
+    Ok(environment)
 }
 
 /// Runs one cargo test command, passing on what it says, and reads the outcome of each test binary from it.
