@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use meridian_store::sqlx::{self, PgConnection};
-use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationEvent};
+use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationEvent, SslMode, TlsConfig};
 
 use crate::decode::{self, Message};
 use crate::{Fault, limits};
@@ -98,7 +98,7 @@ pub(crate) async fn free_slot(connection: &mut PgConnection, slot: &str) -> Resu
         if Instant::now() > deadline {
             return Err(Fault::SlotHeld { slot: slot.to_owned() });
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(limits::SLOT_ASK_INTERVAL).await;
     }
 }
 
@@ -110,11 +110,11 @@ pub(crate) struct Address {
     user: String,
     password: String,
     database: String,
-    sslmode: String,
+    tls: TlsConfig,
 }
 
 impl Address {
-    /// Reads `postgres://USER:PASSWORD@HOST:PORT/DATABASE[?sslmode=…]`.
+    /// Reads `postgres://USER:PASSWORD@HOST:PORT/DATABASE[?sslmode=…&sslrootcert=…]`, both as libpq has them.
     pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
         let parsed = || {
             let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
@@ -126,47 +126,53 @@ impl Address {
                 Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
                 _ => (server, 5432),
             };
-            let sslmode = query.split('&').find_map(|pair| pair.strip_prefix("sslmode=")).unwrap_or("prefer");
+            let parameter = |name: &str| {
+                let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+                value.map(percent_decoded)
+            };
+            let sslmode = match parameter("sslmode") {
+                None => "prefer".to_owned(),
+                Some(sslmode) => sslmode?,
+            };
             Some(Self {
                 host: percent_decoded(host.trim_matches(['[', ']']))?,
                 port,
                 user: percent_decoded(user)?,
                 password: percent_decoded(password)?,
                 database: percent_decoded(database)?,
-                sslmode: sslmode.to_owned(),
+                tls: TlsConfig {
+                    mode: match sslmode.as_str() {
+                        "disable" | "allow" => SslMode::Disable,
+                        "prefer" => SslMode::Prefer,
+                        "require" => SslMode::Require,
+                        "verify-ca" => SslMode::VerifyCa,
+                        "verify-full" => SslMode::VerifyFull,
+                        _ => return None,
+                    },
+                    ca_pem_path: match parameter("sslrootcert") {
+                        None => None,
+                        Some(path) => Some(path?.into()),
+                    },
+                    ..TlsConfig::default()
+                },
             })
         };
         parsed().ok_or(Fault::Url {
             what: "replication URL",
-            expected: "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            expected: "postgres://USER:PASSWORD@HOST:PORT/DATABASE, with sslmode disable, allow, prefer, require, verify-ca or verify-full",
         })
     }
 
-    fn config(&self, slot: &str) -> Result<ReplicationConfig, Fault> {
-        let config = ReplicationConfig::new(
-            &*self.host,
-            &*self.user,
-            &*self.password,
-            &*self.database,
-            slot,
-            PUBLICATION,
-        )
-        .with_port(self.port)
-        .with_status_interval(Duration::from_millis(200))
-        .with_options("-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC")
-        .with_application_name(format!("meridian {slot}"))
-        .with_buffer_size(16 * 1024);
-        match self.sslmode.as_str() {
-            "disable" | "allow" | "prefer" => Ok(config),
-            #[cfg(feature = "tls")]
-            "require" => Ok(config.with_tls(pgwire_replication::TlsConfig::require())),
-            #[cfg(feature = "tls")]
-            "verify-full" => Ok(config.with_tls(pgwire_replication::TlsConfig::verify_full(None))),
-            _ => Err(Fault::Url {
-                what: "sslmode of the replication URL",
-                expected: "disable, allow or prefer; with the feature `tls` also require and verify-full",
-            }),
-        }
+    fn config(&self, slot: &str) -> ReplicationConfig {
+        ReplicationConfig::new(&*self.host, &*self.user, &*self.password, &*self.database, slot, PUBLICATION)
+            .with_port(self.port)
+            .with_tls(self.tls.clone())
+            .with_status_interval(limits::SLOT_STATUS_INTERVAL)
+            .with_options(
+                "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC",
+            )
+            .with_application_name(format!("meridian {slot}"))
+            .with_buffer_size(limits::LOG_EVENTS_HELD_MAX)
     }
 }
 
@@ -225,7 +231,7 @@ pub(crate) struct Log {
 impl Log {
     /// Opens a slot at a position.
     pub(crate) async fn open(address: &Address, slot: &str, position: u64) -> Result<Self, Fault> {
-        let config = address.config(slot)?.with_start_lsn(Lsn(position));
+        let config = address.config(slot).with_start_lsn(Lsn(position));
         let mut client = ReplicationClient::connect(config).await.map_err(Fault::Log)?;
         client.wait_started().await.map_err(Fault::Log)?;
         Ok(Self { client, relations: HashMap::new(), in_transaction: false })
@@ -314,9 +320,18 @@ mod tests {
             Address::parse("postgres://meridian_replicator:p%40ss@127.0.0.1:17201/meridian").unwrap();
         assert_eq!((address.password.as_str(), address.port), ("p@ss", 17201));
         assert_eq!(Address::parse("postgresql://u@[::1]/db?sslmode=disable").unwrap().host, "::1");
-        for bad in
-            ["", "mysql://a@b/c", "postgres://nothing", "postgres://u:p@h:x/db", "postgres://u:%zz@h/db"]
-        {
+        let verified = "postgres://u@db.example/d?sslmode=verify-full&sslrootcert=/etc/a%20b.pem";
+        let tls = Address::parse(verified).unwrap().tls;
+        assert_eq!((tls.mode, tls.ca_pem_path), (SslMode::VerifyFull, Some("/etc/a b.pem".into())));
+        assert_eq!(address.tls.mode, SslMode::Prefer);
+        for bad in [
+            "",
+            "mysql://a@b/c",
+            "postgres://nothing",
+            "postgres://u:p@h:x/db",
+            "postgres://u:%zz@h/db",
+            "postgres://u:p@h/db?sslmode=no",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
     }

@@ -38,6 +38,18 @@ pub enum Fault {
     /// The connection between origins failed.
     #[error("the connection to the other region failed")]
     Connection(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+    /// The other origin's certificate is not one that is trusted here.
+    #[error("the certificate of {url} is not trusted here")]
+    Certificate {
+        /// Where it was met.
+        url: String,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// No connection in time.
+    #[error("the other region did not answer for {} s", crate::limits::CONNECT_TIMEOUT.as_secs())]
+    Unanswered,
     /// The other origin said something else than it should.
     #[error("the other region sent {found}, expected {expected}")]
     Protocol {
@@ -72,6 +84,19 @@ pub enum Fault {
         /// What would be right.
         expected: &'static str,
     },
+}
+
+impl Fault {
+    /// What kept a connection to `url` from being made.
+    pub(crate) fn connecting(error: tokio_tungstenite::tungstenite::Error, url: &str) -> Self {
+        if let tokio_tungstenite::tungstenite::Error::Io(io) = &error
+            && let Some(source) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            && matches!(source, rustls::Error::InvalidCertificate(_))
+        {
+            return Fault::Certificate { url: url.to_owned(), source: source.clone() };
+        }
+        error.into()
+    }
 }
 
 impl From<sqlx::Error> for Fault {

@@ -26,6 +26,7 @@ pub mod residency;
 mod snapshot;
 mod source;
 mod status;
+pub mod tls;
 mod transport;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Keys by which origins prove to each other what they are.
     pub peer_keys: PeerKeys,
+    /// Whom to trust at the other end of an `https` URL of a peer: see [`tls::trust`].
+    pub peer_tls: Arc<rustls::ClientConfig>,
 }
 
 /// Another region.
@@ -73,7 +76,7 @@ pub struct Peer {
     pub region: String,
     /// Its ordinal.
     pub ordinal: u16,
-    /// The URL of its origin.
+    /// The `http` or `https` URL of its origin.
     pub url: String,
 }
 
@@ -112,6 +115,7 @@ pub(crate) struct Shared {
     pub(crate) replication_url: String,
     pub(crate) address: Address,
     pub(crate) peer_keys: PeerKeys,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) progress: Progress,
     pub(crate) hook: Hook,
     seen_ms: Mutex<BTreeMap<u16, u64>>,
@@ -192,6 +196,7 @@ impl Replication {
             replication_url: config.replication_url,
             address,
             peer_keys: config.peer_keys,
+            tls: config.peer_tls,
             hook,
             seen_ms: Mutex::new(found.iter().map(|cursor| (cursor.source, cursor.commit_ms)).collect()),
             journalled: AtomicU64::new(0),

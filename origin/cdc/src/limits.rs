@@ -10,6 +10,8 @@ pub const MESSAGES_HELD_MAX: usize = 32;
 pub const APPLY_TRIES_MAX: u32 = 10;
 /// How often a receiver asks whether what it applied is on disk, to acknowledge it.
 pub const ACK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it tells the source a position again that has not moved.
+pub const ACK_AGAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a receiver writes down progress of a source that has nothing for it.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often changes set aside are tried again.
@@ -22,6 +24,12 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a slot that another connection holds.
 pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often it asks meanwhile.
+pub const SLOT_ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a reader of the log tells PostgreSQL how far it has come.
+pub const SLOT_STATUS_INTERVAL: Duration = Duration::from_millis(200);
+/// Events of the log that are read ahead.
+pub const LOG_EVENTS_HELD_MAX: usize = 16 * 1024;
 /// First wait before connecting again.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before connecting again.
@@ -36,7 +44,13 @@ pub const LOCAL_TAGS_MAX: usize = 256;
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How often tombstones and old conflicts are looked for.
 pub const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+/// Over how long the rows applied a second are counted.
+pub const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// Peers that one origin can have.
 pub const PEERS_MAX: usize = 32;
 /// How long shutting down waits for streams to end.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+/// Failures in a row of which each is logged; beyond, only every power of two.
+pub const FAILURES_LOGGED: u32 = 3;
+/// Characters that an error repeats of what the other region sent.
+pub const FOUND_CHARS_MAX: usize = 80;

@@ -23,7 +23,7 @@ pub(crate) async fn run(shared: &Shared, mut stopping: watch::Receiver<bool>) {
             () = raised(&mut stopping) => return,
         };
         let wait = backoff.fail(random());
-        if backoff.failures() <= 3 || backoff.failures().is_power_of_two() {
+        if backoff.failures() <= limits::FAILURES_LOGGED || backoff.failures().is_power_of_two() {
             tracing::warn!(
                 fault = chain(&fault),
                 retry_ms = wait.as_millis() as u64,

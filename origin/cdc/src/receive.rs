@@ -1,6 +1,6 @@
 //! The receiver's side: connects to one source, applies what it sends, acknowledges what is durable.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use meridian_replica::Backoff;
@@ -33,7 +33,7 @@ pub(crate) async fn run(shared: &Shared, source: &Peer, live: &Live, mut stoppin
         }
         let detail = chain(&fault);
         let wait = backoff.fail(random());
-        if backoff.failures() <= 3 || backoff.failures().is_power_of_two() {
+        if backoff.failures() <= limits::FAILURES_LOGGED || backoff.failures().is_power_of_two() {
             tracing::warn!(
                 source = source.region,
                 fault = detail,
@@ -63,7 +63,7 @@ async fn receive(shared: &Shared, source: &Peer, live: &Live) -> Result<Never, F
     let mut applier = Applier::connect(&shared.replication_url, &node, now_ms).await?;
     let cursor = applier.cursor().await?;
     let proof = peer::prove(&shared.peer_keys, &shared.node.region, &source.region, now_ms());
-    let (mut to, mut from) = direct::connect(&source.url, &proof).await?;
+    let (mut to, mut from) = direct::connect(&source.url, &proof, shared.tls.clone()).await?;
     live.lock().connects += 1;
     to.send(&Resume {
         resume: cursor.as_ref().map(|cursor| cursor.position),
@@ -141,8 +141,6 @@ struct Acks {
 }
 
 impl Acks {
-    const EVERY: Duration = Duration::from_secs(1);
-
     /// The position to tell now: a new one, or the last again when the source has not heard for a while.
     async fn due(&mut self, apply: &mut Apply<'_>) -> Result<Option<u64>, Fault> {
         let committed = apply.durable_cursor();
@@ -164,7 +162,7 @@ impl Acks {
                 }
             }
         }
-        if self.told_at.is_some_and(|at| at.elapsed() < Self::EVERY) {
+        if self.told_at.is_some_and(|at| at.elapsed() < limits::ACK_AGAIN_INTERVAL) {
             return Ok(None);
         }
         self.told_at = Some(Instant::now());

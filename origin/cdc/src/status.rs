@@ -6,6 +6,8 @@ use meridian_replica::conflict::Class;
 use meridian_store::apply::Applied;
 use serde::Serialize;
 
+use crate::limits;
+
 /// How replication with one peer stands, both ways. Numbers count from the start of this process.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerStatus {
@@ -104,17 +106,15 @@ struct Rate {
 }
 
 impl Rate {
-    const WINDOW_S: f64 = 5.0;
-
     fn add(&mut self, rows: u64) {
         self.now();
         self.rows += rows;
     }
 
     fn now(&mut self) -> f64 {
-        let elapsed = self.since.elapsed().as_secs_f64();
-        if elapsed >= Self::WINDOW_S {
-            self.last = self.rows as f64 / elapsed;
+        let elapsed = self.since.elapsed();
+        if elapsed >= limits::RATE_WINDOW {
+            self.last = self.rows as f64 / elapsed.as_secs_f64();
             self.rows = 0;
             self.since = Instant::now();
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -196,6 +197,10 @@ pub struct Config {
     /// Keys between origins: `KID:BASE64URL`, the first signs.
     #[arg(long, env = "MERIDIAN_PEER_KEYS", hide_env_values = true, value_parser = MacKeyring::parse)]
     pub peer_keys: MacKeyring,
+    /// PEM file with the certificates of the authorities that alone are trusted at the other regions' `https` URLs;
+    /// without it, those of the operating system are.
+    #[arg(long, env = "MERIDIAN_PEER_CA")]
+    pub peer_ca: Option<PathBuf>,
     /// Key that signs bundles: `KID:BASE64URL` of seed and public key. Without it, rules can't be released here.
     #[arg(long, env = "MERIDIAN_BUNDLE_SIGNING_KEY", hide_env_values = true, value_parser = SigningKey::parse)]
     pub bundle_signing_key: Option<SigningKey>,

@@ -75,11 +75,13 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
             }
         })
     };
+    let peer_tls = meridian_cdc::tls::trust(config.peer_ca.as_deref()).context("MERIDIAN_PEER_CA")?;
     let change_path = meridian_cdc::Config {
         node,
         replication_url: config.replication_url.expose().to_owned(),
         peers: config.peers.iter().map(peer).collect(),
         peer_keys: config.peer_keys.clone(),
+        peer_tls: peer_tls.clone(),
     };
     let replication =
         Replication::start(change_path, hook).await.context("the change path could not start")?;
@@ -87,7 +89,7 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
     let listener = listener.with_context(|| format!("{} can't be listened on", config.listen))?;
     let address = listener.local_addr()?;
     let origin = Arc::new(Origin {
-        peers: Peers::new(&config.peers),
+        peers: Peers::new(&config.peers, &peer_tls),
         config,
         store,
         replication,

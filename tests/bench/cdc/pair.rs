@@ -310,6 +310,7 @@ impl Origin {
             replication_url: self.cluster.url("meridian_replicator"),
             peers: vec![self.peer.clone()],
             peer_keys: PeerKeys::parse(PEER_KEYS).context("the peers' key")?,
+            peer_tls: meridian_cdc::tls::trust(None)?,
         };
         let replication = Arc::new(Replication::start(config, Arc::new(|_| {})).await?);
         let accepting = tokio::spawn(accept(self.listener.clone(), replication.clone()));

@@ -3,10 +3,13 @@
 //! The source sends binary messages of frames, the receiver text messages that say where to resume and what it
 //! has applied. Both ends bound what they accept, and give up on silence.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use meridian_wire::change::{ACK_BYTES_MAX, Ack, MESSAGE_BYTES_MAX, Resume};
+use rustls::ClientConfig;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -15,7 +18,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::{Fault, limits, peer};
 
@@ -113,15 +116,21 @@ pub(crate) struct FromSource {
 }
 
 /// Connects to the source at `url` (an origin's `http://` or `https://` URL) with a proof of who connects.
-pub(crate) async fn connect(url: &str, proof: &str) -> Result<(ToSource, FromSource), Fault> {
+pub(crate) async fn connect(
+    url: &str,
+    proof: &str,
+    tls: Arc<ClientConfig>,
+) -> Result<(ToSource, FromSource), Fault> {
     let bad = || Fault::Url { what: "peer URL", expected: "http://HOST:PORT or https://HOST" };
     let rest = url.strip_prefix("http").ok_or_else(bad)?;
     let mut request =
         format!("ws{}{PATH}", rest.trim_end_matches('/')).into_client_request().map_err(|_| bad())?;
     let proof = HeaderValue::from_str(proof).map_err(|_| bad())?;
     request.headers_mut().insert(peer::HEADER, proof);
-    let connecting = connect_async_with_config(request, Some(config(MESSAGE_BYTES_MAX)), true);
-    let (socket, _) = timeout(limits::CONNECT_TIMEOUT, connecting).await.map_err(|_| Fault::Silence)??;
+    let config = Some(config(MESSAGE_BYTES_MAX));
+    let connecting = connect_async_tls_with_config(request, config, true, Some(Connector::Rustls(tls)));
+    let connected = timeout(limits::CONNECT_TIMEOUT, connecting).await.map_err(|_| Fault::Unanswered)?;
+    let (socket, _) = connected.map_err(|error| Fault::connecting(error, url))?;
     let (sink, stream) = socket.split();
     Ok((ToSource { sink }, FromSource { stream }))
 }
@@ -163,7 +172,7 @@ impl FromSource {
 }
 
 fn shorten(text: &str) -> String {
-    text.chars().take(80).collect()
+    text.chars().take(limits::FOUND_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -7,21 +7,24 @@ pub mod cluster;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
+use meridian_cdc::tls::trust;
 use meridian_cdc::{Applied, Config, Hook, PEER_HEADER, Peer, PeerKeys, Replication};
 use meridian_replica::Cursor;
 use meridian_store::record::{self, Record};
 use meridian_store::sqlx::{self, PgConnection};
 use meridian_store::{Access, Collection, Declaration, Fault, Merge, Scope, Store};
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use uuid::Uuid;
 
@@ -33,8 +36,19 @@ pub struct Region {
     pub store: Store,
     pub hooks: Arc<Mutex<Vec<Applied>>>,
     origin: Option<Origin>,
+    /// Where the origin's own reading and writing goes when not plainly to the cluster.
+    pub replication_url: String,
+    /// Set before the start: origins speak TLS to each other.
+    pub tls: Option<Tls>,
     listener: Arc<TcpListener>,
     peers: Vec<Peer>,
+}
+
+/// How a region presents itself, and whom it trusts.
+#[derive(Clone)]
+pub struct Tls {
+    pub acceptor: TlsAcceptor,
+    pub authorities: PathBuf,
 }
 
 struct Origin {
@@ -89,7 +103,9 @@ impl World {
             });
             let store = Store::connect(&cluster.url("meridian_app"), 8).await.unwrap();
             let peers = peers.collect();
-            regions.push(Region { cluster, store, hooks: Arc::default(), origin: None, listener, peers });
+            let replication_url = cluster.url("meridian_replicator");
+            let (hooks, origin, tls) = (Arc::default(), None, None);
+            regions.push(Region { cluster, store, hooks, origin, replication_url, tls, listener, peers });
         }
         Self { regions, taps }
     }
@@ -165,17 +181,31 @@ impl World {
 
 impl Region {
     pub async fn start_origin(&mut self) {
+        self.try_start_origin().await.expect("the change path starts");
+    }
+
+    pub async fn try_start_origin(&mut self) -> Result<(), meridian_cdc::Fault> {
         let hooks = self.hooks.clone();
         let hook: Hook = Arc::new(move |applied: &Applied| hooks.lock().unwrap().push(applied.clone()));
+        let mut peers = self.peers.clone();
+        if self.tls.is_some() {
+            for peer in &mut peers {
+                peer.url = peer.url.replace("http://", "https://");
+            }
+        }
+        let authorities = self.tls.as_ref().map(|tls| tls.authorities.as_path());
         let config = Config {
             node: self.cluster.node.clone(),
-            replication_url: self.cluster.url("meridian_replicator"),
-            peers: self.peers.clone(),
+            replication_url: self.replication_url.clone(),
+            peers,
             peer_keys: PeerKeys::parse(KEYS).unwrap(),
+            peer_tls: trust(authorities).unwrap(),
         };
-        let replication = Arc::new(Replication::start(config, hook).await.expect("the change path starts"));
-        let accepting = tokio::spawn(accept(self.listener.clone(), replication.clone()));
+        let replication = Arc::new(Replication::start(config, hook).await?);
+        let acceptor = self.tls.as_ref().map(|tls| tls.acceptor.clone());
+        let accepting = tokio::spawn(accept(self.listener.clone(), acceptor, replication.clone()));
         self.origin = Some(Origin { replication, accepting });
+        Ok(())
     }
 
     /// Stops in order.
@@ -295,35 +325,46 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl Fn
     }
 }
 
-/// Answers handshakes as an origin's server does, and hands the connection over.
-async fn accept(listener: Arc<TcpListener>, replication: Arc<Replication>) {
+/// Accepts connections as an origin's server does, or the proxy with its certificate before it.
+async fn accept(listener: Arc<TcpListener>, acceptor: Option<TlsAcceptor>, replication: Arc<Replication>) {
     loop {
         let Ok((io, _)) = listener.accept().await else { return };
         io.set_nodelay(true).ok();
-        let replication = replication.clone();
+        let (acceptor, replication) = (acceptor.clone(), replication.clone());
         tokio::spawn(async move {
-            let mut permit = None;
-            #[expect(clippy::result_large_err, reason = "the callback's type is given")]
-            let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-                let proof = request.headers().get(PEER_HEADER).and_then(|proof| proof.to_str().ok());
-                match replication.serve(proof) {
-                    Ok(granted) => {
-                        permit = Some(granted);
-                        Ok(response)
-                    }
-                    Err(refused) => {
-                        let mut response = ErrorResponse::new(Some(refused.to_string()));
-                        *response.status_mut() =
-                            tokio_tungstenite::tungstenite::http::StatusCode::UNAUTHORIZED;
-                        Err(response)
+            match acceptor {
+                None => serve(io, &replication).await,
+                Some(acceptor) => {
+                    if let Ok(io) = acceptor.accept(io).await {
+                        serve(io, &replication).await;
                     }
                 }
-            };
-            let socket = tokio_tungstenite::accept_hdr_async(io, check).await;
-            if let (Ok(socket), Some(permit)) = (socket, permit) {
-                permit.run(socket.into_inner()).await;
             }
         });
+    }
+}
+
+/// Answers the handshake, and hands the connection over.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(io: S, replication: &Replication) {
+    let mut permit = None;
+    #[expect(clippy::result_large_err, reason = "the callback's type is given")]
+    let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        let proof = request.headers().get(PEER_HEADER).and_then(|proof| proof.to_str().ok());
+        match replication.serve(proof) {
+            Ok(granted) => {
+                permit = Some(granted);
+                Ok(response)
+            }
+            Err(refused) => {
+                let mut response = ErrorResponse::new(Some(refused.to_string()));
+                *response.status_mut() = tokio_tungstenite::tungstenite::http::StatusCode::UNAUTHORIZED;
+                Err(response)
+            }
+        }
+    };
+    let socket = tokio_tungstenite::accept_hdr_async(io, check).await;
+    if let (Ok(socket), Some(permit)) = (socket, permit) {
+        permit.run(socket.into_inner()).await;
     }
 }
 

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use meridian_wire::session::Positions;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -58,18 +58,10 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Not yet asked.
+    /// Not yet asked. `tls` says whom to trust at `https` URLs.
     #[must_use]
-    pub fn new(peers: &[Peer]) -> Self {
-        let connector = match HttpsConnectorBuilder::new().with_native_roots() {
-            Ok(builder) => builder,
-            Err(error) => {
-                // Plain HTTP still works; nobody is trusted over TLS.
-                tracing::warn!(%error, "the system has no certificates to trust");
-                let nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-                HttpsConnectorBuilder::new().with_tls_config(nobody.with_no_client_auth())
-            }
-        };
+    pub fn new(peers: &[Peer], tls: &ClientConfig) -> Self {
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
         let connector = connector.https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self { peers: peers.into(), client, known: Arc::default() }
