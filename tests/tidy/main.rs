@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("meridian-replica", &[]),
     ("meridian-edge-cloudflare", &["meridian-engine", "meridian-wire", "meridian-corpus"]),
     ("meridian-edge-spin", &["meridian-engine", "meridian-wire", "meridian-corpus"]),
-    ("meridian-spin-host", &[]),
+    ("meridian-spin-host", &["meridian-engine"]),
     ("meridian-store", &["meridian-engine", "meridian-wire", "meridian-replica"]),
     ("meridian-cdc", &["meridian-store", "meridian-replica", "meridian-wire"]),
     (

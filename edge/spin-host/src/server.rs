@@ -1,9 +1,15 @@
 //! The HTTP server: connections, limits, and which component answers.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Authority};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use hyper::{
     body::{Body, Incoming},
@@ -13,6 +19,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use meridian_engine::{problem::Problem, refusal::Refusal};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, mpsc::UnboundedReceiver},
@@ -167,9 +174,10 @@ impl Server {
         if request.uri().path() == "/.well-known/spin/health" {
             return Response::new(full("OK"));
         }
+        let (started, trace) = (Instant::now(), request.headers().get("traceparent").cloned());
         match self.dispatch(request, client).await {
             Ok(response) => response,
-            Err(failure) => failure.response(),
+            Err(failure) => failure.response(trace, started.elapsed()),
         }
     }
 
@@ -284,30 +292,51 @@ impl Failure {
         }
     }
 
-    fn response(&self) -> Response<WasiBody> {
-        let (status, title) = match self {
-            Self::Host => (StatusCode::BAD_REQUEST, "The request names no host, or more than one"),
-            Self::Method => (StatusCode::NOT_IMPLEMENTED, "This method is not served"),
-            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "The request's target is too long"),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request's body is too large"),
-            Self::NoRoute => (StatusCode::NOT_FOUND, "No route leads here"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests are in progress"),
-            Self::Ended => (StatusCode::INTERNAL_SERVER_ERROR, "The component ended while it answered"),
-            Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "The component did not answer in time"),
-            Self::Component => (StatusCode::INTERNAL_SERVER_ERROR, "The component failed"),
-        };
-        let problem =
-            format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{}}}", status.as_u16());
-        let mut response = Response::new(full(problem));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if matches!(self, Self::Overloaded) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    fn problem(&self) -> Problem {
+        let internal = |title| Problem::new(500, "internal", title);
+        match self {
+            Self::Host => {
+                Problem::new(400, "malformed-request", "The request names no host, or more than one")
+            }
+            Self::Method => Problem::new(501, "malformed-request", "This method is not served"),
+            Self::UriTooLong => Problem::new(414, "malformed-request", "The request's target is too long"),
+            Self::BodyTooLarge => Problem::new(413, "body-too-large", "The request's body is too large"),
+            Self::NoRoute => Problem::new(404, "no-route", "No route leads here"),
+            Self::Overloaded => {
+                let problem = Problem::new(503, "overloaded", "Too many requests are in progress");
+                problem.header("retry-after", "1")
+            }
+            Self::Ended => internal("The component ended while it answered"),
+            Self::TimedOut => Problem::new(504, "edge-timeout", "The component did not answer in time"),
+            Self::Component => internal("The component failed"),
+        }
+    }
+
+    /// The problem, with what every reply of an edge says; `trace` is the request's `traceparent`.
+    fn response(&self, trace: Option<HeaderValue>, elapsed: Duration) -> Response<WasiBody> {
+        let trace = trace.as_ref().and_then(|trace| trace.to_str().ok());
+        let request = trace.map(|trace| ("traceparent", trace)).into_iter().collect();
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
+        let refusal = Refusal::new(&self.problem(), &request, now_ms, random(), elapsed);
+        tracing::info!(decision = refusal.decision, status = refusal.status, "the host answers: {self:?}");
+        let mut response = Response::new(full(refusal.body));
+        *response.status_mut() =
+            StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in refusal.headers.iter() {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+                response.headers_mut().append(name, value);
+            }
         }
         response
     }
+}
+
+/// Random bits that tell decisions apart; nothing secret is made of them.
+fn random() -> [u8; 16] {
+    // Each state has keys of its own, made from the operating system's randomness.
+    let bits = || RandomState::new().build_hasher().finish();
+    (u128::from(bits()) << 64 | u128::from(bits())).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -332,5 +361,21 @@ mod tests {
             let found = authority(&uri.parse().unwrap(), &headers);
             assert_eq!(found.as_ref().map(Authority::as_str), *expected, "{uri} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn what_the_host_answers_says_who_decided() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = HeaderValue::from_static(parent);
+        let response = Failure::Overloaded.response(Some(trace), Duration::from_millis(3));
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let has = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!((has("meridian-decision").len(), has("meridian-region").as_str()), (26, "edge"));
+        assert_eq!((has("meridian-bundle").as_str(), has("retry-after").as_str()), ("none", "1"));
+        assert_eq!(has("server-timing"), "edge;dur=3.0, origin;dur=0.0");
+        assert!(has("traceparent").starts_with(&parent[..35]) && has("traceparent") != parent);
+        let other = Failure::Overloaded.response(None, Duration::ZERO);
+        assert_ne!(other.headers()["meridian-decision"].to_str().unwrap(), has("meridian-decision"));
+        assert_ne!(random(), random());
     }
 }
