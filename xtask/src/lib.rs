@@ -8,6 +8,7 @@ pub mod bench;
 pub mod check;
 pub mod conformance;
 pub mod licence;
+pub mod limits;
 pub mod paths;
 pub mod progress;
 mod report;

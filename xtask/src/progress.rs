@@ -7,12 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A step that takes longer than this is announced.
-const QUIET: Duration = Duration::from_secs(2);
-/// Without a terminal, a running step says so this often.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The detail beside a step is cut at this many characters.
-const DETAIL_CHARS_MAX: usize = 90;
+use crate::limits::{STEP_DETAIL_CHARS_MAX, STEP_HEARTBEAT, STEP_QUIET};
 
 /// One running step. Ends with [`Step::done`]; dropped before that, it counts as failed.
 pub struct Step {
@@ -33,14 +28,14 @@ impl Step {
 
     /// Says that the step still runs, and what it does now. Cheap; call it often.
     pub fn tick(&mut self, detail: &str) {
-        let detail: String = detail.trim().chars().take(DETAIL_CHARS_MAX).collect();
+        let detail: String = detail.trim().chars().take(STEP_DETAIL_CHARS_MAX).collect();
         if let Some(bar) = &self.bar {
             bar.set_message(detail);
             return;
         }
         let due = match self.beat {
-            None => self.started.elapsed() >= QUIET,
-            Some(beat) => beat.elapsed() >= HEARTBEAT,
+            None => self.started.elapsed() >= STEP_QUIET,
+            Some(beat) => beat.elapsed() >= STEP_HEARTBEAT,
         };
         if due {
             let first = self.beat.is_none();

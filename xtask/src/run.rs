@@ -8,15 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::limits::{COMMAND_LOG_LINES_MAX, LOG_TAIL_BYTES_MAX, POLL};
 use crate::paths;
 use crate::progress::Step;
-
-/// How often a running command is looked at.
-const POLL: Duration = Duration::from_millis(60);
-/// As much of a failed command's log is shown.
-const LOG_LINES_SHOWN_MAX: usize = 80;
-/// As much of the log's end is read to find its last lines.
-const LOG_TAIL_BYTES: u64 = 64 * 1024;
 
 /// Runs `command` to its end under `label`, and returns its log.
 ///
@@ -55,7 +49,7 @@ pub fn run_within(label: &str, command: &mut Command, limit: Option<Duration>) -
 fn finish(step: Step, command: &Command, status: ExitStatus, log: &Path) -> Result<String> {
     if !status.success() {
         drop(step);
-        let end = tail(log, LOG_LINES_SHOWN_MAX).join("\n");
+        let end = tail(log, COMMAND_LOG_LINES_MAX).join("\n");
         bail!("{}\nended with {status}; the end of {}:\n{end}", shown(command), log.display());
     }
     step.done("");
@@ -67,9 +61,9 @@ pub fn tail(file: &Path, count: usize) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(file)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES_MAX)))?;
         let mut bytes = Vec::new();
-        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+        file.take(LOG_TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().unwrap_or_default();

@@ -8,32 +8,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::artefacts::{Part, obtain};
+use crate::limits::{DOWN_TIMEOUT, POLL, PROCESS_LOG_LINES_MAX, RULES_TIMEOUT, SCRATCH_READY_TIMEOUT};
 use crate::paths;
 use crate::progress::Step;
 use crate::run::{run, tail};
 use crate::stack::http::Request;
+pub use crate::stack::layout::Ports;
 use crate::stack::process::{self, Identity};
+use crate::stack::stop_signals;
 
-/// The stack is ready within this time, builds included.
-const READY_LIMIT: Duration = Duration::from_secs(30 * 60);
-/// It ends within this time.
-const END_LIMIT: Duration = Duration::from_secs(60);
-/// Rules reach an edge within this time after the push.
-const RULES_LIMIT: Duration = Duration::from_secs(30);
 /// An edge's answer for hostnames that nobody has claimed.
 const UNKNOWN_HOST: u16 = 421;
-const POLL: Duration = Duration::from_millis(100);
-/// Lines of its log that are shown when it does not start.
-const LOG_LINES_SHOWN: usize = 30;
 
 /// Raised by Ctrl-C and its kin.
 #[derive(Clone)]
@@ -45,11 +38,7 @@ impl Stop {
     /// # Errors
     /// When signals can't be caught.
     pub fn listen() -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop)).context("could not listen to signals")?;
-        }
-        Ok(Self(stop))
+        Ok(Self(stop_signals()?))
     }
 
     /// # Errors
@@ -58,17 +47,6 @@ impl Stop {
         ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
         Ok(())
     }
-}
-
-/// Where a stack listens.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports {
-    /// Of the edge on workerd.
-    pub cloudflare: u16,
-    /// Of the edge in the Spin host.
-    pub spin: u16,
-    /// Origins and PostgreSQL are above it.
-    pub base: u16,
 }
 
 /// A running stack; ended and forgotten when dropped.
@@ -120,11 +98,11 @@ impl Stack {
         let started = Instant::now();
         while !folder.join("up.json").is_file() {
             stop.check()?;
-            let shown = || tail(&log, LOG_LINES_SHOWN).join("\n");
+            let shown = || tail(&log, PROCESS_LOG_LINES_MAX).join("\n");
             if let Some(status) = stack.child.try_wait()? {
                 bail!("the stack ended with {status}:\n{}", shown());
             }
-            ensure!(started.elapsed() < READY_LIMIT, "the stack is not ready:\n{}", shown());
+            ensure!(started.elapsed() < SCRATCH_READY_TIMEOUT, "the stack is not ready:\n{}", shown());
             step.tick(tail(&log, 1).first().map_or("", String::as_str));
             std::thread::sleep(POLL);
         }
@@ -184,11 +162,11 @@ impl Stack {
     /// Waits until an edge knows a hostname.
     ///
     /// # Errors
-    /// When it does not within [`RULES_LIMIT`].
+    /// When it does not within [`RULES_TIMEOUT`].
     pub fn await_host(&self, edge_url: &str, host: &str) -> Result<()> {
         let started = Instant::now();
         while Request::get(edge_url).header("host", host).send()?.status == UNKNOWN_HOST {
-            ensure!(started.elapsed() < RULES_LIMIT, "{edge_url} does not know {host}");
+            ensure!(started.elapsed() < RULES_TIMEOUT, "{edge_url} does not know {host}");
             std::thread::sleep(POLL);
         }
         Ok(())
@@ -216,11 +194,11 @@ impl Drop for Stack {
             identity.signal(Signal::TERM);
         }
         let started = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < END_LIMIT {
+        while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < DOWN_TIMEOUT {
             std::thread::sleep(POLL);
         }
         if let Some(identity) = Identity::of(self.child.id()) {
-            process::end(&identity, Signal::KILL, END_LIMIT);
+            process::end(&identity, Signal::KILL, DOWN_TIMEOUT);
         }
         if let Err(error) = forget(&self.folder) {
             crate::progress::say(&format!("  ! {error:#}"));

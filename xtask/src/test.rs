@@ -19,8 +19,8 @@ use crate::stack::places::Places;
 /// Arguments of `cargo xtask test`.
 #[derive(Args, Clone, Debug)]
 pub struct Test {
-    /// Run only tests whose name contains one of these.
-    filter: Vec<String>,
+    /// Run only tests whose name contains this.
+    filter: Option<String>,
     /// Print the summary as JSON on standard output.
     #[arg(long)]
     json: bool,

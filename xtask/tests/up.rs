@@ -10,12 +10,21 @@ fn a_taken_port_is_an_error_that_names_the_flag() {
     let data = Data::new("port");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let output = data.xtask(&["up", "--no-build", "--cloudflare-port", "0", "--spin-port", &port]);
+    let output = data.xtask(&["up", "--no-build", "--cloudflare-port", &free_port(), "--spin-port", &port]);
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains(&format!("port {port} is taken")), "{error}");
     assert!(error.contains("--spin-port"), "{error}");
     assert!(!data.0.join("up.json").exists());
+}
+
+#[test]
+fn a_port_that_is_given_twice_is_an_error_that_names_both_flags() {
+    let (data, port) = (Data::new("twice"), free_port());
+    let output = data.xtask(&["up", "--no-build", "--cloudflare-port", &port, "--spin-port", &port]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{error}");
+    assert!(error.contains("--cloudflare-port and --spin-port both come to port"), "{error}");
 }
 
 #[test]
@@ -38,6 +47,24 @@ fn down_forgets_everything_and_is_content_with_nothing() {
     assert!(data.0.exists());
     assert!(data.xtask(&["down", "--purge"]).status.success());
     assert!(!data.0.exists());
+}
+
+#[test]
+fn down_removes_nothing_that_no_stack_made() {
+    let data = Data::new("shared");
+    for folder in ["keys", "photographs"] {
+        fs::create_dir_all(data.0.join(folder)).unwrap();
+    }
+    let output = data.xtask(&["down", "--purge"]);
+    assert!(output.status.success());
+    assert!(!data.0.join("keys").exists() && data.0.join("photographs").exists());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("stays in"), "{said}");
+}
+
+fn free_port() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port().to_string()
 }
 
 /// A data folder, removed at the end.

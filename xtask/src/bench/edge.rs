@@ -16,6 +16,7 @@ use super::load::{Load, Outcome};
 use super::peer::{self, Tokens};
 use super::upstream::Upstream;
 use crate::artefacts::{Part, obtain};
+use crate::limits::{PEER_START_TIMEOUT, RULES_TIMEOUT};
 use crate::paths;
 use crate::progress::say;
 use crate::report::{self, Spread};
@@ -26,10 +27,6 @@ use crate::stack::supervise::Supervisor;
 
 const HOST: &str = "bench.localhost";
 const TENANT: &str = "bench";
-/// Rules reach an edge within this time after the push.
-const RULES_LIMIT: Duration = Duration::from_secs(30);
-/// The peer serves within this time.
-const PEER_LIMIT: Duration = Duration::from_secs(30);
 /// Before the first round every server runs for this long, so that its code is compiled to the end.
 const COMPILE_SECONDS: u32 = 3;
 /// So many of the requests may come to the upstream or not, otherwise than meant, without being mentioned.
@@ -174,7 +171,7 @@ impl EdgeBench {
         let tokens = Tokens::mint(folder)?;
         let mut peer = Supervisor::new(folder.join("run.json"), stop.0.clone());
         let service = peer::service(tools, folder, bundle, self.port + 2, &tokens, &upstream.url)?;
-        peer.start("start the JavaScript peer", vec![service], PEER_LIMIT)?;
+        peer.start("start the JavaScript peer", vec![service], PEER_START_TIMEOUT)?;
         let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
         let stack = Stack::start(&folder.join("stack"), ports, self.extent.no_build, stop)?;
         push_rules(&stack, folder, &tokens, &upstream.url)?;
@@ -257,7 +254,7 @@ impl Field {
                     }
                     let path = cell.path;
                     ensure!(
-                        started.elapsed() < RULES_LIMIT,
+                        started.elapsed() < RULES_TIMEOUT,
                         "{}: {path} answers {status}, expected {}",
                         server.title,
                         cell.status

@@ -7,10 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::cache;
+use crate::limits::NODE_MAJOR_MIN;
 use crate::{paths, run};
-
-/// The oldest Node whose npm understands the lock files and that runs wasm-opt.
-const NODE_MAJOR_MIN: u32 = 18;
 
 /// The programs of `xtask/npm/tools`.
 #[derive(Clone, Debug)]

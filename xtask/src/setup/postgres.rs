@@ -6,11 +6,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::{debian, npm};
+use crate::limits::POSTGRES_MAJOR_MIN;
 use crate::paths;
 use crate::progress::say;
-
-/// The oldest major version that the origins work with.
-const MAJOR_MIN: u32 = 15;
 
 /// PostgreSQL's server programs.
 #[derive(Clone, Debug)]
@@ -29,7 +27,7 @@ pub fn programs() -> Result<Programs> {
     if let Some(folder) = std::env::var_os("MERIDIAN_PG_BIN").filter(|value| !value.is_empty()) {
         let folder = PathBuf::from(folder);
         return check(&folder).with_context(|| {
-            format!("MERIDIAN_PG_BIN={} has no PostgreSQL {MAJOR_MIN} or newer", folder.display())
+            format!("MERIDIAN_PG_BIN={} has no PostgreSQL {POSTGRES_MAJOR_MIN} or newer", folder.display())
         });
     }
     if let Some(found) = on_this_machine() {
@@ -43,7 +41,7 @@ pub fn programs() -> Result<Programs> {
         debian::need_debian(&["postgresql"])?;
     }
     on_this_machine().with_context(|| {
-        format!("PostgreSQL {MAJOR_MIN} or newer is needed: install it, or set MERIDIAN_PG_BIN to the folder of initdb")
+        format!("PostgreSQL {POSTGRES_MAJOR_MIN} or newer is needed: install it, or set MERIDIAN_PG_BIN to the folder of initdb")
     })
 }
 
@@ -70,7 +68,7 @@ fn check(folder: &Path) -> Option<Programs> {
     }
     let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
     let major = major_version(&String::from_utf8_lossy(&output.stdout))?;
-    (major >= MAJOR_MIN).then(|| Programs { folder: folder.to_path_buf(), major })
+    (major >= POSTGRES_MAJOR_MIN).then(|| Programs { folder: folder.to_path_buf(), major })
 }
 
 /// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.

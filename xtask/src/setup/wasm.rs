@@ -6,12 +6,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::cache;
 use super::debian::PrivateApt;
+use crate::limits::RUSTUP_TIMEOUT;
 use crate::paths::{self, Rustc};
 use crate::progress::say;
 use crate::run;
@@ -21,8 +21,6 @@ pub const UNKNOWN: &str = "wasm32-unknown-unknown";
 /// The target of the Spin component.
 pub const WASIP2: &str = "wasm32-wasip2";
 
-/// `rustup target add` downloads some 30 MB; where its server can't be reached it may hang instead of failing.
-const RUSTUP_LIMIT: Duration = Duration::from_secs(150);
 /// Debian suites that may have the source of the active compiler, or wasi-libc with the second WASI.
 const SUITES: [&str; 6] =
     ["bookworm-backports", "trixie", "trixie-backports", "trixie-backports-sloppy", "forky", "sid"];
@@ -102,7 +100,7 @@ fn rustup(rustc: &Rustc, target: &str) -> Result<()> {
     anyhow::ensure!(paths::in_path("rustup").is_some(), "rustup is not installed");
     let mut command = Command::new("rustup");
     command.args(["target", "add", target]).current_dir(paths::root());
-    run::run_within(&format!("rustup target add {target}"), &mut command, Some(RUSTUP_LIMIT))?;
+    run::run_within(&format!("rustup target add {target}"), &mut command, Some(RUSTUP_TIMEOUT))?;
     anyhow::ensure!(has_std(&rustc.sysroot, target), "rustup added {target} to another toolchain");
     Ok(())
 }

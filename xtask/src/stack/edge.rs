@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -13,8 +12,6 @@ use super::supervise::{Ready, Service, Tier};
 use crate::paths;
 use crate::setup::npm;
 
-/// An edge serves within this time, compiling its Wasm included.
-pub const START_LIMIT: Duration = Duration::from_secs(120);
 /// The local edges believe `X-Forwarded-For` from this machine, so that a place can be tried.
 const TRUSTED_PROXIES: &str = "127.0.0.0/8,::1/128";
 

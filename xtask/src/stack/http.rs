@@ -1,12 +1,9 @@
 //! Requests to the local stack.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// Everything is on this machine; what takes longer hangs.
-const TIMEOUT: Duration = Duration::from_secs(15);
+use crate::limits::REQUEST_TIMEOUT;
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
@@ -53,7 +50,7 @@ impl<'a> Request<'a> {
     /// When there is no answer. A status of failure is an answer.
     pub fn send(&self) -> Result<Answer> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(REQUEST_TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)
             .build()

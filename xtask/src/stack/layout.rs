@@ -1,11 +1,13 @@
 //! What the local stack consists of, and where each part listens and keeps its data.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
+use super::process::check_port;
 use crate::paths;
 
 /// The three regions and their ordinals.
@@ -14,6 +16,25 @@ pub const REGIONS: [Region; 3] = [
     Region { id: "eu-west-1", ordinal: 2 },
     Region { id: "ap-southeast-1", ordinal: 3 },
 ];
+
+/// What stacks make in their data folder, the log of who starts them there included.
+pub const DATA: [&str; 11] = [
+    "demo",
+    "keys",
+    "log",
+    "pg",
+    "places.mmdb",
+    "run.json",
+    "spin",
+    "up.json",
+    "up.lock",
+    "up.log",
+    "workerd",
+];
+/// The highest base port: what is counted from it has to be a port, too.
+pub const BASE_PORT_MAX: u16 = u16::MAX - POSTGRES_ABOVE - REGIONS.len() as u16;
+/// PostgreSQL's ports are so far above those of origins.
+const POSTGRES_ABOVE: u16 = 100;
 
 /// A region of the local stack.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,7 +71,7 @@ impl Layout {
     /// # Errors
     /// When it can't be made, or the ports would go beyond the last one.
     pub fn new(data: &Path, ports: Ports) -> Result<Self> {
-        anyhow::ensure!(ports.base <= u16::MAX - 110, "--base-port {} is too high", ports.base);
+        anyhow::ensure!(ports.base <= BASE_PORT_MAX, "--base-port {} is above {BASE_PORT_MAX}", ports.base);
         let data = paths::root().join(data);
         for (folder, mode) in [("", 0o755), ("log", 0o755), ("keys", 0o700)] {
             let folder = data.join(folder);
@@ -67,7 +88,7 @@ impl Layout {
 
     /// Port of a region's PostgreSQL.
     pub fn postgres_port(&self, region: Region) -> u16 {
-        self.ports.base + 100 + region.ordinal
+        self.ports.base + POSTGRES_ABOVE + region.ordinal
     }
 
     /// URL of a region's origin.
@@ -113,6 +134,21 @@ impl Layout {
     /// The processes that were started, for the next start to find.
     pub fn run_file(&self) -> PathBuf {
         self.data.join("run.json")
+    }
+
+    /// Checks that every port is free, and meant for one thing only.
+    ///
+    /// # Errors
+    /// When one is not; the error names the flags that move it.
+    pub fn check_ports(&self) -> Result<()> {
+        let mut flags = BTreeMap::new();
+        for (port, flag) in self.all_ports() {
+            if let Some(other) = flags.insert(port, flag) {
+                bail!("{other} and {flag} both come to port {port}; choose another with one of them");
+            }
+            check_port(port, flag)?;
+        }
+        Ok(())
     }
 
     /// Every port and the flag that moves it.

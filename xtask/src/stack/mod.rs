@@ -19,7 +19,6 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
@@ -27,6 +26,7 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::artefacts::{Artefacts, Flavour, Part, obtain, obtain_flavour};
+use crate::limits::{DOWN_TIMEOUT, EDGE_START_TIMEOUT};
 use crate::paths;
 use crate::progress::say;
 use crate::setup::{npm, postgres as programs};
@@ -37,17 +37,14 @@ use places::Places;
 use supervise::{RunFile, Supervisor};
 use up_file::{Tokens, UpFile};
 
-/// A running stack ends within this time when it is asked to.
-const DOWN_LIMIT: Duration = Duration::from_secs(90);
-
 /// Arguments of `cargo xtask up`.
 #[derive(Args, Clone, Debug)]
 pub struct Up {
     /// Port of the edge on workerd.
-    #[arg(long, default_value_t = 8787)]
+    #[arg(long, default_value_t = 8787, value_parser = clap::value_parser!(u16).range(1..))]
     cloudflare_port: u16,
     /// Port of the edge in the Spin host.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..))]
     spin_port: u16,
     /// Origins listen on the ports from one above this, PostgreSQL from 101 above.
     #[arg(long, default_value_t = 17100)]
@@ -69,7 +66,7 @@ pub struct Down {
     /// Where the stack keeps its data, in the project.
     #[arg(long, default_value = ".meridian")]
     data: PathBuf,
-    /// Forget all data, keys and logs too.
+    /// Forget all that a stack has made there: data, keys and logs too.
     #[arg(long)]
     purge: bool,
 }
@@ -120,13 +117,13 @@ impl Up {
         let _lock = lock(&layout.data)?;
         RunFile::read(&layout.run_file()).end_orphans();
         let _absent = fs::remove_file(layout.up_file());
+        layout.check_ports()?;
         RunFile::announce(&layout.run_file())?;
-        check_ports(&layout)?;
         say("Setting up and building");
         let tools = npm::tools()?;
         let programs = programs::programs()?;
         let artefacts = Artefacts::obtain(self.no_build)?;
-        check_ports(&layout)?;
+        layout.check_ports()?;
         let stop = stop_signals()?;
         let mut supervisor = Supervisor::new(layout.run_file(), Arc::clone(&stop));
         let ready = self.start(&layout, &artefacts, &tools, &programs, &mut supervisor);
@@ -161,7 +158,7 @@ impl Up {
                 &keys,
             )?,
         ];
-        supervisor.start("both edges", edges, edge::START_LIMIT)?;
+        supervisor.start("both edges", edges, EDGE_START_TIMEOUT)?;
         let tokens = Tokens::mint(&keys);
         demo::orders(layout, &tokens)?;
         let mut up_file = UpFile::new(layout, &keys, tokens.clone(), &places);
@@ -190,7 +187,7 @@ impl Down {
         if let Some(up) = run_file.running() {
             say(&format!("Stopping the stack (process {})", up.pid));
             up.signal(Signal::TERM);
-            anyhow::ensure!(up.wait(DOWN_LIMIT), "process {} does not end; its log may tell why", up.pid);
+            anyhow::ensure!(up.wait(DOWN_TIMEOUT), "process {} does not end; its log may tell why", up.pid);
         }
         let lock = lock(&data)?;
         run_file.end_orphans();
@@ -204,8 +201,13 @@ impl Down {
                     remove(&folder)?;
                 }
             }
+            for name in layout::DATA {
+                remove(&data.join(name))?;
+            }
             drop(lock);
-            remove(&data)?;
+            if fs::remove_dir(&data).is_err() {
+                say(&format!("What no stack made stays in {}", data.display()));
+            }
         }
         say("The stack is down");
         Ok(())
@@ -254,7 +256,7 @@ impl OneEdge {
         };
         let stop = stop_signals()?;
         let mut supervisor = Supervisor::new(state.join("run.json"), stop);
-        supervisor.start(&format!("edge on {}", self.listen), vec![service], edge::START_LIMIT)?;
+        supervisor.start(&format!("edge on {}", self.listen), vec![service], EDGE_START_TIMEOUT)?;
         supervisor.watch(|_| Ok(()))
     }
 }
@@ -286,10 +288,6 @@ fn write_places(data: &Path) -> Result<Places> {
     Ok(places)
 }
 
-fn check_ports(layout: &Layout) -> Result<()> {
-    layout.all_ports().into_iter().try_for_each(|(port, flag)| process::check_port(port, flag))
-}
-
 /// Only one stack uses a data folder at a time.
 fn lock(data: &Path) -> Result<File> {
     let path = data.join("up.lock");
@@ -305,7 +303,11 @@ fn lock(data: &Path) -> Result<File> {
     }
 }
 
-fn stop_signals() -> Result<Arc<AtomicBool>> {
+/// A flag that Ctrl-C and its kin raise.
+///
+/// # Errors
+/// When signals can't be caught.
+pub fn stop_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("could not listen to signals")?;
@@ -313,13 +315,14 @@ fn stop_signals() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("could not remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
+/// Removes a file or a folder, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    removed.with_context(|| format!("could not remove {}", path.display()))
 }
 
 fn table(layout: &Layout, keys: &Keys, tokens: &Tokens) -> String {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -11,10 +10,8 @@ use super::keys::Keys;
 use super::layout::{Layout, REGIONS, Region};
 use super::postgres::{DATABASE, SUPERUSER};
 use super::supervise::{Service, Supervisor, Tier};
+use crate::limits::ORIGIN_START_TIMEOUT;
 use crate::run::run;
-
-/// Migrations of a fresh database are part of this.
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes databases and roles where they are missing, and starts the three origins.
 ///
@@ -30,7 +27,7 @@ pub fn start(program: &Path, layout: &Layout, keys: &Keys, supervisor: &mut Supe
         run(&format!("roles and database in {}", region.id), &mut bootstrap)?;
     }
     let services = REGIONS.map(|region| service(program, layout, keys, region)).into_iter().collect();
-    supervisor.start("origins in three regions", services, START_LIMIT)
+    supervisor.start("origins in three regions", services, ORIGIN_START_TIMEOUT)
 }
 
 fn service(program: &Path, layout: &Layout, keys: &Keys, region: Region) -> Service {

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -12,6 +11,7 @@ use super::keys::Keys;
 use super::layout::{Layout, REGIONS, Region, write_private};
 use super::supervise::{Service, Supervisor, Tier};
 use super::user::{RunAs, reachable_folder};
+use crate::limits::POSTGRES_START_TIMEOUT;
 use crate::progress::say;
 use crate::run::run;
 use crate::setup::postgres::Programs;
@@ -20,8 +20,6 @@ use crate::setup::postgres::Programs;
 pub const SUPERUSER: &str = "postgres";
 /// The database of an origin.
 pub const DATABASE: &str = "meridian";
-/// Recovery after a crash is part of this.
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings that differ from PostgreSQL's own. The slots' limit keeps a dead peer from filling the disk.
 const SETTINGS: [&str; 11] = [
@@ -76,7 +74,7 @@ impl Clusters {
             self.init(region, &keys.postgres_superuser)?;
         }
         let services = REGIONS.map(|region| self.service(layout, region)).into_iter().collect();
-        supervisor.start("PostgreSQL in three regions", services, START_LIMIT)
+        supervisor.start("PostgreSQL in three regions", services, POSTGRES_START_TIMEOUT)
     }
 
     /// Makes a cluster under another name and renames it: an interrupted `initdb` leaves nothing behind.

@@ -3,12 +3,11 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-/// How often a process that should end is looked at.
-const POLL: Duration = Duration::from_millis(20);
+use crate::limits::POLL;
 
 /// A process and when it started; together they name it for good.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -62,11 +61,6 @@ pub fn end(identity: &Identity, signal: Signal, limit: Duration) {
     }
 }
 
-/// The signal of that name, of those that the stack uses.
-pub fn signal_named(name: &str) -> Signal {
-    if name == "INT" { Signal::INT } else { Signal::TERM }
-}
-
 /// The process that listens on a port of this machine, as far as the system tells: its number and name.
 pub fn listener(port: u16) -> Option<(u32, String)> {
     let inode = listening_inode(port)?;
@@ -117,13 +111,14 @@ fn start_time(number: u32) -> Option<String> {
 /// Checks that `port` of 127.0.0.1 is free.
 ///
 /// # Errors
-/// When something listens there; the error names the flag that moves the port, and who holds it if that can be known.
+/// When something listens there, or we may not; the error names the flag that moves the port, and who holds it if that can be known.
 pub fn check_port(port: u16, flag: &str) -> Result<()> {
-    if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-        return Ok(());
+    let Err(error) = std::net::TcpListener::bind(("127.0.0.1", port)) else { return Ok(()) };
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        bail!("port {port} can't be used ({error}); choose another with {flag}");
     }
     let holder = listener(port).map_or(String::new(), |(pid, name)| format!(" by {name} (process {pid})"));
-    anyhow::bail!("port {port} is taken{holder}; choose another with {flag}")
+    bail!("port {port} is taken{holder}; choose another with {flag}")
 }
 
 #[cfg(test)]

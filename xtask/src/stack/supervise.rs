@@ -10,28 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::layout::write_private;
 use super::process::{self, Identity};
 use super::user::RunAs;
+use crate::limits::{
+    BACK_OFF_MAX, BACK_OFF_MIN, LOG_BYTES_MAX, POLL, PROCESS_LOG_LINES_MAX, STOP_TIMEOUT, WELL_AFTER,
+};
 use crate::progress::{Step, say};
 use crate::run::tail;
-
-/// How often processes are looked at.
-const POLL: Duration = Duration::from_millis(50);
-/// A process that is asked to end gets this long.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Wait before the first restart of a process that died; doubles with each further one.
-const BACK_OFF_MIN: Duration = Duration::from_millis(250);
-/// Longest wait before a restart.
-const BACK_OFF_MAX: Duration = Duration::from_secs(10);
-/// A process that ran this long is well again: its next restart is quick.
-const WELL_AFTER: Duration = Duration::from_secs(60);
-/// A log longer than this at the start is put aside as `NAME.log.1`.
-const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// As much of a log is shown when its process dies at the start.
-const LOG_LINES_SHOWN_MAX: usize = 30;
 
 /// What a process belongs to. Stopped from the last to the first.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -47,8 +36,8 @@ pub enum Tier {
 
 impl Tier {
     /// PostgreSQL's fast shutdown is `INT`; everything else ends gracefully on `TERM`.
-    fn stop_signal(self) -> rustix::process::Signal {
-        process::signal_named(if self == Self::Database { "INT" } else { "TERM" })
+    fn stop_signal(self) -> Signal {
+        if self == Self::Database { Signal::INT } else { Signal::TERM }
     }
 }
 
@@ -216,7 +205,7 @@ impl Supervisor {
             let asked = Instant::now();
             for child in &mut children {
                 while matches!(child.try_wait(), Ok(None)) {
-                    if asked.elapsed() > STOP_LIMIT {
+                    if asked.elapsed() > STOP_TIMEOUT {
                         // It had its time; what can't be killed has ended already.
                         let _ended = child.kill();
                     }
@@ -307,7 +296,7 @@ impl RunFile {
         for tier in [Tier::Edge, Tier::Origin, Tier::Database] {
             for entry in self.processes.iter().filter(|entry| entry.tier == tier && entry.process.alive()) {
                 say(&format!("  · ending {} (process {}) of an earlier run", entry.name, entry.process.pid));
-                process::end(&entry.process, tier.stop_signal(), STOP_LIMIT);
+                process::end(&entry.process, tier.stop_signal(), STOP_TIMEOUT);
             }
         }
     }
@@ -339,5 +328,5 @@ fn spawn(service: &Service) -> Result<Child> {
 }
 
 fn end_of(log: &std::path::Path) -> String {
-    tail(log, LOG_LINES_SHOWN_MAX).join("\n")
+    tail(log, PROCESS_LOG_LINES_MAX).join("\n")
 }

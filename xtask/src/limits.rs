@@ -1,0 +1,70 @@
+//! Every limit of these commands, in one place.
+
+use std::time::Duration;
+
+/// The oldest Node that they are tried with, as the README says. Only wasm-opt and test suites run on it.
+pub const NODE_MAJOR_MIN: u32 = 20;
+/// The oldest PostgreSQL that the origins work with, as the README says.
+pub const POSTGRES_MAJOR_MIN: u32 = 15;
+
+/// How often a condition is looked at again.
+pub const POLL: Duration = Duration::from_millis(50);
+
+/// A step that takes longer than this is announced.
+pub const STEP_QUIET: Duration = Duration::from_secs(2);
+/// Without a terminal, a running step says so this often.
+pub const STEP_HEARTBEAT: Duration = Duration::from_secs(15);
+/// The detail beside a step is cut at this many characters.
+pub const STEP_DETAIL_CHARS_MAX: usize = 90;
+/// As much of a failed command's log is shown.
+pub const COMMAND_LOG_LINES_MAX: usize = 80;
+/// As much of a log is shown when its process does not start.
+pub const PROCESS_LOG_LINES_MAX: usize = 30;
+/// As much of a log's end is read to find its last lines.
+pub const LOG_TAIL_BYTES_MAX: u64 = 64 * 1024;
+/// A log longer than this when its process starts is put aside as `NAME.log.1`.
+pub const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// `rustup target add` downloads some 30 MB; where its server can't be reached it may hang instead of failing.
+pub const RUSTUP_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// PostgreSQL serves within this time; recovery after a crash is part of it.
+pub const POSTGRES_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// An origin serves within this time; migrations of a fresh database are part of it.
+pub const ORIGIN_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// An edge serves within this time; the compilation of its Wasm is part of it.
+pub const EDGE_START_TIMEOUT: Duration = Duration::from_secs(120);
+/// A request to the local stack takes no longer; what does hangs.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// A process that is asked to end gets this long.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// A stack ends within this time: three tiers, one after the other.
+pub const DOWN_TIMEOUT: Duration = Duration::from_secs(90);
+/// Wait before the first restart of a process that died; doubles with each further one.
+pub const BACK_OFF_MIN: Duration = Duration::from_millis(250);
+/// Longest wait before a restart.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+/// A process that ran this long is well again: its next restart is quick.
+pub const WELL_AFTER: Duration = Duration::from_secs(60);
+
+/// A stack that is started to be measured or judged is ready within this time, builds included.
+pub const SCRATCH_READY_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Rules reach an edge within this time after the push.
+pub const RULES_TIMEOUT: Duration = Duration::from_secs(30);
+/// The benchmark's peer serves within this time.
+pub const PEER_START_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_what_is_needed() {
+        let readme = std::fs::read_to_string(crate::paths::root().join("README.md")).unwrap();
+        for needed in
+            [format!("Node {NODE_MAJOR_MIN} or newer"), format!("PostgreSQL {POSTGRES_MAJOR_MIN} or newer")]
+        {
+            assert!(readme.contains(&needed), "no {needed:?}");
+        }
+    }
+}
