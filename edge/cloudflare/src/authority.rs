@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use futures_util::future::join_all;
 use meridian_engine::policy::rate_limit::Authority;
+use meridian_engine::ruleset::LimitScope;
 use meridian_engine::step::{Lease, Take};
 use meridian_wire::lease::{LeaseReply, LeaseRequest};
 use wasm_bindgen::prelude::*;
@@ -32,7 +33,8 @@ pub async fn take(isolate: &Isolate, takes: &[Take]) -> Vec<Option<Lease>> {
 
 async fn take_one(namespace: &JsValue, take: &Take) -> Option<Lease> {
     let shard: String = take.key.chars().take(AUTHORITY_SHARD_CHARS).collect();
-    let name = format!("{}/{}/{shard}", take.tenant, take.limit);
+    let of = if take.scope == LimitScope::Global { "*" } else { &*take.region };
+    let name = format!("{}/{}/{of}/{shard}", take.tenant, take.limit);
     let question = serde_json::to_string(&LeaseRequest::from(take)).ok()?;
     let answer = host::wait(host::ask(namespace, &name, &question, AUTHORITY_WAIT_MS)).await.ok()?;
     let reply: LeaseReply = serde_json::from_str(&answer.as_string()?).ok()?;
@@ -64,17 +66,18 @@ impl DurableObject for LimitAuthority {
         if let Err(invalid) = ask.check() {
             return Response::error(invalid.to_string(), 400);
         }
-        let lease = self.take(&take_of(ask)).await?;
+        let lease = self.take(&Take::from(ask)).await?;
         Response::ok(serde_json::to_string(&LeaseReply::from(lease))?)
     }
 
     async fn alarm(&self) -> Result<Response> {
         let storage = self.state.storage();
         let counters = storage.list_with_options(ListOptions::new().limit(AUTHORITY_SWEPT_MAX)).await?;
-        let now_ms = host::now_ms() as f64;
+        let now_ms = host::now_ms();
         let mut whole = Vec::new();
         counters.for_each(&mut |saved, key| {
-            if saved.as_f64().is_none_or(|saved| saved <= now_ms) {
+            let whole_at_ms = saved.as_string().and_then(|saved| Authority::whole_at_ms(&saved));
+            if whole_at_ms.is_none_or(|whole_at_ms| whole_at_ms <= now_ms) {
                 whole.extend(key.as_string());
             }
         });
@@ -94,25 +97,20 @@ impl LimitAuthority {
     async fn take(&self, take: &Take) -> Result<Lease> {
         let storage = self.state.storage();
         if self.authority.borrow().saved(take).is_none()
-            && let Some(saved) = storage.get::<f64>(&take.key).await?
+            && let Some(saved) = storage.get::<String>(&take.key).await?
         {
-            self.authority.borrow_mut().restore(take, saved as u64, host::now_ms());
+            self.authority.borrow_mut().restore(take, &saved, host::now_ms());
         }
         let lease = self.authority.borrow_mut().take(take, host::now_ms());
         let saved = self.authority.borrow().saved(take);
         if lease.granted > 0
             && let Some(saved) = saved
         {
-            storage.put(&take.key, saved as f64).await?;
+            storage.put(&take.key, saved).await?;
         }
         if !self.armed.replace(true) && storage.get_alarm().await?.is_none() {
             storage.set_alarm(AUTHORITY_SWEEP).await?;
         }
         Ok(lease)
     }
-}
-
-fn take_of(ask: LeaseRequest) -> Take {
-    let LeaseRequest { tenant, limit, key, cost, quota, window_ms, burst, amount } = ask;
-    Take { tenant, limit, key, amount, cost, quota, window_ms, burst }
 }

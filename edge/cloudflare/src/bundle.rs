@@ -1,5 +1,6 @@
 //! Rules on their way into the engine: from KV, where the last good ones are, or from an origin; and what is new.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub async fn sync(isolate: &Isolate, ask: &SyncAsk, timeout_ms: u32) -> Option<S
         method: "POST",
         path: "/edge/v1/sync",
         body: serde_json::to_string(&request).ok(),
+        version: None,
         timeout_ms,
         bytes_max: SYNC_BYTES_MAX,
     };
@@ -71,7 +73,7 @@ pub async fn fetch_keys(ask: &FetchKeys) -> Result<Vec<u8>, FetchFault> {
 }
 
 async fn get(isolate: &Isolate, path: &str, bytes_max: u32) -> Result<Answer, SendFault> {
-    let call = Call { method: "GET", path, body: None, timeout_ms: ORIGIN_WAIT_MS, bytes_max };
+    let call = Call { method: "GET", path, body: None, version: None, timeout_ms: ORIGIN_WAIT_MS, bytes_max };
     origin::call(isolate, call).await
 }
 
@@ -108,15 +110,13 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
     }
 }
 
-/// Rules come from an origin, so that even a cold isolate decides by the newest; while none can be reached or what comes
-/// is no good, the last good ones come from KV.
+/// Rules come from an origin, so that even a cold isolate decides by the newest; the last good ones come from KV while no
+/// origin can be reached, or what comes is no good or older than they are.
 async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
     let in_force = isolate.node.borrow().version(target).cloned();
     let mut search = Search::new(target, &isolate.config.bundle_keys, in_force);
-    let found = match fetch(isolate, ctx, target, &mut search).await {
-        Some(rules) => Some(rules),
-        None => stored(isolate, target, &mut search).await,
-    };
+    let stored = stored(isolate, target, &mut search).await;
+    let found = fetch(isolate, ctx, target, &mut search).await.or(stored);
     let (nothing, faults) = search.end();
     for fault in faults {
         isolate.events.borrow_mut().push_fault(fault);
@@ -128,7 +128,8 @@ async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> L
     }
 }
 
-/// Asks the origins, one after the other, until one gives rules that are good; they are kept in KV.
+/// Asks the origins, one after the other, until one gives rules that are good, or says that there are none newer. What
+/// is good is kept in KV.
 async fn fetch(
     isolate: &Rc<Isolate>,
     ctx: &Context,
@@ -137,31 +138,31 @@ async fn fetch(
 ) -> Option<Rules> {
     let key = target.to_string();
     let path = format!("/edge/v1/bundles/{}", encoded(&key));
-    let bytes_max = BUNDLE_BYTES_MAX as u32;
-    let call = Call { method: "GET", path: &path, body: None, timeout_ms: ORIGIN_WAIT_MS, bytes_max };
+    let at_hand = search.have().map(|version| version.hash.clone());
+    let call = Call {
+        method: "GET",
+        path: &path,
+        body: None,
+        version: at_hand.as_deref(),
+        timeout_ms: ORIGIN_WAIT_MS,
+        bytes_max: BUNDLE_BYTES_MAX as u32,
+    };
     let mut turns = origin::turns(isolate, ORIGIN_WAIT_MS);
     while let Some((index, timeout_ms)) = turns.next_at(host::now_ms()) {
         let answer = origin::attempt(isolate, index, &call, timeout_ms).await;
-        let now_ms = host::now_ms();
-        let (ticket, bytes) = match &answer {
-            Ok(answer) if answer.status == 200 => {
-                (answer.headers.get(TICKET_HEADER).unwrap_or_default(), &answer.body)
-            }
-            other => {
-                let why = other.as_ref().map_or_else(ToString::to_string, |answer| unusable(answer.status));
-                let offer = match other {
-                    Ok(answer) if answer.status == 404 => Offer::Unknown,
-                    Err(SendFault::Large) => Offer::Oversized,
-                    _ => Offer::Nothing(&why),
-                };
-                search.offered(offer, now_ms);
-                continue;
-            }
+        let ticket = |answer: &Answer| answer.headers.get(TICKET_HEADER).unwrap_or_default().to_owned();
+        let ticket = answer.as_ref().map(ticket).unwrap_or_default();
+        let offer = match &answer {
+            Ok(answer) => Offer::Answer { status: answer.status, ticket: &ticket, bytes: &answer.body },
+            Err(SendFault::Large) => Offer::Oversized,
+            Err(fault) => Offer::Nothing(fault.to_string()),
         };
-        if let Some(rules) = search.offered(Offer::Bundle { ticket, bytes }, now_ms) {
+        if let ControlFlow::Break(found) = search.offered(offer, host::now_ms()) {
             isolate.origin.set(index);
-            write(isolate, ctx, key, [ticket.as_bytes(), b"\n", bytes].concat());
-            return Some(rules);
+            if let (Some(_), Ok(answer)) = (&found, answer) {
+                write(isolate, ctx, key, [ticket.as_bytes(), b"\n", &answer.body].concat());
+            }
+            return found;
         }
     }
     None
@@ -176,13 +177,9 @@ async fn stored(isolate: &Isolate, target: &Target, search: &mut Search<'_>) -> 
 
 fn reason(failed: Result<Answer, SendFault>) -> String {
     match failed {
-        Ok(answer) => unusable(answer.status),
+        Ok(answer) => format!("the origin answered with status {}", answer.status),
         Err(fault) => fault.to_string(),
     }
-}
-
-fn unusable(status: u16) -> String {
-    format!("the origin answered with status {status}")
 }
 
 /// Ticket and bundle, as KV has them with a line feed between.

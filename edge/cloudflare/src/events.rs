@@ -130,6 +130,7 @@ pub async fn flush(isolate: &Isolate) {
             method: "POST",
             path: "/edge/v1/events",
             body: Some(body),
+            version: None,
             timeout_ms: ORIGIN_WAIT_MS,
             bytes_max: ANSWER_BYTES_MAX,
         };

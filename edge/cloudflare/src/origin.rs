@@ -17,6 +17,8 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// JSON to send.
     pub body: Option<String>,
+    /// Version that is at hand already, for a conditional request.
+    pub version: Option<&'a str>,
     /// For all origins together.
     pub timeout_ms: u32,
     /// Bytes of the answer.
@@ -67,6 +69,9 @@ pub async fn attempt(
     let context = Context::of_edge(&isolate.config.edge, &id, host::now_ms());
     let mut headers = Headers::with_capacity(3);
     headers.append(context::HEADER, sign(isolate, &context, call.method, &url));
+    if let Some(version) = call.version {
+        headers.append("if-none-match", format!("\"{version}\""));
+    }
     let body = match &call.body {
         Some(json) => {
             headers.append("content-type", "application/json");

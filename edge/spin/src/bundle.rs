@@ -4,6 +4,7 @@
 //! origin told this instance, or another one less than a second ago. Otherwise an origin is asked, and what the store has
 //! serves if none answers or what comes is not acceptable.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -19,7 +20,7 @@ use meridian_wire::sync::HostReply;
 use crate::instance::{Memory, now_ms};
 use crate::limits::{ANSWER_BYTES_MAX, HEADS_FRESH_MS, HOST_FRESH_MS, LOAD_TIMEOUT_MS};
 use crate::message::{Content, Outgoing, SendFault, send};
-use crate::origin::{self, Call};
+use crate::origin::{self, Answer, Call};
 use crate::stored::{Heads, StoredBundle, StoredHost};
 
 /// Loads everything that is asked for, at the same time.
@@ -147,35 +148,23 @@ async fn fetch(memory: &Memory, target: &Target, search: &mut Search<'_>) -> Opt
     let call = get(&path, at_hand.as_deref(), BUNDLE_BYTES_MAX);
     let mut turns = origin::turns(memory, LOAD_TIMEOUT_MS);
     while let Some((index, timeout_ms)) = turns.next_at(now_ms()) {
-        let answer = match origin::attempt(memory, index, &call, timeout_ms).await {
-            Ok(answer) => answer,
-            Err(SendFault::TooLarge(_)) => {
-                search.offered(Offer::Oversized, now_ms());
-                continue;
-            }
-            Err(fault) => {
-                search.offered(Offer::Nothing(&fault.to_string()), now_ms());
-                continue;
-            }
+        let answer = origin::attempt(memory, index, &call, timeout_ms).await;
+        let ticket = |answer: &Answer| answer.headers.get(TICKET_HEADER).unwrap_or_default().to_owned();
+        let ticket = answer.as_ref().map(ticket).unwrap_or_default();
+        let offer = match &answer {
+            Ok(answer) => Offer::Answer { status: answer.status, ticket: &ticket, bytes: &answer.body },
+            Err(SendFault::TooLarge(_)) => Offer::Oversized,
+            Err(fault) => Offer::Nothing(fault.to_string()),
         };
-        let ticket = answer.headers.get(TICKET_HEADER).unwrap_or_default();
-        let found = match answer.status {
-            200 => search.offered(Offer::Bundle { ticket, bytes: &answer.body }, now_ms()),
-            304 => {
-                search.offered(Offer::Nothing("it is the newest already"), now_ms());
-                memory.origin.set(index);
-                return None;
-            }
-            404 => search.offered(Offer::Unknown, now_ms()),
-            status => search.offered(Offer::Nothing(&format!("status {status}")), now_ms()),
-        };
-        if let Some(rules) = found {
+        if let ControlFlow::Break(found) = search.offered(offer, now_ms()) {
             memory.origin.set(index);
-            let bundle = StoredBundle { ticket: ticket.to_owned(), bytes: answer.body };
-            if let Some(bytes) = bundle.encode() {
-                memory.write(&StoredBundle::key(target), bytes).await;
+            if let (Some(_), Ok(answer)) = (&found, answer) {
+                let bundle = StoredBundle { ticket, bytes: answer.body };
+                if let Some(bytes) = bundle.encode() {
+                    memory.write(&StoredBundle::key(target), bytes).await;
+                }
             }
-            return Some(rules);
+            return found;
         }
     }
     None

@@ -2,6 +2,7 @@
 
 use meridian_engine::decision::decision_id;
 use meridian_engine::headers::Headers;
+use meridian_engine::ruleset::LimitScope;
 use meridian_engine::step::{Lease, SyncAsk, SyncNews, Take};
 use meridian_wire::context::{self, Context};
 use meridian_wire::edge::Turns;
@@ -133,11 +134,14 @@ async fn remember(memory: &Memory, news: &SyncNews) {
     }
 }
 
-/// Takes from a limit that the origin keeps. The first origin that can be reached, in the order of the configuration,
-/// counts: an edge whose own origin is up never counts elsewhere.
+/// Takes from a limit that an origin keeps: the one of the region that counts, and where that can't be reached, of a limit
+/// that is a region's own, the next one of the configuration. A global limit is counted in one place or nowhere.
 pub async fn take(memory: &Memory, take: &Take) -> Option<Lease> {
     let call = post("/edge/v1/leases", &LeaseRequest::from(take), LEASE_TIMEOUT_MS, ANSWER_BYTES_MAX);
-    for index in 0..memory.config.origins.len() {
+    let origins = &memory.config.origins;
+    let first = origins.iter().position(|origin| *origin.region == *take.region);
+    let others = (0..origins.len()).filter(|index| take.scope != LimitScope::Global && Some(*index) != first);
+    for index in first.into_iter().chain(others) {
         match attempt(memory, index, &call, LEASE_TIMEOUT_MS).await {
             Ok(answer) if answer.status == 200 => {
                 let reply = serde_json::from_slice::<LeaseReply>(&answer.body);

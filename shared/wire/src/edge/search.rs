@@ -1,6 +1,8 @@
 //! The search for the rules of one target: origins one after the other, and what the edge has stored. One bad bundle ends
 //! nothing; what is good wherever it lies is found.
 
+use std::ops::ControlFlow;
+
 use meridian_engine::ruleset::{Target, Version};
 use meridian_engine::step::Loaded;
 
@@ -39,22 +41,22 @@ impl Turns {
     }
 }
 
-/// What an origin says about a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What came of asking an origin for a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer<'a> {
-    /// This bundle.
-    Bundle {
-        /// Its ticket.
+    /// An answer.
+    Answer {
+        /// Its status.
+        status: u16,
+        /// The ticket, where it has one.
         ticket: &'a str,
-        /// Its bytes.
+        /// The bytes of the bundle, where there is one.
         bytes: &'a [u8],
     },
     /// A bundle that is longer than any may be, so that it was not read.
     Oversized,
-    /// It knows no such target.
-    Unknown,
-    /// Nothing that can be used, and why.
-    Nothing(&'a str),
+    /// No answer, and why.
+    Nothing(String),
 }
 
 /// A search under way.
@@ -82,21 +84,27 @@ impl<'a> Search<'a> {
         self.have.as_ref()
     }
 
-    /// Weighs what an origin says: the rules that it offers, if they are good. Otherwise the next origin is to be asked.
-    pub fn offered(&mut self, offer: Offer<'_>, now_ms: u64) -> Option<Rules> {
+    /// Weighs what an origin says. The search is over with rules that are good, and with `None` where there are none newer
+    /// than [`Search::have`]; otherwise the next origin is to be asked.
+    pub fn offered(&mut self, offer: Offer<'_>, now_ms: u64) -> ControlFlow<Option<Rules>> {
         match offer {
-            Offer::Bundle { ticket, bytes } => match self.accept(ticket, bytes) {
-                Ok(rules) => return Some(rules),
+            Offer::Answer { status: 200, ticket, bytes } => match self.accept(ticket, bytes) {
+                Ok(rules) => return ControlFlow::Break(Some(rules)),
                 Err(error) => self.fault(Some(version(bytes)), error.to_string(), now_ms),
             },
+            Offer::Answer { status: 304, .. } if self.have.is_some() => {
+                "no origin has a newer one".clone_into(&mut self.why);
+                return ControlFlow::Break(None);
+            }
+            Offer::Answer { status: 404, .. } => self.missing = self.faults.is_empty(),
+            Offer::Answer { status, .. } => self.why = format!("an origin answered with status {status}"),
             Offer::Oversized => {
                 let what = "the bundle is longer than any may be (BUNDLE_BYTES_MAX)";
                 self.fault(None, what.to_owned(), now_ms);
             }
-            Offer::Unknown => self.missing = self.faults.is_empty(),
-            Offer::Nothing(why) => why.clone_into(&mut self.why),
+            Offer::Nothing(why) => self.why = why,
         }
-        None
+        ControlFlow::Continue(())
     }
 
     /// Weighs what the edge has stored, a ticket and a bundle: the rules, if they are good and not in force already.
@@ -162,6 +170,18 @@ mod tests {
         run(Search::new(&Target::Platform, &PublicKeyring::of(&key(1)), in_force))
     }
 
+    fn bundle<'a>(ticket: &'a str, bytes: &'a [u8]) -> Offer<'a> {
+        Offer::Answer { status: 200, ticket, bytes }
+    }
+
+    fn status(status: u16) -> Offer<'static> {
+        Offer::Answer { status, ticket: "", bytes: b"" }
+    }
+
+    fn sequence(found: ControlFlow<Option<Rules>>) -> Option<u64> {
+        found.break_value().flatten().map(|rules| rules.version().sequence)
+    }
+
     #[test]
     fn a_bad_bundle_ends_nothing() {
         let good = ticket(7, bytes(), 1);
@@ -169,30 +189,45 @@ mod tests {
         let other = br#"{"tenants":[]}"#;
         let other_ticket = ticket(9, other, 1);
         let bad = [
-            Offer::Bundle { ticket: &good, bytes: truncated },
-            Offer::Bundle { ticket: &forged, bytes: bytes() },
-            Offer::Bundle { ticket: "", bytes: bytes() },
-            Offer::Bundle { ticket: &other_ticket, bytes: other },
+            bundle(&good, truncated),
+            bundle(&forged, bytes()),
+            bundle("", bytes()),
+            bundle(&other_ticket, other),
             Offer::Oversized,
-            Offer::Unknown,
-            Offer::Nothing("status 500"),
+            status(304),
+            status(404),
+            status(500),
+            Offer::Nothing("no answer in time".to_owned()),
         ];
         // An origin's good one after all of them; else what the store has.
         search(None, |mut search| {
-            assert!(bad.iter().all(|offer| search.offered(*offer, 1).is_none()));
-            let found = search.offered(Offer::Bundle { ticket: &good, bytes: bytes() }, 1);
-            assert_eq!(found.unwrap().version().sequence, 7);
+            assert!(bad.iter().all(|offer| search.offered(offer.clone(), 1).is_continue()));
+            assert_eq!(sequence(search.offered(bundle(&good, bytes()), 1)), Some(7));
             assert_eq!(search.have().unwrap().sequence, 7);
             assert_eq!(search.end().1.len(), 5, "each of those that are bundles is told of");
         });
         search(None, |mut search| {
-            assert!(bad.iter().all(|offer| search.offered(*offer, 1).is_none()));
+            assert!(bad.iter().all(|offer| search.offered(offer.clone(), 1).is_continue()));
             assert_eq!(search.stored(&good, bytes(), 1).unwrap().version().sequence, 7);
         });
         // A bad one in the store, a good one at an origin.
         search(None, |mut search| {
             assert!(search.stored(&good, truncated, 1).is_none());
-            assert!(search.offered(Offer::Bundle { ticket: &good, bytes: bytes() }, 1).is_some());
+            assert_eq!(sequence(search.offered(bundle(&good, bytes()), 1)), Some(7));
+        });
+    }
+
+    #[test]
+    fn an_origin_that_is_behind_the_store_ends_nothing() {
+        let (kept, older, newest) = (ticket(7, bytes(), 1), ticket(6, bytes(), 1), ticket(8, bytes(), 1));
+        search(None, |mut search| {
+            assert!(search.stored(&kept, bytes(), 1).is_some());
+            assert!(search.offered(bundle(&older, bytes()), 1).is_continue());
+            assert_eq!(sequence(search.offered(bundle(&newest, bytes()), 1)), Some(8));
+        });
+        search(None, |mut search| {
+            assert!(search.stored(&kept, bytes(), 1).is_some());
+            assert_eq!(search.offered(status(304), 1).break_value().map(|rules| rules.is_none()), Some(true));
         });
     }
 
@@ -200,17 +235,15 @@ mod tests {
     fn nothing_good_anywhere_is_told_apart_from_nothing_at_all() {
         let end = |offers: &[Offer<'_>]| {
             search(None, |mut search| {
-                assert!(offers.iter().all(|offer| search.offered(*offer, 1).is_none()));
+                assert!(offers.iter().all(|offer| search.offered(offer.clone(), 1).is_continue()));
                 search.end().0
             })
         };
+        let away = || Offer::Nothing("away".to_owned());
         assert!(matches!(end(&[]), Loaded::Unavailable(_)));
-        assert!(matches!(
-            end(&[Offer::Nothing("away"), Offer::Unknown, Offer::Nothing("away")]),
-            Loaded::Missing
-        ));
-        assert!(matches!(end(&[Offer::Unknown, Offer::Oversized]), Loaded::Unavailable(_)));
-        assert!(matches!(end(&[Offer::Oversized, Offer::Unknown]), Loaded::Unavailable(_)));
+        assert!(matches!(end(&[away(), status(404), away()]), Loaded::Missing));
+        assert!(matches!(end(&[status(404), Offer::Oversized]), Loaded::Unavailable(_)));
+        assert!(matches!(end(&[Offer::Oversized, status(404)]), Loaded::Unavailable(_)));
     }
 
     #[test]
