@@ -273,14 +273,16 @@ pub struct RateLimit {
     pub rule: RuleRef,
     /// Whom it counts: the parts are joined.
     pub key: Vec<LimitKey>,
+    /// How it counts.
+    pub algorithm: LimitAlgorithm,
     /// Units in a window.
     pub quota: u32,
     /// Window.
     pub window_ms: u64,
-    /// Units that may be taken at once; at least the cost of one request.
+    /// Units that may be taken at once; of a sliding window the quota.
     pub burst: u32,
     /// Units of one request.
-    pub cost: u32,
+    pub cost: Cost,
     /// Who counts.
     pub scope: LimitScope,
     /// What happens when the authority is away.
@@ -290,7 +292,7 @@ pub struct RateLimit {
 }
 
 /// What a limit counts by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum LimitKey {
     /// Address of the client (IPv6: its /64).
     Client,
@@ -302,6 +304,27 @@ pub enum LimitKey {
     Header(String),
     /// A claim's value.
     Claim(String),
+    /// What the expression says.
+    Expr(Expr),
+}
+
+/// How a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitAlgorithm {
+    /// The generic cell rate algorithm: units come back evenly, up to the burst.
+    #[default]
+    Gcra,
+    /// What passed in the window that ends now is at most the quota.
+    SlidingWindow,
+}
+
+/// Units that one request takes of a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cost {
+    /// So many.
+    Units(u32),
+    /// A whole number that the expression says; 1 where it says something else.
+    Expr(Expr),
 }
 
 /// Who counts a limit.
@@ -309,8 +332,10 @@ pub enum LimitKey {
 pub enum LimitScope {
     /// Each edge node by itself.
     Node,
-    /// The region's authority, by leases.
+    /// The authority of the region nearest to the client, by leases.
     Region,
+    /// One authority for all regions, that of the tenant's home region, by leases.
+    Global,
 }
 
 /// What a policy does when what it depends on is away.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
-use crate::ruleset::{Platform, RegionId, Ruleset, Target};
+use crate::ruleset::{LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
 
 /// One thing that the host shall do.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub enum Step {
     FetchKeys(FetchKeys),
     /// Check one signature.
     Verify(Verify),
-    /// Take from limits that the region's authority keeps.
+    /// Take from limits that an authority keeps.
     Take(Vec<Take>),
     /// Look up one cache entry.
     LookUp(CacheKey),
@@ -216,7 +216,7 @@ impl std::fmt::Debug for VerificationKey {
     }
 }
 
-/// Something to take from a limit whose count a region's authority keeps.
+/// Something to take from a limit whose count an authority keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Take {
     /// Tenant of the limit.
@@ -229,6 +229,12 @@ pub struct Take {
     pub amount: u32,
     /// Units that this request needs at the least.
     pub cost: u32,
+    /// `Region` or `Global`: how many authorities the limit has.
+    pub scope: LimitScope,
+    /// Whose authority counts: the region nearest to the client, or the tenant's home region.
+    pub region: RegionId,
+    /// How it is counted.
+    pub algorithm: LimitAlgorithm,
     /// Units in a window.
     pub quota: u32,
     /// Length of the window.

@@ -1,5 +1,6 @@
-//! `POST /edge/v1/leases`: how an edge takes from a limit whose count a region's authority keeps.
+//! `POST /edge/v1/leases`: how an edge takes from a limit whose count an authority keeps.
 
+use meridian_engine::ruleset::{LimitAlgorithm, LimitScope};
 use meridian_engine::step::{Lease, Take};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,14 @@ pub struct LeaseRequest {
     pub key: String,
     /// Units that are needed at the least.
     pub cost: u32,
+    /// Whether one authority counts for all regions.
+    #[serde(default)]
+    pub global: bool,
+    /// Region whose authority counts.
+    pub region: String,
+    /// Whether what passed in the window that ends now is counted, and not the generic cell rate.
+    #[serde(default)]
+    pub sliding: bool,
     /// Units in a window.
     pub quota: u32,
     /// Length of the window.
@@ -59,6 +68,7 @@ impl LeaseRequest {
             ((1..=63).contains(&self.tenant.len()), "tenant", "a slug"),
             ((1..=253).contains(&self.limit.len()), "limit", "a name"),
             ((1..=128).contains(&self.key.len()), "key", "1 to 128 characters"),
+            ((1..=63).contains(&self.region.len()), "region", "the id of a region"),
             (self.quota >= 1, "quota", "at least 1"),
             (self.window_ms >= 1, "window_ms", "at least 1"),
             (self.cost >= 1 && self.cost <= self.burst, "cost", "at least 1 and at most the burst"),
@@ -78,10 +88,44 @@ impl From<&Take> for LeaseRequest {
             limit: take.limit.clone(),
             key: take.key.clone(),
             cost: take.cost,
+            global: take.scope == LimitScope::Global,
+            region: take.region.to_string(),
+            sliding: take.algorithm == LimitAlgorithm::SlidingWindow,
             quota: take.quota,
             window_ms: take.window_ms,
             burst: take.burst,
             amount: take.amount,
+        }
+    }
+}
+
+impl From<LeaseRequest> for Take {
+    fn from(request: LeaseRequest) -> Self {
+        let LeaseRequest {
+            tenant,
+            limit,
+            key,
+            cost,
+            global,
+            region,
+            sliding,
+            quota,
+            window_ms,
+            burst,
+            amount,
+        } = request;
+        Self {
+            tenant,
+            limit,
+            key,
+            amount,
+            cost,
+            scope: if global { LimitScope::Global } else { LimitScope::Region },
+            region: region.into(),
+            algorithm: if sliding { LimitAlgorithm::SlidingWindow } else { LimitAlgorithm::Gcra },
+            quota,
+            window_ms,
+            burst,
         }
     }
 }
@@ -112,12 +156,16 @@ mod tests {
             key: "ab".into(),
             amount: 10,
             cost: 1,
+            scope: LimitScope::Global,
+            region: "us-east-1".into(),
+            algorithm: LimitAlgorithm::SlidingWindow,
             quota: 300,
             window_ms: 60_000,
             burst: 300,
         };
         let request = LeaseRequest::from(&take);
         assert_eq!(request.check(), Ok(()));
+        assert_eq!(Take::from(request.clone()), take);
         let wrong = LeaseRequest { cost: 301, ..request.clone() };
         assert_eq!(wrong.check().unwrap_err().to_string(), "cost must be at least 1 and at most the burst");
         let wrong = LeaseRequest { amount: 0, ..request };

@@ -73,8 +73,10 @@ pub(crate) fn describe(step: &Step) -> String {
         Step::FetchKeys(asked) => format!("fetch keys {}", asked.url),
         Step::Verify(asked) => format!("verify {:?}", asked.algorithm),
         Step::Take(takes) => {
-            let takes: Vec<String> =
-                takes.iter().map(|take| format!("{} ×{}", take.limit, take.amount)).collect();
+            let takes: Vec<String> = takes
+                .iter()
+                .map(|take| format!("{} ×{} of {}", take.limit, take.amount, take.region))
+                .collect();
             format!("take {}", takes.join(", "))
         }
         Step::LookUp(key) => format!("look up {}", key.0),

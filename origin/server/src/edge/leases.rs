@@ -19,7 +19,7 @@ use crate::state::Origin;
     tag = "edge",
     request_body(
         content = Object,
-        description = "{tenant, limit, key, cost, quota, window_ms, burst, amount}",
+        description = "{tenant, limit, key, cost, global, region, sliding, quota, window_ms, burst, amount}",
         content_type = "application/json"
     ),
     responses(
@@ -36,17 +36,7 @@ pub(super) async fn lease(
     asked.check().map_err(|invalid| {
         Problem::invalid(vec![serde_json::json!({"path": invalid.field, "expected": invalid.expected})])
     })?;
-    let take = Take {
-        tenant: asked.tenant,
-        limit: asked.limit,
-        key: asked.key,
-        amount: asked.amount,
-        cost: asked.cost,
-        quota: asked.quota,
-        window_ms: asked.window_ms,
-        burst: asked.burst,
-    };
-    let lease = origin.authority.take(&take, now_ms());
+    let lease = origin.authority.take(&Take::from(asked), now_ms());
     origin.metrics.lease_units.inc_by(u64::from(lease.granted));
     Ok(Json(lease.into()))
 }

@@ -14,6 +14,7 @@ use crate::policy::experiment::{assign, new_unit, unit_of_cookie};
 use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_scopes};
 use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
+use crate::policy::steering::nearest;
 use crate::problem::Problem;
 use crate::ruleset::{Auth, Experiment, Mode, Unit};
 use crate::step::Step;
@@ -161,7 +162,10 @@ impl Exchange {
         if route.limits.is_empty() {
             return self.experiment(node);
         }
-        let check = LimitCheck::new(&rules.ruleset, route, &self.facts, self.identity.as_deref());
+        let tenant = &rules.ruleset.tenant;
+        let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
+        let nearest = nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
+        let check = LimitCheck::new(&rules.ruleset, route, &self.inputs(), self.identity.as_deref(), nearest);
         self.limits = Some(check);
         self.limit(node)
     }

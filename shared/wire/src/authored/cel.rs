@@ -20,6 +20,7 @@ use crate::limits::{EXPR_BYTES_MAX, EXPR_DEPTH_MAX, EXPR_NESTING_MAX, EXPR_NODES
 pub(super) enum Wanted {
     Bool,
     Text,
+    Number,
 }
 
 /// What is wrong with an expression, and at which character of its text, from 0.
@@ -47,9 +48,14 @@ pub(super) fn parse(text: &str, wanted: Wanted) -> Result<Expr, InvalidCel> {
     let right = match wanted {
         Wanted::Bool => matches!(kind, Kind::Bool | Kind::Any),
         Wanted::Text => matches!(kind, Kind::Text | Kind::Any),
+        Wanted::Number => matches!(kind, Kind::Number | Kind::Any),
     };
     if !right {
-        let expected = if wanted == Wanted::Bool { "true or false" } else { "a text" };
+        let expected = match wanted {
+            Wanted::Bool => "true or false",
+            Wanted::Text => "a text",
+            Wanted::Number => "a number",
+        };
         return Err(at(
             0,
             format!("an expression that gives {}", kind.text()),

@@ -5,7 +5,7 @@ use meridian_engine::expr::{Expr, Fact, Value};
 use super::cel::{self, InvalidCel, Wanted};
 use super::invalid::nearest;
 use super::located::{At, Node};
-use crate::document::{Body, ChangesSpec, Condition, HeaderText, Tree};
+use crate::document::{Body, ChangesSpec, Condition, CostSpec, HeaderText, LimitKeySpec, Tree};
 
 /// Checks every condition of a document and gives it its tree. What is wrong comes back by its path.
 pub(super) fn check(body: &mut Body, experiments: &[String]) -> Vec<(String, InvalidCel)> {
@@ -61,12 +61,21 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
             header_texts(&mut spec.request, "spec.request", &mut all);
             header_texts(&mut spec.response, "spec.response", &mut all);
         }
+        Body::RateLimit(spec) => {
+            for (at, key) in spec.key.iter_mut().enumerate() {
+                if let LimitKeySpec::Expr(condition) = key {
+                    all.push((format!("spec.key[{at}].cel"), condition, Wanted::Text));
+                }
+            }
+            if let CostSpec::Expr(condition) = &mut spec.cost {
+                all.push(("spec.cost.cel".to_owned(), condition, Wanted::Number));
+            }
+        }
         Body::Region(_)
         | Body::Upstream(_)
         | Body::Tenant(_)
         | Body::Domain(_)
         | Body::Issuer(_)
-        | Body::RateLimit(_)
         | Body::Security(_) => {}
     }
     all

@@ -35,9 +35,9 @@ pub use party::{
     Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
 };
 pub use policy::{
-    CacheKeySpec, CachePolicySpec, ChangesSpec, ExperimentSpec, FailSpec, HeaderText, LayerSpec,
-    LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec, SecuritySpec,
-    TransformSpec, UnitSpec, VariantSpec,
+    CacheKeySpec, CachePolicySpec, ChangesSpec, CostSpec, ExperimentSpec, FailSpec, HeaderText, LayerSpec,
+    LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec,
+    SecuritySpec, TransformSpec, UnitSpec, VariantSpec,
 };
 pub use route::{AuthMode, AuthSpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec};
 pub use unit::{InvalidUnit, Share, Span};

@@ -10,18 +10,21 @@ use super::unit::{Share, Span};
 spec! {
 /// A limit on how often.
 pub struct RateLimitSpec {
-    /// Whom it counts: `client`, `subject`, `tenant`, `header:NAME`, `claim:NAME`; the parts are joined.
+    /// Whom it counts: `client`, `subject`, `tenant`, `header:NAME`, `claim:NAME` or an expression; the parts are joined.
     pub key: Vec<LimitKeySpec>,
+    /// How it counts.
+    #[serde(default)]
+    pub algorithm: LimitAlgorithmSpec,
     /// Units in a window.
     pub quota: u32,
     /// Window.
     pub window: Span,
-    /// Units that may be taken at once. Without it, the quota.
+    /// Units that may be taken at once. Without it, the quota; a sliding window has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
     /// Units of one request.
-    #[serde(default = "cost")]
-    pub cost: u32,
+    #[serde(default)]
+    pub cost: CostSpec,
     /// Who counts.
     #[serde(default)]
     pub scope: LimitScopeSpec,
@@ -34,10 +37,15 @@ pub struct RateLimitSpec {
 }
 }
 
-/// What a limit counts by: `client`, `subject`, `tenant`, `header:NAME` or `claim:NAME`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LimitKeySpec(pub String);
+/// What a limit counts by: `client`, `subject`, `tenant`, `header:NAME`, `claim:NAME`, or `{cel: EXPRESSION}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LimitKeySpec {
+    /// One of the words.
+    Word(String),
+    /// What the expression says; it must be a text.
+    Expr(Condition),
+}
 
 #[cfg(feature = "documents")]
 impl schemars::JsonSchema for LimitKeySpec {
@@ -47,9 +55,55 @@ impl schemars::JsonSchema for LimitKeySpec {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "type": "string",
-            "pattern": "^(client|subject|tenant|header:.+|claim:.+)$",
-            "description": "client, subject, tenant, header:NAME or claim:NAME."
+            "description": "client, subject, tenant, header:NAME, claim:NAME, or an expression in CEL that gives a text.",
+            "anyOf": [
+                { "type": "string", "pattern": "^(client|subject|tenant|header:.+|claim:.+)$" },
+                { "type": "object", "properties": { "cel": { "type": "string" } }, "required": ["cel"], "additionalProperties": false }
+            ]
+        })
+    }
+}
+
+spec! {
+/// How a limit counts.
+pub enum LimitAlgorithmSpec {
+    /// The generic cell rate algorithm: units come back evenly, up to the burst.
+    #[default]
+    Gcra,
+    /// What passed in the window that ends now is at most the quota.
+    SlidingWindow,
+}
+}
+
+/// Units of one request: a number, or `{cel: EXPRESSION}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CostSpec {
+    /// So many.
+    Units(u32),
+    /// What the expression says; it must be a whole number.
+    Expr(Condition),
+}
+
+impl Default for CostSpec {
+    fn default() -> Self {
+        Self::Units(1)
+    }
+}
+
+#[cfg(feature = "documents")]
+impl schemars::JsonSchema for CostSpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Cost".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A number of units, or an expression in CEL that gives one.",
+            "anyOf": [
+                { "type": "integer", "minimum": 1 },
+                { "type": "object", "properties": { "cel": { "type": "string" } }, "required": ["cel"], "additionalProperties": false }
+            ]
         })
     }
 }
@@ -59,9 +113,11 @@ spec! {
 pub enum LimitScopeSpec {
     /// Each edge node by itself.
     Node,
-    /// The region's authority, by leases.
+    /// The authority of the region nearest to the client, by leases.
     #[default]
     Region,
+    /// One authority for all regions, that of the tenant's home region, by leases.
+    Global,
 }
 }
 
@@ -303,10 +359,6 @@ pub enum ModeSpec {
     #[default]
     Block,
 }
-}
-
-fn cost() -> u32 {
-    1
 }
 
 fn all() -> Share {

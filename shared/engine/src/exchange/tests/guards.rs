@@ -1,7 +1,10 @@
 //! Tokens, limits and targets: what has to be passed before a request goes anywhere, and what goes with it.
 
 use super::*;
-use crate::ruleset::{Fail, Issuer, IssuerKey, Jwks, LimitKey, LimitScope, RateLimit, RouteTarget, Upstream};
+use crate::ruleset::{
+    Cost, Fail, Issuer, IssuerKey, Jwks, LimitAlgorithm, LimitKey, LimitScope, RateLimit, RouteTarget,
+    Upstream,
+};
 use crate::step::{Algorithm, VerificationKey};
 
 /// `{"alg":"HS256","kid":"k"}` and `{"iss":"https://i.example","sub":"ada","scope":"orders:read","exp":1900000000}`.
@@ -39,10 +42,11 @@ fn limit(scope: LimitScope, fail: Fail, quota: u32) -> RateLimit {
     RateLimit {
         rule: rule("RateLimit"),
         key: vec![LimitKey::Subject],
+        algorithm: LimitAlgorithm::Gcra,
         quota,
         window_ms: 60_000,
         burst: quota,
-        cost: 1,
+        cost: Cost::Units(1),
         scope,
         fail,
         shadow: false,

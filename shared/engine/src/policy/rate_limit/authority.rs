@@ -1,34 +1,33 @@
-//! The authority's side of a `region` limit: it alone counts, and hands out leases of the quota.
+//! The authority's side of a limit that several edges share: it alone counts, and hands out leases of the quota.
 //!
 //! A lease is counted when it is granted, so whatever the edges do, what passes is at most what was granted: the overshoot
 //! is zero. What an edge doesn't spend before its lease lapses is lost to the client: at most `1 / LEASE_SHARE` of what was
 //! left for each edge and [`LEASE_MS_MAX`]. Units may be spent up to a lease's life after they were counted, so that in any
-//! time `T` at most `burst + quota × (T + LEASE_MS_MAX) / window` pass.
+//! time `T` at most `burst + quota × (T + LEASE_MS_MAX) / window` pass; of a sliding window, at most the quota in any window
+//! and [`LEASE_MS_MAX`] before it.
 
 use sha2::{Digest, Sha256};
 
-use super::gcra::{Counters, Gcra, Rate};
+use super::counter::{Counter, Counters, Rate};
 use crate::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
 use crate::step::{Lease, Take};
 
 /// Grants from one counter: `amount` at most, `cost` at the least, or nothing. The counter is changed only by what is
 /// granted.
-pub fn grant(counter: &mut Gcra, take: &Take, now_ms: u64) -> Lease {
-    let rate = Rate::new(take.quota, take.window_ms, take.burst);
-    counter.settle(rate, now_ms);
-    let available = counter.remaining(rate);
-    if !counter.allows(rate, take.cost) {
-        let wait_ms = if rate.bears(take.cost) { counter.wait_ms(rate, take.cost) } else { take.window_ms };
+fn grant(counter: &mut Counter, rate: Rate, take: &Take, now_ms: u64) -> Lease {
+    let available = counter.remaining();
+    if !counter.allows(take.cost, now_ms) {
+        let wait_ms = if rate.bears(take.cost) { counter.wait_ms(take.cost, now_ms) } else { take.window_ms };
         return Lease { granted: 0, remaining: available, reset_ms: wait_ms, expires_ms: now_ms };
     }
     let share = (available / LEASE_SHARE).min(LEASE_UNITS_MAX);
     let granted = take.amount.min(share).max(take.cost);
-    counter.spend(rate, granted);
-    let remaining = counter.remaining(rate);
+    counter.spend(granted);
+    let remaining = counter.remaining();
     Lease {
         granted,
         remaining,
-        reset_ms: counter.wait_ms(rate, remaining.saturating_add(1)),
+        reset_ms: counter.wait_ms(remaining.saturating_add(1).min(rate.burst()), now_ms),
         expires_ms: now_ms.saturating_add((take.window_ms / 10).clamp(LEASE_MS_MIN, LEASE_MS_MAX)),
     }
 }
@@ -48,21 +47,34 @@ impl Default for Authority {
 impl Authority {
     /// Grants what can be granted: `amount` at most, `cost` at the least, or nothing.
     pub fn take(&mut self, take: &Take, now_ms: u64) -> Lease {
-        let rate = Rate::new(take.quota, take.window_ms, take.burst);
-        grant(self.counters.get(hash(take), rate, now_ms), take, now_ms)
+        let rate = rate(take);
+        grant(self.counters.get(hash(take), rate, now_ms), rate, take, now_ms)
     }
 
-    /// What has to be kept of the counter that `take` is about, for an authority that does not stay in memory: its
-    /// theoretical arrival time in milliseconds since the Unix epoch. `None` where it is not in memory.
+    /// What has to be kept of the counter that `take` is about, for an authority that does not stay in memory. `None` where
+    /// it is not in memory.
     #[must_use]
-    pub fn saved(&self, take: &Take) -> Option<u64> {
-        self.counters.peek(&hash(take)).map(Gcra::whole_at_ms)
+    pub fn saved(&self, take: &Take) -> Option<String> {
+        self.counters.peek(&hash(take)).map(Counter::write)
     }
 
-    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`].
-    pub fn restore(&mut self, take: &Take, saved: u64, now_ms: u64) {
-        self.counters.restore(hash(take), Gcra::of_arrival(saved), now_ms);
+    /// When what [`Authority::saved`] gave is of no use any more, in milliseconds since the Unix epoch. `None` where it is
+    /// something else.
+    #[must_use]
+    pub fn whole_at_ms(saved: &str) -> Option<u64> {
+        saved.split(' ').next()?.parse().ok()
     }
+
+    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`]. What can't be read is left out.
+    pub fn restore(&mut self, take: &Take, saved: &str, now_ms: u64) {
+        if let Some(counter) = Counter::read(saved, rate(take)) {
+            self.counters.restore(hash(take), counter, now_ms);
+        }
+    }
+}
+
+fn rate(take: &Take) -> Rate {
+    Rate::new(take.algorithm, take.quota, take.window_ms, take.burst)
 }
 
 fn hash(take: &Take) -> [u8; 32] {
@@ -77,17 +89,22 @@ fn hash(take: &Take) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ruleset::{LimitAlgorithm, LimitScope};
 
     const NOW_MS: u64 = 1_800_000_000_000;
 
     fn ask(tenant: &str, key: &str, amount: u32, cost: u32) -> Take {
         let (quota, window_ms, burst) = (60, 60_000, 40);
+        let (scope, algorithm) = (LimitScope::Region, LimitAlgorithm::Gcra);
         Take {
             tenant: tenant.to_owned(),
             limit: "l".to_owned(),
             key: key.to_owned(),
             amount,
             cost,
+            scope,
+            region: "us-east-1".into(),
+            algorithm,
             quota,
             window_ms,
             burst,
@@ -123,7 +140,7 @@ mod tests {
         assert_eq!(first.saved(&take), None);
         while first.take(&take, NOW_MS).granted > 0 {}
         let mut second = Authority::default();
-        second.restore(&take, first.saved(&take).unwrap(), NOW_MS + 500);
+        second.restore(&take, &first.saved(&take).unwrap(), NOW_MS + 500);
         assert_eq!(second.take(&take, NOW_MS + 500).granted, 0);
         assert_eq!(second.take(&take, NOW_MS + 1_000), first.take(&take, NOW_MS + 1_000));
     }

@@ -1,4 +1,4 @@
-//! The generic cell rate algorithm in integers, and a bounded set of its counters.
+//! The generic cell rate algorithm in integers.
 //!
 //! A unit costs `unit_ns = ⌈window / quota⌉` nanoseconds of debt, a limit bears `depth_ns = burst × unit_ns` of it, and
 //! time pays debt off one for one. A request of `cost` units passes iff `debt_ns + cost × unit_ns ≤ depth_ns`. (The usual
@@ -9,49 +9,18 @@
 //! moves. Steps back of less than [`CLOCK_JITTER_MS`] count as no time at all, so that exchanges whose clocks differ a
 //! little never pay the same time twice.
 
-use std::collections::BTreeMap;
-
+use super::counter::Rate;
 use crate::limits::CLOCK_JITTER_MS;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// How fast a limit refills and how much it bears.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate {
-    unit_ns: u64,
-    burst: u32,
-}
-
-impl Rate {
-    pub(super) fn new(quota: u32, window_ms: u64, burst: u32) -> Self {
-        if quota == 0 {
-            return Self { unit_ns: u64::MAX, burst: 0 };
-        }
-        let unit_ns = (u128::from(window_ms) * u128::from(NS_PER_MS)).div_ceil(u128::from(quota)).max(1);
-        Self { unit_ns: u64::try_from(unit_ns).unwrap_or(u64::MAX), burst }
-    }
-
-    fn units_ns(self, units: u32) -> u64 {
-        self.unit_ns.saturating_mul(u64::from(units))
-    }
-
-    fn depth_ns(self) -> u64 {
-        self.units_ns(self.burst)
-    }
-
-    /// Whether a request of this cost could ever pass.
-    pub(super) fn bears(self, cost: u32) -> bool {
-        cost <= self.burst
-    }
-}
-
 /// One counter: the debt at the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gcra {
+pub(super) struct Gcra {
     /// Debt, in nanoseconds of the limit's time.
-    pub debt_ns: u64,
+    pub(super) debt_ns: u64,
     /// The last look, in milliseconds since the Unix epoch.
-    pub at_ms: u64,
+    pub(super) at_ms: u64,
 }
 
 impl Gcra {
@@ -73,11 +42,6 @@ impl Gcra {
         over_ns.div_ceil(NS_PER_MS)
     }
 
-    /// Whether `cost` units may be taken. Settle first.
-    pub(super) fn allows(&self, rate: Rate, cost: u32) -> bool {
-        rate.bears(cost) && self.wait_ms(rate, cost) == 0
-    }
-
     /// Takes `cost` units.
     pub(super) fn spend(&mut self, rate: Rate, cost: u32) {
         self.debt_ns = self.debt_ns.saturating_add(rate.units_ns(cost));
@@ -85,8 +49,8 @@ impl Gcra {
 
     /// Units left. Settle first.
     pub(super) fn remaining(&self, rate: Rate) -> u32 {
-        let left = rate.depth_ns().saturating_sub(self.debt_ns) / rate.unit_ns.max(1);
-        u32::try_from(left).unwrap_or(u32::MAX).min(rate.burst)
+        let left = rate.depth_ns().saturating_sub(self.debt_ns) / rate.unit_ns().max(1);
+        u32::try_from(left).unwrap_or(u32::MAX).min(rate.burst())
     }
 
     /// How long until nothing is owed. Settle first.
@@ -105,78 +69,28 @@ impl Gcra {
     }
 }
 
-/// Whom a limit counts, hashed.
-pub(super) type KeyHash = [u8; 32];
-
-/// At most `max` counters. When there is no room, those that are whole again are forgotten, which changes nothing; if all
-/// still owe, the eighth that owes the least goes.
-#[derive(Debug)]
-pub(super) struct Counters {
-    max: usize,
-    by_key: BTreeMap<KeyHash, Gcra>,
-}
-
-impl Counters {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max: max.max(1), by_key: BTreeMap::new() }
-    }
-
-    /// The counter of a key, settled.
-    pub(super) fn get(&mut self, key: KeyHash, rate: Rate, now_ms: u64) -> &mut Gcra {
-        if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
-            self.make_room(now_ms);
-        }
-        let counter = self.by_key.entry(key).or_insert(Gcra { debt_ns: 0, at_ms: now_ms });
-        counter.settle(rate, now_ms);
-        counter
-    }
-
-    /// The counter of a key as it was left.
-    pub(super) fn peek(&self, key: &KeyHash) -> Option<&Gcra> {
-        self.by_key.get(key)
-    }
-
-    /// Puts a counter in the place of the one that is there.
-    pub(super) fn restore(&mut self, key: KeyHash, counter: Gcra, now_ms: u64) {
-        if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
-            self.make_room(now_ms);
-        }
-        self.by_key.insert(key, counter);
-    }
-
-    fn make_room(&mut self, now_ms: u64) {
-        self.by_key.retain(|_, counter| counter.whole_at_ms() > now_ms);
-        let keep = self.max - self.max.div_ceil(8);
-        let Some(surplus) = self.by_key.len().checked_sub(keep).filter(|surplus| *surplus > 0) else {
-            return;
-        };
-        let mut whole: Vec<_> =
-            self.by_key.iter().map(|(key, counter)| (counter.whole_at_ms(), *key)).collect();
-        whole.select_nth_unstable(surplus - 1);
-        for (_, key) in whole.iter().take(surplus) {
-            self.by_key.remove(key);
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.by_key.len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ruleset::LimitAlgorithm;
+
+    fn rate(quota: u32, window_ms: u64, burst: u32) -> Rate {
+        Rate::new(LimitAlgorithm::Gcra, quota, window_ms, burst)
+    }
+
+    fn allows(counter: &Gcra, rate: Rate, cost: u32) -> bool {
+        rate.bears(cost) && counter.wait_ms(rate, cost) == 0
+    }
 
     #[test]
     fn units_come_back_evenly() {
-        let rate = Rate::new(60, 60_000, 5);
+        let rate = rate(60, 60_000, 5);
         let mut counter = Gcra::default();
         let mut take = |now_ms, cost| {
             counter.settle(rate, now_ms);
-            let passes = counter.allows(rate, cost);
+            let passes = allows(&counter, rate, cost);
             if passes {
                 counter.spend(rate, cost);
             }
@@ -194,37 +108,20 @@ mod tests {
 
     #[test]
     fn a_quota_of_nothing_grants_nothing() {
-        let rate = Rate::new(0, 60_000, 5);
-        assert!(!Gcra::default().allows(rate, 1));
+        let rate = rate(0, 60_000, 5);
+        assert!(!allows(&Gcra::default(), rate, 1));
         assert_eq!(Gcra::default().remaining(rate), 0);
     }
 
     #[test]
     fn a_clock_that_steps_back_neither_locks_nor_frees() {
-        let rate = Rate::new(60, 60_000, 5);
+        let rate = rate(60, 60_000, 5);
         let mut counter = Gcra { debt_ns: 0, at_ms: 1_000_000_000 };
         counter.spend(rate, 5);
         counter.settle(rate, 1_000);
-        assert!(!counter.allows(rate, 1));
+        assert!(!allows(&counter, rate, 1));
         counter.settle(rate, 2_000);
-        assert!(counter.allows(rate, 1), "an hour back costs no hour");
-    }
-
-    #[test]
-    fn counters_are_bounded_and_whole_ones_go_first() {
-        let rate = Rate::new(1, 1_000, 10);
-        let mut counters = Counters::new(16);
-        let key = |n: u8| [n; 32];
-        for n in 0..16 {
-            counters.get(key(n), rate, 0).spend(rate, if n < 8 { 1 } else { 10 });
-        }
-        counters.get(key(100), rate, 1_000);
-        assert_eq!(counters.len(), 9, "the eight whole ones went");
-        for n in 0..200 {
-            counters.get(key(n), rate, 1_000).spend(rate, 1);
-            assert!(counters.len() <= 16);
-        }
-        assert_eq!(counters.get(key(15), rate, 1_000).remaining(rate), 0, "who owes most stays");
+        assert!(allows(&counter, rate, 1), "an hour back costs no hour");
     }
 
     proptest! {
@@ -235,7 +132,7 @@ mod tests {
             burst in 1u32..1_000,
             steps in proptest::collection::vec((-5_000i64..20_000, 1u32..50), 1..300),
         ) {
-            let rate = Rate::new(quota, window_ms, burst);
+            let rate = rate(quota, window_ms, burst);
             let mut counter = Gcra { debt_ns: 0, at_ms: 10_000_000 };
             let (mut now_ms, mut high_ms) = (10_000_000u64, 10_000_000u64);
             let (mut passed_ms, mut granted) = (0u64, 0u64);
@@ -249,7 +146,7 @@ mod tests {
                     high_ms = now_ms;
                 }
                 counter.settle(rate, now_ms);
-                if counter.allows(rate, cost) {
+                if allows(&counter, rate, cost) {
                     counter.spend(rate, cost);
                     granted += u64::from(cost);
                 }
@@ -267,16 +164,16 @@ mod tests {
             cost in 1u32..50,
         ) {
             prop_assume!(cost <= burst);
-            let rate = Rate::new(quota, window_ms, burst);
+            let rate = rate(quota, window_ms, burst);
             let mut counter = Gcra { debt_ns: 0, at_ms: 1_000 };
             for cost in debts {
-                if counter.allows(rate, cost) {
+                if allows(&counter, rate, cost) {
                     counter.spend(rate, cost);
                 }
             }
             let wait_ms = counter.wait_ms(rate, cost);
             counter.settle(rate, 1_000 + wait_ms);
-            prop_assert!(counter.allows(rate, cost));
+            prop_assert!(allows(&counter, rate, cost));
         }
     }
 }

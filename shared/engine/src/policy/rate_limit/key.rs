@@ -5,13 +5,19 @@ use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
-use super::gcra::KeyHash;
-use crate::facts::Facts;
+use super::counter::KeyHash;
+use crate::expr::{Inputs, Seen};
 use crate::policy::jwt::Identity;
 use crate::ruleset::{LimitKey, RateLimit};
 
 /// The key of a request.
-pub(super) fn hash(tenant: &str, limit: &RateLimit, facts: &Facts, identity: Option<&Identity>) -> KeyHash {
+pub(super) fn hash(
+    tenant: &str,
+    limit: &RateLimit,
+    inputs: &Inputs<'_>,
+    identity: Option<&Identity>,
+) -> KeyHash {
+    let facts = inputs.facts;
     let mut input = Input(Sha256::new());
     input.part(b"t", tenant.as_bytes());
     input.part(b"l", limit.rule.name.as_bytes());
@@ -35,6 +41,10 @@ pub(super) fn hash(tenant: &str, limit: &RateLimit, facts: &Facts, identity: Opt
             LimitKey::Claim(name) => match identity.and_then(|identity| identity.claims.get(name)) {
                 Some(value) => input.part(b"c", value.to_string().as_bytes()),
                 None => input.part(b"-", b""),
+            },
+            LimitKey::Expr(expr) => match expr.evaluate(inputs) {
+                Ok(Seen::Text(text)) => input.part(b"e", text.as_bytes()),
+                _ => input.part(b"-", b""),
             },
         }
     }

@@ -1,27 +1,28 @@
-//! Rate limits: the generic cell rate algorithm with burst and cost, counted by the node itself (scope `node`)
-//! or spent from leases that the region's [`Authority`] grants (scope `region`).
+//! Rate limits: the generic cell rate algorithm with burst, or a sliding window; counted by the node itself (scope `node`)
+//! or spent from leases that an [`Authority`] grants: one in every region (scope `region`) or one for all (scope `global`).
 //!
 //! All limits of a request are looked at before any is taken from, and all are taken from or none. What a limit counts by
 //! is hashed; counters and leases are bounded in number.
 
 mod authority;
+mod counter;
 mod fields;
 mod gcra;
 mod key;
 mod lease;
+mod window;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub use self::authority::{Authority, grant};
-pub use self::gcra::Gcra;
-use self::gcra::{Counters, KeyHash, Rate};
+pub use self::authority::Authority;
+use self::counter::{Counters, KeyHash, Rate};
 use self::lease::{Held, Shape, Standing};
 use crate::bounded::{Bounded, Keyed};
-use crate::facts::Facts;
+use crate::expr::{Inputs, Seen};
 use crate::limits::LIMIT_KEYS_MAX;
 use crate::policy::jwt::Identity;
-use crate::ruleset::{Fail, LimitScope, RateLimit, Route, Ruleset};
+use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, RateLimit, RegionId, Route, Ruleset};
 use crate::step::{Lease, Take};
 
 /// What a node remembers of limits: its own counters and the leases that it holds. Bounded.
@@ -107,9 +108,11 @@ pub struct Denial {
 struct Item {
     index: usize,
     name: String,
+    algorithm: LimitAlgorithm,
     shape: Shape,
     cost: u32,
     scope: LimitScope,
+    region: RegionId,
     fail: Fail,
     shadow: bool,
     key: KeyHash,
@@ -136,15 +139,32 @@ enum Look {
 }
 
 impl LimitCheck {
-    /// The limits of this route, with whom each counts.
+    /// The limits of this route, with whom each counts. `nearest` is the region whose authority counts limits of scope
+    /// `region`.
     #[must_use]
-    pub fn new(ruleset: &Ruleset, route: &Route, facts: &Facts, identity: Option<&Identity>) -> Self {
-        let tenant = ruleset.tenant.slug.clone();
+    pub fn new(
+        ruleset: &Ruleset,
+        route: &Route,
+        inputs: &Inputs<'_>,
+        identity: Option<&Identity>,
+        nearest: &RegionId,
+    ) -> Self {
+        let tenant = &ruleset.tenant;
         let limits = route.limits.iter().filter_map(|index| Some((*index, ruleset.limits.get(*index)?)));
-        let items = limits
-            .map(|(index, limit)| Item::new(index, limit, key::hash(&tenant, limit, facts, identity)))
-            .collect();
-        Self { tenant, items }
+        let items = limits.map(|(index, limit)| Item {
+            index,
+            name: limit.rule.name.to_string(),
+            algorithm: limit.algorithm,
+            shape: Shape { quota: limit.quota, window_ms: limit.window_ms, burst: limit.burst },
+            cost: cost(limit, inputs),
+            scope: limit.scope,
+            region: if limit.scope == LimitScope::Global { &tenant.home_region } else { nearest }.clone(),
+            fail: limit.fail,
+            shadow: limit.shadow,
+            key: key::hash(&tenant.slug, limit, inputs, identity),
+            asked: Asked::No,
+        });
+        Self { items: items.collect(), tenant: tenant.slug.clone() }
     }
 
     /// Checks all limits, and takes from all of them or from none. Says `NeedTake` at most once.
@@ -219,22 +239,8 @@ impl LimitCheck {
 }
 
 impl Item {
-    fn new(index: usize, limit: &RateLimit, key: KeyHash) -> Self {
-        Self {
-            index,
-            name: limit.rule.name.to_string(),
-            shape: Shape { quota: limit.quota, window_ms: limit.window_ms, burst: limit.burst },
-            cost: limit.cost,
-            scope: limit.scope,
-            fail: limit.fail,
-            shadow: limit.shadow,
-            key,
-            asked: Asked::No,
-        }
-    }
-
     fn rate(&self) -> Rate {
-        Rate::new(self.shape.quota, self.shape.window_ms, self.shape.burst)
+        Rate::new(self.algorithm, self.shape.quota, self.shape.window_ms, self.shape.burst)
     }
 
     fn held<'a>(&self, memory: &'a mut LimitMemory, now_ms: u64) -> &'a mut Held {
@@ -250,7 +256,7 @@ impl Item {
         }
         if self.scope == LimitScope::Node {
             let counter = memory.counters.get(self.key, rate, now_ms);
-            return match counter.wait_ms(rate, self.cost) {
+            return match counter.wait_ms(self.cost, now_ms) {
                 0 => Look::Passes,
                 wait_ms => Look::Exceeded { wait_ms },
             };
@@ -283,6 +289,9 @@ impl Item {
             key: URL_SAFE_NO_PAD.encode(self.key),
             amount,
             cost: self.cost,
+            scope: self.scope,
+            region: self.region.clone(),
+            algorithm: self.algorithm,
             quota: self.shape.quota,
             window_ms: self.shape.window_ms,
             burst: self.shape.burst,
@@ -297,11 +306,11 @@ impl Item {
             LimitScope::Node => {
                 let counter = memory.counters.get(self.key, rate, now_ms);
                 if takes {
-                    counter.spend(rate, self.cost);
+                    counter.spend(self.cost);
                 }
-                (counter.remaining(rate), counter.whole_ms())
+                (counter.remaining(), counter.whole_ms(now_ms))
             }
-            LimitScope::Region => {
+            LimitScope::Region | LimitScope::Global => {
                 let granted = std::mem::replace(&mut self.asked, Asked::No) == Asked::Granted;
                 let (cost, held) = (self.cost, self.held(memory, now_ms));
                 match (takes, granted) {
@@ -324,6 +333,17 @@ impl Item {
             exceeded: matches!(look, Look::Exceeded { .. }),
             away: matches!(look, Look::Away),
         }
+    }
+}
+
+/// Units that a request takes: at least 1, so that nobody passes uncounted.
+fn cost(limit: &RateLimit, inputs: &Inputs<'_>) -> u32 {
+    match &limit.cost {
+        Cost::Units(units) => *units,
+        Cost::Expr(expr) => match expr.evaluate(inputs) {
+            Ok(Seen::Int(units)) => u32::try_from(units.max(1)).unwrap_or(u32::MAX),
+            _ => 1,
+        },
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::expr::{Comparison, Expr, Fact, Value};
 use crate::fixtures::request;
 use crate::fixtures::{route, ruleset};
 use crate::ruleset::{LimitKey, RuleRef};
@@ -15,10 +16,11 @@ fn limit(name: &str, scope: LimitScope, quota: u32, burst: u32) -> RateLimit {
     RateLimit {
         rule: RuleRef { kind: "RateLimit", name: name.into(), file: "limits.yaml".into(), line: 1 },
         key: vec![LimitKey::Client],
+        algorithm: LimitAlgorithm::Gcra,
         quota,
         window_ms: 60_000,
         burst,
-        cost: 1,
+        cost: Cost::Units(1),
         scope,
         fail: Fail::Closed,
         shadow: false,
@@ -36,7 +38,7 @@ fn rules(limits: Vec<RateLimit>) -> (Ruleset, Route) {
 fn check((ruleset, route): &(Ruleset, Route), client: &str) -> LimitCheck {
     let mut facts = request("GET", "acme.example", "/");
     facts.client = client.parse().unwrap();
-    LimitCheck::new(ruleset, route, &facts, None)
+    LimitCheck::new(ruleset, route, &Inputs::anonymous(&facts, "acme"), None, &"us-east-1".into())
 }
 
 fn memory() -> LimitMemory {
@@ -200,7 +202,12 @@ fn keys_of_all_kinds_are_told_apart() {
     let hash = |tenant: &str, keys: Vec<LimitKey>, headers: &[(&str, &str)]| {
         let mut facts = request("GET", "acme.example", "/");
         facts.headers = headers.iter().copied().collect();
-        key::hash(tenant, &RateLimit { key: keys, ..limit("l", LimitScope::Node, 1, 1) }, &facts, None)
+        key::hash(
+            tenant,
+            &RateLimit { key: keys, ..limit("l", LimitScope::Node, 1, 1) },
+            &Inputs::anonymous(&facts, tenant),
+            None,
+        )
     };
     let header = |name: &str| LimitKey::Header(name.to_owned());
     let hashes = [
@@ -221,6 +228,69 @@ fn keys_of_all_kinds_are_told_apart() {
     assert_eq!(subject, hashes[2], "no subject: the client");
 }
 
+#[test]
+fn an_expression_says_whom_and_how_much() {
+    let fact = |name: &str| Expr::Fact(Fact::Header(name.to_owned()));
+    let units = |units| Box::new(Expr::Literal(Value::Int(units)));
+    let is_large = Box::new(Expr::Fact(Fact::QueryText));
+    let is_large = Box::new(Expr::Compare(
+        Comparison::NotEqual,
+        is_large,
+        Box::new(Expr::Literal(Value::Text(String::new()))),
+    ));
+    let rule = RateLimit {
+        key: vec![LimitKey::Expr(fact("x-device"))],
+        cost: Cost::Expr(Expr::Choose(is_large, units(3), units(-1))),
+        ..limit("l", LimitScope::Node, 60, 10)
+    };
+    let (ruleset, route) = rules(vec![rule]);
+    let mut memory = memory();
+    let mut remaining = |device: &str, query: Option<&str>| {
+        let mut facts = request("GET", "acme.example", "/");
+        facts.headers.append("x-device", device);
+        facts.query = query.map(str::to_owned);
+        let inputs = Inputs::anonymous(&facts, "acme");
+        let check = LimitCheck::new(&ruleset, &route, &inputs, None, &"us-east-1".into());
+        drive(&mut memory, check, None, NOW_MS).0.unwrap().limits[0].remaining
+    };
+    assert_eq!(remaining("a", Some("all")), 7);
+    assert_eq!(remaining("a", None), 6, "nobody passes uncounted");
+    assert_eq!(remaining("b", None), 9);
+}
+
+#[test]
+fn a_sliding_window_is_counted_here_and_by_its_authority() {
+    for (scope, has_authority) in [(LimitScope::Node, false), (LimitScope::Global, true)] {
+        let rule = RateLimit { algorithm: LimitAlgorithm::SlidingWindow, ..limit("l", scope, 40, 40) };
+        let rules = rules(vec![rule]);
+        let (mut memory, mut authority) = (memory(), Authority::default());
+        let mut pass = |now_ms| {
+            let authority = has_authority.then_some(&mut authority);
+            drive(&mut memory, check(&rules, "192.0.2.1"), authority, now_ms).0.is_ok()
+        };
+        assert_eq!((0..100).filter(|_| pass(NOW_MS)).count(), 40, "{scope:?}");
+        assert!(!pass(NOW_MS + 60_000), "{scope:?}: the slot that had begun counts to its end");
+        assert!(pass(NOW_MS + 66_000), "{scope:?}");
+    }
+}
+
+#[test]
+fn a_global_limit_is_counted_at_home_and_a_regions_own_there() {
+    let asked = |scope| {
+        let (mut ruleset, route) = rules(vec![limit("l", scope, 60, 10)]);
+        ruleset.tenant.home_region = "eu-west-1".into();
+        let facts = request("GET", "acme.example", "/");
+        let inputs = Inputs::anonymous(&facts, "acme");
+        let mut check = LimitCheck::new(&ruleset, &route, &inputs, None, &"us-east-1".into());
+        match check.poll(&mut memory(), NOW_MS) {
+            LimitVerdict::NeedTake(takes) => takes[0].region.to_string(),
+            verdict => panic!("{verdict:?}"),
+        }
+    };
+    assert_eq!(asked(LimitScope::Region), "us-east-1");
+    assert_eq!(asked(LimitScope::Global), "eu-west-1");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -232,7 +302,7 @@ proptest! {
         events in proptest::collection::vec((0usize..3, 0u64..400, 0u8..4), 1..400),
     ) {
         let mut rule = limit("l", LimitScope::Region, 120, burst);
-        rule.cost = cost;
+        rule.cost = Cost::Units(cost);
         let rules = rules(vec![rule]);
         let mut authority = Authority::default();
         let mut edges: Vec<_> = (0..3).map(|_| memory()).collect();

@@ -147,18 +147,14 @@ impl SteeringMemory {
     /// The regions to try.
     #[must_use]
     pub fn plan(&self, ask: &Ask<'_>, now_ms: u64) -> Plan {
-        let from = ask.origin_of_distance();
+        let from = origin_of_distance(&ask.platform.regions, ask.tenant, ask.place);
         let mut plan = Plan::default();
         let mut unwell = Vec::new();
-        let mut nearest: Option<(u32, &RegionId)> = None;
         for region in &ask.platform.regions {
             let distance_km = from.map_or(0, |from| distance_km(from, point(region)));
             if !ask.tenant.allowed_regions.contains(&region.id) {
                 plan.excluded.push((region.id.clone(), Excluded::Residency));
                 continue;
-            }
-            if nearest.is_none_or(|best| (distance_km, &region.id) < best) {
-                nearest = Some((distance_km, &region.id));
             }
             let Some(base) = ask.base(region) else {
                 plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
@@ -182,7 +178,7 @@ impl SteeringMemory {
                 }
             }
         }
-        plan.nearest = nearest.map(|(_, id)| id.clone());
+        plan.nearest = nearest(&ask.platform.regions, ask.tenant, ask.place).cloned();
         if plan.candidates.is_empty() {
             plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
             plan.candidates = unwell;
@@ -271,13 +267,6 @@ impl Ask<'_> {
         base.map(String::as_str)
     }
 
-    /// Where distances are measured from: the client, or the home region where nobody knows where the client is.
-    fn origin_of_distance(&self) -> Option<Point<f64>> {
-        let home =
-            || self.platform.regions.iter().find(|region| region.id == self.tenant.home_region).map(point);
-        self.place.coordinates.or_else(home)
-    }
-
     /// Standing, then the strategy's order, then distance, then id.
     fn rank<'a>(&self, candidate: &'a Candidate) -> (Standing, usize, u32, &'a RegionId) {
         let listed = match &self.steering.strategy {
@@ -289,6 +278,22 @@ impl Ask<'_> {
         };
         (candidate.standing, listed, candidate.distance_km, &candidate.region)
     }
+}
+
+/// The nearest to a client of the regions that its tenant allows, whatever their health; by id among equals.
+#[must_use]
+pub fn nearest<'a>(regions: &'a [Region], tenant: &Tenant, place: &Place) -> Option<&'a RegionId> {
+    let from = origin_of_distance(regions, tenant, place);
+    let allowed = regions.iter().filter(|region| tenant.allowed_regions.contains(&region.id));
+    let by_distance =
+        allowed.map(|region| (from.map_or(0, |from| distance_km(from, point(region))), &region.id));
+    by_distance.min().map(|(_, id)| id)
+}
+
+/// Where distances are measured from: the client, or the home region where nobody knows where the client is.
+fn origin_of_distance(regions: &[Region], tenant: &Tenant, place: &Place) -> Option<Point<f64>> {
+    let home = || regions.iter().find(|region| region.id == tenant.home_region).map(point);
+    place.coordinates.or_else(home)
 }
 
 fn point(region: &Region) -> Point<f64> {

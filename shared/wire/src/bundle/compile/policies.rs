@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use meridian_engine::ruleset::{
-    CachePolicy, Experiment, Fail, HeaderChange, HeaderValue, KeyPart, Layer, LimitKey, LimitScope, Mode,
-    RateLimit, Security, Transform, Unit, Variant,
+    CachePolicy, Cost, Experiment, Fail, HeaderChange, HeaderValue, KeyPart, Layer, LimitAlgorithm, LimitKey,
+    LimitScope, Mode, RateLimit, Security, Transform, Unit, Variant,
 };
 
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{
-    CachePolicySpec, ChangesSpec, ExperimentSpec, FailSpec, HeaderText, LimitKeySpec, LimitScopeSpec,
-    ModeSpec, QueryKeySpec, QueryWord, UnitSpec,
+    CachePolicySpec, ChangesSpec, CostSpec, ExperimentSpec, FailSpec, HeaderText, LimitAlgorithmSpec,
+    LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, UnitSpec,
 };
 
 /// Fields that belong to the connection, the message or Meridian itself, and not to rules.
@@ -40,7 +40,7 @@ impl Compiler {
                 self.flaw(
                     "spec.key",
                     "an empty list",
-                    "at least one of client, subject, tenant, header:NAME, claim:NAME",
+                    "at least one of client, subject, tenant, header:NAME, claim:NAME, {cel: EXPRESSION}",
                 );
             }
             if spec.quota == 0 {
@@ -49,20 +49,34 @@ impl Compiler {
             if spec.window.ms < 1_000 {
                 self.flaw("spec.window", spec.window, "1s or more");
             }
-            if spec.cost == 0 || spec.cost > burst {
-                self.flaw("spec.cost", spec.cost, format!("1 to the burst, {burst}"));
+            if let (Some(burst), LimitAlgorithmSpec::SlidingWindow) = (spec.burst, spec.algorithm) {
+                self.flaw("spec.burst", burst, "no burst: a sliding window lets its quota through at once");
             }
+            let cost = match &spec.cost {
+                CostSpec::Expr(condition) => self.condition(Some(condition), "spec.cost.cel").map(Cost::Expr),
+                CostSpec::Units(units) => {
+                    if *units == 0 || *units > burst {
+                        self.flaw("spec.cost", units, format!("1 to the burst, {burst}"));
+                    }
+                    Some(Cost::Units(*units))
+                }
+            };
             let key = |(at, key): (usize, &LimitKeySpec)| self.limit_key(key, &format!("spec.key[{at}]"));
             limits.push(RateLimit {
                 rule: rule(document),
                 key: spec.key.iter().enumerate().filter_map(key).collect(),
+                algorithm: match spec.algorithm {
+                    LimitAlgorithmSpec::Gcra => LimitAlgorithm::Gcra,
+                    LimitAlgorithmSpec::SlidingWindow => LimitAlgorithm::SlidingWindow,
+                },
                 quota: spec.quota,
                 window_ms: spec.window.ms,
                 burst,
-                cost: spec.cost,
+                cost: cost.unwrap_or(Cost::Units(1)),
                 scope: match spec.scope {
                     LimitScopeSpec::Node => LimitScope::Node,
                     LimitScopeSpec::Region => LimitScope::Region,
+                    LimitScopeSpec::Global => LimitScope::Global,
                 },
                 fail: match spec.fail {
                     FailSpec::Open => Fail::Open,
@@ -75,10 +89,16 @@ impl Compiler {
     }
 
     fn limit_key(&mut self, spec: &LimitKeySpec, path: &str) -> Option<LimitKey> {
-        let key = match spec.0.split_once(':') {
-            None if spec.0 == "client" => Some(LimitKey::Client),
-            None if spec.0 == "subject" => Some(LimitKey::Subject),
-            None if spec.0 == "tenant" => Some(LimitKey::Tenant),
+        let word = match spec {
+            LimitKeySpec::Word(word) => word.as_str(),
+            LimitKeySpec::Expr(condition) => {
+                return self.condition(Some(condition), &format!("{path}.cel")).map(LimitKey::Expr);
+            }
+        };
+        let key = match word.split_once(':') {
+            None if word == "client" => Some(LimitKey::Client),
+            None if word == "subject" => Some(LimitKey::Subject),
+            None if word == "tenant" => Some(LimitKey::Tenant),
             Some(("header", name)) if is_field_name(name) => {
                 Some(LimitKey::Header(name.to_ascii_lowercase()))
             }
@@ -88,8 +108,8 @@ impl Compiler {
         if key.is_none() {
             self.flaw(
                 path,
-                format_args!("{:?}", short(&spec.0)),
-                "client, subject, tenant, header:NAME or claim:NAME",
+                format_args!("{:?}", short(word)),
+                "client, subject, tenant, header:NAME, claim:NAME or {cel: EXPRESSION}",
             );
         }
         key

@@ -1,0 +1,286 @@
+//! The counter of one key of a limit, by either algorithm, and a bounded set of them.
+
+use std::collections::BTreeMap;
+
+use super::gcra::Gcra;
+use super::window::Window;
+use crate::ruleset::LimitAlgorithm;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// How fast a limit refills and how much it bears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    algorithm: LimitAlgorithm,
+    quota: u32,
+    window_ms: u64,
+    burst: u32,
+    unit_ns: u64,
+}
+
+impl Rate {
+    /// `burst` is for the generic cell rate algorithm; a sliding window bears its quota.
+    pub(super) fn new(algorithm: LimitAlgorithm, quota: u32, window_ms: u64, burst: u32) -> Self {
+        let burst = match algorithm {
+            LimitAlgorithm::Gcra => burst,
+            LimitAlgorithm::SlidingWindow => quota,
+        };
+        if quota == 0 {
+            return Self { algorithm, quota, window_ms, burst: 0, unit_ns: u64::MAX };
+        }
+        let unit_ns = (u128::from(window_ms) * u128::from(NS_PER_MS)).div_ceil(u128::from(quota)).max(1);
+        Self { algorithm, quota, window_ms, burst, unit_ns: u64::try_from(unit_ns).unwrap_or(u64::MAX) }
+    }
+
+    pub(super) fn quota(self) -> u32 {
+        self.quota
+    }
+
+    pub(super) fn window_ms(self) -> u64 {
+        self.window_ms
+    }
+
+    pub(super) fn burst(self) -> u32 {
+        self.burst
+    }
+
+    pub(super) fn unit_ns(self) -> u64 {
+        self.unit_ns
+    }
+
+    pub(super) fn units_ns(self, units: u32) -> u64 {
+        self.unit_ns.saturating_mul(u64::from(units))
+    }
+
+    pub(super) fn depth_ns(self) -> u64 {
+        self.units_ns(self.burst)
+    }
+
+    /// Whether a request of this cost could ever pass.
+    pub(super) fn bears(self, cost: u32) -> bool {
+        cost <= self.burst
+    }
+}
+
+/// What one key has used of its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counter {
+    rate: Rate,
+    used: Used,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Used {
+    Gcra(Gcra),
+    Window(Window),
+}
+
+impl Counter {
+    fn new(rate: Rate, now_ms: u64) -> Self {
+        let used = match rate.algorithm {
+            LimitAlgorithm::Gcra => Used::Gcra(Gcra { debt_ns: 0, at_ms: now_ms }),
+            LimitAlgorithm::SlidingWindow => Used::Window(Window::at(rate, now_ms)),
+        };
+        Self { rate, used }
+    }
+
+    /// Follows the clock, and the limit where that is another one now.
+    fn settle(&mut self, rate: Rate, now_ms: u64) {
+        let is_other = self.rate.algorithm != rate.algorithm || self.rate.window_ms != rate.window_ms;
+        self.rate = rate;
+        match &mut self.used {
+            Used::Gcra(used) if rate.algorithm == LimitAlgorithm::Gcra => used.settle(rate, now_ms),
+            Used::Window(used) if !is_other => used.settle(rate, now_ms),
+            // Slots of another length say nothing, and neither does the other algorithm's count.
+            _ => *self = Self::new(rate, now_ms),
+        }
+    }
+
+    /// How long until `cost` units may be taken; 0 is now.
+    pub(super) fn wait_ms(&self, cost: u32, now_ms: u64) -> u64 {
+        match &self.used {
+            Used::Gcra(used) => used.wait_ms(self.rate, cost),
+            Used::Window(used) => used.wait_ms(self.rate, cost, now_ms),
+        }
+    }
+
+    /// Whether `cost` units may be taken.
+    pub(super) fn allows(&self, cost: u32, now_ms: u64) -> bool {
+        self.rate.bears(cost) && self.wait_ms(cost, now_ms) == 0
+    }
+
+    /// Takes `cost` units.
+    pub(super) fn spend(&mut self, cost: u32) {
+        match &mut self.used {
+            Used::Gcra(used) => used.spend(self.rate, cost),
+            Used::Window(used) => used.spend(cost),
+        }
+    }
+
+    /// Units left.
+    pub(super) fn remaining(&self) -> u32 {
+        match &self.used {
+            Used::Gcra(used) => used.remaining(self.rate),
+            Used::Window(used) => used.remaining(self.rate),
+        }
+    }
+
+    /// How long until nothing counts any more.
+    pub(super) fn whole_ms(&self, now_ms: u64) -> u64 {
+        match &self.used {
+            Used::Gcra(used) => used.whole_ms(),
+            Used::Window(used) => used.whole_ms(self.rate, now_ms),
+        }
+    }
+
+    /// When nothing counts any more: what a counter is then, a new one would be too.
+    fn whole_at_ms(&self) -> u64 {
+        match &self.used {
+            Used::Gcra(used) => used.whole_at_ms(),
+            Used::Window(used) => used.whole_ms(self.rate, 0),
+        }
+    }
+
+    /// As text, [`Counter::whole_at_ms`] first.
+    pub(super) fn write(&self) -> String {
+        let whole_at_ms = self.whole_at_ms();
+        match &self.used {
+            Used::Gcra(_) => whole_at_ms.to_string(),
+            Used::Window(used) => {
+                let counts: Vec<_> = used.counts.iter().map(u32::to_string).collect();
+                format!("{whole_at_ms} {} {}", used.slot, counts.join(","))
+            }
+        }
+    }
+
+    /// What [`Counter::write`] gave, of a limit of this rate.
+    pub(super) fn read(text: &str, rate: Rate) -> Option<Self> {
+        let mut words = text.split(' ');
+        let whole_at_ms = words.next()?.parse().ok()?;
+        let used = match (rate.algorithm, words.next()) {
+            (LimitAlgorithm::Gcra, None) => Used::Gcra(Gcra::of_arrival(whole_at_ms)),
+            (LimitAlgorithm::SlidingWindow, Some(slot)) => {
+                let counts: Result<Vec<u32>, _> = words.next()?.split(',').map(str::parse).collect();
+                Used::Window(Window { slot: slot.parse().ok()?, counts: counts.ok()?.try_into().ok()? })
+            }
+            _ => return None,
+        };
+        Some(Self { rate, used })
+    }
+}
+
+/// Whom a limit counts, hashed.
+pub(super) type KeyHash = [u8; 32];
+
+/// At most `max` counters. When there is no room, those that are whole again are forgotten, which changes nothing; if all
+/// still owe, the eighth that owes the least goes.
+#[derive(Debug)]
+pub(super) struct Counters {
+    max: usize,
+    by_key: BTreeMap<KeyHash, Counter>,
+}
+
+impl Counters {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max: max.max(1), by_key: BTreeMap::new() }
+    }
+
+    /// The counter of a key, settled.
+    pub(super) fn get(&mut self, key: KeyHash, rate: Rate, now_ms: u64) -> &mut Counter {
+        if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
+            self.make_room(now_ms);
+        }
+        let counter = self.by_key.entry(key).or_insert_with(|| Counter::new(rate, now_ms));
+        counter.settle(rate, now_ms);
+        counter
+    }
+
+    /// The counter of a key as it was left.
+    pub(super) fn peek(&self, key: &KeyHash) -> Option<&Counter> {
+        self.by_key.get(key)
+    }
+
+    /// Puts a counter in the place of the one that is there.
+    pub(super) fn restore(&mut self, key: KeyHash, counter: Counter, now_ms: u64) {
+        if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
+            self.make_room(now_ms);
+        }
+        self.by_key.insert(key, counter);
+    }
+
+    fn make_room(&mut self, now_ms: u64) {
+        self.by_key.retain(|_, counter| counter.whole_at_ms() > now_ms);
+        let keep = self.max - self.max.div_ceil(8);
+        let Some(surplus) = self.by_key.len().checked_sub(keep).filter(|surplus| *surplus > 0) else {
+            return;
+        };
+        let mut whole: Vec<_> =
+            self.by_key.iter().map(|(key, counter)| (counter.whole_at_ms(), *key)).collect();
+        whole.select_nth_unstable(surplus - 1);
+        for (_, key) in whole.iter().take(surplus) {
+            self.by_key.remove(key);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gcra(quota: u32, window_ms: u64, burst: u32) -> Rate {
+        Rate::new(LimitAlgorithm::Gcra, quota, window_ms, burst)
+    }
+
+    #[test]
+    fn counters_are_bounded_and_whole_ones_go_first() {
+        let rate = gcra(1, 1_000, 10);
+        let mut counters = Counters::new(16);
+        let key = |n: u8| [n; 32];
+        for n in 0..16 {
+            counters.get(key(n), rate, 0).spend(if n < 8 { 1 } else { 10 });
+        }
+        counters.get(key(100), rate, 1_000);
+        assert_eq!(counters.len(), 9, "the eight whole ones went");
+        for n in 0..200 {
+            counters.get(key(n), rate, 1_000).spend(1);
+            assert!(counters.len() <= 16);
+        }
+        assert_eq!(counters.get(key(15), rate, 1_000).remaining(), 0, "who owes most stays");
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_comes_back() {
+        let window = Rate::new(LimitAlgorithm::SlidingWindow, 10, 60_000, 10);
+        for rate in [gcra(10, 60_000, 10), window] {
+            let mut counter = Counter::new(rate, 120_000);
+            counter.spend(4);
+            let text = counter.write();
+            let mut back = Counter::read(&text, rate).unwrap();
+            back.settle(rate, 120_000);
+            assert_eq!((back.remaining(), back.write()), (6, text), "{rate:?}");
+        }
+        for text in ["", "x", "1 2", "1 2 3,4", "1 2 1,2,3,4,5,6,7,8,9,10,x"] {
+            assert_eq!(Counter::read(text, window), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_changes_is_counted_anew_where_its_count_says_nothing() {
+        let sliding = |window_ms| Rate::new(LimitAlgorithm::SlidingWindow, 10, window_ms, 10);
+        let left = |from: Rate, to: Rate| {
+            let mut counter = Counter::new(from, 0);
+            counter.spend(4);
+            counter.settle(to, 0);
+            counter.remaining()
+        };
+        assert_eq!(left(gcra(10, 60_000, 10), gcra(10, 60_000, 20)), 16);
+        assert_eq!(left(sliding(60_000), Rate::new(LimitAlgorithm::SlidingWindow, 20, 60_000, 20)), 16);
+        assert_eq!(left(sliding(60_000), sliding(30_000)), 10);
+        assert_eq!(left(sliding(60_000), gcra(10, 60_000, 10)), 10);
+    }
+}
