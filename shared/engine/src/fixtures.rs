@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::facts::{BodySize, Facts, Place, Scheme};
 use crate::headers::Headers;
 use crate::ruleset::{
-    Auth, Matcher, PathTemplate, Platform, Region, RegionState, Route, RouteTarget, RuleRef, Ruleset,
-    Segment, Steering, Strategy, Tenant, TenantState, Version,
+    Affinity, Auth, Matcher, PathTemplate, Platform, Region, RegionState, Route, RouteTarget, RuleRef,
+    Ruleset, Segment, Steering, Strategy, Tenant, TenantState, Version,
 };
 
 /// Where a rule stands, for the tests of this crate.
@@ -37,6 +37,8 @@ pub(crate) fn route(template: &str) -> Route {
             retry_statuses: vec![502, 503, 504],
             attempts_max: 3,
             timeout_ms: 10_000,
+            affinity: Affinity::None,
+            canary: None,
         },
         target: RouteTarget::Origin,
     }

@@ -134,3 +134,7 @@ pub const CACHE_KEEP_MS_MAX: u64 = 30 * 86_400_000;
 pub const CACHE_VALIDATE_MS: u64 = 3_600_000;
 /// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
 pub const CACHE_HEURISTIC_MS_MAX: u64 = 86_400_000;
+/// Age at which a measured latency counts half.
+pub const LATENCY_HALF_LIFE_MS: u64 = 20_000;
+/// How much one more measurement counts, in thousandths.
+pub const LATENCY_SAMPLE_MILLI: u64 = 200;

@@ -517,6 +517,33 @@ pub struct Steering {
     pub attempts_max: u32,
     /// Until the head of a response must be there, for one attempt.
     pub timeout_ms: u32,
+    /// What keeps a client at its region.
+    pub affinity: Affinity,
+    /// A share of clients that goes to another target.
+    pub canary: Option<Canary>,
+}
+
+/// What keeps a client at its region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// Nothing.
+    #[default]
+    None,
+    /// A signed cookie that names the region which answered first.
+    Cookie,
+    /// A hash of the client's address (IPv6: its /64).
+    Client,
+    /// A hash of the verified subject, or of the client's address where there is none.
+    Subject,
+}
+
+/// A share of clients that goes to another target, always the same ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// Share of units, in hundredths of a per cent (0 to 10,000).
+    pub share: u32,
+    /// The upstream that they go to, by index.
+    pub upstream: usize,
 }
 
 /// Order of preference of regions.
@@ -524,6 +551,12 @@ pub struct Steering {
 pub enum Strategy {
     /// The nearest by great circle.
     Nearest,
+    /// The one that has answered fastest lately; the nearest where nothing is known.
+    Latency,
+    /// Each for its share of these weights, or of the regions' own where none is given.
+    Weighted(BTreeMap<RegionId, u32>),
+    /// Only these, in this order.
+    Pinned(Vec<RegionId>),
     /// In this order.
     Priority(Vec<RegionId>),
     /// The tenant's home region, then the nearest.

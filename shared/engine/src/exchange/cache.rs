@@ -28,7 +28,8 @@ impl Exchange {
 
     /// Looks the request up where the route's policy says so; then steering.
     pub(super) fn consult_cache(&mut self, node: &mut Node) -> Step {
-        let Some(policy) = self.cache_policy() else {
+        // What the canary answers is for those who go there, and not to be kept for others.
+        let Some(policy) = self.cache_policy().filter(|_| !self.canary) else {
             self.cache = Some(CacheStatus { fwd: Some(Fwd::Bypass), ..CacheStatus::default() });
             return self.steer(node);
         };

@@ -10,7 +10,7 @@ use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::node::Node;
-use crate::policy::experiment::{assign, new_unit, unit_of_cookie};
+use crate::policy::experiment::{assign, is_canary, new_unit, unit_of_cookie};
 use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_scopes};
 use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
@@ -230,6 +230,13 @@ impl Exchange {
         for experiment in experiments {
             self.enroll(node, experiment, &mut cookie_unit);
         }
+        if let Some((route, canary)) = route.and_then(|route| Some((route, route.steering.canary.as_ref()?)))
+        {
+            let (_, unit) = self.unit(node, Unit::Subject, &mut cookie_unit);
+            self.canary = is_canary(&route.rule.name, canary, &unit);
+            let outcome = if self.canary { "canary" } else { "not the canary" };
+            self.explain("canary", Some(&route.rule), outcome, Vec::new());
+        }
         self.consult_cache(node)
     }
 
@@ -244,11 +251,7 @@ impl Exchange {
                 return self.explain("experiment", rule, format!("not in the audience: {fault}"), Vec::new());
             }
         }
-        let subject = self.identity.as_ref().and_then(|identity| identity.subject.as_deref());
-        let (kind, unit) = match (experiment.unit, subject) {
-            (Unit::Subject, Some(subject)) => ("subject", format!("s:{subject}")),
-            _ => ("cookie", format!("c:{}", self.cookie_unit(node, cookie_unit))),
-        };
+        let (kind, unit) = self.unit(node, experiment.unit, cookie_unit);
         match assign(experiment, &unit) {
             Ok(variant) => {
                 self.explain(
@@ -262,6 +265,15 @@ impl Exchange {
             Err(outside) => {
                 self.explain("experiment", rule, outside.as_str(), vec![("unit", kind.to_owned())]);
             }
+        }
+    }
+
+    /// What an assignment sticks to, and its kind.
+    fn unit(&mut self, node: &Node, unit: Unit, cookie_unit: &mut Option<String>) -> (&'static str, String) {
+        let subject = self.identity.as_ref().and_then(|identity| identity.subject.as_deref());
+        match (unit, subject) {
+            (Unit::Subject, Some(subject)) => ("subject", format!("s:{subject}")),
+            _ => ("cookie", format!("c:{}", self.cookie_unit(node, cookie_unit))),
         }
     }
 

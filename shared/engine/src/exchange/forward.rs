@@ -13,10 +13,12 @@ use crate::limits::{ATTEMPTS_MAX, REPLAY_BODY_BYTES_MAX};
 use crate::node::Node;
 use crate::policy::cache::Arrival;
 use crate::policy::experiment::UNIT_COOKIE;
-use crate::policy::steering::{Ask, AttemptOutcome, Candidate};
+use crate::policy::steering::{
+    Ask, AttemptOutcome, Candidate, REGION_COOKIE, region_cookie, region_of_cookie,
+};
 use crate::policy::transform;
 use crate::problem::Problem;
-use crate::ruleset::{RouteTarget, Upstream};
+use crate::ruleset::{Affinity, RegionId, RouteTarget, Upstream};
 use crate::step::{ContextClaims, Forward, ForwardFault, Permit, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
@@ -24,11 +26,30 @@ const OWN_FIELDS: usize = 10;
 const OWN_FIELDS_BYTES: usize = 512;
 
 impl Exchange {
-    /// The upstream that the route goes to; `None` for the regions' own origins.
+    /// The upstream that the request goes to; `None` for the regions' own origins.
     pub(super) fn upstream(&self) -> Option<&Upstream> {
-        match self.route()?.target {
-            RouteTarget::Origin => None,
-            RouteTarget::Upstream(number) => self.rules.as_ref()?.ruleset.upstreams.get(number),
+        let route = self.route()?;
+        let number = match (&route.steering.canary, &route.target) {
+            (Some(canary), _) if self.canary => canary.upstream,
+            (_, RouteTarget::Upstream(number)) => *number,
+            (_, RouteTarget::Origin) => return None,
+        };
+        self.rules.as_ref()?.ruleset.upstreams.get(number)
+    }
+
+    /// The region that the client is to stay at.
+    fn sticky(&self, node: &Node) -> Option<&str> {
+        let by_cookie = self.route()?.steering.affinity == Affinity::Cookie;
+        let tenant = self.tenant.as_deref()?;
+        by_cookie.then(|| region_of_cookie(&self.facts, &node.secret.0, tenant)).flatten()
+    }
+
+    /// Lets the client come back to the region that has answered.
+    fn keep_at(&mut self, node: &Node, region: &RegionId) {
+        let by_cookie = self.route().is_some_and(|route| route.steering.affinity == Affinity::Cookie);
+        if by_cookie && !self.background && self.sticky(node) != Some(&**region) {
+            let tenant = self.tenant.as_deref().unwrap_or_default();
+            self.cookies.extend(region_cookie(&self.facts, &node.secret.0, tenant, region));
         }
     }
 
@@ -42,7 +63,9 @@ impl Exchange {
             platform,
             tenant: &rules.ruleset.tenant,
             steering: &route.steering,
-            place: &self.facts.place,
+            facts: &self.facts,
+            subject: self.identity.as_ref().and_then(|identity| identity.subject.as_deref()),
+            sticky: self.sticky(node),
             positions: &self.session.positions,
             upstream: self.upstream(),
         };
@@ -246,7 +269,8 @@ impl Exchange {
         };
         let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
         if !matches!(result, Err(ForwardFault::BodyGone)) {
-            node.regions.record(&candidate, outcome, self.now_ms);
+            let elapsed_ms = result.as_ref().ok().map(|head| head.elapsed_ms);
+            node.regions.record(&candidate, outcome, elapsed_ms, self.now_ms);
         }
         self.explain_attempt(&candidate, &result, behind);
         let safe = self.is_idempotent() || matches!(result, Err(ForwardFault::Connect));
@@ -311,6 +335,7 @@ impl Exchange {
             }
             self.cache = Some(responded.status_line);
         }
+        self.keep_at(node, &candidate.region);
         self.region = Some(candidate.region);
         if let Some(status) = &self.cache {
             let field = status.field();
@@ -352,7 +377,7 @@ fn behind(head: &ResponseHead) -> Option<u16> {
 fn strip_own_cookies(headers: &mut Headers) {
     let own = |pair: &str| {
         let name = pair.split('=').next().unwrap_or_default().trim();
-        name == "meridian_session" || name == UNIT_COOKIE
+        matches!(name, "meridian_session" | UNIT_COOKIE | REGION_COOKIE)
     };
     if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(own) {
         return;

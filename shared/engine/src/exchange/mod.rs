@@ -52,6 +52,8 @@ pub struct Exchange {
     report: LimitReport,
     variants: Vec<(String, String)>,
     cookies: Vec<String>,
+    /// Goes to the route's canary.
+    canary: bool,
     session: Session,
     lookup: Option<Box<Lookup>>,
     cache: Option<CacheStatus>,
@@ -166,6 +168,7 @@ impl Exchange {
             report: LimitReport::default(),
             variants: Vec::new(),
             cookies: Vec::new(),
+            canary: false,
             lookup: None,
             cache: None,
             plan: Plan::default(),

@@ -3,7 +3,7 @@
 //!
 //! It is `SHA-256(tag ‖ length(name) as 32 bits ‖ name ‖ unit)`: with tag `e` and the salt for an experiment, where
 //! the first eight bytes decide on the ramp and the next eight on the variant; with tag `l` and the layer's name for a
-//! layer, where the first eight bytes are the bucket. A number of 64 bits becomes one of `n` as `number × n ÷ 2⁶⁴`.
+//! layer, and with tag `c` and the route's name for a canary, where the first eight bytes are the bucket. A number of 64 bits becomes one of `n` as `number × n ÷ 2⁶⁴`.
 //! Growing the ramp therefore only adds units, and a new salt is independent of the old one.
 
 use base64::Engine;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie};
-use crate::ruleset::Experiment;
+use crate::ruleset::{Canary, Experiment};
 
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
@@ -69,6 +69,12 @@ pub fn assign<'a>(experiment: &'a Experiment, unit: &str) -> Result<&'a str, Out
         }
     }
     Err(Outside::NoWeight)
+}
+
+/// Whether a unit goes to a route's canary: each for itself, and all that went still go when the share grows.
+#[must_use]
+pub fn is_canary(route: &str, canary: &Canary, unit: &str) -> bool {
+    scale(digest(b'c', route, unit).0, u64::from(BUCKETS)) < u64::from(canary.share)
 }
 
 fn digest(tag: u8, name: &str, unit: &str) -> (u64, u64) {

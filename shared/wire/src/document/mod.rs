@@ -39,7 +39,9 @@ pub use policy::{
     LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec,
     SecuritySpec, TransformSpec, UnitSpec, VariantSpec,
 };
-pub use route::{AuthMode, AuthSpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec};
+pub use route::{
+    AffinitySpec, AuthMode, AuthSpec, CanarySpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec,
+};
 pub use unit::{InvalidUnit, Share, Span};
 
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
-use super::unit::Span;
+use super::unit::{Share, Span};
 
 spec! {
 /// Which requests a route is for and what is done with them.
@@ -105,9 +105,19 @@ pub struct SteeringSpec {
     /// Order of preference.
     #[serde(default)]
     pub strategy: StrategySpec,
-    /// Regions in order, for `strategy: priority`.
+    /// Regions in order, for `strategy: priority` and `strategy: pinned`.
     #[serde(default)]
     pub regions: Vec<String>,
+    /// Weight by region, for `strategy: weighted`; a region that is not here gets traffic only when the others fail.
+    /// Without any, the regions' own weights.
+    #[serde(default)]
+    pub weights: BTreeMap<String, u32>,
+    /// What keeps a client at its region.
+    #[serde(default)]
+    pub affinity: AffinitySpec,
+    /// A share of clients, always the same ones, that goes to another target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
     /// Statuses that count as a failure of the region.
     #[serde(default = "retry_statuses")]
     pub retry_statuses: Vec<u16>,
@@ -125,6 +135,9 @@ impl Default for SteeringSpec {
         Self {
             strategy: StrategySpec::Nearest,
             regions: Vec::new(),
+            weights: BTreeMap::new(),
+            affinity: AffinitySpec::None,
+            canary: None,
             retry_statuses: retry_statuses(),
             attempts: attempts(),
             timeout: timeout(),
@@ -138,10 +151,42 @@ pub enum StrategySpec {
     /// The nearest by great circle.
     #[default]
     Nearest,
-    /// In the order of `regions`.
+    /// The one that has answered fastest lately; the nearest where nothing is known.
+    Latency,
+    /// Each for its share of `weights`.
+    Weighted,
+    /// In the order of `regions`, then the others.
     Priority,
+    /// Only `regions`, in their order.
+    Pinned,
     /// The tenant's home region, then the nearest.
     Home,
+}
+}
+
+spec! {
+/// What keeps a client at its region.
+pub enum AffinitySpec {
+    /// Nothing.
+    #[default]
+    None,
+    /// A signed cookie that names the region which answered first.
+    Cookie,
+    /// A hash of the client's address (IPv6: its /64), for `strategy: weighted`.
+    Client,
+    /// A hash of the verified subject, or of the client's address where there is none, for `strategy: weighted`.
+    Subject,
+}
+}
+
+spec! {
+/// A share of clients that goes to another target.
+#[derive(Eq)]
+pub struct CanarySpec {
+    /// Share of subjects, or of browsers where there is no subject. When it grows, all that went still go.
+    pub share: Share,
+    /// Name of the `Upstream` that they go to.
+    pub upstream: String,
 }
 }
 

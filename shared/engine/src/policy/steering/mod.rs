@@ -4,15 +4,24 @@
 //! ([`SteeringMemory::record`]). A region that is not healthy is tried only where no other is left. Equal regions are
 //! ordered by id, so that a plan depends on its inputs alone.
 
+mod choice;
 mod health;
+mod latency;
+
+use std::net::IpAddr;
 
 use geo_types::Point;
 
+pub use self::choice::{REGION_COOKIE, region_cookie, region_of_cookie};
+
 use self::health::{Health, RetryBudget};
+use self::latency::Latency;
 use crate::bounded::{Bounded, Keyed};
-use crate::facts::Place;
+use crate::facts::{Facts, Place};
 use crate::limits::{NEWS_MS_MAX, SERVICES_MAX};
-use crate::ruleset::{Platform, Region, RegionId, RegionState, Steering, Strategy, Tenant, Upstream};
+use crate::ruleset::{
+    Affinity, Platform, Region, RegionId, RegionState, Steering, Strategy, Tenant, Upstream,
+};
 use crate::step::RegionNews;
 
 /// What a node remembers of the regions: news from the origins, its own experience, the retry budget. Bounded.
@@ -21,6 +30,7 @@ pub struct SteeringMemory {
     news: Vec<RegionNews>,
     heard_ms: u64,
     services: Bounded<ServiceKey, Health>,
+    latencies: Bounded<ServiceKey, Latency>,
     budget: RetryBudget,
 }
 
@@ -36,8 +46,12 @@ pub struct Ask<'a> {
     pub tenant: &'a Tenant,
     /// The route's strategy.
     pub steering: &'a Steering,
-    /// Where the client is.
-    pub place: &'a Place,
+    /// The request.
+    pub facts: &'a Facts,
+    /// Its verified subject.
+    pub subject: Option<&'a str>,
+    /// The region that the client's cookie names.
+    pub sticky: Option<&'a str>,
     /// Position that the client has seen of each source, by ordinal: from its session token; empty without one.
     pub positions: &'a [(u16, u64)],
     /// The upstream that the route goes to; `None` for the regions' own origins.
@@ -90,6 +104,8 @@ pub enum Standing {
 pub enum Excluded {
     /// The tenant's data may not go there.
     Residency,
+    /// The route is pinned to others.
+    NotPinned,
     /// Its state is `down`.
     Down,
     /// The origins say that its health check fails.
@@ -133,6 +149,7 @@ impl SteeringMemory {
             news: Vec::new(),
             heard_ms: 0,
             services: Bounded::new(SERVICES_MAX, keyed),
+            latencies: Bounded::new(SERVICES_MAX, keyed),
             budget: RetryBudget::default(),
         }
     }
@@ -147,13 +164,17 @@ impl SteeringMemory {
     /// The regions to try.
     #[must_use]
     pub fn plan(&self, ask: &Ask<'_>, now_ms: u64) -> Plan {
-        let from = origin_of_distance(&ask.platform.regions, ask.tenant, ask.place);
+        let from = origin_of_distance(&ask.platform.regions, ask.tenant, &ask.facts.place);
         let mut plan = Plan::default();
         let mut unwell = Vec::new();
         for region in &ask.platform.regions {
             let distance_km = from.map_or(0, |from| distance_km(from, point(region)));
             if !ask.tenant.allowed_regions.contains(&region.id) {
                 plan.excluded.push((region.id.clone(), Excluded::Residency));
+                continue;
+            }
+            if matches!(&ask.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
+                plan.excluded.push((region.id.clone(), Excluded::NotPinned));
                 continue;
             }
             let Some(base) = ask.base(region) else {
@@ -178,13 +199,37 @@ impl SteeringMemory {
                 }
             }
         }
-        plan.nearest = nearest(&ask.platform.regions, ask.tenant, ask.place).cloned();
+        plan.nearest = nearest(&ask.platform.regions, ask.tenant, &ask.facts.place).cloned();
         if plan.candidates.is_empty() {
             plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
             plan.candidates = unwell;
         }
-        plan.candidates.sort_by(|a, b| ask.rank(a).cmp(&ask.rank(b)));
+        plan.candidates.sort_by_cached_key(|candidate| self.rank(ask, candidate, now_ms));
         plan
+    }
+
+    /// Standing, then where the client was before, then the strategy's order, then distance, then id.
+    fn rank(
+        &self,
+        ask: &Ask<'_>,
+        candidate: &Candidate,
+        now_ms: u64,
+    ) -> (Standing, bool, u64, u32, RegionId) {
+        let place_in = |order: &[RegionId]| {
+            order.iter().position(|id| *id == candidate.region).unwrap_or(order.len()) as u64
+        };
+        let order = match &ask.steering.strategy {
+            Strategy::Nearest => 0,
+            Strategy::Latency => {
+                let measured = self.latencies.peek(&candidate.key()).copied();
+                u64::from(latency::expected_ms(measured, candidate.distance_km, now_ms))
+            }
+            Strategy::Weighted(_) => choice::rank(&ask.seed(), &candidate.region, ask.weight(candidate)),
+            Strategy::Priority(order) | Strategy::Pinned(order) => place_in(order),
+            Strategy::Home => u64::from(candidate.region != ask.tenant.home_region),
+        };
+        let is_elsewhere = ask.sticky != Some(&*candidate.region);
+        (candidate.standing, is_elsewhere, order, candidate.distance_km, candidate.region.clone())
     }
 
     fn standing(&self, ask: &Ask<'_>, region: &Region, now_ms: u64) -> Result<Standing, Excluded> {
@@ -200,7 +245,8 @@ impl SteeringMemory {
         if self.services.peek(&key).is_some_and(|health| health.is_ejected(now_ms)) {
             return Err(Excluded::Ejected);
         }
-        let has_session = ask.positions.iter().any(|(ordinal, _)| *ordinal == region.ordinal);
+        let has_session = ask.positions.iter().any(|(ordinal, _)| *ordinal == region.ordinal)
+            || ask.sticky == Some(&*region.id);
         if region.state == RegionState::Draining && !has_session {
             return Ok(Standing::Draining);
         }
@@ -224,8 +270,20 @@ impl SteeringMemory {
         true
     }
 
-    /// Takes the outcome of an attempt.
-    pub fn record(&mut self, candidate: &Candidate, outcome: AttemptOutcome, now_ms: u64) {
+    /// Takes the outcome of an attempt, and how long the head of a response took where one came.
+    pub fn record(
+        &mut self,
+        candidate: &Candidate,
+        outcome: AttemptOutcome,
+        elapsed_ms: Option<u32>,
+        now_ms: u64,
+    ) {
+        if let Some(elapsed_ms) = elapsed_ms {
+            match self.latencies.get(&candidate.key()) {
+                Some(latency) => latency.add(elapsed_ms, now_ms),
+                None => self.latencies.insert(candidate.key(), Latency::new(elapsed_ms, now_ms)),
+            }
+        }
         match outcome {
             AttemptOutcome::Answered => {
                 if let Some(health) = self.services.get(&candidate.key()) {
@@ -267,16 +325,26 @@ impl Ask<'_> {
         base.map(String::as_str)
     }
 
-    /// Standing, then the strategy's order, then distance, then id.
-    fn rank<'a>(&self, candidate: &'a Candidate) -> (Standing, usize, u32, &'a RegionId) {
-        let listed = match &self.steering.strategy {
-            Strategy::Nearest => 0,
-            Strategy::Priority(order) => {
-                order.iter().position(|id| *id == candidate.region).unwrap_or(order.len())
+    fn weight(&self, candidate: &Candidate) -> u32 {
+        let own = || self.platform.regions.iter().find(|region| region.id == candidate.region);
+        match &self.steering.strategy {
+            Strategy::Weighted(weights) if !weights.is_empty() => {
+                weights.get(&candidate.region).copied().unwrap_or(0)
             }
-            Strategy::Home => usize::from(candidate.region != self.tenant.home_region),
-        };
-        (candidate.standing, listed, candidate.distance_km, &candidate.region)
+            _ => own().map_or(0, |region| region.weight),
+        }
+    }
+
+    /// What an order by weight is drawn from: the client where it is to stay, and chance where not.
+    fn seed(&self) -> Vec<u8> {
+        match (self.steering.affinity, self.subject) {
+            (Affinity::Subject, Some(subject)) => [b"s", subject.as_bytes()].concat(),
+            (Affinity::Subject | Affinity::Client, _) => match self.facts.client.to_canonical() {
+                IpAddr::V4(address) => [b"4", &address.octets()[..]].concat(),
+                IpAddr::V6(address) => [b"6", &(u128::from(address) >> 64).to_be_bytes()[..]].concat(),
+            },
+            (Affinity::None | Affinity::Cookie, _) => self.facts.random.to_vec(),
+        }
     }
 }
 
@@ -309,5 +377,7 @@ fn distance_km(a: Point<f64>, b: Point<f64>) -> u32 {
     (2.0 * 6371.0 * h.clamp(0.0, 1.0).sqrt().asin()).round() as u32
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

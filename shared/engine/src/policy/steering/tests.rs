@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::fixtures::{platform, route, rule, ruleset};
+use crate::fixtures::{platform, request, route, rule, ruleset};
 use crate::ruleset::Strategy;
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -19,7 +19,9 @@ struct World {
     platform: Platform,
     tenant: Tenant,
     steering: Steering,
-    place: Place,
+    facts: Facts,
+    subject: Option<&'static str>,
+    sticky: Option<&'static str>,
     positions: Vec<(u16, u64)>,
     upstream: Option<Upstream>,
     memory: SteeringMemory,
@@ -30,7 +32,9 @@ fn world() -> World {
         platform: platform(),
         tenant: ruleset(vec![]).tenant,
         steering: route("/").steering,
-        place: Place::default(),
+        facts: request("GET", "acme.example", "/"),
+        subject: None,
+        sticky: None,
         positions: vec![],
         upstream: None,
         memory: SteeringMemory::new(Keyed::default()),
@@ -43,7 +47,9 @@ impl World {
             platform: &self.platform,
             tenant: &self.tenant,
             steering: &self.steering,
-            place: &self.place,
+            facts: &self.facts,
+            subject: self.subject,
+            sticky: self.sticky,
             positions: &self.positions,
             upstream: self.upstream.as_ref(),
         };
@@ -55,7 +61,7 @@ impl World {
     }
 
     fn at(mut self, longitude: f64, latitude: f64) -> Self {
-        self.place.coordinates = Some(Point::new(longitude, latitude));
+        self.facts.place.coordinates = Some(Point::new(longitude, latitude));
         self
     }
 
@@ -73,7 +79,7 @@ impl World {
         let plan = self.plan(now_ms);
         let candidate = plan.candidates.into_iter().find(|candidate| &*candidate.region == region).unwrap();
         for _ in 0..times {
-            self.memory.record(&candidate, AttemptOutcome::Failed, now_ms);
+            self.memory.record(&candidate, AttemptOutcome::Failed, None, now_ms);
         }
     }
 }
@@ -153,7 +159,7 @@ fn a_region_is_ejected_probed_and_taken_back() {
     assert_eq!(&*probe.region, US);
     assert!(world.memory.attempt(&probe, 0, later));
     assert_eq!(world.order(later), [EU, AP], "one probe at a time");
-    world.memory.record(&probe, AttemptOutcome::Answered, later);
+    world.memory.record(&probe, AttemptOutcome::Answered, Some(5), later);
     assert_eq!(world.order(later)[0], US);
 }
 
@@ -215,6 +221,70 @@ fn attempts_beyond_the_first_take_from_the_budget() {
     assert_eq!(retries as u64, crate::limits::RETRY_TOKENS_MAX);
 }
 
+#[test]
+fn only_pinned_regions_are_tried() {
+    let mut world = world();
+    world.steering.strategy = Strategy::Pinned(vec![AP.into(), EU.into()]);
+    assert_eq!(world.order(NOW_MS), [AP, EU]);
+    assert_eq!(world.plan(NOW_MS).excluded, [(US.into(), Excluded::NotPinned)]);
+    world.tenant.allowed_regions = vec![US.into()];
+    assert!(world.order(NOW_MS).is_empty(), "a pin is no leave to go where the tenant's data may not");
+}
+
+#[test]
+fn the_fastest_region_is_first_until_its_measurement_is_old() {
+    let mut world = world().at(-6.26, 53.35);
+    world.steering.strategy = Strategy::Latency;
+    assert_eq!(world.order(NOW_MS), [EU, US, AP], "nothing is known but the distance");
+    let plan = world.plan(NOW_MS);
+    for _ in 0..20 {
+        world.memory.record(&plan.candidates[0], AttemptOutcome::Answered, Some(900), NOW_MS);
+        world.memory.record(&plan.candidates[2], AttemptOutcome::Answered, Some(20), NOW_MS);
+    }
+    assert_eq!(world.order(NOW_MS), [AP, US, EU]);
+    assert_eq!(world.order(NOW_MS + 600_000), [EU, US, AP]);
+}
+
+#[test]
+fn weights_share_out_and_a_hash_keeps_a_client() {
+    let mut world = world();
+    world.steering.strategy = Strategy::Weighted([(US.into(), 1), (EU.into(), 1), (AP.into(), 0)].into());
+    let first = |world: &mut World, random: u8| {
+        world.facts.random = [random; 16];
+        world.order(NOW_MS)
+    };
+    let chosen: Vec<_> = (0..=255).map(|random| first(&mut world, random)).collect();
+    assert!(chosen.iter().all(|order| order[2] == AP), "a weight of 0 is for when the others fail");
+    let share = chosen.iter().filter(|order| order[0] == EU).count();
+    assert!((96..160).contains(&share), "{share} of 256");
+    world.steering.affinity = Affinity::Subject;
+    world.subject = Some("ada");
+    let kept = first(&mut world, 0);
+    assert!((1..=255).all(|random| first(&mut world, random) == kept));
+    let others = ["bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ida"];
+    let orders: Vec<_> = others
+        .iter()
+        .map(|subject| {
+            world.subject = Some(subject);
+            first(&mut world, 0)
+        })
+        .collect();
+    assert!(orders.iter().any(|order| *order != kept), "not everybody goes there");
+}
+
+#[test]
+fn a_cookie_keeps_a_client_where_it_was_as_long_as_that_is_well() {
+    let mut world = world();
+    world.sticky = Some(AP);
+    assert_eq!(world.order(NOW_MS), [AP, US, EU]);
+    world.platform.regions[0].state = RegionState::Draining;
+    assert_eq!(world.order(NOW_MS), [AP, US, EU], "a session that it has");
+    world.fail(AP, 3, NOW_MS);
+    assert_eq!(world.order(NOW_MS), [US, EU]);
+    world.tenant.allowed_regions = vec![US.into()];
+    assert_eq!(world.order(NOW_MS + 60_000), [US], "residency beats a cookie");
+}
+
 proptest! {
     #[test]
     fn residency_and_determinism_hold_whatever_is_known(
@@ -224,10 +294,12 @@ proptest! {
         failures in proptest::collection::vec(0u32..5, 3),
         place in proptest::option::of((-180.0f64..180.0, -90.0f64..90.0)),
         positions in proptest::collection::vec((1u16..4, 0u64..10), 0..3),
+        strategy in 0usize..6,
+        sticky in proptest::option::of(0usize..3),
     ) {
         let ids = [AP, EU, US];
         let mut world = world();
-        world.place.coordinates = place.map(|(x, y)| Point::new(x, y));
+        world.facts.place.coordinates = place.map(|(x, y)| Point::new(x, y));
         for (at, count) in failures.iter().enumerate() {
             world.fail(ids[at], *count, NOW_MS);
         }
@@ -237,6 +309,16 @@ proptest! {
         }
         world.hear(&[(AP, 3, healthy[0], &[(1, 5)]), (EU, 2, healthy[1], &[]), (US, 1, healthy[2], &[(2, 5)])]);
         world.positions = positions;
+        world.sticky = sticky.map(|at| ids[at]);
+        let order = || vec![EU.into(), AP.into(), US.into()];
+        world.steering.strategy = [
+            Strategy::Nearest,
+            Strategy::Latency,
+            Strategy::Weighted([(AP.into(), 5)].into()),
+            Strategy::Priority(order()),
+            Strategy::Pinned(order()),
+            Strategy::Home,
+        ][strategy].clone();
         let plan = world.plan(NOW_MS);
         prop_assert_eq!(&plan, &world.plan(NOW_MS));
         let usable = |id: &str| {

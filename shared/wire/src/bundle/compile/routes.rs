@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use meridian_engine::limits::ATTEMPTS_MAX;
 use meridian_engine::ruleset::{
-    Auth, Matcher, PathTemplate, RegionId, Route, RouteTarget, Segment, Steering, Strategy,
+    Affinity, Auth, Canary, Matcher, PathTemplate, RegionId, Route, RouteTarget, Segment, Steering, Strategy,
 };
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, is_host, of_kind, rule, short};
 use crate::bundle::order::{Ranked, ambiguous, order};
-use crate::document::{AuthMode, AuthSpec, MatchSpec, Span, SteeringSpec, StrategySpec};
+use crate::document::{AffinitySpec, AuthMode, AuthSpec, MatchSpec, Span, SteeringSpec, StrategySpec};
 use crate::limits::PATH_SEGMENTS_MAX;
 
 /// A route on its way into the order.
@@ -130,24 +130,35 @@ impl Compiler {
     }
 
     fn steering(&mut self, spec: &SteeringSpec, allowed: &[RegionId]) -> Steering {
-        if (spec.strategy == StrategySpec::Priority) == spec.regions.is_empty() {
+        let lists = matches!(spec.strategy, StrategySpec::Priority | StrategySpec::Pinned);
+        if lists == spec.regions.is_empty() {
             self.flaw(
                 "spec.steering.regions",
                 if spec.regions.is_empty() { "no region" } else { "regions" },
-                "regions with strategy: priority, and only with it",
+                "regions with strategy: priority or pinned, and only with these",
             );
         }
         self.unique(&spec.regions, "spec.steering.regions");
         for (at, region) in spec.regions.iter().enumerate() {
-            if !allowed.iter().any(|id| **id == **region) {
-                self.flaws.push(super::Flaw {
-                    document: self.document,
-                    path: format!("spec.steering.regions[{at}]"),
-                    found: format!("{:?}", short(region)),
-                    expected: format!("one of the tenant's allowed regions: {}", allowed.join(", ")),
-                    names: allowed.iter().map(|id| id.to_string()).collect(),
-                });
-            }
+            self.allowed_region(region, allowed, format!("spec.steering.regions[{at}]"));
+        }
+        if !spec.weights.is_empty() && spec.strategy != StrategySpec::Weighted {
+            self.flaw("spec.steering.weights", "weights", "weights only with strategy: weighted");
+        }
+        if !spec.weights.is_empty() && spec.weights.values().all(|weight| *weight == 0) {
+            self.flaw("spec.steering.weights", "no weight", "at least one region with a weight of 1 or more");
+        }
+        for region in spec.weights.keys() {
+            self.allowed_region(region, allowed, format!("spec.steering.weights.{region}"));
+        }
+        if matches!(spec.affinity, AffinitySpec::Client | AffinitySpec::Subject)
+            && spec.strategy != StrategySpec::Weighted
+        {
+            self.flaw(
+                "spec.steering.affinity",
+                "an affinity by hash",
+                "strategy: weighted with it, or affinity: cookie",
+            );
         }
         if !(1..=ATTEMPTS_MAX).contains(&spec.attempts) {
             self.flaw("spec.steering.attempts", spec.attempts, format!("1 to {ATTEMPTS_MAX}"));
@@ -157,17 +168,43 @@ impl Compiler {
                 self.flaw(format!("spec.steering.retryStatuses[{at}]"), status, "a status from 400 to 599");
             }
         }
+        let ids = || spec.regions.iter().map(|id| Arc::from(id.as_str())).collect();
         Steering {
             strategy: match spec.strategy {
                 StrategySpec::Nearest => Strategy::Nearest,
+                StrategySpec::Latency => Strategy::Latency,
+                StrategySpec::Weighted => Strategy::Weighted(
+                    spec.weights.iter().map(|(id, weight)| (Arc::from(id.as_str()), *weight)).collect(),
+                ),
                 StrategySpec::Home => Strategy::Home,
-                StrategySpec::Priority => {
-                    Strategy::Priority(spec.regions.iter().map(|id| Arc::from(id.as_str())).collect())
-                }
+                StrategySpec::Priority => Strategy::Priority(ids()),
+                StrategySpec::Pinned => Strategy::Pinned(ids()),
             },
             retry_statuses: spec.retry_statuses.clone(),
             attempts_max: spec.attempts,
             timeout_ms: self.timeout(spec.timeout, "spec.steering.timeout"),
+            affinity: match spec.affinity {
+                AffinitySpec::None => Affinity::None,
+                AffinitySpec::Cookie => Affinity::Cookie,
+                AffinitySpec::Client => Affinity::Client,
+                AffinitySpec::Subject => Affinity::Subject,
+            },
+            canary: spec.canary.as_ref().and_then(|canary| {
+                let upstream = self.find("Upstream", &canary.upstream, "spec.steering.canary.upstream")?;
+                Some(Canary { share: canary.share.basis_points, upstream })
+            }),
+        }
+    }
+
+    fn allowed_region(&mut self, region: &str, allowed: &[RegionId], path: String) {
+        if !allowed.iter().any(|id| **id == *region) {
+            self.flaws.push(super::Flaw {
+                document: self.document,
+                path,
+                found: format!("{:?}", short(region)),
+                expected: format!("one of the tenant's allowed regions: {}", allowed.join(", ")),
+                names: allowed.iter().map(|id| id.to_string()).collect(),
+            });
         }
     }
 

@@ -1,0 +1,79 @@
+//! How long a service takes to answer: an exponentially weighted mean that is forgotten as it ages.
+//!
+//! What is not known is what light in glass would need there and back over the distance, and a little for the server. A
+//! measurement counts half after [`LATENCY_HALF_LIFE_MS`], so that a service that was slow is tried again by and by.
+
+use crate::limits::{LATENCY_HALF_LIFE_MS, LATENCY_SAMPLE_MILLI};
+
+/// Kilometres there and back in a millisecond, at two thirds of the speed of light.
+const KM_PER_MS: u32 = 100;
+/// What a server needs, at the least.
+const SERVER_MS: u32 = 2;
+
+/// The mean of one service, in thousandths of a millisecond.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Latency {
+    mean_us: u64,
+    at_ms: u64,
+}
+
+impl Latency {
+    pub(super) fn new(elapsed_ms: u32, now_ms: u64) -> Self {
+        Self { mean_us: u64::from(elapsed_ms) * 1_000, at_ms: now_ms }
+    }
+
+    pub(super) fn add(&mut self, elapsed_ms: u32, now_ms: u64) {
+        let sample_us = u64::from(elapsed_ms) * 1_000;
+        self.mean_us =
+            (self.mean_us * (1_000 - LATENCY_SAMPLE_MILLI) + sample_us * LATENCY_SAMPLE_MILLI) / 1_000;
+        self.at_ms = now_ms;
+    }
+
+    /// What is expected now, in thousandths of a millisecond: the mean, and the more of what distance says the older it is.
+    fn expected_us(self, prior_us: u64, now_ms: u64) -> u64 {
+        // A clock that was set back makes it as good as new.
+        let age_ms = now_ms.saturating_sub(self.at_ms);
+        let halvings = (age_ms / LATENCY_HALF_LIFE_MS).min(63);
+        let (whole, part_ms) = (1u64 << halvings, age_ms % LATENCY_HALF_LIFE_MS);
+        // Between two halvings the weight goes down in a line.
+        let weight_milli = (1_000 - part_ms * 500 / LATENCY_HALF_LIFE_MS) / whole;
+        (self.mean_us * weight_milli + prior_us * (1_000 - weight_milli)) / 1_000
+    }
+}
+
+/// What is expected of a service at this distance, in milliseconds.
+pub(super) fn expected_ms(measured: Option<Latency>, distance_km: u32, now_ms: u64) -> u32 {
+    let prior_us = u64::from(distance_km / KM_PER_MS + SERVER_MS) * 1_000;
+    let expected_us = measured.map_or(prior_us, |latency| latency.expected_us(prior_us, now_ms));
+    u32::try_from(expected_us / 1_000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn the_unknown_is_judged_by_its_distance() {
+        assert_eq!(expected_ms(None, 0, NOW_MS), 2);
+        assert_eq!(expected_ms(None, 6_000, NOW_MS), 62);
+    }
+
+    #[test]
+    fn measurements_count_and_are_forgotten() {
+        let mut latency = Latency::new(202, NOW_MS);
+        let after = |latency, ms| expected_ms(Some(latency), 0, NOW_MS + ms);
+        assert_eq!(after(latency, 0), 202);
+        assert_eq!(after(latency, LATENCY_HALF_LIFE_MS), 102);
+        assert_eq!(after(latency, 2 * LATENCY_HALF_LIFE_MS), 52);
+        assert_eq!(after(latency, 100 * LATENCY_HALF_LIFE_MS), 2);
+        let falling: Vec<_> = (0..40).map(|step| after(latency, step * LATENCY_HALF_LIFE_MS / 8)).collect();
+        assert!(falling.is_sorted_by(|earlier, later| earlier >= later), "{falling:?}");
+        for _ in 0..50 {
+            latency.add(10, NOW_MS);
+        }
+        assert!((10..=12).contains(&after(latency, 0)));
+        assert_eq!(expected_ms(Some(latency), 0, 5), after(latency, 0), "a clock set back");
+    }
+}
