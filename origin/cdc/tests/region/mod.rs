@@ -23,13 +23,16 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use uuid::Uuid;
 
 pub const NAMES: [&str; 3] = ["us-east-1", "eu-west-1", "ap-southeast-1"];
 const KEYS: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// How long anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Region {
     pub cluster: Cluster,
@@ -131,9 +134,7 @@ impl World {
                 if other == at || source.origin.is_none() || !*self.taps[&(other, at)].open.borrow() {
                     continue;
                 }
-                if let Err(behind) =
-                    origin.replication.progress().wait_until(&wanted, Duration::from_secs(25)).await
-                {
+                if let Err(behind) = origin.replication.progress().wait_until(&wanted, PATIENCE).await {
                     let status = origin.replication.status();
                     panic!("{}: {behind}, wanted {wanted}: {status:#?}", NAMES[other]);
                 }
@@ -318,20 +319,21 @@ pub fn object(value: Value) -> Map<String, Value> {
 
 /// Asks until it is so.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(25);
+    let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "{what} did not happen in time");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Accepts connections as an origin's server does, or the proxy with its certificate before it.
+/// Accepts connections as an origin's server does, or the proxy with its certificate before it. They end with it.
 async fn accept(listener: Arc<TcpListener>, acceptor: Option<TlsAcceptor>, replication: Arc<Replication>) {
+    let mut connections = JoinSet::new();
     loop {
         let Ok((io, _)) = listener.accept().await else { return };
         io.set_nodelay(true).ok();
         let (acceptor, replication) = (acceptor.clone(), replication.clone());
-        tokio::spawn(async move {
+        connections.spawn(async move {
             match acceptor {
                 None => serve(io, &replication).await,
                 Some(acceptor) => {
@@ -405,7 +407,10 @@ impl Tap {
                         far.set_nodelay(true).ok();
                         let (mut up, mut down) = ([0; 16 * 1024], [0; 64 * 1024]);
                         loop {
+                            // Cut comes first: what is written after a cut does not get through.
                             tokio::select! {
+                                biased;
+                                () = closed(&mut open) => return,
                                 read = near.read(&mut up) => match read {
                                     Ok(count) if count > 0 && far.write_all(&up[..count]).await.is_ok() => {}
                                     _ => return,
@@ -419,7 +424,6 @@ impl Tap {
                                     }
                                     _ => return,
                                 },
-                                () = closed(&mut open) => return,
                             }
                         }
                     });
