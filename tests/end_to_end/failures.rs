@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::load::{Load, Work};
 use crate::regions::{RECORDS, create, query, writer};
+use crate::requests::{PARENT, says_who_decided};
 use crate::{EDGES, StackTest};
 
 pub const TESTS: &[(&str, StackTest)] = &[
@@ -132,12 +133,14 @@ fn a_panic_does_not_poison_the_isolate(stack: &Stack) -> Result<()> {
     let state = stack.data().join("broken-on-purpose");
     let edge = Edge::start("cloudflare", Flavour::Fault, 27320, &origins.join(","), stack.data(), &state)?;
     let token = stack.token("acme", "unharmed", "orders:read")?;
-    let client = Client::new(&edge.url, "acme.localhost").bearer(&token);
+    let client = Client::new(&edge.url, "acme.localhost").bearer(&token).with("traceparent", PARENT);
     eventually(RECOVER, || client.get("/v1/whoami")?.expect(200).map(drop))?;
     for path in ["/.fault/panic", "/.fault/panic-later", "/.fault/trap-later"] {
         let broken = client.get(path)?;
         ensure!(broken.status == 500, "{path}: {} {}", broken.status, broken.text());
         ensure!(broken.header("content-type") == "application/problem+json", "{path}: {:?}", broken.headers);
+        says_who_decided(&broken).with_context(|| path.to_owned())?;
+        ensure!(broken.value()?["decision"] == broken.header("meridian-decision"), "{}", broken.text());
         for _ in 0..5 {
             client.get("/v1/whoami")?.expect(200).with_context(|| format!("after {path}"))?;
         }

@@ -1,18 +1,26 @@
 //! One request through one edge: what each policy does, as a client sees it.
 
+mod echo;
+
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::{Client, Response};
+use meridian_tests::edge::{Edge, Flavour};
 use meridian_tests::stack::{Stack, eventually};
 use serde_json::json;
 
 use crate::EdgeTest;
+use crate::bad_bundles::{port, roll_back};
+use crate::rules::{demo_rules, head, push};
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("lists_records", lists_records),
     ("every_reply_says_who_decided", every_reply_says_who_decided),
+    ("an_edge_without_a_configuration_says_so", an_edge_without_a_configuration_says_so),
     ("pages_through_records", pages_through_records),
     ("keeps_a_record", keeps_a_record),
     ("refuses_a_stale_condition", refuses_a_stale_condition),
@@ -29,8 +37,11 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("strips_internal_headers", strips_internal_headers),
     ("continues_a_trace", continues_a_trace),
     ("refuses_ambiguous_requests", refuses_ambiguous_requests),
+    ("forwards_a_body_whatever_the_method", forwards_a_body_whatever_the_method),
 ];
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const RECORDS: &str = "/v1/collections/orders/records";
 
 fn acme(stack: &Stack, edge: &str, subject: &str) -> Result<Client> {
@@ -68,16 +79,81 @@ fn lists_records(stack: &Stack, edge: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whoever makes a reply, it says who decided, when and by what; the trace that the request was part of goes on.
+pub fn says_who_decided(response: &Response) -> Result<()> {
+    let headers = &response.headers;
+    for name in ["meridian-region", "meridian-bundle", "server-timing"] {
+        ensure!(!response.header(name).is_empty(), "{name} is missing from {headers:?}");
+    }
+    let id = response.header("meridian-decision");
+    let digit =
+        |letter: char| letter.is_ascii_digit() || (letter.is_ascii_uppercase() && !"ILOU".contains(letter));
+    ensure!(id.len() == 26 && id.chars().all(digit), "{id:?} is no id of a decision: {headers:?}");
+    ensure!(response.header("traceparent").contains(TRACE), "not the trace of the request: {headers:?}");
+    Ok(())
+}
+
 fn every_reply_says_who_decided(stack: &Stack, edge: &str) -> Result<()> {
-    let client = acme(stack, edge, "headers")?;
-    for response in [client.get(RECORDS)?, stack.edge(edge, "acme")?.get(RECORDS)?] {
-        for name in
-            ["meridian-decision", "meridian-region", "meridian-bundle", "server-timing", "traceparent"]
-        {
-            ensure!(!response.header(name).is_empty(), "{name} is missing from {:?}", response.headers);
-        }
+    let traced = |client: Client| client.with("traceparent", PARENT);
+    let client = traced(acme(stack, edge, "headers")?);
+    let url = stack.up()?.edges[edge].clone();
+    for response in [
+        client.get(RECORDS)?.expect(200)?,
+        traced(stack.edge(edge, "acme")?).get(RECORDS)?.expect(401)?,
+        client.get("/nowhere")?.expect(404)?,
+        client.get("/v1/%00")?.expect(400)?,
+        client.get(&format!("/{}", "a".repeat(20_000)))?.expect(414)?,
+        traced(Client::new(&url, "nobody.example")).get("/")?.expect(421)?,
+    ] {
+        says_who_decided(&response)?;
+    }
+    // What the client of these tests would not send. A latin letter is no text to Spin.
+    let requests: [(&[u8], _); 4] = [
+        (b"GET / HTTP/1.1\r\nHost: no host\r\n", 400..401),
+        (b"GET / HTTP/1.1\r\nHost: acme.localhost\r\nX-Odd: \xe4\r\n", 400..405),
+        (b"TRACE / HTTP/1.1\r\nHost: acme.localhost\r\n", 501..502),
+        (b"DELETE / HTTP/1.1\r\nHost: acme.localhost\r\nTransfer-Encoding: chunked\r\n", 400..405),
+    ];
+    for (request, statuses) in requests {
+        let shown = String::from_utf8_lossy(request);
+        let rest = format!("traceparent: {PARENT}\r\nConnection: close\r\n\r\n0\r\n\r\n");
+        let response = raw(&url, &[request, rest.as_bytes()].concat())?;
+        ensure!(statuses.contains(&response.status), "{shown}: {response:?}");
+        says_who_decided(&response).with_context(|| shown.into_owned())?;
     }
     ensure!(client.get(RECORDS)?.header("cache-status").starts_with("meridian;"));
+    Ok(())
+}
+
+/// Sends these very bytes, and reads the head of what comes back.
+fn raw(url: &str, request: &[u8]) -> Result<Response> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+    stream.write_all(request)?;
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+        let mut part = [0; 4096];
+        let read = stream.read(&mut part)?;
+        ensure!(read > 0, "only {:?} came", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&part[..read]);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("a status line")?.parse()?;
+    let field = |line: &str| {
+        line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+    };
+    Ok(Response { status, headers: lines.map_while(field).collect(), body: Vec::new() })
+}
+
+fn an_edge_without_a_configuration_says_so(stack: &Stack, name: &str) -> Result<()> {
+    let state = stack.data().join(format!("unconfigured-{name}"));
+    let edge = Edge::start(name, Flavour::Plain, port(name)?, "no origins", stack.data(), &state)?;
+    let response = Client::new(&edge.url, "acme.localhost").with("traceparent", PARENT).get("/v1/whoami")?;
+    problem(&response, 500)?;
+    says_who_decided(&response)?;
+    ensure!(response.header("meridian-region") == "edge" && response.header("meridian-bundle") == "none");
+    ensure!(response.value()?["title"] == "The edge is not configured", "{}", response.text());
     Ok(())
 }
 
@@ -329,10 +405,9 @@ fn strips_internal_headers(stack: &Stack, edge: &str) -> Result<()> {
 }
 
 fn continues_a_trace(stack: &Stack, edge: &str) -> Result<()> {
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let client = acme(stack, edge, "tracer")?.with("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"));
+    let client = acme(stack, edge, "tracer")?.with("traceparent", PARENT);
     let response = client.get("/v1/whoami")?.expect(200)?;
-    ensure!(response.header("traceparent").contains(trace), "{}", response.header("traceparent"));
+    ensure!(response.header("traceparent").contains(TRACE), "{}", response.header("traceparent"));
     Ok(())
 }
 
@@ -343,4 +418,37 @@ fn refuses_ambiguous_requests(stack: &Stack, edge: &str) -> Result<()> {
         ensure!((400..500).contains(&response.status), "{path}: {} {}", response.status, response.text());
     }
     Ok(())
+}
+
+fn forwards_a_body_whatever_the_method(stack: &Stack, edge: &str) -> Result<()> {
+    let before = head(stack)?;
+    let url = stack.up()?.edges[edge].clone();
+    let folder = demo_rules(stack, &format!("{edge}-echo"))?;
+    let rules = format!(
+        "apiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: echo}}\n\
+         spec: {{regions: {{us-east-1: \"{}\"}}}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: echo}}\n\
+         spec: {{match: {{path: /echo}}, auth: {{mode: anonymous}}, upstream: echo}}\n",
+        echo::start()?
+    );
+    std::fs::write(folder.join("echo.yaml"), rules)?;
+    let output = push(stack, &folder, &[])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    let echoed = |method: &str, rest: &str| -> Result<String> {
+        let head = format!("{method} /echo HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n{rest}");
+        let response = raw(&url, head.as_bytes())?;
+        Ok(response.expect(200)?.header("x-echo").to_owned())
+    };
+    eventually(Duration::from_secs(5), || echoed("GET", "\r\n").map(drop))?;
+    // Cloudflare's fetch sends no body with GET.
+    let methods: &[&str] =
+        if edge == "cloudflare" { &["DELETE", "POST"] } else { &["DELETE", "POST", "GET"] };
+    for method in methods {
+        let chunked = "Transfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n4\r\nmore\r\n0\r\n\r\n";
+        for (rest, body) in [(chunked, "fourmore"), ("Content-Length: 4\r\n\r\nfour", "four"), ("\r\n", "")] {
+            let echo = echoed(method, rest)?;
+            ensure!(echo == body, "{method} with {rest:?}: {echo:?} came to the upstream");
+        }
+    }
+    roll_back(stack, &before)
 }

@@ -93,7 +93,12 @@ impl Passage {
     }
 
     async fn forward(&mut self, forward: Forward) -> Result<ResponseHead, ForwardFault> {
-        let content = if forward.send_body { self.content(forward.keep_body).await? } else { Content::Empty };
+        // Of unknown length, hosts send no body with these: its length has to be known first.
+        let measure = self.body_length.is_none() && matches!(forward.method.as_str(), "GET" | "HEAD");
+        let content = match forward.send_body {
+            true => self.content(forward.keep_body, measure).await?,
+            false => Content::Empty,
+        };
         let mut fields = fields(&forward.headers);
         if let Some(claims) = &forward.sign {
             let context = Context::of(claims, &self.memory.config.edge);
@@ -124,16 +129,16 @@ impl Passage {
     }
 
     /// The client's body for an attempt, kept for the next one where that is asked for and it is short enough.
-    async fn content(&mut self, keep: bool) -> Result<Content, ForwardFault> {
+    async fn content(&mut self, keep: bool, measure: bool) -> Result<Content, ForwardFault> {
         match std::mem::replace(&mut self.body, RequestBody::Gone) {
             RequestBody::None => {
                 self.body = RequestBody::None;
                 Ok(Content::Empty)
             }
             RequestBody::Unread(request) => {
-                self.streamed(Vec::new(), message::request_body(request), keep).await
+                self.streamed(Vec::new(), message::request_body(request), keep, measure).await
             }
-            RequestBody::Begun(bytes, rest) => self.streamed(bytes, rest, keep).await,
+            RequestBody::Begun(bytes, rest) => self.streamed(bytes, rest, keep, measure).await,
             RequestBody::Kept(bytes) => {
                 self.body = RequestBody::Kept(bytes.clone());
                 Ok(Content::Bytes(bytes))
@@ -142,8 +147,14 @@ impl Passage {
         }
     }
 
-    async fn streamed(&mut self, begun: Vec<u8>, rest: Body, keep: bool) -> Result<Content, ForwardFault> {
-        if !keep || self.body_length.is_some_and(|length| length > REPLAY_BODY_BYTES_MAX) {
+    async fn streamed(
+        &mut self,
+        begun: Vec<u8>,
+        rest: Body,
+        keep: bool,
+        measure: bool,
+    ) -> Result<Content, ForwardFault> {
+        if !(keep || measure) || self.body_length.is_some_and(|length| length > REPLAY_BODY_BYTES_MAX) {
             return Ok(if begun.is_empty() { Content::Stream(rest) } else { Content::Begun(begun, rest) });
         }
         let bytes_max = usize::try_from(REPLAY_BODY_BYTES_MAX).unwrap_or(usize::MAX);
@@ -152,6 +163,7 @@ impl Passage {
                 self.body = RequestBody::Kept(bytes.clone());
                 Ok(Content::Bytes(bytes))
             }
+            (_, Some(_)) if measure => Err(ForwardFault::BodyGone),
             (bytes, Some(rest)) => Ok(Content::Begun(bytes, rest)),
         }
     }

@@ -51,6 +51,7 @@ impl Edge {
         let (url, with_rules) = (format!("http://{}/", self.listen), self.with_rules);
         Box::new(move || match Request::get(&url).header("host", "acme.localhost").send() {
             Ok(answer) if with_rules && answer.status == 503 => Err("has no rules yet".to_owned()),
+            Ok(answer) if with_rules && answer.status == 500 => Err("is not configured".to_owned()),
             Ok(answer) if answer.decision.is_some() => Ok(()),
             Ok(answer) => Err(format!("answers {} without a decision", answer.status)),
             Err(error) => Err(error.to_string()),
