@@ -191,6 +191,10 @@ pub struct Config {
     /// The other regions: `REGION:ORDINAL=URL`.
     #[arg(long = "peer", env = "MERIDIAN_PEERS", value_delimiter = ',')]
     pub peers: Vec<Peer>,
+    /// Region where the platform's rules are released and tenants are made: the same at all origins. Without it, the one
+    /// with the lowest ordinal.
+    #[arg(long, env = "MERIDIAN_PLATFORM_HOME")]
+    pub platform_home: Option<String>,
     /// Keys of contexts and session tokens: `KID:BASE64URL`, the first signs.
     #[arg(long, env = "MERIDIAN_CONTEXT_KEYS", hide_env_values = true, value_parser = MacKeyring::parse)]
     pub context_keys: MacKeyring,
@@ -207,6 +211,21 @@ pub struct Config {
     /// SHA-256 of the first control token, in hexadecimal.
     #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
     pub control_token_sha256: Option<Sha256Hex>,
+}
+
+impl Config {
+    /// Ids of all regions that this origin is told of, itself among them, by their ordinals.
+    pub fn regions(&self) -> impl Iterator<Item = (u16, &str)> {
+        let own = (self.identity.region_ordinal, self.identity.region.as_str());
+        self.peers.iter().map(|peer| (peer.ordinal, peer.region.as_str())).chain([own])
+    }
+
+    /// The region where the platform's rules are released and tenants are made.
+    #[must_use]
+    pub fn platform_home(&self) -> &str {
+        let lowest = || self.regions().min().map_or("", |(_, region)| region);
+        self.platform_home.as_deref().unwrap_or_else(lowest)
+    }
 }
 
 /// A text that no log and no error shows.

@@ -1,8 +1,9 @@
 //! What a client has seen, and that it never sees less: session tokens in, waiting, session tokens out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, header};
 use meridian_replica::Cursor;
 use meridian_wire::session::{self, COOKIE, Positions, Session};
 
@@ -15,8 +16,6 @@ use crate::state::Origin;
 pub const SESSION: HeaderName = HeaderName::from_static(session::HEADER);
 /// Name of the header field that tells an edge what an answer reflects.
 pub const SEEN: HeaderName = HeaderName::from_static("meridian-seen");
-/// Name of the header field that names the region whose changes have not arrived yet.
-pub const BEHIND: HeaderName = HeaderName::from_static("meridian-behind");
 
 /// The session of one request.
 pub struct Visit {
@@ -43,9 +42,14 @@ impl Visit {
     /// # Errors
     /// 503 `behind` with the ordinal of the region whose changes are missing.
     pub async fn caught_up(&self, origin: &Origin, signed: &Signed) -> Result<(), Problem> {
-        if signed.consistency != "session" {
-            return Ok(());
-        }
+        if signed.consistency == "session" { self.arrived(origin, SESSION_WAIT).await } else { Ok(()) }
+    }
+
+    /// Waits until this region has applied what the session has seen of the others.
+    ///
+    /// # Errors
+    /// 503 `behind` with the ordinal of the region whose changes are missing.
+    pub async fn arrived(&self, origin: &Origin, wait: Duration) -> Result<(), Problem> {
         let own = origin.config.identity.region_ordinal;
         let others = self.session.positions.iter().filter(|(ordinal, _)| **ordinal != own);
         let wanted: Cursor = others.map(|(ordinal, position)| (*ordinal, *position)).collect();
@@ -53,13 +57,9 @@ impl Visit {
             return Ok(());
         }
         let progress = origin.replication.progress();
-        progress.wait_until(&wanted, SESSION_WAIT).await.map_err(|behind| {
+        progress.wait_until(&wanted, wait).await.map_err(|behind| {
             origin.metrics.behind.inc();
-            let title = "This region has not yet applied what the session has seen";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "behind", title)
-                .member("behind", behind.ordinal)
-                .header(BEHIND, &behind.ordinal.to_string())
-                .header(header::RETRY_AFTER, "1")
+            Problem::behind(behind.ordinal, "This region has not yet applied what the session has seen")
         })
     }
 
@@ -76,6 +76,17 @@ impl Visit {
 #[must_use]
 pub fn applied(origin: &Arc<Origin>) -> Positions {
     origin.replication.progress().vector().iter().collect()
+}
+
+/// What a client has seen that got an answer read before this: taken after the read, so that it is never too little.
+///
+/// # Errors
+/// 503 where the database is away.
+pub async fn reflected(origin: &Arc<Origin>) -> Result<Positions, Problem> {
+    let mut reflected = applied(origin);
+    let own = origin.store.position().await?;
+    reflected.insert(origin.config.identity.region_ordinal, own);
+    Ok(reflected)
 }
 
 fn token(headers: &HeaderMap) -> Option<&str> {

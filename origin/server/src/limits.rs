@@ -34,6 +34,8 @@ pub const TRIM_ROWS_MAX: i64 = 5_000;
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that wait to be written; a report that finds no room is told to come again.
 pub const EVENTS_QUEUED_MAX: usize = 20_000;
+/// Bytes of the events that wait to be written, as JSON text.
+pub const EVENTS_QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Events that one statement writes.
 pub const EVENTS_WRITTEN_MAX: usize = 2_000;
 /// When an edge may report again after it was sent away.
@@ -66,6 +68,12 @@ pub const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub const PEER_CHECK_TIMEOUT: Duration = Duration::from_millis(800);
 /// How long another region is asked for something that this one does not have.
 pub const PEER_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection to another region may take to come about.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the home region of a target may take for what is passed on to it; less than clients wait.
+pub const HOME_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the home region waits for the changes that what is passed on to it was made from.
+pub const HOME_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of another region's answer.
 pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Connections to the database.
@@ -74,6 +82,8 @@ pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
 pub const STOP_PAUSE: Duration = Duration::from_millis(500);
 /// How long requests in flight may take once nothing new is accepted.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long closing the connections to the database may take at the end.
+pub const CLOSE_MAX: Duration = Duration::from_secs(3);
 /// How long a client may take to send a request's head.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.

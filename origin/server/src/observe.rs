@@ -48,8 +48,9 @@ pub async fn observe(State(origin): State<Arc<Origin>>, mut request: Request, ne
     if let (Some(decision), Some(problem)) = (decision, response.extensions_mut().remove::<Problem>()) {
         response = problem.respond(Some(decision));
     }
+    // An answer that another region gave says so already.
     if let Ok(region) = HeaderValue::from_str(&origin.config.identity.region) {
-        response.headers_mut().insert(REGION, region);
+        response.headers_mut().entry(REGION).or_insert(region);
     }
     if origin.stopping.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

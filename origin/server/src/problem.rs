@@ -9,6 +9,9 @@ use meridian_store::Fault;
 use meridian_wire::problem as wire;
 use serde_json::{Value, json};
 
+/// Name of the header field that names the region whose changes have not arrived yet.
+const BEHIND: HeaderName = HeaderName::from_static("meridian-behind");
+
 /// A problem on its way to a client.
 #[derive(Clone, Debug)]
 pub struct Problem(Box<Parts>);
@@ -109,6 +112,15 @@ impl Problem {
     #[must_use]
     pub fn too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is larger than allowed")
+    }
+
+    /// A region has not yet applied the changes of the one with this ordinal that the answer needs.
+    #[must_use]
+    pub fn behind(ordinal: u16, title: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", title)
+            .member("behind", ordinal)
+            .header(BEHIND, &ordinal.to_string())
+            .header(http::header::RETRY_AFTER, "1")
     }
 
     /// Something went wrong here; the cause is in the log, not in the answer.

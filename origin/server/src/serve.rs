@@ -28,7 +28,7 @@ use crate::edge::journal::Journal;
 use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{
-    ACCEPT_PAUSE, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS, HEADER_READ_TIMEOUT,
+    ACCEPT_PAUSE, CLOSE_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS, HEADER_READ_TIMEOUT,
     IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
 };
 use crate::metrics::Metrics;
@@ -51,6 +51,11 @@ pub struct Serving {
 /// Says what could not be had.
 pub async fn start(config: Config) -> anyhow::Result<Serving> {
     let identity = &config.identity;
+    let home = config.platform_home();
+    anyhow::ensure!(
+        config.regions().any(|(_, region)| region == home),
+        "MERIDIAN_PLATFORM_HOME names {home:?}, which is neither this region nor one of MERIDIAN_PEERS"
+    );
     let node = Node { region: identity.region.clone(), ordinal: identity.region_ordinal };
     if let Some(owner_url) = &config.owner_url {
         migrate(owner_url.expose(), &node).await.context("the schema could not be brought up to date")?;
@@ -106,8 +111,8 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
     let (stop_background, stopping) = watch::channel(false);
     let mut background = JoinSet::new();
     background.spawn(origin.peers.clone().watch(stopping.clone()));
-    let written = origin.metrics.events.clone();
-    background.spawn(origin.journal.clone().write(origin.store.clone(), written, stopping.clone()));
+    let counts = origin.metrics.events.clone();
+    background.spawn(origin.journal.clone().write(origin.store.clone(), counts, stopping.clone()));
     background.spawn(forget(origin.store.clone(), stopping));
     let (stop_accepting, stopping) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, origin.clone(), router(origin.clone())?, stopping));
@@ -138,7 +143,10 @@ impl Serving {
         let _ = self.stop_background.send(true);
         while self.background.join_next().await.is_some() {}
         self.origin.replication.shutdown().await;
-        self.origin.store.close().await;
+        // A database that is away answers no farewell.
+        if tokio::time::timeout(CLOSE_MAX, self.origin.store.close()).await.is_err() {
+            tracing::warn!("connections to the database did not close within {CLOSE_MAX:?}");
+        }
         tracing::info!("stopped");
     }
 }

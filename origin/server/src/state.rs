@@ -52,8 +52,7 @@ impl Origin {
     /// Ids of all regions that this origin knows, itself among them, in alphabetical order.
     #[must_use]
     pub fn regions(&self) -> Vec<String> {
-        let peers = self.config.peers.iter().map(|peer| peer.region.clone());
-        let mut regions: Vec<_> = peers.chain([self.config.identity.region.clone()]).collect();
+        let mut regions: Vec<_> = self.config.regions().map(|(_, region)| region.to_owned()).collect();
         regions.sort_unstable();
         regions
     }

@@ -41,6 +41,15 @@ async fn health_is_told_from_readiness() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_down_does_not_wait_for_a_database_that_is_away() {
+    let mut region = Region::alone().await;
+    region.tenant("acme").await;
+    region.cluster.kill();
+    let stopped = tokio::time::timeout(Duration::from_secs(60), region.serving.stop()).await;
+    assert!(stopped.is_ok(), "still going down after a minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_description_are_served() {
     let region = Region::alone().await;
     region.tenant("acme").await;

@@ -2,14 +2,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use http::{Method, StatusCode};
-use meridian_origin::config::Peer;
 use meridian_wire::session::{Positions, Session};
 use serde_json::{Value, json};
-use support::cluster::Cluster;
-use support::{Region, Reply, context, context_keys, free_port};
+use support::{Region, Reply, context, context_keys, until};
 
 const RECORDS: &str = "/v1/collections/orders/records";
 
@@ -19,30 +15,8 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
-    let (us, eu) = tokio::join!(Cluster::start("us-east-1", 1), Cluster::start("eu-west-1", 2));
-    let (us_port, eu_port) = (free_port(), free_port());
-    let peer = |cluster: &Cluster, port: u16| Peer {
-        region: cluster.node.region.clone(),
-        ordinal: cluster.node.ordinal,
-        url: format!("http://127.0.0.1:{port}").parse().expect("a URL"),
-    };
-    let (us_peer, eu_peer) = (peer(&us, us_port), peer(&eu, eu_port));
-    Pair {
-        us: Region::at(us, us_port, vec![eu_peer]).await,
-        eu: Region::at(eu, eu_port, vec![us_peer]).await,
-    }
-}
-
-/// Asks until the answer is right, for a bounded time.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what} did not happen in time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let [us, eu] = Region::all([("us-east-1", 1), ("eu-west-1", 2)]).await;
+    Pair { us, eu }
 }
 
 async fn tenant(pair: &Pair, slug: &str, allowed: &[&str]) {

@@ -7,22 +7,12 @@ use axum::extract::{Path, Query, State};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use meridian_store::{Access, Fault, event};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::IntoParams;
 
+use super::Where;
 use super::auth::{Operator, Scope};
 use crate::problem::Problem;
 use crate::state::Origin;
-
-/// Where to look.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Where {
-    /// Only in this region.
-    #[serde(default)]
-    local: bool,
-}
 
 /// A decision of an edge with its explanation. What was not reported to this region is asked of the others.
 #[utoipa::path(
@@ -60,8 +50,9 @@ pub(super) async fn get(
         let authorization = headers.get(header::AUTHORIZATION);
         let answers = origin.peers.ask_all(Method::GET, &path, authorization, Bytes::new()).await;
         for (_, answer) in answers {
-            if let Ok((StatusCode::OK, body)) = answer
-                && let Ok(found) = serde_json::from_slice(&body)
+            if let Ok(answer) = answer
+                && answer.status() == StatusCode::OK
+                && let Ok(found) = serde_json::from_slice(answer.body())
             {
                 return Ok(Json(found));
             }

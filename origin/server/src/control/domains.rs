@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
 use meridian_store::domain::{self, Domain as Row};
@@ -15,7 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::audit::{self, Change};
 use super::auth::{Operator, Scope};
-use super::{invalid, next, publish, rows, tenants};
+use super::home::{self, Asked};
+use super::{Where, invalid, next, publish, rows, tenants};
 use crate::context::now_ms_i64;
 use crate::limits::HOSTNAME_BYTES_MAX;
 use crate::problem::Problem;
@@ -38,7 +40,7 @@ impl From<&Row> for Domain {
 }
 
 /// A hostname to be added.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewDomain {
     /// Exact, or with a leading `*.`.
@@ -84,14 +86,19 @@ pub(super) async fn list(
 }
 
 /// Adds a hostname to a tenant, and releases the tenant's bundle anew.
+///
+/// The tenant's home region decides; any other passes the request on to it.
 #[utoipa::path(
     post,
     path = "/control/v1/domains",
     tag = "control",
+    params(Where),
     request_body = NewDomain,
     responses(
         (status = 201, description = "The hostname", body = Domain),
         (status = 409, description = "Somebody has it already"),
+        (status = 421, description = "The home region is another, and can't be asked from here: home_region, home_url"),
+        (status = 503, description = "The home region does not answer"),
         (status = 422, description = "It can't be a hostname, or there is no such tenant"),
     ),
     security(("token" = []))
@@ -99,16 +106,22 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(origin): State<Arc<Origin>>,
     operator: Operator,
+    asked: Asked,
     Body(new): Body<NewDomain>,
-) -> Result<(StatusCode, Json<Domain>), Problem> {
+) -> Result<Response, Problem> {
     operator.may(Scope::Domains)?;
     let hostname = new.hostname.to_ascii_lowercase();
     if !is_hostname(&hostname) {
         return Err(invalid("hostname", &hostname, "a hostname, or one with a leading *."));
     }
+    let target = Target::Tenant(new.tenant.clone());
+    if let Some(answer) = home::elsewhere(&origin, &asked, &target, &new).await? {
+        return Ok(answer);
+    }
     let mut transaction = origin.store.begin(Access::Control).await?;
-    let owner = tenant::get(&mut transaction, &new.tenant).await;
+    let owner = tenant::get_for_update(&mut transaction, &new.tenant).await;
     owner.map_err(|fault| tenants::unknown(fault, &new.tenant))?;
+    home::confirm(&origin, &mut transaction, &target).await?;
     let row = Row { hostname, tenant: new.tenant, created_at_ms: now_ms_i64() };
     domain::create(&mut transaction, &row).await?;
     let made = Domain::from(&row);
@@ -122,9 +135,9 @@ pub(super) async fn create(
         detail: json!({}),
     };
     audit::write(&mut transaction, &operator, change).await?;
-    publish::regenerate(&origin, &mut transaction, &operator, &Target::Tenant(row.tenant)).await?;
+    publish::regenerate(&origin, &mut transaction, &operator, &target).await?;
     transaction.commit().await?;
-    Ok((StatusCode::CREATED, Json(made)))
+    Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
 /// Letters, digits and inner hyphens in labels of 1 to 63 (RFC 1123, section 2.1), not an address; a wildcard stands for

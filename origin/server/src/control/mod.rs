@@ -9,6 +9,7 @@ mod compile;
 mod conflicts;
 mod decisions;
 mod domains;
+mod home;
 mod publish;
 mod purges;
 mod releases;
@@ -48,6 +49,15 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Origin>> {
         .routes(routes!(purges::purge))
         .routes(routes!(audit::list))
         .layer(DefaultBodyLimit::max(PUSH_BYTES_MAX))
+}
+
+/// Where to do it.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Where {
+    /// Only in this region: no other is asked.
+    #[serde(default)]
+    local: bool,
 }
 
 /// Which part of a list.

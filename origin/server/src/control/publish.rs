@@ -1,7 +1,7 @@
 //! How a release comes about: by a push, a rollback, or because a tenant or hostname changed.
 //!
-//! Whoever makes one holds the target's lock from reading the head until the commit, so that of two writers in this region
-//! one sees what the other did. A bundle is the pushed documents and those that are made of the tables, compiled whole;
+//! Whoever makes one holds the target's lock, at the target's home region, from reading the head until the commit, so that
+//! of two writers one sees what the other did. A bundle is the pushed documents and those that are made of the tables, compiled whole;
 //! what does not compile is never released.
 
 use http::StatusCode;
@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::audit::{self, Change};
 use super::auth::Operator;
 use super::compile::{Compiled, compile, test};
+use super::home;
 use crate::context::{now_ms, now_ms_i64};
 use crate::problem::Problem;
 use crate::state::Origin;
@@ -45,7 +46,8 @@ type Head = Option<(Release, Contents)>;
 /// Releases pushed documents.
 ///
 /// # Errors
-/// 409 where the parent is not the head, 422 where the documents or their tests are wrong.
+/// 421 where this is not the target's home, 409 where the parent is not the head, 422 where the documents or their tests
+/// are wrong.
 pub(super) async fn push(
     origin: &Origin,
     transaction: &mut Transaction,
@@ -56,6 +58,7 @@ pub(super) async fn push(
     note: Option<String>,
 ) -> Result<Published, Problem> {
     let head = lock(transaction, target).await?;
+    home::confirm(origin, transaction, target).await?;
     follows(&head, parent.as_deref())?;
     let generated = generated(transaction, target).await?;
     let compiled = compile(target, &files, generated).await?;
@@ -67,7 +70,7 @@ pub(super) async fn push(
 /// Releases the documents of an earlier release again, with the tenant and its hostnames as they are now.
 ///
 /// # Errors
-/// 404 where there is no such release, 409 where the parent is not the head.
+/// 421 where this is not the target's home, 404 where there is no such release, 409 where the parent is not the head.
 pub(super) async fn rollback(
     origin: &Origin,
     transaction: &mut Transaction,
@@ -78,6 +81,7 @@ pub(super) async fn rollback(
     note: Option<String>,
 ) -> Result<Published, Problem> {
     let head = lock(transaction, target).await?;
+    home::confirm(origin, transaction, target).await?;
     follows(&head, Some(&parent))?;
     let (_, contents) = release::get(transaction, &target.to_string(), to).await?;
     let files = files(&contents)?;
@@ -88,7 +92,8 @@ pub(super) async fn rollback(
     made.release(transaction, head, files, compiled).await
 }
 
-/// Releases the documents of the head with the tenant and its hostnames as they are now.
+/// Releases the documents of the head with the tenant and its hostnames as they are now. The caller has made the tenant, or
+/// has locked its row and knows that this is its home.
 ///
 /// # Errors
 /// 422 where the rules don't hold together with them.

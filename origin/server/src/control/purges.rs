@@ -10,11 +10,11 @@ use http::{HeaderMap, Method, StatusCode, header};
 use meridian_store::{Access, purge, tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::auth::{Operator, Scope};
-use super::{invalid, tenants};
+use super::{Where, invalid, tenants};
 use crate::limits::{PURGE_TAGS_MAX, TAG_BYTES_MAX};
 use crate::problem::Problem;
 use crate::request::Body;
@@ -28,15 +28,6 @@ pub(super) struct Purge {
     tenant: String,
     /// `COLLECTION`, `COLLECTION/ID`, tags of cache policies and upstreams, or `*` for everything.
     tags: Vec<String>,
-}
-
-/// Where to purge.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Where {
-    /// Only at the edges that ask this region.
-    #[serde(default)]
-    local: bool,
 }
 
 /// Makes stale what edges have stored before now with these tags, in all regions.
@@ -89,7 +80,7 @@ pub(super) async fn purge(
         for (peer, answer) in
             origin.peers.ask_all(Method::POST, "/control/v1/purges", authorization, body).await
         {
-            let purged = matches!(answer, Ok((StatusCode::ACCEPTED, _)));
+            let purged = answer.is_ok_and(|answer| answer.status() == StatusCode::ACCEPTED);
             regions.insert(peer.region, if purged { "purged" } else { "unreachable" });
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
 use meridian_store::record::rfc3339;
@@ -15,8 +16,9 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::{Operator, Scope};
+use super::home::{self, Asked};
 use super::publish::{self, File, Published};
-use super::{next, rows, text};
+use super::{Where, next, rows, text};
 use crate::problem::Problem;
 use crate::request::Body;
 use crate::state::Origin;
@@ -65,7 +67,7 @@ pub(super) struct Made {
 }
 
 /// Documents to be released.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Push {
     /// Version that they were made from; null for the first.
@@ -77,7 +79,7 @@ pub(super) struct Push {
 }
 
 /// A release to go back to.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rollback {
     /// Version of the head.
@@ -185,17 +187,20 @@ pub(super) async fn get(
 /// Releases documents: compare-and-set on the parent, refused when a document or a test of them is wrong.
 ///
 /// Documents that make the very bundle that is the head are answered with 200 and the head: there is nothing to release.
+/// The target's home region decides; any other passes the request on to it.
 #[utoipa::path(
     post,
     path = "/control/v1/targets/{target}/releases",
     tag = "control",
-    params(("target" = String, Path, description = "platform or tenant:SLUG")),
+    params(("target" = String, Path, description = "platform or tenant:SLUG"), Where),
     request_body = Push,
     responses(
         (status = 201, description = "The release", body = Made),
         (status = 200, description = "The head, which is the same already", body = Made),
         (status = 404, description = "There is no such tenant"),
         (status = 409, description = "The parent is not the head; both are said"),
+        (status = 421, description = "The home region is another, and can't be asked from here: home_region, home_url"),
+        (status = 503, description = "The home region does not answer"),
         (status = 422, description = "errors: [{file, line, column, path, found, expected, suggestion}]"),
     ),
     security(("token" = []))
@@ -203,13 +208,17 @@ pub(super) async fn get(
 pub(super) async fn push(
     State(origin): State<Arc<Origin>>,
     operator: Operator,
+    asked: Asked,
     Path(name): Path<String>,
     Body(push): Body<Push>,
-) -> Result<(StatusCode, Json<Made>), Problem> {
+) -> Result<Response, Problem> {
     operator.may(Scope::Rules)?;
     let target = target(&name)?;
     if let Some(note) = &push.note {
         text("note", note)?;
+    }
+    if let Some(answer) = home::elsewhere(&origin, &asked, &target, &push).await? {
+        return Ok(answer);
     }
     let mut transaction = origin.store.begin(Access::Control).await?;
     let published =
@@ -219,31 +228,37 @@ pub(super) async fn push(
     Ok(made(published))
 }
 
-/// Releases the content of an earlier release again.
+/// Releases the content of an earlier release again. The target's home region decides, as with a push.
 #[utoipa::path(
     post,
     path = "/control/v1/targets/{target}/rollback",
     tag = "control",
-    params(("target" = String, Path, description = "platform or tenant:SLUG")),
+    params(("target" = String, Path, description = "platform or tenant:SLUG"), Where),
     request_body = Rollback,
     responses(
         (status = 201, description = "The release, with a new sequence", body = Made),
         (status = 200, description = "The head, which is the same already", body = Made),
         (status = 404, description = "There is no such release"),
         (status = 409, description = "The parent is not the head; both are said"),
+        (status = 421, description = "The home region is another, and can't be asked from here: home_region, home_url"),
+        (status = 503, description = "The home region does not answer"),
     ),
     security(("token" = []))
 )]
 pub(super) async fn rollback(
     State(origin): State<Arc<Origin>>,
     operator: Operator,
+    asked: Asked,
     Path(name): Path<String>,
     Body(rollback): Body<Rollback>,
-) -> Result<(StatusCode, Json<Made>), Problem> {
+) -> Result<Response, Problem> {
     operator.may(Scope::Rules)?;
     let target = target(&name)?;
     if let Some(note) = &rollback.note {
         text("note", note)?;
+    }
+    if let Some(answer) = home::elsewhere(&origin, &asked, &target, &rollback).await? {
+        return Ok(answer);
     }
     let mut transaction = origin.store.begin(Access::Control).await?;
     let Rollback { parent, to, note } = rollback;
@@ -253,7 +268,8 @@ pub(super) async fn rollback(
     Ok(made(published))
 }
 
-fn made(published: Published) -> (StatusCode, Json<Made>) {
+fn made(published: Published) -> Response {
     let status = if published.new { StatusCode::CREATED } else { StatusCode::OK };
-    (status, Json(Made { release: Release::from(&published.release), warnings: published.warnings }))
+    let made = Made { release: Release::from(&published.release), warnings: published.warnings };
+    (status, Json(made)).into_response()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
 use meridian_store::record::rfc3339;
@@ -16,7 +17,8 @@ use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::auth::{Operator, Scope};
-use super::{Page, invalid, next, publish, text};
+use super::home::{self, Asked};
+use super::{Page, Where, invalid, next, publish, text};
 use crate::context::now_ms_i64;
 use crate::problem::Problem;
 use crate::request::Body;
@@ -51,7 +53,7 @@ impl From<&Row> for Tenant {
 }
 
 /// A tenant to be made.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTenant {
     /// 1 to 63 lower-case letters, digits and inner hyphens; never changes.
@@ -66,7 +68,7 @@ pub(super) struct NewTenant {
 }
 
 /// What shall change of a tenant.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TenantChange {
     name: Option<String>,
@@ -121,14 +123,19 @@ pub(super) async fn get(
 }
 
 /// Makes a tenant, and releases its first bundle.
+///
+/// The platform's home region decides, so that a slug is given once; any other passes the request on to it.
 #[utoipa::path(
     post,
     path = "/control/v1/tenants",
     tag = "control",
+    params(Where),
     request_body = NewTenant,
     responses(
         (status = 201, description = "The tenant", body = Tenant),
         (status = 409, description = "The slug is taken"),
+        (status = 421, description = "The home region is another, and can't be asked from here: home_region, home_url"),
+        (status = 503, description = "The home region does not answer"),
         (status = 422, description = "A member is not right"),
     ),
     security(("token" = []))
@@ -136,9 +143,13 @@ pub(super) async fn get(
 pub(super) async fn create(
     State(origin): State<Arc<Origin>>,
     operator: Operator,
+    asked: Asked,
     Body(new): Body<NewTenant>,
-) -> Result<(StatusCode, Json<Tenant>), Problem> {
+) -> Result<Response, Problem> {
     operator.may(Scope::Tenants)?;
+    if let Some(answer) = home::elsewhere(&origin, &asked, &Target::Platform, &new).await? {
+        return Ok(answer);
+    }
     let row = check(&origin, new)?;
     let mut transaction = origin.store.begin(Access::Control).await?;
     tenant::create(&mut transaction, &row).await?;
@@ -156,21 +167,24 @@ pub(super) async fn create(
     publish::regenerate(&origin, &mut transaction, &operator, &Target::Tenant(row.slug.clone())).await?;
     transaction.commit().await?;
     origin.residences.invalidate(&row.slug).await;
-    Ok((StatusCode::CREATED, Json(made)))
+    Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
 /// Changes name, state or home region of a tenant, and releases its bundle anew.
 ///
-/// The allowed regions don't change here: its data would have to move first.
+/// The allowed regions don't change here: its data would have to move first. The tenant's home region decides, the old one
+/// where it moves; any other passes the request on to it.
 #[utoipa::path(
     patch,
     path = "/control/v1/tenants/{slug}",
     tag = "control",
-    params(("slug" = String, Path, description = "Slug")),
+    params(("slug" = String, Path, description = "Slug"), Where),
     request_body = TenantChange,
     responses(
         (status = 200, description = "The tenant", body = Tenant),
         (status = 404, description = "There is no such tenant"),
+        (status = 421, description = "The home region is another, and can't be asked from here: home_region, home_url"),
+        (status = 503, description = "The home region does not answer"),
         (status = 422, description = "A member is not right"),
     ),
     security(("token" = []))
@@ -178,12 +192,18 @@ pub(super) async fn create(
 pub(super) async fn change(
     State(origin): State<Arc<Origin>>,
     operator: Operator,
+    asked: Asked,
     Path(slug): Path<String>,
     Body(wanted): Body<TenantChange>,
-) -> Result<Json<Tenant>, Problem> {
+) -> Result<Response, Problem> {
     operator.may(Scope::Tenants)?;
+    let target = Target::Tenant(slug.clone());
+    if let Some(answer) = home::elsewhere(&origin, &asked, &target, &wanted).await? {
+        return Ok(answer);
+    }
     let mut transaction = origin.store.begin(Access::Control).await?;
     let mut row = tenant::get_for_update(&mut transaction, &slug).await?;
+    home::confirm(&origin, &mut transaction, &target).await?;
     let before = serde_json::to_value(Tenant::from(&row)).unwrap_or_default();
     if let Some(name) = wanted.name {
         text("name", &name)?;
@@ -208,10 +228,10 @@ pub(super) async fn change(
         detail: json!({}),
     };
     audit::write(&mut transaction, &operator, change).await?;
-    publish::regenerate(&origin, &mut transaction, &operator, &Target::Tenant(slug.clone())).await?;
+    publish::regenerate(&origin, &mut transaction, &operator, &target).await?;
     transaction.commit().await?;
     origin.residences.invalidate(&slug).await;
-    Ok(Json(changed))
+    Ok(Json(changed).into_response())
 }
 
 fn check(origin: &Origin, new: NewTenant) -> Result<Row, Problem> {

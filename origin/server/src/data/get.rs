@@ -7,11 +7,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use meridian_store::record;
-use meridian_wire::session::Positions;
 
 use super::{Right, begin, permitted, record_id, reply};
 use crate::cache::Answer;
-use crate::consistency::{Visit, applied};
+use crate::consistency::{Visit, applied, reflected};
 use crate::context::Signed;
 use crate::problem::Problem;
 use crate::state::Origin;
@@ -69,12 +68,4 @@ pub(super) async fn get(
     };
     let session = visit.continued(&origin, &answer.reflects);
     Ok(reply::read(&answer, &headers, &seen, &session))
-}
-
-/// What a client has seen that got an answer read before this: taken after the read, so that it is never too little.
-pub(super) async fn reflected(origin: &Arc<Origin>) -> Result<Positions, Problem> {
-    let mut reflected = applied(origin);
-    let own = origin.store.position().await?;
-    reflected.insert(origin.config.identity.region_ordinal, own);
-    Ok(reflected)
 }

@@ -11,10 +11,9 @@ use meridian_store::record::{self, Query};
 use meridian_wire::encoding::version;
 use serde_json::json;
 
-use super::get::reflected;
 use super::{Right, begin, permitted, reply};
 use crate::cache::Answer;
-use crate::consistency::{Visit, applied};
+use crate::consistency::{Visit, applied, reflected};
 use crate::context::Signed;
 use crate::problem::Problem;
 use crate::state::Origin;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config::Peer;
-use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CHECK_INTERVAL, PEER_CHECK_TIMEOUT};
+use crate::limits::{
+    PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CHECK_INTERVAL, PEER_CHECK_TIMEOUT, PEER_CONNECT_TIMEOUT,
+};
 
 /// What a region says of itself at `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +44,9 @@ pub enum AskFault {
     /// No answer in time.
     #[error("the region did not answer in time")]
     Timeout,
-    /// An answer that makes no sense.
-    #[error("the region's answer makes no sense")]
-    Answer,
+    /// The question can't be put as a URL.
+    #[error("the region's URL makes no sense")]
+    Url,
 }
 
 type Connector = HttpsConnector<HttpConnector>;
@@ -61,8 +63,14 @@ impl Peers {
     /// Not yet asked. `tls` says whom to trust at `https` URLs.
     #[must_use]
     pub fn new(peers: &[Peer], tls: &ClientConfig) -> Self {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(PEER_CONNECT_TIMEOUT));
+        let mut plain = HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_connect_timeout(Some(PEER_CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
-        let connector = connector.https_or_http().enable_http1().build();
+        let connector = connector.https_or_http().enable_http1().wrap_connector(plain);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self { peers: peers.into(), client, known: Arc::default() }
     }
@@ -93,7 +101,7 @@ impl Peers {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = http::Uri::from_static("/readyz");
         let answer = self.ask(peer, request, PEER_CHECK_TIMEOUT).await;
-        let said = answer.ok().and_then(|(_, body)| serde_json::from_slice::<Readiness>(&body).ok());
+        let said = answer.ok().and_then(|answer| serde_json::from_slice::<Readiness>(answer.body()).ok());
         let said = said.filter(|said| said.ordinal == peer.ordinal && said.region == peer.region);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.entry(peer.ordinal).or_default();
@@ -116,51 +124,56 @@ impl Peers {
         peer: &Peer,
         mut request: Request<Full<Bytes>>,
         timeout: Duration,
-    ) -> Result<(StatusCode, Bytes), AskFault> {
+    ) -> Result<Response<Bytes>, AskFault> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri = format!("{}{path}", peer.url.as_str()).parse().map_err(|_| AskFault::Answer)?;
+        let uri = format!("{}{path}", peer.url.as_str()).parse().map_err(|_| AskFault::Url)?;
         *request.uri_mut() = uri;
         let exchange = async {
             let unreachable = |error: hyper_util::client::legacy::Error| AskFault::Unreachable(error.into());
             let response = self.client.request(request).await.map_err(unreachable)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), PEER_ANSWER_BYTES_MAX).collect().await;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, PEER_ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(AskFault::Unreachable)?;
-            Ok((status, body.to_bytes()))
+            Ok(Response::from_parts(head, body.to_bytes()))
         };
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(AskFault::Timeout))
     }
 
-    /// Asks all of them at once, with the bearer token that this request came with. The question names `local=true`, so
-    /// that nobody asks on.
+    /// Asks all of them at once, with the bearer token that this request came with.
     pub async fn ask_all(
         &self,
         method: Method,
         path: &str,
         authorization: Option<&HeaderValue>,
         body: Bytes,
-    ) -> Vec<(Peer, Result<(StatusCode, Bytes), AskFault>)> {
-        let ask = |peer: &Peer| {
-            let peer = peer.clone();
-            let mut request = Request::new(Full::new(body.clone()));
-            *request.method_mut() = method.clone();
-            let uri = format!("{path}?local=true").parse();
-            let headers = request.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            if let Some(authorization) = authorization {
-                headers.insert(AUTHORIZATION, authorization.clone());
-            }
-            async move {
-                let answer = match uri {
-                    Ok(uri) => {
-                        *request.uri_mut() = uri;
-                        self.ask(&peer, request, PEER_ASK_TIMEOUT).await
-                    }
-                    Err(_) => Err(AskFault::Answer),
-                };
-                (peer, answer)
-            }
+    ) -> Vec<(Peer, Result<Response<Bytes>, AskFault>)> {
+        let ask = async |peer: &Peer| {
+            let answer = match local(method.clone(), path, authorization, body.clone()) {
+                Ok(request) => self.ask(peer, request, PEER_ASK_TIMEOUT).await,
+                Err(fault) => Err(fault),
+            };
+            (peer.clone(), answer)
         };
         futures_util::future::join_all(self.peers.iter().map(ask)).await
     }
+}
+
+/// A request of the control API to another region. It names `local=true`, so that nobody asks on.
+///
+/// # Errors
+/// Where the path can't be one.
+pub fn local(
+    method: Method,
+    path: &str,
+    authorization: Option<&HeaderValue>,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, AskFault> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = format!("{path}?local=true").parse().map_err(|_| AskFault::Url)?;
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(authorization) = authorization {
+        request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+    }
+    Ok(request)
 }

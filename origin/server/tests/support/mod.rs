@@ -6,9 +6,11 @@ pub mod cluster;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::Cluster;
+use futures_util::future::join_all;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -87,6 +89,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
         replication_url: cluster.url("meridian_replicator").parse().expect("a URL"),
         owner_url: None,
         peers,
+        platform_home: None,
         context_keys: context_keys(),
         peer_ca: None,
         peer_keys: MacKeyring::parse(&format!("p1:{}", base64url(&[8; 32]))).expect("a keyring"),
@@ -120,7 +123,37 @@ pub fn context(tenant: &str, scopes: &[&str]) -> Context {
     }
 }
 
+/// Asks until the answer is right, for a bounded time.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl Region {
+    /// Regions that know one another, each by name and ordinal.
+    pub async fn all<const MANY: usize>(named: [(&str, u16); MANY]) -> [Self; MANY] {
+        let clusters = join_all(named.map(|(region, ordinal)| Cluster::start(region, ordinal))).await;
+        let ports = named.map(|_| free_port());
+        let peer = |((region, ordinal), port): (&(&str, u16), &u16)| Peer {
+            region: (*region).to_owned(),
+            ordinal: *ordinal,
+            url: format!("http://127.0.0.1:{port}").parse().expect("a URL"),
+        };
+        let peers: Vec<Peer> = named.iter().zip(&ports).map(peer).collect();
+        let mut regions = Vec::new();
+        for (cluster, port) in clusters.into_iter().zip(ports) {
+            let others = peers.iter().filter(|peer| peer.region != cluster.node.region).cloned().collect();
+            regions.push(Self::at(cluster, port, others).await);
+        }
+        regions.try_into().unwrap_or_else(|_| panic!("as many regions as names"))
+    }
+
     /// One region alone.
     pub async fn alone() -> Self {
         let cluster = Cluster::start("us-east-1", 1).await;
@@ -131,6 +164,11 @@ impl Region {
         let serving = start(config(&cluster, port, peers)).await.expect("the origin starts");
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { cluster, serving, client }
+    }
+
+    /// Goes down: the origin first, then its database.
+    pub async fn stop(self) {
+        self.serving.stop().await;
     }
 
     pub fn authority(&self) -> String {
