@@ -70,13 +70,15 @@ async fn metrics(State(origin): State<Arc<Origin>>) -> impl IntoResponse {
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
 fn samples(origin: &Origin) -> Vec<Sample> {
     let (entries, bytes) = origin.answers.size();
+    let (events, event_bytes) = origin.journal.waiting();
     let (connections, idle) = origin.store.connections();
     let counters = origin.replication.counters();
     let gauge = |name, value| Sample { name, kind: Kind::Gauge, labels: Vec::new(), value };
     let mut samples = vec![
         gauge("cache_entries", entries as f64),
         gauge("cache_bytes", bytes as f64),
-        gauge("events_waiting", origin.journal.waiting() as f64),
+        gauge("events_waiting", events as f64),
+        gauge("events_waiting_bytes", event_bytes as f64),
         gauge("database_connections", f64::from(connections)),
         gauge("database_connections_idle", idle as f64),
         gauge("replication_journalled_position_bytes", counters.journalled_position as f64),

@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::edge::journal::Counts;
+
 /// Upper ends of the duration histogram's buckets, in seconds.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
@@ -50,8 +52,8 @@ pub struct Metrics {
     pub ignored_sessions: Counter,
     /// Reads that ended because the region was behind what the session had seen.
     pub behind: Counter,
-    /// Events written.
-    pub events: Counter,
+    /// Events written and dropped.
+    pub events: Counts,
     /// Reports of events that found no room.
     pub events_refused: Counter,
     /// Bundles that edges refused.
@@ -82,7 +84,7 @@ impl Metrics {
             refused_contexts: Counter::default(),
             ignored_sessions: Counter::default(),
             behind: Counter::default(),
-            events: Counter::default(),
+            events: Counts::default(),
             events_refused: Counter::default(),
             edge_faults: Counter::default(),
             lease_units: Counter::default(),
@@ -116,7 +118,12 @@ impl Metrics {
             "Reads given up because the region was behind",
             self.behind.clone(),
         );
-        registry.register("events_written", "Decisions written", self.events.clone());
+        registry.register("events_written", "Decisions written", self.events.written.clone());
+        registry.register(
+            "events_dropped",
+            "Decisions that the database will not have",
+            self.events.dropped.clone(),
+        );
         registry.register("events_refused", "Reports that found no room", self.events_refused.clone());
         registry.register("edge_faults", "Bundles that edges refused", self.edge_faults.clone());
         registry.register("lease_units", "Units of limits granted to edges", self.lease_units.clone());

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use meridian_wire::context::Context;
 use meridian_wire::signature::Ticket;
 use serde_json::{Value, json};
-use support::{CONTROL_TOKEN, Region, Reply, bundle_keys, context};
+use support::{CONTROL_TOKEN, Region, Reply, bundle_keys, context, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_prove_to_be_edges() {
@@ -171,6 +171,22 @@ async fn events_are_found_by_their_decision() {
         (&found["event"]["explanation"][0]["stage"], &found["edge"]),
         (&json!("host"), &json!("test-edge"))
     );
+    // One that the database will not have takes none of the others with it.
+    let mut bad = event("bad");
+    bad["path"] = json!("/\u{0}");
+    let batch = json!({"edge": "e", "events": [event("01C"), bad, event("01D"), event("01E")]});
+    let taken = region.as_edge(Method::POST, "/edge/v1/events", Some(&batch)).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{taken:?}");
+    for id in ["01C", "01D", "01E"] {
+        until("the good events of a batch", async || {
+            let found = region.control(Method::GET, &format!("/decisions/{id}"), None).await;
+            (found.status == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+    let metrics = Request::get("/metrics").body(Full::default()).expect("a request");
+    let metrics = String::from_utf8(region.send(metrics).await.body.to_vec()).expect("text");
+    assert!(metrics.contains("meridian_events_dropped_total 1\n"), "{metrics}");
     let many: Vec<_> = (0..501).map(|number| event(&format!("m{number}"))).collect();
     let refused =
         region.as_edge(Method::POST, "/edge/v1/events", Some(&json!({"edge": "e", "events": many}))).await;
