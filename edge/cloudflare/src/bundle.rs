@@ -113,8 +113,11 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
 /// Rules come from an origin, so that even a cold isolate decides by the newest; the last good ones come from KV while no
 /// origin can be reached, or what comes is no good or older than they are.
 async fn load_target(isolate: &Rc<Isolate>, ctx: &Context, target: &Target) -> Loaded {
-    let in_force = isolate.node.borrow().version(target).cloned();
-    let mut search = Search::new(target, &isolate.config.bundle_keys, in_force);
+    let (in_force, newest) = {
+        let node = isolate.node.borrow();
+        (node.version(target).cloned(), node.newest(target))
+    };
+    let mut search = Search::new(target, &isolate.config.bundle_keys, in_force, newest);
     let stored = stored(isolate, target, &mut search).await;
     let found = fetch(isolate, ctx, target, &mut search).await.or(stored);
     let (nothing, faults) = search.end();

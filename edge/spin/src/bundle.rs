@@ -106,8 +106,9 @@ async fn keep_host(memory: &Memory, key: &str, tenant: Option<String>) -> Loaded
 /// The best rules of a target: the store's where they are known to be the newest, else an origin's, else the store's.
 async fn load_target(memory: &Memory, target: &Target) -> Loaded {
     let in_force = memory.node.borrow().version(target).cloned();
-    let mut search = Search::new(target, &memory.config.bundle_keys, in_force);
-    let found = find(memory, target, &mut search).await;
+    let newest = newest(memory, target).await;
+    let mut search = Search::new(target, &memory.config.bundle_keys, in_force, newest);
+    let found = find(memory, target, newest, &mut search).await;
     let (nothing, faults) = search.end();
     for fault in faults {
         memory.fault(fault);
@@ -119,11 +120,15 @@ async fn load_target(memory: &Memory, target: &Target) -> Loaded {
     }
 }
 
-async fn find(memory: &Memory, target: &Target, search: &mut Search<'_>) -> Option<Rules> {
+async fn find(
+    memory: &Memory,
+    target: &Target,
+    newest: Option<u64>,
+    search: &mut Search<'_>,
+) -> Option<Rules> {
     let stored = memory.read(&StoredBundle::key(target)).await;
     let stored = stored.and_then(|bytes| StoredBundle::decode(&bytes));
     let stored = stored.and_then(|bundle| search.stored(&bundle.ticket, &bundle.bytes, now_ms()));
-    let newest = newest(memory, target).await;
     if let Some(rules) = &stored
         && newest.is_some_and(|newest| newest <= rules.version().sequence)
     {

@@ -174,6 +174,15 @@ impl Node {
         versions
     }
 
+    /// The newest sequence of a target that an origin told of, as long as something of the target is in memory.
+    #[must_use]
+    pub fn newest(&self, target: &Target) -> Option<u64> {
+        match target {
+            Target::Platform => Some(self.platform.newest),
+            Target::Tenant(slug) => self.tenants.peek(slug.as_str()).map(|held| held.newest),
+        }
+    }
+
     /// The release of a target in memory.
     #[must_use]
     pub fn version(&self, target: &Target) -> Option<&Version> {

@@ -65,17 +65,26 @@ pub struct Search<'a> {
     target: &'a Target,
     keys: &'a PublicKeyring,
     have: Option<Version>,
+    newest: u64,
     missing: bool,
     why: String,
     faults: Vec<Fault>,
 }
 
 impl<'a> Search<'a> {
-    /// A search for rules of this target, signed by one of the keys, and newer than those that are in force.
+    /// A search for rules of this target, signed by one of the keys, and newer than those that are in force. `newest` is
+    /// the newest sequence that there is, as far as that is known: as long as it is not found, no origin that has none
+    /// newer ends the search.
     #[must_use]
-    pub fn new(target: &'a Target, keys: &'a PublicKeyring, in_force: Option<Version>) -> Self {
+    pub fn new(
+        target: &'a Target,
+        keys: &'a PublicKeyring,
+        in_force: Option<Version>,
+        newest: Option<u64>,
+    ) -> Self {
         let why = "no origin answered in time".to_owned();
-        Self { target, keys, have: in_force, missing: false, why, faults: Vec::new() }
+        let newest = newest.unwrap_or_default();
+        Self { target, keys, have: in_force, newest, missing: false, why, faults: Vec::new() }
     }
 
     /// The newest release that is in force or was found.
@@ -84,18 +93,17 @@ impl<'a> Search<'a> {
         self.have.as_ref()
     }
 
-    /// Weighs what an origin says. The search is over with rules that are good, and with `None` where there are none newer
-    /// than [`Search::have`]; otherwise the next origin is to be asked.
+    /// Weighs what an origin says. The search is over with rules that are good and newer than [`Search::have`], and with
+    /// `None` where there are no newer ones; otherwise the next origin is to be asked.
     pub fn offered(&mut self, offer: Offer<'_>, now_ms: u64) -> ControlFlow<Option<Rules>> {
+        let before = self.have.as_ref().map(|have| have.sequence);
         match offer {
             Offer::Answer { status: 200, ticket, bytes } => match self.accept(ticket, bytes) {
+                Ok(rules) if Some(rules.version().sequence) == before => return self.none_newer(),
                 Ok(rules) => return ControlFlow::Break(Some(rules)),
                 Err(error) => self.fault(Some(version(bytes)), error.to_string(), now_ms),
             },
-            Offer::Answer { status: 304, .. } if self.have.is_some() => {
-                "no origin has a newer one".clone_into(&mut self.why);
-                return ControlFlow::Break(None);
-            }
+            Offer::Answer { status: 304, .. } if before.is_some() => return self.none_newer(),
             Offer::Answer { status: 404, .. } => self.missing = self.faults.is_empty(),
             Offer::Answer { status, .. } => self.why = format!("an origin answered with status {status}"),
             Offer::Oversized => {
@@ -129,6 +137,12 @@ impl<'a> Search<'a> {
     pub fn end(self) -> (Loaded, Vec<Fault>) {
         let loaded = if self.missing { Loaded::Missing } else { Loaded::Unavailable(self.why) };
         (loaded, self.faults)
+    }
+
+    fn none_newer(&mut self) -> ControlFlow<Option<Rules>> {
+        "no origin has a newer one".clone_into(&mut self.why);
+        let is_newest = self.have.as_ref().is_some_and(|have| have.sequence >= self.newest);
+        if is_newest { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
     }
 
     fn accept(&mut self, ticket: &str, bytes: &[u8]) -> Result<Rules, InvalidBundle> {
@@ -167,7 +181,7 @@ mod tests {
     }
 
     fn search<R>(in_force: Option<Version>, run: impl FnOnce(Search<'_>) -> R) -> R {
-        run(Search::new(&Target::Platform, &PublicKeyring::of(&key(1)), in_force))
+        run(Search::new(&Target::Platform, &PublicKeyring::of(&key(1)), in_force, Some(7)))
     }
 
     fn bundle<'a>(ticket: &'a str, bytes: &'a [u8]) -> Offer<'a> {
@@ -228,6 +242,20 @@ mod tests {
         search(None, |mut search| {
             assert!(search.stored(&kept, bytes(), 1).is_some());
             assert_eq!(search.offered(status(304), 1).break_value().map(|rules| rules.is_none()), Some(true));
+        });
+    }
+
+    #[test]
+    fn an_origin_without_the_newest_ends_nothing() {
+        let in_force = Version { sequence: 6, hash: version(bytes()) };
+        let (same, newest) = (ticket(6, bytes(), 1), ticket(7, bytes(), 1));
+        search(Some(in_force.clone()), |mut search| {
+            assert!(search.offered(bundle(&same, bytes()), 1).is_continue());
+            assert!(search.offered(status(304), 1).is_continue());
+            assert_eq!(sequence(search.offered(bundle(&newest, bytes()), 1)), Some(7));
+        });
+        search(Some(Version { sequence: 7, ..in_force }), |mut search| {
+            assert!(search.offered(bundle(&newest, bytes()), 1).is_break(), "it is the newest");
         });
     }
 
