@@ -2,6 +2,7 @@
 //! end. Trials run one after another, since some of them kill what others use.
 
 mod bad_bundles;
+mod cold_edges;
 mod failures;
 mod load;
 mod regions;
@@ -44,7 +45,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS) {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
-    for (name, test) in requests::TESTS.iter().chain(bad_bundles::TESTS) {
+    for (name, test) in requests::TESTS.iter().chain(bad_bundles::TESTS).chain(cold_edges::TESTS) {
         for edge in EDGES {
             let test = *test;
             trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));
