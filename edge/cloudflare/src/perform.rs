@@ -155,7 +155,7 @@ fn after(
                 ctx.wait_until(async move {
                     let answer = bundle::fetch_keys(&ask).await;
                     let mut node = isolate.node.borrow_mut();
-                    node.keys_fetched(&ask.tenant, &ask.issuer, answer, host::now_ms());
+                    node.keys_fetched(&ask, answer, host::now_ms());
                 });
             }
             After::Log => {

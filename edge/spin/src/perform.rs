@@ -315,7 +315,7 @@ async fn perform_after(memory: &Rc<Memory>, item: After, runs_left: u32) {
         }
         After::FetchKeys(ask) => {
             let answer = bundle::fetch_keys(&ask).await;
-            memory.node.borrow_mut().keys_fetched(&ask.tenant, &ask.issuer, answer, now_ms());
+            memory.node.borrow_mut().keys_fetched(&ask, answer, now_ms());
         }
         // Both are taken out before.
         After::Store { .. } | After::Log => {}

@@ -138,3 +138,7 @@ pub const CACHE_HEURISTIC_MS_MAX: u64 = 86_400_000;
 pub const LATENCY_HALF_LIFE_MS: u64 = 20_000;
 /// How much one more measurement counts, in thousandths.
 pub const LATENCY_SAMPLE_MILLI: u64 = 200;
+/// Fetches of a key set that fail in a row before the provider's metadata are asked again where it is.
+pub const KEY_FETCH_MOVED: u32 = 3;
+/// Longest URL that a provider's metadata may name.
+pub const KEYS_URL_BYTES_MAX: usize = 2_048;

@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn each_oddity_is_told_with_its_place() {
         let mut rules = ruleset(vec![route("/**")]);
-        rules.routes[0].auth = Auth::Required { scopes: vec![] };
+        rules.routes[0].auth = Auth::Required { scopes: vec![], when: None };
         rules.routes[0].steering.attempts_max = 9;
         rules.routes[0].steering.strategy = Strategy::Priority(vec!["mars-1".into()]);
         rules.routes[0].experiments = vec![0, 1];

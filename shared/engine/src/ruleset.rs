@@ -1,6 +1,6 @@
 //! Rules after parsing and checking: what the engine decides by. `wire` makes these from documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -166,6 +166,19 @@ pub struct Issuer {
     pub scope_claim: String,
     /// Claims that go to the origin, attribute by claim.
     pub attributes: BTreeMap<String, String>,
+    /// Tokens that are right and no longer count.
+    pub revoked: Revoked,
+}
+
+/// Tokens of an issuer that no longer count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// By `jti`.
+    pub tokens: BTreeSet<String>,
+    /// By `sub`: those issued (`iat`) before this moment, in milliseconds since the Unix epoch; those without `iat` always.
+    pub subjects: BTreeMap<String, u64>,
+    /// Of anybody, issued before this moment; 0 revokes none.
+    pub before_ms: u64,
 }
 
 /// A key of an issuer, with the one algorithm that it is for.
@@ -182,8 +195,10 @@ pub struct IssuerKey {
 /// A key set at a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jwks {
-    /// Absolute URL.
+    /// Absolute URL of the key set, or of the provider's metadata, which says where the key set is.
     pub url: String,
+    /// The URL is that of OpenID Provider Metadata (OpenID Connect Discovery 1.0, section 4; RFC 8414).
+    pub discovery: bool,
     /// Age from which it is refreshed in the background.
     pub refresh_ms: u64,
     /// Age from which it is no longer used without a successful refresh.
@@ -253,7 +268,7 @@ pub enum Segment {
 }
 
 /// Who may use a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Auth {
     /// Anybody; a token is not looked at.
     Anonymous,
@@ -263,6 +278,8 @@ pub enum Auth {
     Required {
         /// Scopes, all of them needed.
         scopes: Vec<String>,
+        /// What must hold of the token and the request beside.
+        when: Option<Expr>,
     },
 }
 

@@ -136,8 +136,10 @@ pub struct FetchKeys {
     pub tenant: String,
     /// Name of the `Issuer` document.
     pub issuer: String,
-    /// Absolute URL of the JSON Web Key Set.
+    /// Absolute URL of the JSON Web Key Set, or of what says where that is.
     pub url: String,
+    /// What is fetched are the metadata of this issuer (OpenID Connect Discovery 1.0), which say where the key set is.
+    pub metadata_of: Option<String>,
     /// How long the host may wait.
     pub timeout_ms: u32,
 }

@@ -28,6 +28,8 @@ pub const EXPR_NODES_MAX: usize = 500;
 pub const EXPR_BYTES_MAX: usize = 4 * 1024;
 /// The longest time that a document may name: 366 days.
 pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Entries of an issuer's list of revoked tokens.
+pub const REVOKED_MAX: usize = 10_000;
 /// Inline keys of one issuer.
 pub const ISSUER_KEYS_MAX: usize = 32;
 /// Bytes of one inline key.

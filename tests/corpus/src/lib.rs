@@ -97,7 +97,7 @@ fn settle(node: &mut Node, world: &mut World, mut reply: Replied, after: Vec<Aft
             After::Sync(_) => node.synced(world.news(now_ms), now_ms),
             After::FetchKeys(asked) => {
                 let answer = world.keys(&asked.url);
-                node.keys_fetched(&asked.tenant, &asked.issuer, answer, now_ms);
+                node.keys_fetched(&asked, answer, now_ms);
             }
             After::Log => {}
         }

@@ -11,7 +11,7 @@ use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::node::Node;
 use crate::policy::experiment::{assign, is_canary, new_unit, unit_of_cookie};
-use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_scopes};
+use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_claims, require_scopes};
 use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
@@ -118,13 +118,15 @@ impl Exchange {
             Verdict::Refused(refusal) => return self.refuse_token(node, &refusal),
             Verdict::Valid(identity) => identity,
         };
-        if let Some(Auth::Required { scopes }) = self.route().map(|route| &route.auth)
-            && let Err(refusal) = require_scopes(&identity, scopes)
-        {
-            return self.refuse_token(node, &refusal);
+        self.identity = Some(Arc::clone(&identity));
+        if let Some(Auth::Required { scopes, when }) = self.route().map(|route| &route.auth) {
+            let holds = || when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
+            if let Err(refusal) = require_scopes(&identity, scopes).and_then(|()| require_claims(holds())) {
+                self.identity = None;
+                return self.refuse_token(node, &refusal);
+            }
         }
         self.explain_auth("verified", vec![("issuer", identity.issuer.clone())]);
-        self.identity = Some(identity);
         self.check_limits(node)
     }
 

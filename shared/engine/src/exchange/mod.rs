@@ -116,7 +116,7 @@ impl Exchange {
             (Waiting::Load(keys), _) => self.loaded(node, &keys, Vec::new()),
             (Waiting::Keys(ask), answer) => {
                 let keys = if let Answer::Keys(keys) = answer { keys } else { Err(FetchFault::Unreachable) };
-                node.tokens.keys_fetched(&ask.tenant, &ask.issuer, keys, self.now_ms);
+                node.tokens.keys_fetched(&ask, keys, self.now_ms);
                 self.authenticate(node)
             }
             (Waiting::Signature(pending), answer) => {

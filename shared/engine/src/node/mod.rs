@@ -17,7 +17,7 @@ use crate::policy::rate_limit::LimitMemory;
 use crate::policy::steering::SteeringMemory;
 use crate::purge::PurgeJournal;
 use crate::ruleset::{Platform, Target, Version};
-use crate::step::{CacheKey, FetchFault, LoadKey, Loaded, SyncAsk, SyncNews};
+use crate::step::{CacheKey, FetchFault, FetchKeys, LoadKey, Loaded, SyncAsk, SyncNews};
 
 /// What one edge instance remembers: rules, news of the regions, purges, verified tokens, counters, key sets. The host
 /// makes one per instance and hands it to every exchange. It grows with the tenants that are served here, up to
@@ -151,14 +151,8 @@ impl Node {
     }
 
     /// Takes the answer to an [`After::FetchKeys`](crate::step::After::FetchKeys).
-    pub fn keys_fetched(
-        &mut self,
-        tenant: &str,
-        issuer: &str,
-        answer: Result<Vec<u8>, FetchFault>,
-        now_ms: u64,
-    ) {
-        self.tokens.keys_fetched(tenant, issuer, answer, now_ms);
+    pub fn keys_fetched(&mut self, ask: &FetchKeys, answer: Result<Vec<u8>, FetchFault>, now_ms: u64) {
+        self.tokens.keys_fetched(ask, answer, now_ms);
     }
 
     /// Releases in memory: each target with its version.

@@ -49,6 +49,7 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
     match body {
         Body::Route(spec) => {
             all.extend(spec.matcher.when.as_mut().map(|it| ("spec.match.when".to_owned(), it, Wanted::Bool)));
+            all.extend(spec.auth.when.as_mut().map(|it| ("spec.auth.when".to_owned(), it, Wanted::Bool)));
         }
         Body::Experiment(spec) => {
             all.extend(spec.audience.as_mut().map(|it| ("spec.audience".to_owned(), it, Wanted::Bool)));

@@ -32,7 +32,7 @@ pub use condition::{Condition, FactTree, Tree};
 pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
-    Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
+    RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
 };
 pub use policy::{
     CacheKeySpec, CachePolicySpec, ChangesSpec, CostSpec, ExperimentSpec, FailSpec, HeaderText, LayerSpec,

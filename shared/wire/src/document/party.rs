@@ -125,6 +125,25 @@ pub struct IssuerSpec {
     /// Claims that go to the origin: the attribute's name by the claim's.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// Tokens that are right and no longer count.
+    #[serde(default)]
+    pub revoked: Vec<RevokedSpec>,
+}
+}
+
+spec! {
+/// Tokens that no longer count: all that fit everything that is given.
+#[derive(Eq, Default)]
+pub struct RevokedSpec {
+    /// The one with this `jti`. Alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Those with this `sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Those issued before this moment, in seconds since the Unix epoch as `iat` is, and those that don't say when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_before: Option<u64>,
 }
 }
 
@@ -200,8 +219,12 @@ impl std::fmt::Debug for Secret {
 spec! {
 /// A key set that is fetched (RFC 7517, section 5).
 pub struct JwksSpec {
-    /// Absolute URL.
-    pub url: String,
+    /// Absolute URL; with `discovery`, that of the metadata, and without it `/.well-known/openid-configuration` of the issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The provider's metadata say where the key set is (OpenID Connect Discovery 1.0).
+    #[serde(default)]
+    pub discovery: bool,
     /// Age from which it is refreshed in the background.
     #[serde(default = "jwks_refresh")]
     pub refresh: Span,

@@ -68,7 +68,6 @@ pub struct MatchSpec {
 
 spec! {
 /// Who may use a route.
-#[derive(Eq)]
 pub struct AuthSpec {
     /// Whether a token is needed.
     #[serde(default)]
@@ -76,12 +75,15 @@ pub struct AuthSpec {
     /// Scopes that the token must have, all of them. Only with `mode: required`.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// What must hold beside, of the claims above all. Only with `mode: required`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
 }
 }
 
 impl Default for AuthSpec {
     fn default() -> Self {
-        Self { mode: AuthMode::Required, scopes: Vec::new() }
+        Self { mode: AuthMode::Required, scopes: Vec::new(), when: None }
     }
 }
 

@@ -26,6 +26,7 @@ fn issuer(keys: &[&str], jwks: bool) -> Issuer {
         keys: keys.iter().map(key).collect(),
         jwks: jwks.then(|| Jwks {
             url: "https://i.example/keys".to_owned(),
+            discovery: false,
             refresh_ms: 60_000,
             stale_ms: 600_000,
             refetch_interval_ms: 10_000,
@@ -35,6 +36,7 @@ fn issuer(keys: &[&str], jwks: bool) -> Issuer {
         required_claims: vec![],
         scope_claim: "scope".to_owned(),
         attributes: BTreeMap::from([("scope".to_owned(), "scope".to_owned())]),
+        revoked: Default::default(),
     }
 }
 
@@ -62,7 +64,7 @@ fn with_token(token: &str) -> Facts {
 fn guarded_by(scopes: &[&str]) -> Ruleset {
     let mut rules = ruleset(vec![route("/**")]);
     let scopes = scopes.iter().map(ToString::to_string).collect();
-    rules.routes[0].auth = Auth::Required { scopes };
+    rules.routes[0].auth = Auth::Required { scopes, when: None };
     rules.issuers.push(issuer(&["k"], false));
     rules
 }

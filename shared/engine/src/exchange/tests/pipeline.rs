@@ -70,7 +70,7 @@ fn a_request_goes_to_a_region_and_back_with_everything_that_a_reply_carries() {
 #[test]
 fn problems_carry_the_decision_and_say_what_is_wrong() {
     let mut closed = route("/closed");
-    closed.auth = Auth::Required { scopes: vec![] };
+    closed.auth = Auth::Required { scopes: vec![], when: None };
     let mut get_only = route("/get");
     get_only.matcher.methods = vec!["GET".to_owned()];
     let mut host = Host::new(ruleset(vec![closed, get_only]));

@@ -78,7 +78,7 @@ fn any_answer() -> impl Strategy<Value = Answer> {
 /// `/open/**` may be forwarded, `/closed` needs a token that nobody can have, `/denied` refuses every address.
 fn guarded() -> Ruleset {
     let (open, mut closed, mut denied) = (route("/open/**"), route("/closed"), route("/denied"));
-    closed.auth = Auth::Required { scopes: vec![] };
+    closed.auth = Auth::Required { scopes: vec![], when: None };
     denied.security.push(0);
     let mut rules = cached(ruleset(vec![open, closed, denied]));
     let deny = vec!["0.0.0.0/0".parse().unwrap()];

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Identity, Refusal};
-use crate::ruleset::Issuer;
+use crate::ruleset::{Issuer, Revoked};
 
 /// The last second that a date of a token may name: the end of the year 9999.
 const SECONDS_MAX: f64 = 253_402_300_799.0;
@@ -33,6 +33,7 @@ pub(super) fn check(issuer: &Issuer, claims: Map<String, Value>, now_ms: u64) ->
             return Err(Refusal::token(format!("`{name}` is required and not there")));
         }
     }
+    check_revoked(issuer, &claims, subject.as_deref())?;
     let scopes = scopes(claims.get(&issuer.scope_claim)).ok_or_else(|| {
         Refusal::token(format!("`{}` is neither a string nor a list of strings", issuer.scope_claim))
     })?;
@@ -51,6 +52,23 @@ pub(super) fn check(issuer: &Issuer, claims: Map<String, Value>, now_ms: u64) ->
         attributes,
         expires_ms,
     })
+}
+
+/// Whether the issuer's rules say that the token no longer counts.
+fn check_revoked(issuer: &Issuer, claims: &Map<String, Value>, subject: Option<&str>) -> Result<(), Refusal> {
+    let Revoked { tokens, subjects, before_ms } = &issuer.revoked;
+    let jti = claims.get("jti").and_then(Value::as_str);
+    if jti.is_some_and(|jti| tokens.contains(jti)) {
+        return Err(Refusal::token("revoked (`jti`)"));
+    }
+    let before_ms =
+        subject.and_then(|subject| subjects.get(subject)).max(Some(before_ms)).copied().unwrap_or(0);
+    // A token that does not say when it was issued may have been before.
+    let issued_ms = date(claims, "iat")?.unwrap_or(0);
+    if issued_ms < before_ms {
+        return Err(Refusal::token("revoked (`iat`)"));
+    }
+    Ok(())
 }
 
 /// RFC 7519, section 4.1.3: a string or a list of strings, one of which has to be ours.
@@ -146,6 +164,28 @@ mod tests {
             }
         }
         claims
+    }
+
+    #[test]
+    fn what_is_revoked_no_longer_counts() {
+        let mut rules = rules();
+        rules.revoked = Revoked {
+            tokens: ["t-1".to_owned()].into(),
+            subjects: [("u-2".to_owned(), NOW_MS - 10_000), ("u-3".to_owned(), u64::MAX)].into(),
+            before_ms: NOW_MS - 60_000,
+        };
+        let check = |changes: Value, right: bool| {
+            let got = outcome(&rules, claims(changes.clone())).map(|_| ());
+            assert_eq!(got.is_ok(), right, "{changes}: {got:?}");
+        };
+        check(json!({"iat": NOW_S - 60}), true);
+        check(json!({"iat": NOW_S - 61}), false);
+        check(json!({}), false);
+        check(json!({"iat": NOW_S, "jti": "t-1"}), false);
+        check(json!({"iat": NOW_S, "jti": "t-2"}), true);
+        check(json!({"iat": NOW_S - 11, "sub": "u-2"}), false);
+        check(json!({"iat": NOW_S - 10, "sub": "u-2"}), true);
+        check(json!({"iat": NOW_S, "sub": "u-3"}), false);
     }
 
     #[test]

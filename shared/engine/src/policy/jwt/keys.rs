@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::jws::{self, Parsed};
 use super::{Refusal, json};
 use crate::limits::{
-    JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_FETCH_JOINED_MAX, KEY_FETCH_RETRY_MS, KEY_FETCH_TIMEOUT_MS,
-    RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_DEPTH_MAX,
+    JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_FETCH_JOINED_MAX, KEY_FETCH_MOVED, KEY_FETCH_RETRY_MS,
+    KEY_FETCH_TIMEOUT_MS, KEYS_URL_BYTES_MAX, RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_DEPTH_MAX,
 };
 use crate::ruleset::{Issuer, Jwks};
 use crate::step::{Algorithm, VerificationKey};
@@ -119,6 +119,31 @@ pub(super) fn parse_set(bytes: &[u8]) -> Option<Vec<SetKey>> {
     (!keys.is_empty()).then_some(keys)
 }
 
+/// Where the key set of a provider is, by its metadata (OpenID Connect Discovery 1.0, section 4.2; RFC 8414, section 3.2).
+/// Metadata of another issuer are none (RFC 8414, section 3.3).
+pub(super) fn parse_metadata(bytes: &[u8], iss: &str) -> Option<String> {
+    if bytes.len() > JWKS_BYTES_MAX {
+        return None;
+    }
+    let metadata = json::object(bytes, TOKEN_DEPTH_MAX).ok()?;
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str);
+    let place = text("jwks_uri").filter(|_| text("issuer") == Some(iss))?;
+    is_guarded(place).then(|| place.to_owned())
+}
+
+/// Whether keys may be fetched from a URL: whoever can change what comes over plain HTTP could put in keys of their own, so
+/// that it is https, or http to this very machine.
+#[must_use]
+pub fn is_guarded(url: &str) -> bool {
+    let rest_is_no_name = |rest: &str| rest.is_empty() || rest.starts_with([':', '/', '?']);
+    let is_here = ["http://127.0.0.1", "http://[::1]", "http://localhost"]
+        .iter()
+        .any(|host| url.strip_prefix(host).is_some_and(rest_is_no_name));
+    let authority = url.split("://").nth(1).unwrap_or_default().split(['/', '?']).next().unwrap_or_default();
+    let is_plain = url.len() <= KEYS_URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic());
+    is_plain && !authority.is_empty() && !authority.contains('@') && (url.starts_with("https://") || is_here)
+}
+
 fn parse_key(jwk: &Map<String, Value>) -> Option<SetKey> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     // RFC 7517, sections 4.2 and 4.3: what a key is for, where it says so.
@@ -193,7 +218,10 @@ pub(super) enum Need {
 /// What is known of one issuer's key set.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
+    /// URL of the rule.
     url: String,
+    /// Where the provider's metadata say that the key set is.
+    found: Option<String>,
     /// No fetch more often than this.
     interval_ms: u64,
     /// The last good keys.
@@ -220,6 +248,27 @@ impl KeySet {
             *self = Self { url: rule.url.clone(), asked_ms, outdated: asked_ms.is_some(), ..Self::default() };
         }
         self.interval_ms = rule.refetch_interval_ms.max(KEY_FETCH_RETRY_MS);
+        // A key set that can't be had for long may have moved.
+        if !rule.discovery || self.failures >= KEY_FETCH_MOVED {
+            self.found = None;
+        }
+    }
+
+    /// What to fetch next: the key set, or the metadata that say where it is.
+    pub(super) fn next_url(&self) -> &str {
+        self.found.as_deref().unwrap_or(&self.url)
+    }
+
+    /// Takes the place of the key set from the metadata; `None`: there was none.
+    pub(super) fn discovered(&mut self, place: Option<String>, now_ms: u64) {
+        match place {
+            Some(place) if !self.outdated => {
+                self.asked_ms = None;
+                self.failures = 0;
+                self.found = Some(place);
+            }
+            _ => _ = self.answered(None, now_ms),
+        }
     }
 
     /// Whether there are keys that may still be used.
@@ -281,6 +330,25 @@ mod tests {
 
     fn b64(bytes: &[u8]) -> String {
         URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    #[test]
+    fn metadata_say_where_the_keys_are_for_their_own_issuer_only() {
+        let check = |metadata: Value, expect: Option<&str>| {
+            let got = parse_metadata(metadata.to_string().as_bytes(), "https://id.example");
+            assert_eq!(got.as_deref(), expect, "{metadata}");
+        };
+        let of =
+            |issuer: &str, uri: &str| json!({"issuer": issuer, "jwks_uri": uri, "claims_supported": ["sub"]});
+        check(of("https://id.example", "https://keys.example/set"), Some("https://keys.example/set"));
+        check(of("https://id.example", "http://localhost:81/set"), Some("http://localhost:81/set"));
+        check(of("https://id.example/", "https://keys.example/set"), None);
+        check(of("https://id.example", "http://keys.example/set"), None);
+        check(of("https://id.example", "http://localhost.evil.example/"), None);
+        check(of("https://id.example", "https://u:p@keys.example/"), None);
+        check(of("https://id.example", "https://"), None);
+        check(json!({"issuer": "https://id.example"}), None);
+        check(json!([]), None);
     }
 
     #[test]

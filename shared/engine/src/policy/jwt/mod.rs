@@ -17,8 +17,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use self::keys::is_guarded;
 use self::keys::{Choice, KeySet, Need};
 use crate::bounded::{Bounded, Keyed};
+use crate::expr::Fault;
 use crate::headers::Headers;
 use crate::limits::{KEY_FETCH_TIMEOUT_MS, KEY_SETS_MAX, TOKENS_REMEMBERED_MAX};
 use crate::ruleset::{Issuer, Jwks, Ruleset};
@@ -181,6 +183,18 @@ pub fn require_scopes(identity: &Identity, scopes: &[String]) -> Result<(), Refu
     }
 }
 
+/// Whether what a route wants of the claims holds. What can't be evaluated does not.
+///
+/// # Errors
+/// `insufficient_scope`.
+pub fn require_claims(holds: Result<bool, Fault>) -> Result<(), Refusal> {
+    match holds {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::new(TokenError::InsufficientScope, "`auth.when` does not hold")),
+        Err(fault) => Err(Refusal::new(TokenError::InsufficientScope, format!("`auth.when`: {fault}"))),
+    }
+}
+
 /// SHA-256 over tenant, version of the rules and token.
 type TokenHash = [u8; 32];
 
@@ -256,7 +270,7 @@ impl JwtMemory {
                 if let Some((rule, set)) = &mut set
                     && set.ask(need, now_ms)
                 {
-                    return Ok(Verdict::NeedKeys(fetch(&id, rule)));
+                    return Ok(Verdict::NeedKeys(fetch(&id, issuer, rule, set)));
                 }
                 return Err(if known {
                     Refusal::token("the issuer has no such key")
@@ -294,15 +308,13 @@ impl JwtMemory {
     }
 
     /// Takes the answer to a [`FetchKeys`], asked for by `poll` or by `due`. What is no key set keeps the last good one.
-    pub fn keys_fetched(
-        &mut self,
-        tenant: &str,
-        issuer: &str,
-        answer: Result<Vec<u8>, FetchFault>,
-        now_ms: u64,
-    ) {
-        let id = (tenant.to_owned(), issuer.to_owned());
+    pub fn keys_fetched(&mut self, ask: &FetchKeys, answer: Result<Vec<u8>, FetchFault>, now_ms: u64) {
+        let id = (ask.tenant.clone(), ask.issuer.clone());
         let Some(set) = self.sets.get(&id) else { return };
+        if let Some(iss) = &ask.metadata_of {
+            let place = answer.ok().and_then(|bytes| keys::parse_metadata(&bytes, iss));
+            return set.discovered(place, now_ms);
+        }
         let keys = answer.ok().and_then(|bytes| keys::parse_set(&bytes));
         if set.answered(keys, now_ms) {
             let keys = &set.keys;
@@ -321,8 +333,9 @@ impl JwtMemory {
             let id = (ruleset.tenant.slug.clone(), issuer.rule.name.to_string());
             // Only sets that were needed before: the first fetch waits for the first token.
             let is_due = self.sets.peek(&id).is_some_and(|set| set.is_due(rule, now_ms));
-            if is_due && self.set(&id, rule).ask(Need::Refresh, now_ms) {
-                due.push(fetch(&id, rule));
+            let set = self.set(&id, rule);
+            if is_due && set.ask(Need::Refresh, now_ms) {
+                due.push(fetch(&id, issuer, rule, set));
             }
         }
         due
@@ -339,11 +352,13 @@ fn with_set(issuer: &Issuer) -> Option<(&Issuer, &Jwks)> {
     Some((issuer, issuer.jwks.as_ref()?))
 }
 
-fn fetch((tenant, issuer): &SetId, rule: &Jwks) -> FetchKeys {
+fn fetch((tenant, name): &SetId, issuer: &Issuer, rule: &Jwks, set: &KeySet) -> FetchKeys {
+    let url = set.next_url().to_owned();
     FetchKeys {
         tenant: tenant.clone(),
-        issuer: issuer.clone(),
-        url: rule.url.clone(),
+        issuer: name.clone(),
+        metadata_of: (rule.discovery && url == rule.url).then(|| issuer.iss.clone()),
+        url,
         timeout_ms: KEY_FETCH_TIMEOUT_MS,
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn issuer() -> Issuer {
         required_claims: Vec::new(),
         scope_claim: "scope".to_owned(),
         attributes: BTreeMap::new(),
+        revoked: Default::default(),
     }
 }
 
@@ -40,6 +41,7 @@ fn inline(kid: &str, algorithm: Algorithm, key: VerificationKey) -> IssuerKey {
 fn with_url() -> Issuer {
     let jwks = Jwks {
         url: "https://issuer.example/jwks".to_owned(),
+        discovery: false,
         refresh_ms: REFRESH_MS,
         stale_ms: STALE_MS,
         refetch_interval_ms: INTERVAL_MS,
@@ -75,6 +77,17 @@ fn key_set(kids: &[&str]) -> Vec<u8> {
     json!({ "keys": keys }).to_string().into_bytes()
 }
 
+/// What `main` of `acme` has had asked for.
+fn ask_for(url: &str) -> FetchKeys {
+    FetchKeys {
+        tenant: "acme".to_owned(),
+        issuer: "main".to_owned(),
+        url: url.to_owned(),
+        metadata_of: None,
+        timeout_ms: KEY_FETCH_TIMEOUT_MS,
+    }
+}
+
 fn memory() -> JwtMemory {
     JwtMemory::new(Keyed::default())
 }
@@ -99,7 +112,7 @@ fn drive(
             Verdict::NeedKeys(ask) => {
                 fetched += 1;
                 let answer = set.map(<[u8]>::to_vec).ok_or(FetchFault::Unreachable);
-                memory.keys_fetched(&ask.tenant, &ask.issuer, answer, now_ms);
+                memory.keys_fetched(&ask, answer, now_ms);
             }
             Verdict::NeedSignature(..) => panic!("asked twice"),
         }
@@ -273,7 +286,7 @@ fn exchanges_at_the_same_time_share_a_fetch_up_to_a_bound() {
     let asked =
         (0..1_000).filter(|_| matches!(memory.poll(&rules, &good("k1"), NOW_MS), Verdict::NeedKeys(_)));
     assert_eq!(asked.count(), 1 + crate::limits::KEY_FETCH_JOINED_MAX as usize);
-    memory.keys_fetched("acme", "main", Ok(key_set(&["k1"])), NOW_MS + 5);
+    memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k1"])), NOW_MS + 5);
     assert!(matches!(memory.poll(&rules, &good("k1"), NOW_MS + 5), Verdict::NeedSignature(..)));
 }
 
@@ -295,7 +308,7 @@ fn the_last_good_set_serves_until_it_is_stale_and_garbage_keeps_it() {
     for garbage in
         [b"oops".to_vec(), b"{\"keys\":[]}".to_vec(), b"{\"keys\":[{\"kty\":\"oct\",\"k\":\"AA\"}]}".to_vec()]
     {
-        memory.keys_fetched("acme", "main", Ok(garbage), NOW_MS + REFRESH_MS);
+        memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(garbage), NOW_MS + REFRESH_MS);
     }
     let almost = NOW_MS + STALE_MS - 1;
     assert_eq!(drive(&mut memory, &rules, &token_of(1), None, almost), ("valid".to_owned(), 0));
@@ -315,7 +328,7 @@ fn a_key_that_leaves_the_set_takes_its_tokens_with_it() {
     for kid in ["k1", "k2"] {
         assert_eq!(drive(&mut memory, &rules, &good(kid), Some(&both), NOW_MS).0, "valid");
     }
-    memory.keys_fetched("acme", "main", Ok(key_set(&["k2"])), NOW_MS + 1);
+    memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k2"])), NOW_MS + 1);
     assert!(!matches!(memory.poll(&rules, &good("k1"), NOW_MS + 1), Verdict::Valid(_)));
     assert!(matches!(memory.poll(&rules, &good("k2"), NOW_MS + 1), Verdict::Valid(_)));
 }
@@ -327,9 +340,87 @@ fn another_url_has_other_keys_and_the_old_ones_answer_does_not_count() {
     let mut moved = rules;
     moved.issuers[0].jwks.as_mut().unwrap().url = "https://issuer.example/new".to_owned();
     assert!(matches!(memory.poll(&moved, &good("k1"), NOW_MS), Verdict::Refused(why) if why.status() == 503));
-    memory.keys_fetched("acme", "main", Ok(key_set(&["k1"])), NOW_MS + 1);
+    memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k1"])), NOW_MS + 1);
     let Verdict::NeedKeys(ask) = memory.poll(&moved, &good("k1"), NOW_MS + 1) else { panic!() };
     assert_eq!(ask.url, "https://issuer.example/new");
+}
+
+/// An issuer whose metadata say where its keys are.
+fn with_metadata() -> Issuer {
+    let mut issuer = with_url();
+    let jwks = issuer.jwks.as_mut().unwrap();
+    (jwks.url, jwks.discovery) = ("https://issuer.example/.well-known/openid-configuration".to_owned(), true);
+    issuer
+}
+
+/// Polls with what is at each URL, and says what was fetched.
+fn discover(
+    memory: &mut JwtMemory,
+    rules: &Ruleset,
+    kid: &str,
+    at: &[(&str, Vec<u8>)],
+    now_ms: u64,
+) -> (String, Vec<String>) {
+    let mut fetched = Vec::new();
+    let mut claims = claims();
+    claims["exp"] = json!(NOW_MS / 1000 + 86_400);
+    let token = token(json!({"alg": "EdDSA", "kid": kid}), claims, &[9; 64]);
+    loop {
+        match memory.poll(rules, &token, now_ms) {
+            Verdict::NeedSignature(_, pending) => _ = memory.verified(*pending, true, now_ms),
+            Verdict::Valid(_) => return ("valid".to_owned(), fetched),
+            Verdict::Refused(refusal) => return (refusal.reason, fetched),
+            Verdict::NeedKeys(ask) => {
+                let found = at.iter().find(|(url, _)| *url == ask.url).map(|(_, bytes)| bytes.clone());
+                fetched.push(ask.url.clone());
+                memory.keys_fetched(&ask, found.ok_or(FetchFault::Status(404)), now_ms);
+            }
+        }
+    }
+}
+
+#[test]
+fn metadata_lead_to_the_keys_and_are_asked_again_when_those_have_moved() {
+    const METADATA: &str = "https://issuer.example/.well-known/openid-configuration";
+    let metadata =
+        |uri: &str| json!({"issuer": "https://issuer.example", "jwks_uri": uri}).to_string().into_bytes();
+    let (mut memory, rules) = (memory(), ruleset(vec![with_metadata()]));
+    let at = [(METADATA, metadata("https://keys.example/a")), ("https://keys.example/a", key_set(&["k1"]))];
+    let (outcome, fetched) = discover(&mut memory, &rules, "k1", &at, NOW_MS);
+    assert_eq!(
+        (outcome.as_str(), fetched),
+        ("valid", vec![METADATA.to_owned(), "https://keys.example/a".to_owned()])
+    );
+    let moved =
+        [(METADATA, metadata("https://keys.example/b")), ("https://keys.example/b", key_set(&["k2"]))];
+    let (mut now_ms, mut fetched) = (NOW_MS, Vec::new());
+    while now_ms < NOW_MS + 50 * INTERVAL_MS
+        && fetched.last().is_none_or(|url| url != "https://keys.example/b")
+    {
+        now_ms += INTERVAL_MS;
+        let outcome = discover(&mut memory, &rules, "k2", &moved, now_ms);
+        fetched.extend(outcome.1);
+    }
+    assert_eq!(fetched.last().map(String::as_str), Some("https://keys.example/b"), "{fetched:?}");
+    assert_eq!(
+        fetched.iter().filter(|url| *url == "https://keys.example/a").count() as u32,
+        crate::limits::KEY_FETCH_MOVED
+    );
+}
+
+#[test]
+fn metadata_of_somebody_else_lead_nowhere() {
+    const METADATA: &str = "https://issuer.example/.well-known/openid-configuration";
+    let (mut memory, rules) = (memory(), ruleset(vec![with_metadata()]));
+    let evil = json!({"issuer": "https://evil.example", "jwks_uri": "https://keys.example/a"}).to_string();
+    let at = [(METADATA, evil.into_bytes()), ("https://keys.example/a", key_set(&["k1"]))];
+    let outcome = discover(&mut memory, &rules, "k1", &at, NOW_MS);
+    assert_eq!(outcome, ("the issuer's keys can't be had".to_owned(), vec![METADATA.to_owned()]));
+    assert_eq!(
+        discover(&mut memory, &rules, "k1", &at, NOW_MS + 1).1,
+        Vec::<String>::new(),
+        "not for every token"
+    );
 }
 
 #[test]

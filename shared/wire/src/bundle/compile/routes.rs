@@ -122,8 +122,16 @@ impl Compiler {
             self.flaw("spec.auth.scopes", "scopes without mode: required", "no scopes, or mode: required");
         }
         self.unique(&spec.scopes, "spec.auth.scopes");
+        if spec.mode != AuthMode::Required && spec.when.is_some() {
+            self.flaw(
+                "spec.auth.when",
+                "a condition without mode: required",
+                "no condition, or mode: required",
+            );
+        }
+        let when = self.condition(spec.when.as_ref(), "spec.auth.when");
         match spec.mode {
-            AuthMode::Required => Auth::Required { scopes: spec.scopes.clone() },
+            AuthMode::Required => Auth::Required { scopes: spec.scopes.clone(), when },
             AuthMode::Optional => Auth::Optional,
             AuthMode::Anonymous => Auth::Anonymous,
         }

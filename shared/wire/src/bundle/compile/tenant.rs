@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use meridian_engine::policy::jwt::is_guarded;
 use meridian_engine::ruleset::{
-    Issuer, IssuerKey, Jwks, RegionId, Ruleset, Tenant, TenantState, Upstream, Version,
+    Issuer, IssuerKey, Jwks, RegionId, Revoked, Ruleset, Tenant, TenantState, Upstream, Version,
 };
 use meridian_engine::step::Algorithm;
 
 use super::{Body, Compiler, Document, is_url, of_kind, rule, short};
 use crate::bundle::key::key;
-use crate::document::{IssuerSpec, JwksSpec, TenantStateSpec};
-use crate::limits::ISSUER_KEYS_MAX;
+use crate::document::{IssuerSpec, JwksSpec, RevokedSpec, TenantStateSpec};
+use crate::limits::{ISSUER_KEYS_MAX, REVOKED_MAX};
 
 impl Compiler {
     pub(super) fn tenant(&mut self, documents: &[Document], slug: &str, version: Version) -> Option<Ruleset> {
@@ -132,7 +133,8 @@ impl Compiler {
                 self.flaw("spec", "neither keys nor jwks", "keys, jwks or both");
             }
             let keys = self.issuer_keys(spec);
-            let jwks = spec.jwks.as_ref().map(|jwks| self.jwks(jwks));
+            let jwks = spec.jwks.as_ref().map(|jwks| self.jwks(jwks, &spec.issuer));
+            let revoked = self.revoked(&spec.revoked);
             issuers.push(Issuer {
                 rule: rule(document),
                 iss: spec.issuer.clone(),
@@ -145,6 +147,7 @@ impl Compiler {
                 required_claims: spec.required_claims.clone(),
                 scope_claim: spec.scope_claim.clone(),
                 attributes: spec.attributes.clone(),
+                revoked,
             });
         }
         issuers
@@ -194,20 +197,45 @@ impl Compiler {
         keys
     }
 
-    fn jwks(&mut self, spec: &JwksSpec) -> Jwks {
-        // Whoever can change what comes over plain HTTP could put in keys of their own.
-        let private = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
-        let guarded = spec.url.starts_with("https://")
-            || private.iter().any(|host| {
-                spec.url
-                    .strip_prefix(host)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-            });
-        if !is_url(&spec.url) || !guarded {
+    fn revoked(&mut self, specs: &[RevokedSpec]) -> Revoked {
+        if specs.len() > REVOKED_MAX {
+            self.flaw(
+                "spec.revoked",
+                format_args!("{} entries", specs.len()),
+                format!("at most {REVOKED_MAX}"),
+            );
+        }
+        let mut revoked = Revoked::default();
+        for (at, spec) in specs.iter().enumerate().take(REVOKED_MAX) {
+            let before_ms = spec.issued_before.map(|seconds| seconds.saturating_mul(1_000));
+            match (&spec.token, &spec.subject, before_ms) {
+                (Some(token), None, None) => _ = revoked.tokens.insert(token.clone()),
+                (None, Some(subject), before_ms) => {
+                    let latest_ms = revoked.subjects.entry(subject.clone()).or_default();
+                    *latest_ms = before_ms.unwrap_or(u64::MAX).max(*latest_ms);
+                }
+                (None, None, Some(before_ms)) => revoked.before_ms = revoked.before_ms.max(before_ms),
+                (token, ..) => self.flaw(
+                    format!("spec.revoked[{at}]"),
+                    if token.is_some() { "token beside others" } else { "nothing" },
+                    "token alone, subject, issuedBefore, or subject and issuedBefore",
+                ),
+            }
+        }
+        revoked
+    }
+
+    fn jwks(&mut self, spec: &JwksSpec, issuer: &str) -> Jwks {
+        let url = match (&spec.url, spec.discovery) {
+            (Some(url), _) => url.clone(),
+            (None, true) => format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')),
+            (None, false) => String::new(),
+        };
+        if !is_url(&url) || !is_guarded(&url) {
             self.flaw(
                 "spec.jwks.url",
-                format_args!("{:?}", short(&spec.url)),
-                "an absolute https URL; http only to this very machine",
+                if url.is_empty() { "nothing".to_owned() } else { format!("{:?}", short(&url)) },
+                "an absolute https URL (http only to this very machine), or discovery: true with an issuer that is one",
             );
         }
         if spec.refresh.ms < 1_000 || spec.refresh > spec.stale {
@@ -217,7 +245,8 @@ impl Compiler {
             self.flaw("spec.jwks.refetchInterval", spec.refetch_interval, "1s or more");
         }
         Jwks {
-            url: spec.url.clone(),
+            url,
+            discovery: spec.discovery,
             refresh_ms: spec.refresh.ms,
             stale_ms: spec.stale.ms,
             refetch_interval_ms: spec.refetch_interval.ms,
