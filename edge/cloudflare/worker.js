@@ -109,7 +109,8 @@ function decisionId(nowMs) {
 
 /** The client's trace continued, or a new one (W3C Trace Context). */
 function traceOf(parent) {
-  const hex = (bytes) => crypto.getRandomValues(new Uint8Array(bytes)).reduce((text, byte) => text + byte.toString(16).padStart(2, "0"), "");
+  const digits = (byte) => byte.toString(16).padStart(2, "0");
+  const hex = (bytes) => Array.from(crypto.getRandomValues(new Uint8Array(bytes)), digits).join("");
   const [, id, flags] = /^00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})$/.exec(parent) ?? [];
   return `00-${id ?? hex(16)}-${hex(8)}-${flags ?? "00"}`;
 }

@@ -110,3 +110,23 @@ impl Random {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deployment_is_refused_until_its_placeholders_are_filled_in() {
+        let deployment = include_str!("../../../wrangler.toml");
+        let value = |name: &'static str| {
+            let line = deployment.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+            line.map_or_else(String::new, |value| value.trim_matches('"').to_owned())
+        };
+        let secret = |name| match name {
+            "MERIDIAN_CONTEXT_KEYS" => "k1:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc".to_owned(),
+            name => value(name),
+        };
+        let error = Config::parse(secret).unwrap_err().to_string();
+        assert!(error.starts_with("variable MERIDIAN_BUNDLE_KEYS: key \"KID\""), "{error}");
+    }
+}
