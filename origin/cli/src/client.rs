@@ -71,14 +71,23 @@ impl Client {
         self.answer(request.call())
     }
 
-    /// `POST /control/v1PATH`
+    /// `POST /control/v1PATH`. Where the server names another region that decides, that one is asked instead, once.
     ///
     /// # Errors
     /// What the server refused, and that it is away.
     pub fn post(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
-        let request =
-            self.agent.post(self.full(path)).header("authorization", format!("Bearer {}", self.token));
-        self.answer(request.send_json(body))
+        match self.post_to(&self.url, path, body) {
+            Err(Failure::Refused { what, status, problem }) => match home_of(&self.url, status, &problem) {
+                Some(home) => self.post_to(home, path, body),
+                None => Err(Failure::Refused { what, status, problem }),
+            },
+            done => done,
+        }
+    }
+
+    fn post_to(&self, url: &str, path: &str, body: &Value) -> Result<Answer, Failure> {
+        let request = self.agent.post(format!("{url}/control/v1{path}"));
+        self.answer(request.header("authorization", format!("Bearer {}", self.token)).send_json(body))
     }
 
     /// Every entry of a list that comes in pages, by the name of its member; `cursor` names the parameter of the next.
@@ -131,6 +140,15 @@ impl Client {
     }
 }
 
+/// URL of the region that decides, where a server refused because it is not that one. Never one that would send the token
+/// in the clear where it was not before.
+fn home_of<'a>(asked: &str, status: u16, problem: &'a Value) -> Option<&'a str> {
+    let kind = problem.get("type").and_then(Value::as_str)?;
+    let home = problem.get("home_url").and_then(Value::as_str)?;
+    let safe = home.starts_with("https://") || (home.starts_with("http://") && asked.starts_with("http://"));
+    (status == 421 && kind.ends_with("/home-elsewhere") && home != asked && safe).then_some(home)
+}
+
 /// The errors of a refused push.
 pub fn errors_of(problem: &Value) -> Vec<Invalid> {
     let errors = problem.get("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -164,6 +182,28 @@ fn in_words(status: u16, problem: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_region_that_decides_is_followed_but_never_out_of_tls() {
+        let kind = "https://meridian.example/problems/home-elsewhere";
+        let problem =
+            |url: Value| serde_json::json!({"type": kind, "home_region": "eu-west-1", "home_url": url});
+        let (plain, safe) = ("http://127.0.0.1:17102", "https://eu.origin.example");
+        for (asked, status, url, followed) in [
+            ("http://127.0.0.1:17101", 421, plain.into(), Some(plain)),
+            ("http://127.0.0.1:17101", 421, safe.into(), Some(safe)),
+            ("https://us.origin.example", 421, safe.into(), Some(safe)),
+            ("https://us.origin.example", 421, plain.into(), None),
+            ("https://eu.origin.example", 421, safe.into(), None),
+            ("http://127.0.0.1:17101", 409, plain.into(), None),
+            ("http://127.0.0.1:17101", 421, Value::Null, None),
+            ("http://127.0.0.1:17101", 421, "ftp://a".into(), None),
+        ] {
+            assert_eq!(home_of(asked, status, &problem(url)), followed, "{asked} {status}");
+        }
+        let other = serde_json::json!({"type": "about:blank", "home_url": plain});
+        assert_eq!(home_of("http://127.0.0.1:17101", 421, &other), None);
+    }
 
     #[test]
     fn texts_are_encoded_for_paths() {
