@@ -86,6 +86,12 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub const CLOSE_MAX: Duration = Duration::from_secs(3);
 /// How long a client may take to send a request's head.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send a request's body.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections served at once; who comes beyond it waits to be accepted.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Control tokens looked up in the database at once: whoever guesses tokens takes no more of it than that.
+pub const TOKEN_LOOKUPS_MAX: usize = 4;
 /// Pause after a connection could not be accepted.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.

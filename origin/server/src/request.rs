@@ -1,22 +1,37 @@
-//! Bodies of requests as JSON of a known shape; what is not of it is a problem that says where.
+//! What handlers take of a request: its body, path and query. What is not of the known shape is a problem that says where.
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
 use http::StatusCode;
+use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::limits::BODY_READ_TIMEOUT;
 use crate::problem::Problem;
 
 /// A JSON body of this shape.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
+/// A body as it came.
+#[derive(Debug)]
+pub struct Raw(pub Bytes);
+
+/// The parameters of a path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+/// The parameters of a query.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match axum::Json::<T>::from_request(request, state).await {
+        match in_time(axum::Json::<T>::from_request(request, state)).await? {
             Ok(axum::Json(body)) => Ok(Self(body)),
             Err(JsonRejection::JsonDataError(error)) => {
                 Err(Problem::invalid(vec![json!({"found": error.body_text()})]))
@@ -26,10 +41,52 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 "not-json",
                 "The body must be application/json",
             )),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Problem::too_large())
-            }
-            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+            Err(rejection) => Err(refused(rejection.status(), rejection.body_text())),
         }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = in_time(Bytes::from_request(request, state)).await?;
+        body.map(Self).map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::try_from_uri(&parts.uri);
+        query
+            .map(|query| Self(query.0))
+            .map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+    }
+}
+
+/// A body that trickles in holds a connection: for a bounded time.
+async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(BODY_READ_TIMEOUT, reading).await.map_err(|_| {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body did not arrive in time")
+            .header(http::header::CONNECTION, "close")
+    })
+}
+
+fn refused(status: StatusCode, why: String) -> Problem {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
+        status if status.is_server_error() => Problem::internal(&std::io::Error::other(why)),
+        _ => Problem::bad_request(why),
     }
 }

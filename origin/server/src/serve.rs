@@ -28,8 +28,8 @@ use crate::edge::journal::Journal;
 use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{
-    ACCEPT_PAUSE, CLOSE_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS, HEADER_READ_TIMEOUT,
-    IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
+    ACCEPT_PAUSE, CLOSE_MAX, CONNECTIONS_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS,
+    HEADER_READ_TIMEOUT, IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::router::router;
@@ -178,7 +178,7 @@ async fn accept(
     });
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, router.clone(), closing.clone()));
                 }

@@ -262,3 +262,33 @@ async fn a_list_is_never_older_than_a_write_that_was_answered() {
     tokio::join!(writer, futures_util::future::join_all(readers));
     region.serving.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_is_a_problem() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let large = json!({"status": "x".repeat(2 * 1024 * 1024)});
+    let batch = json!({"operations": [{"op": "create", "record": large}]});
+    for (path, body) in [(RECORDS, &large), ("/v1/collections/orders/batch", &batch)] {
+        let refused = region.as_tenant("acme", Method::POST, path, Some(body)).await;
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (StatusCode::PAYLOAD_TOO_LARGE, "too-large")
+        );
+    }
+    for path in ["/v1/collections/%FF/records", "/v1/collections/orders/records/%FF"] {
+        let refused = region.as_tenant("acme", Method::GET, path, None).await;
+        assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::BAD_REQUEST, "bad-request"));
+    }
+    for path in ["/tenants?limit=many", "/domains?limit=many", "/audit?limit=many", "/decisions/a?local=so"] {
+        let refused = region.control(Method::GET, path, None).await;
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (StatusCode::BAD_REQUEST, "bad-request"),
+            "{path}"
+        );
+    }
+    let text = region.as_tenant("acme", Method::POST, RECORDS, Some(&json!([1]))).await;
+    assert_eq!((text.status, text.problem().as_str()), (StatusCode::BAD_REQUEST, "bad-request"));
+    region.serving.stop().await;
+}

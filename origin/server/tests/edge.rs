@@ -128,7 +128,7 @@ async fn leases_never_exceed_the_limit() {
     let granted = AtomicU64::new(0);
     let edge = async || {
         for _ in 0..20 {
-            let ask = json!({"tenant": "acme", "limit": "per-subject", "key": "ab", "cost": 1, "quota": 100,
+            let ask = json!({"tenant": "acme", "limit": "per-subject", "key": "ab", "region": "us-east-1", "cost": 1, "quota": 100,
                 "window_ms": 3_600_000, "burst": 100, "amount": 7});
             let reply = region.as_edge(Method::POST, "/edge/v1/leases", Some(&ask)).await;
             assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
@@ -138,7 +138,7 @@ async fn leases_never_exceed_the_limit() {
     futures_util::future::join_all((0..10).map(|_| edge())).await;
     let granted = granted.load(Ordering::SeqCst);
     assert!((95..=101).contains(&granted), "{granted} units of 100 within an hour");
-    let odd = json!({"tenant": "acme", "limit": "l", "key": "k", "cost": 0, "quota": 1, "window_ms": 1, "burst": 1, "amount": 1});
+    let odd = json!({"tenant": "acme", "limit": "l", "key": "k", "region": "us-east-1", "cost": 0, "quota": 1, "window_ms": 1, "burst": 1, "amount": 1});
     let refused = region.as_edge(Method::POST, "/edge/v1/leases", Some(&odd)).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     region.serving.stop().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use meridian_store::audit::{self, Entry};
 use meridian_store::record::rfc3339;
 use meridian_store::{Access, Fault, Scope as Transaction};
@@ -16,6 +16,7 @@ use super::auth::{Operator, Scope};
 use super::rows;
 use crate::context::now_ms_i64;
 use crate::problem::Problem;
+use crate::request::Query;
 use crate::state::Origin;
 
 /// A change, for the audit log.

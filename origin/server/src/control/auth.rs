@@ -14,10 +14,11 @@ use meridian_wire::encoding::sha256_hex;
 use moka::future::Cache;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::context::now_ms_i64;
-use crate::limits::{TOKEN_AGE_MAX, TOKENS_REMEMBERED_MAX};
+use crate::limits::{TOKEN_AGE_MAX, TOKEN_LOOKUPS_MAX, TOKENS_REMEMBERED_MAX};
 use crate::problem::Problem;
 use crate::state::Origin;
 
@@ -102,18 +103,22 @@ impl Operator {
 }
 
 /// Tokens that were looked up lately, by their SHA-256.
-pub struct Operators(Cache<String, Arc<Token>>);
+pub struct Operators {
+    known: Cache<String, Arc<Token>>,
+    lookups: Semaphore,
+}
 
 impl Operators {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
-        Self(Cache::builder().max_capacity(TOKENS_REMEMBERED_MAX).time_to_live(TOKEN_AGE_MAX).build())
+        let known = Cache::builder().max_capacity(TOKENS_REMEMBERED_MAX).time_to_live(TOKEN_AGE_MAX);
+        Self { known: known.build(), lookups: Semaphore::new(TOKEN_LOOKUPS_MAX) }
     }
 
     /// Forgets all, after one was revoked.
     pub fn forget(&self) {
-        self.0.invalidate_all();
+        self.known.invalidate_all();
     }
 }
 
@@ -155,11 +160,13 @@ async fn check(origin: &Origin, headers: &HeaderMap) -> Result<Operator, Problem
         });
     }
     let look = async {
+        // Closed never: a lookup without a permit would only be one more.
+        let _permit = origin.operators.lookups.acquire().await;
         let mut scope = origin.store.begin(Access::Control).await?;
         token::get(&mut scope, &sha256).await.map(Arc::new)
     };
     // The lookup is by hash, so that its time says nothing about any stored token.
-    match origin.operators.0.try_get_with(sha256.clone(), look).await {
+    match origin.operators.known.try_get_with(sha256.clone(), look).await {
         Ok(token) if token.valid(now_ms_i64()) => Ok(Operator {
             name: token.name.clone(),
             scopes: token.scopes.clone(),

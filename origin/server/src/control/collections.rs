@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use meridian_store::{Access, Declaration, tenant};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::audit::{self, Change};
 use super::auth::{Operator, Scope};
 use crate::problem::Problem;
-use crate::request::Body;
+use crate::request::{Body, Path};
 use crate::state::Origin;
 
 /// A collection of a tenant's records; the shape that the description shows of [`Declaration`].

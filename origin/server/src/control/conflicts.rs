@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use meridian_store::conflict;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 use super::auth::{Operator, Scope};
 use super::rows;
 use crate::problem::Problem;
+use crate::request::Query;
 use crate::state::Origin;
 
 /// Which conflicts.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use meridian_store::{Access, Fault, event};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::Where;
 use super::auth::{Operator, Scope};
 use crate::problem::Problem;
+use crate::request::{Path, Query};
 use crate::state::Origin;
 
 /// A decision of an edge with its explanation. What was not reported to this region is asked of the others.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
@@ -21,7 +21,7 @@ use super::{Where, invalid, next, publish, rows, tenants};
 use crate::context::now_ms_i64;
 use crate::limits::HOSTNAME_BYTES_MAX;
 use crate::problem::Problem;
-use crate::request::Body;
+use crate::request::{Body, Query};
 use crate::state::Origin;
 
 /// A hostname of a tenant.

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::FromRequestParts;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
@@ -28,6 +28,7 @@ use crate::edge::peers::local;
 use crate::limits::{HOME_TIMEOUT, HOME_WAIT};
 use crate::observe::REGION;
 use crate::problem::Problem;
+use crate::request::Query;
 use crate::state::Origin;
 
 /// What of a request is needed to pass it on.
@@ -40,12 +41,11 @@ pub(super) struct Asked {
     local: bool,
 }
 
-impl<S: Sync> FromRequestParts<S> for Asked {
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Query(Where { local }) = Query::try_from_uri(&parts.uri)
-            .map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(Where { local }) = Query::from_request_parts(parts, state).await?;
         let (method, headers) = (parts.method.clone(), parts.headers.clone());
         Ok(Self { method, path: parts.uri.path().to_owned(), headers, local })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use meridian_store::{Access, purge, tenant};
@@ -17,7 +17,7 @@ use super::auth::{Operator, Scope};
 use super::{Where, invalid, tenants};
 use crate::limits::{PURGE_TAGS_MAX, TAG_BYTES_MAX};
 use crate::problem::Problem;
-use crate::request::Body;
+use crate::request::{Body, Query};
 use crate::state::Origin;
 
 /// What shall be taken as stale.

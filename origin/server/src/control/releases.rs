@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
@@ -20,7 +20,7 @@ use super::home::{self, Asked};
 use super::publish::{self, File, Published};
 use super::{Where, next, rows, text};
 use crate::problem::Problem;
-use crate::request::Body;
+use crate::request::{Body, Path, Query};
 use crate::state::Origin;
 
 /// An immutable release of a target's rules.

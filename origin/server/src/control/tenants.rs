@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
@@ -21,7 +21,7 @@ use super::home::{self, Asked};
 use super::{Page, Where, invalid, next, publish, text};
 use crate::context::now_ms_i64;
 use crate::problem::Problem;
-use crate::request::Body;
+use crate::request::{Body, Path, Query};
 use crate::state::Origin;
 
 /// A customer organisation.

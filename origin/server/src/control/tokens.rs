@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use meridian_store::record::rfc3339;
 use meridian_store::token::{self, Token as Row};
@@ -20,7 +20,7 @@ use super::{invalid, text};
 use crate::context::now_ms_i64;
 use crate::limits::PAGE_ROWS_MAX;
 use crate::problem::Problem;
-use crate::request::Body;
+use crate::request::{Body, Path};
 use crate::state::Origin;
 
 /// A control token, without the token itself.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use meridian_store::record::{self, Operation, Outcome};
 use serde::Deserialize;
@@ -16,6 +15,7 @@ use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::limits::BATCH_OPERATIONS_MAX;
 use crate::problem::Problem;
+use crate::request::{Path, Raw};
 use crate::state::Origin;
 
 #[derive(Deserialize)]
@@ -52,7 +52,7 @@ pub(super) async fn batch(
     signed: Signed,
     Path(collection): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<Response, Problem> {
     let tenant = permitted(&origin, &signed, &collection, Right::Write).await?;
     let repeatable = Repeatable::of(&headers, &format!("/v1/collections/{collection}/batch"), &body)?;

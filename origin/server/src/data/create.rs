@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use meridian_store::Fault;
 use meridian_store::record::{self, Record};
@@ -14,6 +13,7 @@ use super::{Right, begin, permitted};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::problem::Problem;
+use crate::request::{Path, Raw};
 use crate::state::Origin;
 
 /// Makes a record of the fields in the body.
@@ -40,7 +40,7 @@ pub(super) async fn create(
     signed: Signed,
     Path(collection): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<Response, Problem> {
     let tenant = permitted(&origin, &signed, &collection, Right::Write).await?;
     let path = format!("/v1/collections/{collection}/records");

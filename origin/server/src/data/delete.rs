@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use meridian_store::record;
@@ -12,6 +12,7 @@ use super::{Right, begin, permitted, record_id};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::problem::Problem;
+use crate::request::Path;
 use crate::state::Origin;
 
 /// Deletes a record.

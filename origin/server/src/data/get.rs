@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,6 +13,7 @@ use crate::cache::Answer;
 use crate::consistency::{Visit, applied, reflected};
 use crate::context::Signed;
 use crate::problem::Problem;
+use crate::request::Path;
 use crate::state::Origin;
 
 /// One record.

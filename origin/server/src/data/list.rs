@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query as QueryPairs, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -16,6 +16,7 @@ use crate::cache::Answer;
 use crate::consistency::{Visit, applied, reflected};
 use crate::context::Signed;
 use crate::problem::Problem;
+use crate::request::{Path, Query as QueryPairs};
 use crate::state::Origin;
 
 /// A page of the records that match.

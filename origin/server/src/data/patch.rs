@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use meridian_store::record;
 
@@ -13,6 +12,7 @@ use super::{Right, begin, permitted, record_id};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::problem::Problem;
+use crate::request::{Path, Raw};
 use crate::state::Origin;
 
 /// Changes fields of a record by a merge patch (RFC 7396).
@@ -44,7 +44,7 @@ pub(super) async fn patch(
     signed: Signed,
     Path((collection, id)): Path<(String, String)>,
     headers: HeaderMap,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<Response, Problem> {
     let tenant = permitted(&origin, &signed, &collection, Right::Write).await?;
     let id = record_id(&id)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
@@ -14,6 +14,7 @@ use meridian_wire::sync::parse_target;
 use crate::context::Signed;
 use crate::data::matches;
 use crate::problem::Problem;
+use crate::request::Path;
 use crate::state::Origin;
 
 /// The newest bundle of a target, with its ticket.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use meridian_store::{Access, domain};
 use meridian_wire::sync::HostReply;
 
 use crate::context::Signed;
 use crate::limits::HOSTNAME_BYTES_MAX;
 use crate::problem::Problem;
+use crate::request::Path;
 use crate::state::Origin;
 
 /// Which tenant a hostname belongs to: by the very name first, then by the nearest wildcard above it.
