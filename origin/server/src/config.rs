@@ -1,5 +1,6 @@
 //! What an origin is told when it starts: arguments, each with an environment variable of the same meaning.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::str::FromStr;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use http::Uri;
 use meridian_wire::keyring::{MacKeyring, SigningKey};
+use percent_encoding::percent_decode_str;
 
 /// The regional origin service of Meridian.
 #[derive(Debug, Parser)]
@@ -148,23 +150,8 @@ fn password(url: &Secret, role: &'static str) -> Result<String, InvalidBootstrap
     let user =
         url.expose().split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
     let (name, password) = user.and_then(|user| user.split_once(':')).ok_or(InvalidBootstrap::Role(role))?;
-    let password = percent_decoded(password).filter(|password| !password.is_empty());
-    password.filter(|_| name == role).ok_or(InvalidBootstrap::Role(role))
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-            let value = digit(rest.next())? * 16 + digit(rest.next())?;
-            bytes.push(u8::try_from(value).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let password = percent_decode_str(password).decode_utf8().ok().filter(|password| !password.is_empty());
+    password.filter(|_| name == role).map(Cow::into_owned).ok_or(InvalidBootstrap::Role(role))
 }
 
 /// Arguments of `serve`.

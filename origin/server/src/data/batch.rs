@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::write::{Repeatable, Written, answer, before, finish, keep};
-use super::{Right, begin, permitted};
+use super::{Right, open, permitted};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::limits::BATCH_OPERATIONS_MAX;
@@ -69,11 +69,10 @@ pub(super) async fn batch(
         }
     }
     let visit = Visit::of(&origin, tenant, &headers);
-    let mut scope = begin(&origin, tenant).await?;
+    let (mut scope, declared) = open(&origin, tenant, &collection).await?;
     if let Some(written) = before(&mut scope, tenant, &signed, repeatable.as_ref()).await? {
         return Ok(answer(&origin, visit, &written).await);
     }
-    let declared = origin.store.collection(&mut scope, &collection).await?;
     let outcomes = record::batch(&mut scope, &declared, &operations).await?;
     let mut tags = vec![collection.clone()];
     let results: Vec<_> = outcomes.iter().map(|outcome| result(outcome, &collection, &mut tags)).collect();

@@ -9,7 +9,7 @@ use meridian_store::Fault;
 use meridian_store::record::{self, Record};
 
 use super::write::{Repeatable, Written, answer, before, finish, keep, object};
-use super::{Right, begin, permitted};
+use super::{Right, begin, open, permitted};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::problem::Problem;
@@ -47,11 +47,10 @@ pub(super) async fn create(
     let repeatable = Repeatable::of(&headers, &path, &body)?;
     let fields = object(&body)?;
     let visit = Visit::of(&origin, tenant, &headers);
-    let mut scope = begin(&origin, tenant).await?;
+    let (mut scope, declared) = open(&origin, tenant, &collection).await?;
     if let Some(written) = before(&mut scope, tenant, &signed, repeatable.as_ref()).await? {
         return Ok(answer(&origin, visit, &written).await);
     }
-    let declared = origin.store.collection(&mut scope, &collection).await?;
     let id = repeatable.as_ref().map(|repeatable| repeatable.record_id(tenant, &signed, 0));
     let record = match (record::create(&mut scope, &declared, id, fields).await, id) {
         // The same request was answered in another region, and its record came from there.

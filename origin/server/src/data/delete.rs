@@ -8,7 +8,7 @@ use http::HeaderMap;
 use meridian_store::record;
 
 use super::write::{Written, expected, finish};
-use super::{Right, begin, permitted, record_id};
+use super::{Right, open, permitted, record_id};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::problem::Problem;
@@ -43,8 +43,7 @@ pub(super) async fn delete(
     let id = record_id(&id)?;
     let expected = expected(&headers)?;
     let visit = Visit::of(&origin, tenant, &headers);
-    let mut scope = begin(&origin, tenant).await?;
-    let declared = origin.store.collection(&mut scope, &collection).await?;
+    let (mut scope, declared) = open(&origin, tenant, &collection).await?;
     record::delete(&mut scope, &declared, id, expected.as_ref()).await?;
     let tags = [format!("{collection}/{id}"), collection];
     finish(&origin, scope, tenant, &tags, visit, &Written::nothing()).await

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use meridian_store::record;
 
-use super::{Right, begin, permitted, record_id, reply};
+use super::{Right, open, permitted, record_id, reply};
 use crate::cache::Answer;
 use crate::consistency::{Visit, applied, reflected};
 use crate::context::Signed;
@@ -54,8 +54,7 @@ pub(super) async fn get(
     let answer = if let Some(kept) = kept {
         kept
     } else {
-        let mut scope = begin(&origin, tenant).await?;
-        let declared = origin.store.collection(&mut scope, &collection).await?;
+        let (mut scope, declared) = open(&origin, tenant, &collection).await?;
         let record = record::get(&mut scope, &declared, id).await?;
         scope.commit().await?;
         let answer = Arc::new(Answer {

@@ -11,7 +11,7 @@ use meridian_store::record::{self, Query};
 use meridian_wire::encoding::version;
 use serde_json::json;
 
-use super::{Right, begin, permitted, reply};
+use super::{Right, open, permitted, reply};
 use crate::cache::Answer;
 use crate::consistency::{Visit, applied, reflected};
 use crate::context::Signed;
@@ -62,8 +62,7 @@ pub(super) async fn list(
     let answer = if let Some(kept) = kept {
         kept
     } else {
-        let mut scope = begin(&origin, tenant).await?;
-        let declared = origin.store.collection(&mut scope, &collection).await?;
+        let (mut scope, declared) = open(&origin, tenant, &collection).await?;
         let query = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let query = Query::parse(query, &declared).map_err(Fault::from)?;
         let page = record::list(&mut scope, &declared, &query).await?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use http::StatusCode;
-use meridian_store::{Access, Fault, Scope, tenant};
+use meridian_store::{Access, Collection, Fault, Scope, tenant};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -104,6 +104,13 @@ async fn residence(origin: &Origin, slug: &str) -> Result<Residence, Problem> {
 /// A transaction that sees this tenant's rows alone.
 async fn begin(origin: &Origin, tenant: &str) -> Result<Scope, Problem> {
     Ok(origin.store.begin(Access::Tenant(tenant)).await?)
+}
+
+/// [`begin`], and the collection as the tenant has declared it.
+async fn open(origin: &Origin, tenant: &str, collection: &str) -> Result<(Scope, Arc<Collection>), Problem> {
+    let mut scope = begin(origin, tenant).await?;
+    let declared = origin.store.collection(&mut scope, collection).await?;
+    Ok((scope, declared))
 }
 
 /// The id of a record in a path. What can't be one names no record.

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use meridian_store::record;
 
 use super::write::{Written, expected, finish, object};
-use super::{Right, begin, permitted, record_id};
+use super::{Right, open, permitted, record_id};
 use crate::consistency::Visit;
 use crate::context::Signed;
 use crate::problem::Problem;
@@ -51,8 +51,7 @@ pub(super) async fn patch(
     let expected = expected(&headers)?;
     let fields = object(&body)?;
     let visit = Visit::of(&origin, tenant, &headers);
-    let mut scope = begin(&origin, tenant).await?;
-    let declared = origin.store.collection(&mut scope, &collection).await?;
+    let (mut scope, declared) = open(&origin, tenant, &collection).await?;
     let record = record::patch(&mut scope, &declared, id, fields, expected.as_ref()).await?;
     let written = Written::record(StatusCode::OK, &record);
     let tags = [format!("{collection}/{id}"), collection];
