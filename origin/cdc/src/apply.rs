@@ -252,6 +252,9 @@ impl<'s> Apply<'s> {
         if batch.end.is_none() {
             return Ok(());
         }
+        if self.apply_whole(&batch).await? {
+            return Ok(());
+        }
         let mut careful = false;
         for attempt in 1.. {
             self.applier.begin(careful).await?;
@@ -270,6 +273,27 @@ impl<'s> Apply<'s> {
             tracing::debug!(source = self.source.region, %fault, attempt, careful, "applying again");
         }
         Ok(())
+    }
+
+    /// Applies in one statement what can be; says whether that was everything.
+    async fn apply_whole(&mut self, batch: &Batch<'_>) -> Result<bool, Fault> {
+        let ([(relation, rows)], Some((position, commit_ms))) = (batch.rows.as_slice(), batch.end) else {
+            return Ok(false);
+        };
+        let route = self.routes.get(relation).ok_or(Fault::Relation { id: *relation })?;
+        let position = position.max(self.cursor.position);
+        match self.applier.apply_whole(route, rows, position, commit_ms).await {
+            Ok(None) => Ok(false),
+            Ok(Some(applied)) => {
+                self.cursor.position = position;
+                self.cursor.commit_ms = commit_ms;
+                self.tell(&applied, commit_ms);
+                Ok(true)
+            }
+            Err(fault @ meridian_store::Fault::Unavailable(_)) => Err(fault.into()),
+            // A transaction finds out which row it is.
+            Err(_) => Ok(false),
+        }
     }
 
     async fn write(&mut self, batch: &Batch<'_>) -> Result<(), Fault> {

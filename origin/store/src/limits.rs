@@ -42,6 +42,8 @@ pub const PURGES_MAX: i64 = 10_000;
 pub const PURGE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Tags of one tenant in one apply transaction before `*` (everything of the tenant) stands for them.
 pub const APPLY_TAGS_MAX: usize = 256;
+/// Rows that are applied in one statement; more are worth the round trips of a transaction.
+pub const APPLY_WHOLE_ROWS_MAX: usize = 100;
 /// Conflicts that one list returns.
 pub const CONFLICTS_LIST_MAX: i64 = 500;
 /// Conflicts kept; the oldest go first.

@@ -83,7 +83,7 @@ impl Applier {
     }
 
     /// Sorts by key, leaves the last version of each, and sets aside what can't be judged now.
-    fn candidates<'a>(
+    pub(super) fn candidates<'a>(
         &self,
         plan: &Plan,
         rows: &[Incoming<'a>],

@@ -4,6 +4,7 @@
 //! recognises what came from a peer, and with `session_replication_role = replica`, so that triggers don't stamp
 //! rows again. `meridian_replica` decides; this module asks it in batches:
 //!
+//! 0. A few rows of one table, each plainly newer than what is here, take one statement, cursor, purges and all.
 //! 1. One upsert for the whole batch takes every row that is new here, or plainly newer than what is here.
 //! 2. Only if some were not taken, the rows held here are locked and read, each is decided, and the outcome written.
 //!
@@ -16,13 +17,15 @@ mod collect;
 mod decide;
 mod park;
 mod plan;
+mod whole;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use meridian_replica::conflict::Class;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::postgres::{PgArguments, PgConnectOptions};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Postgres};
 
 use crate::progress::SourceCursor;
 use crate::schema::{options, quoted};
@@ -218,28 +221,43 @@ impl Applier {
         applied.purges = purges(open.tags);
         if let Some(position) = end.position {
             applied.position = position;
-            sqlx::query(
-                "select pg_replication_origin_xact_setup('0/0'::pg_lsn + $4::numeric, now()),
-                        meridian.applied($1, $2, $3, $4, $5, $6)",
-            )
-            .bind(self.source.ordinal as i16)
-            .bind(&self.source.region)
-            .bind(&self.incarnation)
-            .bind(position as i64)
-            .bind(end.commit_ms as i64)
-            .bind(open.stamp_max as i64)
-            .execute(&mut self.connection)
-            .await?;
+            let statement = format!("select {}", whole::end(1));
+            let query = sqlx::query(AssertSqlSafe(statement));
+            let query = self.bind_end(query, end, open.stamp_max, &applied.purges);
+            query.execute(&mut self.connection).await?;
         } else {
             // Every transaction of an origin's session names a position, or it would repeat the one before.
             sqlx::query("select pg_replication_origin_xact_setup('0/1', now()), meridian.observe($1)")
                 .bind(open.stamp_max as i64)
                 .execute(&mut self.connection)
                 .await?;
+            crate::purge::journal(&mut self.connection, self.source.ordinal, &applied.purges).await?;
         }
-        crate::purge::journal(&mut self.connection, self.source.ordinal, &applied.purges).await?;
         self.connection.execute("commit").await?;
         Ok(applied)
+    }
+
+    /// Binds what [`whole::end`] needs.
+    fn bind_end<'q>(
+        &self,
+        query: Query<'q, Postgres, PgArguments>,
+        end: End,
+        stamp_max: u64,
+        purges: &[(String, String, u64)],
+    ) -> Query<'q, Postgres, PgArguments> {
+        let (tenants, tags): (Vec<&str>, Vec<&str>) =
+            purges.iter().map(|(tenant, tag, _)| (tenant.as_str(), tag.as_str())).unzip();
+        let positions: Vec<i64> = purges.iter().map(|(_, _, position)| *position as i64).collect();
+        query
+            .bind(self.source.ordinal as i16)
+            .bind(self.source.region.clone())
+            .bind(self.incarnation.clone())
+            .bind(end.position.unwrap_or(0) as i64)
+            .bind(end.commit_ms as i64)
+            .bind(stamp_max as i64)
+            .bind(tenants)
+            .bind(tags)
+            .bind(positions)
     }
 
     /// Undoes the open transaction.

@@ -6,6 +6,7 @@ use meridian_replica::conflict::Version;
 use meridian_replica::{Region, Stamp};
 use sqlx::PgConnection;
 
+use super::whole;
 use crate::Fault;
 
 /// The enrolled tables of this region.
@@ -118,6 +119,8 @@ pub struct Plan {
     pub(super) typed: String,
     /// Takes rows that are new here, or newer than what is here.
     pub(super) upsert: Arc<str>,
+    /// Does the same and all the rest of a transaction, or nothing.
+    pub(super) whole: Arc<str>,
     /// Locks and reads the rows that are here.
     pub(super) select: Arc<str>,
     /// Writes over rows that are here.
@@ -185,6 +188,7 @@ impl Plan {
             texts: sql.list(sql.all(), ", ", |column, _| format!("{column}::text")),
             typed: sql.typed(),
             upsert: sql.upsert().into(),
+            whole: whole::statement(&sql.upsert(), columns.len()).into(),
             select: sql.select().into(),
             update: sql.update().into(),
             insert: sql.insert().into(),
