@@ -102,6 +102,25 @@ export function tee(stream) {
   return stream === null ? [null, null] : stream.tee();
 }
 
+/** The bytes of a stream from `first` on, `length` of them; what follows is not read. */
+export function part(stream, first, length) {
+  let skip = first;
+  let left = length;
+  const cut = new TransformStream({
+    transform(chunk, controller) {
+      const from = Math.min(skip, chunk.byteLength);
+      skip -= from;
+      const taken = chunk.subarray(from, from + left);
+      left -= taken.byteLength;
+      if (taken.byteLength > 0) controller.enqueue(taken);
+      if (left === 0) controller.terminate();
+    },
+  });
+  const { readable, writable } = new FixedLengthStream(length);
+  stream.pipeThrough(cut).pipeTo(writable).catch(() => {});
+  return readable;
+}
+
 export function cancel(stream) {
   stream.cancel().catch(() => {});
 }

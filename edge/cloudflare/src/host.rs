@@ -44,6 +44,9 @@ extern "C" {
     #[wasm_bindgen(catch)]
     pub fn tee(stream: &JsValue) -> Result<Array, JsValue>;
 
+    /// The stream of a part of a stream.
+    pub fn part(stream: &JsValue, first: f64, bytes: f64) -> JsValue;
+
     /// Gives a stream up.
     pub fn cancel(stream: &JsValue);
 

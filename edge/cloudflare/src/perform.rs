@@ -96,6 +96,9 @@ impl Passage {
             ReplyBody::Bytes(_) => bytes,
             ReplyBody::Forwarded => self.forwarded.take(),
             ReplyBody::Cached => self.found.take(),
+            ReplyBody::CachedPart { first, bytes } => {
+                self.found.take().map(|body| host::part(&body, first as f64, bytes as f64))
+            }
         };
         let response = host::respond(reply.status, &host::lines(&headers), &body.unwrap_or(JsValue::NULL));
         self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
@@ -113,10 +116,10 @@ impl Passage {
             _ => None,
         })?;
         let (source, shared) = match refresh {
-            true => (&mut self.found, ReplyBody::Cached),
-            false => (&mut self.forwarded, ReplyBody::Forwarded),
+            true => (&mut self.found, matches!(reply, ReplyBody::Cached | ReplyBody::CachedPart { .. })),
+            false => (&mut self.forwarded, *reply == ReplyBody::Forwarded),
         };
-        if *reply != shared {
+        if !shared {
             return source.take();
         }
         let both = host::tee(source.as_ref()?).ok()?;

@@ -171,9 +171,13 @@ impl Body {
         Ok((bytes, None))
     }
 
-    /// Hands the body on to `writer` to its end and returns a copy, unless it has more than so many bytes. `None` where
-    /// it broke, or where nobody takes it any more.
-    pub async fn tee(mut self, mut writer: StreamWriter<u8>, bytes_max: u64) -> Option<Vec<u8>> {
+    /// Hands the body on to `writer` and returns a copy, unless it has more than so many bytes, with the writer: the other
+    /// side sees the end of the body when that is dropped. `None` where it broke, or where nobody takes it any more.
+    pub async fn tee(
+        mut self,
+        mut writer: StreamWriter<u8>,
+        bytes_max: u64,
+    ) -> Option<(Vec<u8>, StreamWriter<u8>)> {
         let mut copy = Some(Vec::new());
         while let Some(chunk) = self.chunk().await {
             let fits = |copy: &Vec<u8>| (copy.len() + chunk.len()) as u64 <= bytes_max;
@@ -185,9 +189,8 @@ impl Body {
                 return None;
             }
         }
-        drop(writer);
         self.end().await.ok()?;
-        copy
+        copy.map(|copy| (copy, writer))
     }
 }
 

@@ -187,13 +187,16 @@ impl Passage {
                 fields.push(("content-length".to_owned(), bytes.len().to_string().into_bytes()));
                 Content::Bytes(bytes)
             }
-            ReplyBody::Cached => {
-                let body =
+            part @ (ReplyBody::Cached | ReplyBody::CachedPart { .. }) => {
+                let mut body =
                     self.found.as_mut().map(|found| std::mem::take(&mut found.body)).unwrap_or_default();
-                fields.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
                 if let Some(Store { refresh: true, body: stored, .. }) = &mut later.store {
                     *stored = Some(body.clone());
                 }
+                if let ReplyBody::CachedPart { first, bytes } = part {
+                    body = within(body, first, bytes);
+                }
+                fields.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
                 Content::Bytes(body)
             }
             ReplyBody::Forwarded => match self.response.take().map(Incoming::body) {
@@ -211,6 +214,14 @@ impl Passage {
     }
 }
 
+/// A part of a body.
+fn within(mut body: Vec<u8>, first: u64, bytes: u64) -> Vec<u8> {
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    body.truncate(place(first.saturating_add(bytes)));
+    body.drain(..place(first).min(body.len()));
+    body
+}
+
 /// A response that is to be stored.
 struct Store {
     key: CacheKey,
@@ -221,12 +232,13 @@ struct Store {
 }
 
 impl Store {
-    /// Hands a body on and stores the response with a copy of it once it is through.
+    /// Hands a body on and stores the response with a copy of it before it ends: whoever has it whole finds it stored.
     fn tee(self, memory: Rc<Memory>, body: message::Body) -> message::Body {
         let (writer, through) = message::pipe();
         spawn(async move {
-            if let Some(copy) = body.tee(writer, CACHE_BODY_BYTES_MAX).await {
+            if let Some((copy, writer)) = body.tee(writer, CACHE_BODY_BYTES_MAX).await {
                 self.write(&memory, copy).await;
+                drop(writer);
             }
         });
         through

@@ -388,6 +388,13 @@ pub enum ReplyBody {
     Forwarded,
     /// The body of the entry that the last [`Step::LookUp`] found.
     Cached,
+    /// A part of it.
+    CachedPart {
+        /// The first byte, from 0.
+        first: u64,
+        /// How many; at least one, and none beyond the body's end.
+        bytes: u64,
+    },
 }
 
 /// What the host does off the critical path.

@@ -104,6 +104,10 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         ReplyBody::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         ReplyBody::Forwarded => world.forwarded.clone(),
         ReplyBody::Cached => world.found.clone(),
+        ReplyBody::CachedPart { first, bytes } => {
+            let part = world.found.bytes().skip(*first as usize).take(*bytes as usize).collect();
+            String::from_utf8(part).unwrap_or_default()
+        }
     };
     let replied = Replied {
         steps,

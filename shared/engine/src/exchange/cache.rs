@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::policy::cache::{self, Begin, CacheStatus, Found, Fwd, Serve, Store};
 use crate::problem::Problem;
 use crate::ruleset::CachePolicy;
-use crate::step::{After, Entry, ReplyBody, Step};
+use crate::step::{After, Entry, Step};
 
 impl Exchange {
     pub(super) fn cache_policy(&self) -> Option<&CachePolicy> {
@@ -84,8 +84,7 @@ impl Exchange {
             let background = self.revalidation();
             self.after.push(After::Run(Box::new(background), Box::new(Step::LookUp(key))));
         }
-        let body = if serve.body { ReplyBody::Cached } else { ReplyBody::Empty };
-        self.finish(node, serve.status, serve.headers, body, Outcome::Cached)
+        self.finish(node, serve.status, serve.headers, serve.body, Outcome::Cached)
     }
 
     /// An exchange that fetches anew what was just served, for nobody.

@@ -5,14 +5,15 @@
 //! [`Lookup::responded`] judges what came where the request was forwarded. A response that varies is stored at the primary
 //! key if nothing is there yet, and each further variant at a key of its own, which is found through the `Vary` of the first.
 //!
-//! A request with `Range` is answered whole from a fresh entry (RFC 9110, section 14.2 allows that) and forwarded as it is
-//! otherwise; partial responses are neither stored nor made.
+//! A request with `Range` gets its part of an entry that may be served, and is forwarded as it is otherwise; partial
+//! responses are not stored.
 
 mod directives;
 mod freshness;
 mod invalidate;
 mod key;
 mod notes;
+mod range;
 mod status;
 mod validate;
 
@@ -21,6 +22,7 @@ use self::freshness::{Freshness, Times, has_validator, judge, write_seen};
 use self::invalidate::uri_tag;
 pub use self::invalidate::{Invalidation, invalidate};
 use self::notes::Notes;
+use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
 use self::validate::{
     condition, is_not_modified, not_modified_headers, remove_conditions, storable_headers, updated,
@@ -30,7 +32,7 @@ use crate::headers::Headers;
 use crate::policy::jwt::Identity;
 use crate::purge::PurgeJournal;
 use crate::ruleset::CachePolicy;
-use crate::step::{CacheKey, Entry, ResponseHead};
+use crate::step::{CacheKey, Entry, ReplyBody, ResponseHead};
 
 /// What the key of a request is made from.
 #[derive(Clone, Copy, Debug)]
@@ -96,12 +98,12 @@ pub enum Found {
 /// An answer from the entry found last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serve {
-    /// Status: the entry's, or 304 where the client has it already.
+    /// Status: the entry's, 304 where the client has it already, 206 or 416 where it asks for a part.
     pub status: u16,
     /// Header fields, `Age` included, `Cache-Status` not.
     pub headers: Headers,
-    /// Whether the entry's body goes with it (not for 304 and HEAD).
-    pub body: bool,
+    /// What of the entry's body goes with it (nothing for 304, 416 and HEAD).
+    pub body: ReplyBody,
     /// Revalidate it off the critical path: drive [`Lookup::revalidation`] (RFC 5861, section 3).
     pub revalidate: bool,
     /// For `Cache-Status`.
@@ -295,19 +297,37 @@ impl Lookup {
 
     fn serve(&self, entry: Entry, request: &Headers, freshness: Freshness, revalidate: bool) -> Serve {
         let has_it = is_not_modified(request, entry.status, &entry.headers);
+        let wanted = match has_it || self.is_head || entry.status != 200 {
+            true => Wanted::Whole,
+            false => range::wanted(request, &entry.headers, entry.body_bytes),
+        };
         let mut headers = entry.headers;
         headers.set("age", (freshness.age_ms / 1_000).to_string());
-        if has_it {
+        let length = entry.body_bytes;
+        let (status, body) = match wanted {
+            Wanted::Whole if has_it => (304, ReplyBody::Empty),
+            Wanted::Whole if self.is_head => (entry.status, ReplyBody::Empty),
+            Wanted::Whole => (entry.status, ReplyBody::Cached),
+            Wanted::Part { first, bytes } => {
+                headers.set("content-range", format!("bytes {first}-{}/{length}", first + bytes - 1));
+                (206, ReplyBody::CachedPart { first, bytes })
+            }
+            Wanted::Beyond => (416, ReplyBody::Empty),
+        };
+        if matches!(status, 304 | 416) {
             not_modified_headers(&mut headers);
+        }
+        if status == 416 {
+            headers.set("content-range", format!("bytes */{length}"));
         }
         let ttl_s = Some(freshness.ttl_s());
         let detail = revalidate.then_some("stale-while-revalidate");
         // The next GET does it for a HEAD, which brings no body to store.
         let revalidate = revalidate && !self.is_head;
         Serve {
-            status: if has_it { 304 } else { entry.status },
+            status,
             headers,
-            body: !has_it && !self.is_head,
+            body,
             revalidate,
             status_line: CacheStatus { hit: true, ttl_s, detail, ..CacheStatus::default() },
         }

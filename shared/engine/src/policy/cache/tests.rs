@@ -184,7 +184,7 @@ fn seen(serve: Serve) -> Seen {
         status: serve.status,
         cache: serve.status_line.to_string(),
         headers: serve.headers,
-        body: serve.body,
+        body: serve.body != ReplyBody::Empty,
     }
 }
 

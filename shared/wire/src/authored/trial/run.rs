@@ -72,7 +72,10 @@ impl Trial {
                 Step::Reply(reply) => {
                     let body = match reply.body {
                         ReplyBody::Bytes(bytes) => String::from_utf8(bytes).ok(),
-                        ReplyBody::Empty | ReplyBody::Forwarded | ReplyBody::Cached => None,
+                        ReplyBody::Empty
+                        | ReplyBody::Forwarded
+                        | ReplyBody::Cached
+                        | ReplyBody::CachedPart { .. } => None,
                     };
                     return Ok(Answered {
                         status: reply.status,
