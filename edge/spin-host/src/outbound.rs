@@ -31,9 +31,13 @@ pub fn client() -> Client {
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(limits::CONNECT_TIMEOUT));
-    let roots = HttpsConnectorBuilder::new().with_native_roots().unwrap_or_else(|error| {
+    // Named, since other crates of one build may bring another one too.
+    let provider = rustls::crypto::ring::default_provider;
+    let roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no root certificates are installed: no https host can be verified, so none is reached");
-        let config = rustls::ClientConfig::builder()
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring knows the versions that rustls takes to be safe")
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
         HttpsConnectorBuilder::new().with_tls_config(config)
