@@ -9,6 +9,8 @@ mod regions;
 mod requests;
 mod rules;
 mod stack;
+mod upstream;
+mod upstreams;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +47,9 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS) {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
-    for (name, test) in requests::TESTS.iter().chain(bad_bundles::TESTS).chain(cold_edges::TESTS) {
+    for (name, test) in
+        requests::TESTS.iter().chain(upstreams::TESTS).chain(bad_bundles::TESTS).chain(cold_edges::TESTS)
+    {
         for edge in EDGES {
             let test = *test;
             trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));

@@ -1,7 +1,5 @@
 //! One request through one edge: what each policy does, as a client sees it.
 
-mod echo;
-
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,8 +12,7 @@ use meridian_tests::stack::{Stack, eventually};
 use serde_json::json;
 
 use crate::EdgeTest;
-use crate::bad_bundles::{port, roll_back};
-use crate::rules::{demo_rules, head, push};
+use crate::bad_bundles::port;
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("lists_records", lists_records),
@@ -37,7 +34,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("strips_internal_headers", strips_internal_headers),
     ("continues_a_trace", continues_a_trace),
     ("refuses_ambiguous_requests", refuses_ambiguous_requests),
-    ("forwards_a_body_whatever_the_method", forwards_a_body_whatever_the_method),
 ];
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -126,7 +122,7 @@ fn every_reply_says_who_decided(stack: &Stack, edge: &str) -> Result<()> {
 }
 
 /// Sends these very bytes, and reads the head of what comes back.
-fn raw(url: &str, request: &[u8]) -> Result<Response> {
+pub fn raw(url: &str, request: &[u8]) -> Result<Response> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
     stream.write_all(request)?;
@@ -418,40 +414,4 @@ fn refuses_ambiguous_requests(stack: &Stack, edge: &str) -> Result<()> {
         ensure!((400..500).contains(&response.status), "{path}: {} {}", response.status, response.text());
     }
     Ok(())
-}
-
-fn forwards_a_body_whatever_the_method(stack: &Stack, edge: &str) -> Result<()> {
-    let before = head(stack)?;
-    let url = stack.up()?.edges[edge].clone();
-    let folder = demo_rules(stack, &format!("{edge}-echo"))?;
-    let rules = format!(
-        "apiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: echo}}\n\
-         spec: {{regions: {{us-east-1: \"{}\"}}}}\n---\n\
-         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: echo}}\n\
-         spec: {{match: {{path: /echo}}, auth: {{mode: anonymous}}, upstream: echo}}\n",
-        echo::start()?
-    );
-    std::fs::write(folder.join("echo.yaml"), rules)?;
-    let output = push(stack, &folder, &[])?;
-    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
-    let echoed = |method: &str, rest: &str| -> Result<String> {
-        let head = format!("{method} /echo HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n{rest}");
-        let response = raw(&url, head.as_bytes())?;
-        Ok(response.expect(200)?.header("x-echo").to_owned())
-    };
-    // Cloudflare's fetch sends no body with GET.
-    let methods: &[&str] =
-        if edge == "cloudflare" { &["DELETE", "POST"] } else { &["DELETE", "POST", "GET"] };
-    for method in methods {
-        let chunked = "Transfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n4\r\nmore\r\n0\r\n\r\n";
-        for (rest, body) in [(chunked, "fourmore"), ("Content-Length: 4\r\n\r\nfour", "four"), ("\r\n", "")] {
-            // Each instance of the edge hears of the new route by itself.
-            eventually(Duration::from_secs(5), || {
-                let echo = echoed(method, rest)?;
-                ensure!(echo == body, "{method} with {rest:?}: {echo:?} came to the upstream");
-                Ok(())
-            })?;
-        }
-    }
-    roll_back(stack, &before)
 }

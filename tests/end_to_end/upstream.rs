@@ -1,4 +1,4 @@
-//! An upstream that tells what body came to it.
+//! An HTTP service of a tenant's own, as far as the tests need one.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,9 @@ use anyhow::Result;
 /// Bytes of a request; those of these tests are far below.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// Starts the upstream; answers every request with its body in the field `x-echo`. It ends with the process.
+/// Starts the service and says its URL. It ends with the process, and answers
+/// - `/kept/none` with a 204 and `/kept/digits` with ten digits, both to be stored for a minute,
+/// - everything else with the request's body in the field `x-echo`.
 pub fn start() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -34,7 +36,18 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         }
         request.push_str(&String::from_utf8_lossy(&part[..read]));
     };
-    write!(stream, "HTTP/1.1 200 OK\r\nx-echo: {body}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let kept = "cache-control: max-age=60\r\nconnection: close\r\n";
+    match path {
+        "/kept/none" => write!(stream, "HTTP/1.1 204 No Content\r\n{kept}\r\n"),
+        "/kept/digits" => {
+            write!(stream, "HTTP/1.1 200 OK\r\n{kept}etag: \"d\"\r\ncontent-length: 10\r\n\r\n0123456789")
+        }
+        _ => write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nx-echo: {body}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ),
+    }
 }
 
 /// The body of a request, once all of it is there (RFC 9112, section 6).
