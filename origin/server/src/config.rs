@@ -11,6 +11,8 @@ use http::Uri;
 use meridian_wire::keyring::{MacKeyring, SigningKey};
 use percent_encoding::percent_decode_str;
 
+use crate::limits::{EVENT_KEEP_DAYS_DEFAULT, EVENT_KEEP_DAYS_MAX};
+
 /// The regional origin service of Meridian.
 #[derive(Debug, Parser)]
 #[command(name = "meridian-origin", version)]
@@ -198,6 +200,37 @@ pub struct Config {
     /// SHA-256 of the first control token, in hexadecimal.
     #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
     pub control_token_sha256: Option<Sha256Hex>,
+    /// What is kept of the decisions that edges report.
+    #[command(flatten)]
+    pub events: Events,
+}
+
+/// What is kept of the decisions that edges report.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Events {
+    /// Days that reported decisions are kept, beside today.
+    #[arg(long = "events-keep-days", env = "MERIDIAN_EVENTS_KEEP_DAYS", default_value_t = EVENT_KEEP_DAYS_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(EVENT_KEEP_DAYS_MAX)))]
+    pub keep_days: u16,
+    /// What is kept of persons.
+    #[arg(long = "events-personal", env = "MERIDIAN_EVENTS_PERSONAL", value_enum, default_value_t = Personal::Hash)]
+    pub personal: Personal,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { keep_days: EVENT_KEEP_DAYS_DEFAULT, personal: Personal::Hash }
+    }
+}
+
+/// What is kept of persons in decisions. No subject and no client's address is ever kept as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Personal {
+    /// A hash of tenant and subject, the country, the path without its query, and in explanations the client's network
+    /// (24 bits of an IPv4 address, 48 of an IPv6 one).
+    Hash,
+    /// None of these, and no inputs of explanations.
+    Drop,
 }
 
 impl Config {

@@ -26,8 +26,10 @@ pub const BATCH_OPERATIONS_MAX: usize = 200;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
 /// How long the answer to a request with an idempotency key is kept.
 pub const IDEMPOTENCY_KEEP_MS: i64 = 24 * 60 * 60 * 1000;
-/// How long reported decisions are kept.
-pub const EVENT_KEEP_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Days that reported decisions are kept, beside today, where the configuration does not say.
+pub const EVENT_KEEP_DAYS_DEFAULT: u16 = 7;
+/// Days that reported decisions may be kept; each is a partition.
+pub const EVENT_KEEP_DAYS_MAX: u16 = 92;
 /// Rows that one round of forgetting removes.
 pub const TRIM_ROWS_MAX: i64 = 5_000;
 /// Time between rounds of forgetting.
@@ -96,3 +98,13 @@ pub const TOKEN_LOOKUPS_MAX: usize = 4;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.
 pub const EVENTS_PAUSE: Duration = Duration::from_millis(500);
+/// Tenants with numbers of their own at `/metrics`.
+pub const METRIC_TENANTS_MAX: usize = 1_000;
+/// Kinds of decisions that one region counts for a list of the most frequent.
+pub const TOP_COUNTED_MAX: i64 = 1_000;
+/// Seconds that a list of the most frequent looks back.
+pub const TOP_WINDOW_S_MAX: i64 = 24 * 60 * 60;
+/// Seconds that it looks back where the request does not say.
+pub const TOP_WINDOW_S_DEFAULT: i64 = 5 * 60;
+/// Bytes of the decisions in one region's part of a list, as JSON text: less than another region's answer may have.
+pub const LOGS_BYTES_MAX: usize = PEER_ANSWER_BYTES_MAX / 2;

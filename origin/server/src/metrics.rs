@@ -1,11 +1,15 @@
-//! Numbers for Prometheus (text format). Labels are route templates, methods, status classes and regions: their number
-//! is bounded by the code and the configuration, never by what clients send.
+//! Numbers for Prometheus (text format). Labels are route templates, methods, status classes, outcomes and regions: their
+//! number is bounded by the code and the configuration, never by what clients send. Tenants have labels as far as
+//! [`METRIC_TENANTS_MAX`] goes, and their routes have none: those are in the roll-ups.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use meridian_store::rollup::{Measure, OTHER};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::edge::journal::Counts;
+use crate::limits::METRIC_TENANTS_MAX;
 
 /// Upper ends of the duration histogram's buckets, in seconds.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -37,6 +42,45 @@ struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Found {
     result: &'static str,
+}
+
+/// Labels of decisions: at most 6 outcomes and 5 classes of status for each tenant, and one more of each for what is
+/// unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    tenant: String,
+    outcome: &'static str,
+    status: &'static str,
+}
+
+/// Decisions that edges reported, by tenant. The first tenants that are seen have labels of their own, the rest share one.
+#[derive(Clone, Debug, Default)]
+pub struct Decided {
+    decisions: Family<Decision, Counter>,
+    tenants: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Decided {
+    /// Counts one.
+    pub fn count(&self, tenant: Option<&str>, measure: &Measure) {
+        let labels = Decision {
+            tenant: self.label(tenant.unwrap_or_default()),
+            outcome: measure.outcome,
+            status: status_label(measure.status),
+        };
+        self.decisions.get_or_create(&labels).inc();
+    }
+
+    fn label(&self, tenant: &str) -> String {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tenants.contains(tenant) {
+            if tenants.len() >= METRIC_TENANTS_MAX {
+                return OTHER.to_owned();
+            }
+            tenants.insert(tenant.to_owned());
+        }
+        tenant.to_owned()
+    }
 }
 
 /// The numbers of this process.
@@ -123,6 +167,11 @@ impl Metrics {
             "events_dropped",
             "Decisions that the database will not have",
             self.events.dropped.clone(),
+        );
+        registry.register(
+            "decisions",
+            "Decisions of edges, by tenant, outcome and class of status",
+            self.events.decided.decisions.clone(),
         );
         registry.register("events_refused", "Reports that found no room", self.events_refused.clone());
         registry.register("edge_faults", "Bundles that edges refused", self.edge_faults.clone());
@@ -239,9 +288,37 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+fn status_label(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => OTHER,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tenants_have_a_bounded_number_of_series() {
+        let metrics = Metrics::new();
+        for tenant in 0..METRIC_TENANTS_MAX + 50 {
+            for status in 0..1000 {
+                let measure =
+                    Measure { route: format!("r{status}"), outcome: "denied", status, ..Measure::default() };
+                metrics.events.decided.count(Some(&format!("t{tenant}")), &measure);
+            }
+        }
+        let text = metrics.render(&[]);
+        let of =
+            |tenant: &str| text.matches(&format!("meridian_decisions_total{{tenant=\"{tenant}\",")).count();
+        assert_eq!((of("t0"), of(OTHER)), (6, 6));
+        assert_eq!(text.matches("meridian_decisions_total{").count(), (METRIC_TENANTS_MAX + 1) * 6);
+    }
 
     #[test]
     fn renders_what_was_counted() {

@@ -28,8 +28,8 @@ use crate::edge::journal::Journal;
 use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{
-    ACCEPT_PAUSE, CLOSE_MAX, CONNECTIONS_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, EVENT_KEEP_MS,
-    HEADER_READ_TIMEOUT, IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
+    ACCEPT_PAUSE, CLOSE_MAX, CONNECTIONS_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, HEADER_READ_TIMEOUT,
+    IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::router::router;
@@ -113,7 +113,8 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
     background.spawn(origin.peers.clone().watch(stopping.clone()));
     let counts = origin.metrics.events.clone();
     background.spawn(origin.journal.clone().write(origin.store.clone(), counts, stopping.clone()));
-    background.spawn(forget(origin.store.clone(), stopping));
+    keep(&origin).await;
+    background.spawn(forget(origin.clone(), stopping));
     let (stop_accepting, stopping) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, origin.clone(), router(origin.clone())?, stopping));
     tracing::info!(%address, region = origin.config.identity.region, "serving");
@@ -230,7 +231,7 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// Forgets what is past its time: a bounded number of rows at once, until nothing is left of it.
-async fn forget(store: Store, mut stopping: watch::Receiver<bool>) {
+async fn forget(origin: Arc<Origin>, mut stopping: watch::Receiver<bool>) {
     let mut clock = tokio::time::interval(TRIM_INTERVAL);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -238,8 +239,9 @@ async fn forget(store: Store, mut stopping: watch::Receiver<bool>) {
             _ = clock.tick() => {}
             () = told_to_stop(&mut stopping) => return,
         }
+        keep(&origin).await;
         loop {
-            match forget_round(&store).await {
+            match forget_round(&origin.store).await {
                 Ok(true) if !*stopping.borrow() => {}
                 Ok(_) => break,
                 Err(fault) => {
@@ -251,15 +253,29 @@ async fn forget(store: Store, mut stopping: watch::Receiver<bool>) {
     }
 }
 
+/// Makes the days of decisions that come and drops those that are past. A day that can't be dropped now is dropped later.
+async fn keep(origin: &Origin) {
+    let keep = async || {
+        let mut scope = origin.store.begin(Access::Control).await?;
+        let dropped = event::keep(&mut scope, now_ms_i64(), origin.config.events.keep_days).await?;
+        scope.commit().await?;
+        Ok::<_, meridian_store::Fault>(dropped)
+    };
+    match keep().await {
+        Ok(0) => {}
+        Ok(days) => tracing::info!(days, "days of decisions and roll-ups are past their time and dropped"),
+        Err(fault) => tracing::warn!(%fault, "the days of decisions could not be seen to now"),
+    }
+}
+
 /// Returns whether there may be more to forget.
 async fn forget_round(store: &Store) -> Result<bool, meridian_store::Fault> {
     let now_ms = now_ms_i64();
     let mut scope = store.begin(Access::Control).await?;
-    let events = event::trim(&mut scope, now_ms - EVENT_KEEP_MS, TRIM_ROWS_MAX).await?;
     let answers = idempotency::trim(&mut scope, now_ms - IDEMPOTENCY_KEEP_MS, TRIM_ROWS_MAX).await?;
     let purges = purge::trim(&mut scope, TRIM_ROWS_MAX).await?;
     scope.commit().await?;
-    Ok([events, answers, purges]
+    Ok([answers, purges]
         .into_iter()
         .any(|gone| i64::try_from(gone).is_ok_and(|gone| gone >= TRIM_ROWS_MAX)))
 }

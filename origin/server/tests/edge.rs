@@ -202,7 +202,12 @@ async fn a_purge_by_hand_reaches_the_journal() {
         let ask = json!({"edge": "e", "targets": {}, "purge_cursor": cursor});
         region.as_edge(Method::POST, "/edge/v1/sync", Some(&ask)).await.json()
     };
-    let before = sync(&json!(null)).await;
+    // The collection's own declaration is journalled a moment after it is made.
+    let before = until("the purge of the declaration", async || {
+        let before = sync(&json!(null)).await;
+        before["purges"].as_array()?.iter().any(|purge| purge["source"] == 1).then_some(before)
+    })
+    .await;
     let purge = json!({"tenant": "acme", "tags": ["orders", "*"]});
     let done = region.control(Method::POST, "/purges", Some(&purge)).await;
     assert_eq!(

@@ -123,7 +123,7 @@ async fn every_region_serves_edges_and_operators() {
     assert_eq!((&regions[0]["id"], &regions[1]["id"]), (&json!("eu-west-1"), &json!("us-east-1")));
 
     // What was reported to one region is found from the other; a purge by hand reaches both.
-    let event = json!({"id": "01Z", "at_ms": 1, "tenant": "acme", "bundle": null, "route": null, "outcome": "denied",
+    let event = json!({"id": "01Z", "at_ms": meridian_origin::context::now_ms(), "tenant": "acme", "bundle": null, "route": null, "outcome": "denied",
         "status": 403, "region": null, "subject_hash": null, "cache": null, "method": "GET", "host": "h", "path": "/",
         "country": null, "elapsed_ms": 1});
     let taken = pair

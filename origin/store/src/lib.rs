@@ -16,6 +16,7 @@ pub mod progress;
 pub mod purge;
 pub mod record;
 pub mod release;
+pub mod rollup;
 pub mod tenant;
 pub mod token;
 

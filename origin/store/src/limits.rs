@@ -68,3 +68,12 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const TOMBSTONE_GRACE: Duration = Duration::from_secs(3600);
 /// Tombstones that one round of collection takes away.
 pub const TOMBSTONES_ROUND_MAX: i64 = 5000;
+/// Series of roll-ups that one tenant may begin in one minute; what comes beyond them counts under
+/// [`OTHER`](crate::rollup::OTHER), told apart by outcome and class of status alone.
+pub const ROLLUP_SERIES_MAX: i64 = 500;
+/// Bytes of a route's or region's name in roll-ups; what is longer counts under [`OTHER`](crate::rollup::OTHER).
+pub const ROLLUP_NAME_BYTES_MAX: usize = 100;
+/// Days that roll-ups are kept.
+pub const ROLLUP_KEEP_DAYS: u16 = 31;
+/// Decisions that one page of the log looks at, whatever its filters.
+pub const EVENTS_SCANNED_MAX: i64 = 5_000;

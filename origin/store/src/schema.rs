@@ -11,6 +11,7 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
     (2, "control", include_str!("../migrations/0002_control.sql")),
     (3, "protection", include_str!("../migrations/0003_protection.sql")),
+    (4, "analytics", include_str!("../migrations/0004_analytics.sql")),
 ];
 
 /// Which region a database belongs to.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::{StatusCode, header};
-use meridian_store::event::Event as Row;
+use meridian_store::event::{Event as Row, is_kept};
+use meridian_store::rollup::{Measure, OTHER};
 use meridian_wire::event::{Event, EventBatch};
 use meridian_wire::limits::EVENTS_MAX;
 
-use crate::context::Signed;
+use crate::config::{Events, Personal};
+use crate::context::{Signed, now_ms_i64};
 use crate::limits::EVENTS_RETRY_AFTER_S;
 use crate::problem::Problem;
 use crate::request::Body;
@@ -16,7 +18,8 @@ use crate::state::Origin;
 
 /// Takes a batch of decisions and faults of an edge.
 ///
-/// They are written a moment later, many at once. Where too many wait already, the edge is told to come again.
+/// They are written a moment later, many at once. Where too many wait already, the edge is told to come again. What is of
+/// a day that is not kept is dropped and counted.
 #[utoipa::path(
     post,
     path = "/edge/v1/events",
@@ -48,7 +51,23 @@ pub(super) async fn events(
         );
         origin.metrics.edge_faults.inc();
     }
-    let rows = batch.events.iter().map(|event| row(event, &signed.edge)).collect::<Result<Vec<_>, _>>()?;
+    let now_ms = now_ms_i64();
+    let settings = &origin.config.events;
+    let mut rows = Vec::with_capacity(batch.events.len());
+    for event in batch.events {
+        let row = row(event, &signed.edge, settings)?;
+        if is_kept(row.at_ms, now_ms, settings.keep_days) {
+            rows.push(row);
+        } else {
+            origin.metrics.events.dropped.inc();
+            tracing::warn!(
+                edge = signed.edge,
+                decision = row.decision,
+                at_ms = row.at_ms,
+                "an event of no kept day"
+            );
+        }
+    }
     if origin.journal.offer(rows) {
         Ok(StatusCode::ACCEPTED)
     } else {
@@ -58,15 +77,99 @@ pub(super) async fn events(
     }
 }
 
-fn row(event: &Event, edge: &str) -> Result<Row, Problem> {
+fn row(mut event: Event, edge: &str, settings: &Events) -> Result<Row, Problem> {
     if event.id.is_empty() || event.id.len() > 64 {
         return Err(Problem::bad_request("an event's id must be 1 to 64 characters"));
+    }
+    if settings.personal == Personal::Drop {
+        depersonalise(&mut event);
     }
     Ok(Row {
         decision: event.id.clone(),
         tenant: event.tenant.clone(),
         edge: edge.to_owned(),
         at_ms: i64::try_from(event.at_ms).unwrap_or(i64::MAX),
+        measure: measure(&event),
         body: serde_json::to_value(event).map_err(|error| Problem::internal(&error))?,
     })
+}
+
+/// Takes away what could tell persons apart. Paths hold ids and names; inputs of stages hold paths and the client's network.
+fn depersonalise(event: &mut Event) {
+    event.subject_hash = None;
+    event.country = None;
+    event.path.clear();
+    for stage in &mut event.explanation {
+        stage.inputs.clear();
+    }
+}
+
+/// What an event counts as. Words are taken from known ones alone, so that no edge adds to their number.
+fn measure(event: &Event) -> Measure {
+    const OUTCOMES: [&str; 6] = ["forwarded", "cached", "answered", "denied", "limited", "failed"];
+    // The parameters of Cache-Status that say what came of it (RFC 9211, section 2).
+    const CACHED: [&str; 7] = ["hit", "bypass", "method", "uri-miss", "vary-miss", "request", "stale"];
+    let word = |known: &[&'static str], found: &str| known.iter().find(|word| **word == found).copied();
+    let cached = |status: &String| {
+        let first = status.split(';').map(str::trim).find(|part| *part == "hit" || part.starts_with("fwd="));
+        first.and_then(|part| word(&CACHED, part.trim_start_matches("fwd="))).unwrap_or(OTHER)
+    };
+    Measure {
+        route: event.route.clone().unwrap_or_default(),
+        outcome: word(&OUTCOMES, &event.outcome).unwrap_or(OTHER),
+        status: event.status,
+        cache: event.cache.as_ref().map_or("", cached),
+        region: event.region.clone().unwrap_or_default(),
+        elapsed_ms: event.elapsed_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn event(members: Value) -> Event {
+        let mut event = json!({"id": "01A", "at_ms": 1, "tenant": "acme", "bundle": null, "route": "orders",
+            "outcome": "forwarded", "status": 200, "region": "us-east-1", "subject_hash": "5ab3", "cache": null,
+            "method": "GET", "host": "acme.localhost", "path": "/v1/people/ada", "country": "DE", "elapsed_ms": 3,
+            "explanation": [{"stage": "security", "rule": null, "outcome": "allowed",
+                "inputs": {"client": "192.0.2.0/24", "path": "/v1/people/ada"}}]});
+        event.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn personal_data_is_kept_out_where_the_region_is_told_to() {
+        let kept = |personal| row(event(json!({})), "e", &Events { keep_days: 7, personal }).unwrap().body;
+        let whole = kept(Personal::Hash);
+        assert_eq!((&whole["subject_hash"], &whole["path"]), (&json!("5ab3"), &json!("/v1/people/ada")));
+        let body = kept(Personal::Drop);
+        let text = body.to_string();
+        for personal in ["5ab3", "ada", "192.0.2", "DE"] {
+            assert!(!text.contains(personal), "{personal}: {text}");
+        }
+        assert_eq!(
+            (&body["route"], &body["explanation"][0]["outcome"]),
+            (&json!("orders"), &json!("allowed"))
+        );
+        assert!(serde_json::from_value::<Event>(body).is_ok(), "it is an event still");
+    }
+
+    #[test]
+    fn words_of_an_edge_do_not_multiply() {
+        let cached = |status: Value| measure(&event(json!({"cache": status}))).cache;
+        for (status, expected) in [
+            (json!(null), ""),
+            (json!("hit; ttl=30"), "hit"),
+            (json!("fwd=uri-miss; fwd-status=200; stored; ttl=59"), "uri-miss"),
+            (json!("meridian; fwd=stale"), "stale"),
+            (json!("fwd=x1"), OTHER),
+            (json!(""), OTHER),
+        ] {
+            assert_eq!(cached(status.clone()), expected, "{status}");
+        }
+        assert_eq!(measure(&event(json!({"outcome": "x1"}))).outcome, OTHER);
+        assert_eq!(measure(&event(json!({"outcome": "limited"}))).outcome, "limited");
+    }
 }

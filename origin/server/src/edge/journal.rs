@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, watch};
 
 use crate::limits::{EVENTS_PAUSE, EVENTS_QUEUED_BYTES_MAX, EVENTS_QUEUED_MAX, EVENTS_WRITTEN_MAX};
+use crate::metrics::Decided;
 
 /// Where events wait.
 #[derive(Clone, Default)]
@@ -38,6 +39,8 @@ pub struct Counts {
     pub written: Counter,
     /// Dropped, because the database will not have them.
     pub dropped: Counter,
+    /// What was written, by tenant.
+    pub decided: Decided,
 }
 
 impl Journal {
@@ -127,7 +130,10 @@ async fn write(store: &Store, batch: &[Event], counts: &Counts) -> Result<(), Fa
     while let Some(part) = parts.pop() {
         match add(store, part).await {
             Ok(new) => {
-                counts.written.inc_by(new);
+                counts.written.inc_by(new.len() as u64);
+                for event in new.into_iter().filter_map(|place| part.get(place)) {
+                    counts.decided.count(event.tenant.as_deref(), &event.measure);
+                }
             }
             Err(fault) if !of_its_rows(&fault) => return Err(fault),
             Err(fault) => match part {
@@ -151,7 +157,7 @@ fn of_its_rows(fault: &Fault) -> bool {
     fault.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
 }
 
-async fn add(store: &Store, events: &[Event]) -> Result<u64, Fault> {
+async fn add(store: &Store, events: &[Event]) -> Result<Vec<usize>, Fault> {
     let mut scope = store.begin(Access::Control).await?;
     let new = event::add(&mut scope, events).await?;
     scope.commit().await?;
@@ -161,10 +167,12 @@ async fn add(store: &Store, events: &[Event]) -> Result<u64, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meridian_store::rollup::Measure;
 
     fn event(text: &str) -> Event {
         let body = serde_json::Value::from(text);
-        Event { decision: "01J".into(), tenant: None, edge: "e".into(), at_ms: 1, body }
+        let measure = Measure::default();
+        Event { decision: "01J".into(), tenant: None, edge: "e".into(), at_ms: 1, measure, body }
     }
 
     #[test]

@@ -94,15 +94,23 @@ impl Cluster {
         }
         server.arg("-c").arg(format!("unix_socket_directories={}", self.directory.display()));
         server.stdout(log.try_clone().expect("a second handle")).stderr(log).stdin(Stdio::null());
-        self.server = Some(server.spawn().expect("postgres starts"));
+        let url = self.superuser_url("postgres");
+        let running = self.server.insert(server.spawn().expect("postgres starts"));
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            match PgConnection::connect(&self.superuser_url("postgres")).await {
+            // Processes of a server that was killed may hold its memory a moment longer than it lived.
+            if running.try_wait().expect("the server's state").is_some() {
+                *running = server.spawn().expect("postgres starts again");
+            }
+            match PgConnection::connect(&url).await {
                 Ok(connection) => {
                     connection.close().await.ok();
                     return;
                 }
-                Err(error) => assert!(Instant::now() < deadline, "{error}\n{}", self.log()),
+                Err(error) => {
+                    let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                    assert!(Instant::now() < deadline, "{error}\n{log}");
+                }
             }
             tokio::time::sleep(Duration::from_millis(30)).await;
         }

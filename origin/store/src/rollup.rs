@@ -1,0 +1,286 @@
+//! What was decided, counted by the minute. A decision is counted in the transaction that writes it, and so once.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row as _;
+
+use crate::event::Event;
+use crate::limits::{ROLLUP_NAME_BYTES_MAX, ROLLUP_SERIES_MAX};
+use crate::{Fault, Scope};
+
+/// Milliseconds of a minute.
+pub const MINUTE_MS: i64 = 60_000;
+/// Stands for names that are too long, and for those beyond the number of series.
+pub const OTHER: &str = "(other)";
+/// Upper ends of the buckets of the time to the reply's head, in milliseconds; a last bucket holds what took longer.
+/// Stored counts go by these places: they never change.
+pub const BUCKETS_MS: [u32; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000];
+
+/// Counts by [`BUCKETS_MS`].
+pub type Buckets = [i64; BUCKETS_MS.len() + 1];
+
+/// What a decision counts as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// Name of the route; empty where none was found.
+    pub route: String,
+    /// Outcome, one of a known few.
+    pub outcome: &'static str,
+    /// Status that the client got.
+    pub status: u16,
+    /// What the cache did, one of a known few; empty where it was not asked.
+    pub cache: &'static str,
+    /// Region that answered; empty where the edge did.
+    pub region: String,
+    /// Milliseconds to the head of the reply.
+    pub elapsed_ms: u32,
+}
+
+/// By what decisions are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Slug of the tenant.
+    Tenant,
+    /// Name of the route.
+    Route,
+    /// Class of the status: `2xx`.
+    Status,
+    /// Region that answered.
+    Region,
+    /// Outcome.
+    Outcome,
+    /// What the cache did.
+    Cache,
+}
+
+impl By {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Route => "route",
+            Self::Status => "status_class || 'xx'",
+            Self::Region => "region",
+            Self::Outcome => "outcome",
+            Self::Cache => "cache",
+        }
+    }
+}
+
+/// The decisions of one kind within a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Which ones.
+    pub key: String,
+    /// How many.
+    pub requests: i64,
+    /// How many of them with a status of 500 or above.
+    pub failed: i64,
+    /// Sum of the times to the reply's head.
+    pub elapsed_sum_ms: i64,
+    /// The longest of them.
+    pub elapsed_max_ms: i64,
+    /// How many of them took how long.
+    pub buckets: Buckets,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Series {
+    tenant: String,
+    minute_ms: i64,
+    route: String,
+    outcome: &'static str,
+    status_class: i16,
+    cache: &'static str,
+    region: String,
+}
+
+impl Series {
+    fn of(event: &Event) -> Self {
+        let measure = &event.measure;
+        let name =
+            |name: &String| if name.len() > ROLLUP_NAME_BYTES_MAX { OTHER.to_owned() } else { name.clone() };
+        Self {
+            tenant: event.tenant.clone().unwrap_or_default(),
+            minute_ms: event.at_ms - event.at_ms.rem_euclid(MINUTE_MS),
+            route: name(&measure.route),
+            outcome: measure.outcome,
+            status_class: i16::try_from((measure.status / 100).min(9)).unwrap_or_default(),
+            cache: measure.cache,
+            region: name(&measure.region),
+        }
+    }
+
+    /// The series of what has no room for one of its own.
+    fn other(self) -> Self {
+        Self { route: OTHER.to_owned(), cache: OTHER, region: OTHER.to_owned(), ..self }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    requests: i64,
+    elapsed_sum_ms: i64,
+    elapsed_max_ms: i64,
+    buckets: Buckets,
+}
+
+impl Sums {
+    fn count(&mut self, elapsed_ms: u32) {
+        self.requests += 1;
+        self.elapsed_sum_ms += i64::from(elapsed_ms);
+        self.elapsed_max_ms = self.elapsed_max_ms.max(elapsed_ms.into());
+        let bucket = BUCKETS_MS.iter().position(|end| elapsed_ms <= *end).unwrap_or(BUCKETS_MS.len());
+        self.buckets[bucket] += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.elapsed_sum_ms += other.elapsed_sum_ms;
+        self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
+        for (bucket, many) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += many;
+        }
+    }
+}
+
+/// Counts new decisions. Whoever calls holds the lock of their writers, so that nobody else begins series meanwhile.
+pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a Event>) -> Result<(), Fault> {
+    let mut counted: BTreeMap<Series, Sums> = BTreeMap::new();
+    for event in events {
+        counted.entry(Series::of(event)).or_default().count(event.measure.elapsed_ms);
+    }
+    if counted.is_empty() {
+        return Ok(());
+    }
+    let counted = bounded(scope, counted).await?;
+    let column = |text: fn(&Series) -> &str| counted.keys().map(text).collect::<Vec<_>>();
+    let sums = |number: fn(&Sums) -> i64| counted.values().map(number).collect::<Vec<_>>();
+    // An array of arrays would have to be rectangular to its end: the inner ones travel as text.
+    let buckets =
+        counted.values().map(|sums| format!("{:?}", sums.buckets).replace('[', "{").replace(']', "}"));
+    sqlx::query(
+        "insert into meridian.rollup as r (tenant, minute_ms, route, outcome, status_class, cache, region,
+                                           requests, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets)
+         select tenant, minute_ms, route, outcome, status_class, cache, region, requests, sum_ms, max_ms, buckets::bigint[]
+           from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[],
+                       $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
+             as n (tenant, minute_ms, route, outcome, status_class, cache, region, requests, sum_ms, max_ms, buckets)
+         on conflict (tenant, minute_ms, route, outcome, status_class, cache, region) do update
+         set requests = r.requests + excluded.requests,
+             elapsed_sum_ms = r.elapsed_sum_ms + excluded.elapsed_sum_ms,
+             elapsed_max_ms = greatest(r.elapsed_max_ms, excluded.elapsed_max_ms),
+             elapsed_buckets = array(select a + b from unnest(r.elapsed_buckets, excluded.elapsed_buckets)
+                                         with ordinality as x (a, b, place) order by place)",
+    )
+    .bind(column(|series| &series.tenant))
+    .bind(counted.keys().map(|series| series.minute_ms).collect::<Vec<_>>())
+    .bind(column(|series| &series.route))
+    .bind(column(|series| series.outcome))
+    .bind(counted.keys().map(|series| series.status_class).collect::<Vec<_>>())
+    .bind(column(|series| series.cache))
+    .bind(column(|series| &series.region))
+    .bind(sums(|sums| sums.requests))
+    .bind(sums(|sums| sums.elapsed_sum_ms))
+    .bind(sums(|sums| sums.elapsed_max_ms))
+    .bind(buckets.collect::<Vec<_>>())
+    .execute(scope.conn())
+    .await?;
+    Ok(())
+}
+
+/// The same counts within the number of series that a tenant may have in a minute.
+async fn bounded(
+    scope: &mut Scope,
+    counted: BTreeMap<Series, Sums>,
+) -> Result<BTreeMap<Series, Sums>, Fault> {
+    let column = |text: fn(&Series) -> &str| counted.keys().map(text).collect::<Vec<_>>();
+    let known = sqlx::query(
+        "select exists (select from meridian.rollup r
+                         where (r.tenant, r.minute_ms, r.route, r.outcome, r.status_class, r.cache, r.region)
+                             = (n.tenant, n.minute_ms, n.route, n.outcome, n.status_class, n.cache, n.region)),
+                (select count(*) from meridian.rollup r where (r.tenant, r.minute_ms) = (n.tenant, n.minute_ms))
+           from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[])
+                with ordinality
+             as n (tenant, minute_ms, route, outcome, status_class, cache, region, place) order by place",
+    )
+    .bind(column(|series| &series.tenant))
+    .bind(counted.keys().map(|series| series.minute_ms).collect::<Vec<_>>())
+    .bind(column(|series| &series.route))
+    .bind(column(|series| series.outcome))
+    .bind(counted.keys().map(|series| series.status_class).collect::<Vec<_>>())
+    .bind(column(|series| series.cache))
+    .bind(column(|series| &series.region))
+    .fetch_all(scope.conn())
+    .await?;
+    let mut begun: BTreeMap<(String, i64), i64> = BTreeMap::new();
+    let mut within: BTreeMap<Series, Sums> = BTreeMap::new();
+    for ((series, sums), row) in counted.into_iter().zip(known) {
+        let (exists, many): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let begun = begun.entry((series.tenant.clone(), series.minute_ms)).or_default();
+        let series = if exists {
+            series
+        } else if many + *begun < ROLLUP_SERIES_MAX {
+            *begun += 1;
+            series
+        } else {
+            series.other()
+        };
+        within.entry(series).or_default().add(&sums);
+    }
+    Ok(within)
+}
+
+/// What was decided from one time to before another, the most frequent kinds first, at most `limit`. Times count as the
+/// beginning of their minute.
+///
+/// # Errors
+/// A fault of the database.
+pub async fn totals(
+    scope: &mut Scope,
+    tenant: Option<&str>,
+    by: By,
+    from_ms: i64,
+    to_ms: i64,
+    limit: i64,
+) -> Result<Vec<Total>, Fault> {
+    let text = format!(
+        "with picked as (
+             select {} as key, status_class, requests, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets
+               from meridian.rollup
+              where minute_ms >= $1 and minute_ms < $2 and ($3::text is null or tenant = $3)),
+         total as (
+             select key, sum(requests)::bigint as requests,
+                    coalesce(sum(requests) filter (where status_class >= 5), 0)::bigint as failed,
+                    sum(elapsed_sum_ms)::bigint as sum_ms, max(elapsed_max_ms) as max_ms
+               from picked group by key order by requests desc, key limit $4),
+         bucket as (
+             select key, place, sum(many)::bigint as many
+               from picked join total using (key), unnest(elapsed_buckets) with ordinality as x (many, place)
+              group by key, place)
+         select key, requests, failed, sum_ms, max_ms,
+                array(select many from bucket where bucket.key = total.key order by place)
+           from total order by requests desc, key",
+        by.column()
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(from_ms - from_ms.rem_euclid(MINUTE_MS))
+        .bind(to_ms)
+        .bind(tenant)
+        .bind(limit)
+        .fetch_all(scope.conn())
+        .await?;
+    let totals = rows.iter().map(|row| {
+        let counts: Vec<i64> = row.try_get(5)?;
+        let mut buckets = Buckets::default();
+        buckets.iter_mut().zip(counts).for_each(|(bucket, many)| *bucket = many);
+        Ok(Total {
+            key: row.try_get(0)?,
+            requests: row.try_get(1)?,
+            failed: row.try_get(2)?,
+            elapsed_sum_ms: row.try_get(3)?,
+            elapsed_max_ms: row.try_get(4)?,
+            buckets,
+        })
+    });
+    Ok(totals.collect::<Result<_, sqlx::Error>>()?)
+}
