@@ -16,3 +16,9 @@ pub const FOLDER_DEPTH_MAX: usize = 8;
 pub const TOKEN_BYTES_MAX: u64 = 4096;
 /// Columns of a source line that are shown with an error.
 pub const SOURCE_COLUMNS_MAX: usize = 120;
+/// How far back decisions are counted, in milliseconds.
+pub const WINDOW_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// Pause between two looks at what has arrived.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// How often in a row a server that is followed may be away.
+pub const FOLLOW_FAULTS_MAX: usize = 10;

@@ -13,12 +13,14 @@ mod failure;
 mod files;
 mod limits;
 mod login;
+mod logs;
 mod operations;
 mod print;
 mod profile;
 mod rules;
 mod tenants;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,15 @@ enum Command {
     /// Check, test, compare, release and explain rules.
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Why a request was decided as it was; the same as `rules explain DECISION`.
+    Explain {
+        /// Id of a decision, from the header Meridian-Decision of a reply.
+        decision: String,
+    },
+    /// What edges decided lately, the most frequent kinds first.
+    Top(top::Top),
+    /// Decisions of edges as they arrive.
+    Logs(logs::Logs),
     /// Tenants.
     #[command(subcommand)]
     Tenant(tenants::Tenants),
@@ -74,6 +85,9 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Login(command) => command.run(&server, json),
         Command::Rules(command) => command.run(&server, json),
+        Command::Explain { decision } => rules::explain::made(&decision, &server, json),
+        Command::Top(command) => command.run(&server, json),
+        Command::Logs(command) => command.run(&server, json),
         Command::Tenant(command) => command.run(&server, json),
         Command::Domain(command) => command.run(&server, json),
         Command::Token(command) => command.run(json),

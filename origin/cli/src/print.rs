@@ -27,6 +27,13 @@ pub fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Remarks which regions did not answer, so that a part is not taken for all.
+pub fn away(answer: &Value) {
+    if answer.get("away").and_then(Value::as_array).is_some_and(|away| !away.is_empty()) {
+        remark(&format!("without {}, away now", cell(answer, "away")));
+    }
+}
+
 /// What is wrong with files, each with its line and a caret below the place.
 pub fn invalid(files: &[File], invalid: &[Invalid]) -> String {
     let mut text = String::new();

@@ -130,7 +130,7 @@ impl Explain {
 }
 
 /// A decision that was made.
-fn made(id: &str, server: &Server, json: bool) -> Result<(), Failure> {
+pub fn made(id: &str, server: &Server, json: bool) -> Result<(), Failure> {
     let found = server.client()?.get(&format!("/decisions/{}", encode(id)))?.body;
     if json {
         print::json(&found);

@@ -1,6 +1,6 @@
 //! `meridian rules …`
 
-mod explain;
+pub mod explain;
 mod offline;
 mod release;
 mod show;
@@ -114,6 +114,6 @@ fn checked(target: &Target, files: &[File], generated: Option<&[Document]>) -> R
         .map_err(|invalid| Failure::invalid(print::invalid(files, &invalid), &invalid))
 }
 
-fn target(text: &str) -> Result<Target, String> {
+pub fn target(text: &str) -> Result<Target, String> {
     parse_target(text).map_err(|error| error.to_string())
 }

@@ -10,17 +10,23 @@ mod conflicts;
 mod decisions;
 mod domains;
 mod home;
+mod logs;
 mod publish;
 mod purges;
 mod releases;
 mod replication;
 mod tenants;
 mod tokens;
+mod top;
 
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -44,6 +50,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Origin>> {
         .routes(routes!(releases::get))
         .routes(routes!(releases::rollback))
         .routes(routes!(decisions::get))
+        .routes(routes!(top::top))
+        .routes(routes!(logs::list))
         .routes(routes!(replication::status))
         .routes(routes!(conflicts::list))
         .routes(routes!(purges::purge))
@@ -74,6 +82,24 @@ impl Page {
     fn limit(&self) -> i64 {
         rows(self.limit)
     }
+}
+
+/// What the other regions answer to the same question, each by its name; none where a region is away or does not know.
+async fn ask_others(
+    origin: &Origin,
+    path: &str,
+    authorization: Option<&HeaderValue>,
+) -> Vec<(String, Option<Value>)> {
+    let answers = origin.peers.ask_all(Method::GET, path, authorization, Bytes::new()).await;
+    let read = |answer: Response<Bytes>| {
+        (answer.status() == StatusCode::OK).then(|| serde_json::from_slice(answer.body()).ok()).flatten()
+    };
+    answers.into_iter().map(|(peer, answer)| (peer.region, answer.ok().and_then(read))).collect()
+}
+
+/// A text as the value of a query's parameter.
+fn encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
 /// How many rows, within what is allowed.

@@ -170,7 +170,8 @@ pub fn local(
 ) -> Result<Request<Full<Bytes>>, AskFault> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
-    *request.uri_mut() = format!("{path}?local=true").parse().map_err(|_| AskFault::Url)?;
+    let sign = if path.contains('?') { '&' } else { '?' };
+    *request.uri_mut() = format!("{path}{sign}local=true").parse().map_err(|_| AskFault::Url)?;
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(authorization) = authorization {
         request.headers_mut().insert(AUTHORIZATION, authorization.clone());
