@@ -161,6 +161,7 @@ mod tests {
             region: None,
             subject: None,
             variants: Vec::new(),
+            participation: Default::default(),
             cache: None,
             explanation: Default::default(),
         };

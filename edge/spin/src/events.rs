@@ -93,6 +93,7 @@ mod tests {
             region: None,
             subject: None,
             variants: Vec::new(),
+            participation: Default::default(),
             cache: None,
             explanation: Explanation::default(),
         };

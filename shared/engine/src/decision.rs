@@ -24,10 +24,48 @@ pub struct Decision {
     pub subject: Option<String>,
     /// Variant by experiment.
     pub variants: Vec<(String, String)>,
+    /// What its experiments are to count.
+    pub participation: Participation,
     /// Value of `Cache-Status`, without the cache's name.
     pub cache: Option<String>,
     /// Each stage with its rule, its inputs and its outcome.
     pub explanation: Explanation,
+}
+
+/// What experiments are to count of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Participation {
+    /// Variants that were given by assignment; a forced variant is none of them.
+    pub exposures: Vec<Exposure>,
+    /// Goals that were reached.
+    pub conversions: Vec<Conversion>,
+}
+
+/// A unit was given a variant. However often it is, it counts once for a version of the experiment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Its version: what decides which variant a unit gets.
+    pub version: String,
+    /// Keyed hash of the unit: tells units apart without naming them.
+    pub unit: String,
+    /// The variant.
+    pub variant: String,
+}
+
+/// A unit reached a goal. However often it does, it counts once for a version of the experiment, and only if the unit was
+/// given a variant before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Its version.
+    pub version: String,
+    /// The unit, as in its exposure.
+    pub unit: String,
+    /// Name of the goal.
+    pub goal: String,
 }
 
 /// Outcome of a decision in one word.

@@ -282,6 +282,9 @@ mod tests {
             unit: Unit::Cookie,
             ramp,
             variants: weights.iter().map(variant).collect(),
+            version: String::new(),
+            force: None,
+            goals: vec![],
         }
     }
 

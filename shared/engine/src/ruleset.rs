@@ -1,6 +1,7 @@
 //! Rules after parsing and checking: what the engine decides by. `wire` makes these from documents.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -379,8 +380,38 @@ pub struct Experiment {
     pub unit: Unit,
     /// Share of units that take part, in hundredths of a per cent (0 to 10,000).
     pub ramp: u32,
-    /// Variants with their weights; at least one weight is not 0.
+    /// Variants with their weights; at least one weight is not 0. The first is the control.
     pub variants: Vec<Variant>,
+    /// What decides which variant a unit gets, as [`crate::policy::experiment::version`] tells it.
+    pub version: String,
+    /// How testers choose their variant.
+    pub force: Option<Force>,
+    /// What counts as success.
+    pub goals: Vec<Goal>,
+}
+
+/// How testers choose their variant: the first of these places that has a text names it.
+#[derive(Clone, Debug)]
+pub struct Force {
+    /// Header field, in lower case.
+    pub header: Option<String>,
+    /// Query parameter.
+    pub query: Option<String>,
+    /// Cookie.
+    pub cookie: Option<String>,
+    /// Who may.
+    pub when: Expr,
+}
+
+/// Something that a variant shall make more frequent.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// Name, once in the experiment.
+    pub name: String,
+    /// Requests that reach it, whatever their route.
+    pub when: Expr,
+    /// Statuses of the reply with which they do.
+    pub statuses: Vec<RangeInclusive<u16>>,
 }
 
 /// A layer and the part of it that an experiment has.

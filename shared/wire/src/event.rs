@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meridian_engine::decision::{Decision, Outcome};
+use meridian_engine::decision::{self, Decision, Outcome};
 use meridian_engine::explanation::Stage;
 use meridian_engine::ruleset::RuleRef;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,12 @@ pub struct Event {
     /// Variant by experiment.
     #[serde(default)]
     pub variants: BTreeMap<String, String>,
+    /// Variants that were given by assignment, not by force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposures: Vec<Exposure>,
+    /// Goals of experiments that were reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conversions: Vec<Conversion>,
     /// What the cache did.
     pub cache: Option<String>,
     /// Method of the request.
@@ -61,6 +67,32 @@ pub struct Event {
     /// Stages in order.
     #[serde(default)]
     pub explanation: Vec<ExplainedStage>,
+}
+
+/// A unit was given a variant of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposure {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Its version.
+    pub version: String,
+    /// Keyed hash of the unit.
+    pub unit: String,
+    /// The variant.
+    pub variant: String,
+}
+
+/// A unit reached a goal of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversion {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Its version.
+    pub version: String,
+    /// The unit, as in its exposure.
+    pub unit: String,
+    /// Name of the goal.
+    pub goal: String,
 }
 
 /// One stage of a decision.
@@ -140,6 +172,8 @@ impl Event {
             status: decision.status,
             region: decision.region.as_deref().map(str::to_owned),
             variants: decision.variants.iter().cloned().collect(),
+            exposures: decision.participation.exposures.iter().map(Exposure::from).collect(),
+            conversions: decision.participation.conversions.iter().map(Conversion::from).collect(),
             cache: decision.cache.clone(),
             method: seen.method,
             host: seen.host,
@@ -175,6 +209,20 @@ impl From<&Stage> for ExplainedStage {
     }
 }
 
+impl From<&decision::Exposure> for Exposure {
+    fn from(exposure: &decision::Exposure) -> Self {
+        let decision::Exposure { experiment, version, unit, variant } = exposure.clone();
+        Self { experiment, version, unit, variant }
+    }
+}
+
+impl From<&decision::Conversion> for Conversion {
+    fn from(conversion: &decision::Conversion) -> Self {
+        let decision::Conversion { experiment, version, unit, goal } = conversion.clone();
+        Self { experiment, version, unit, goal }
+    }
+}
+
 impl From<&RuleRef> for RulePlace {
     fn from(rule: &RuleRef) -> Self {
         Self {
@@ -203,6 +251,15 @@ mod tests {
             region: None,
             subject: Some("ada@example.com".into()),
             variants: vec![("checkout".into(), "b".into())],
+            participation: decision::Participation {
+                exposures: vec![decision::Exposure {
+                    experiment: "checkout".into(),
+                    version: "1".into(),
+                    unit: "0f".into(),
+                    variant: "b".into(),
+                }],
+                conversions: vec![],
+            },
             cache: None,
             explanation: Explanation {
                 stages: vec![Stage {
@@ -222,6 +279,7 @@ mod tests {
         let text = serde_json::to_string(&event).unwrap();
         assert!(!text.contains("ada"), "{text}");
         assert_eq!(event.outcome, "limited");
+        assert_eq!((event.exposures[0].unit.as_str(), event.exposures[0].variant.as_str()), ("0f", "b"));
         assert_eq!(event.explanation[0].rule.as_ref().unwrap().line, 3);
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
     }

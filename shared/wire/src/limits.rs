@@ -10,6 +10,8 @@ pub const ROUTES_MAX: usize = 1_000;
 pub const REGIONS_MAX: usize = 64;
 /// `Domain` documents of a bundle.
 pub const DOMAINS_MAX: usize = 1_000;
+/// Goals of one experiment.
+pub const GOALS_MAX: usize = 20;
 /// Documents of any other kind in a bundle.
 pub const KIND_MAX: usize = 500;
 /// Entries of any list or map in a document.

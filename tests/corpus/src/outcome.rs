@@ -1,6 +1,6 @@
 //! What came of a case, in a shape that a person can read and two hosts can be compared by.
 
-use meridian_engine::decision::Outcome as Verdict;
+use meridian_engine::decision::{Conversion, Exposure, Outcome as Verdict, Participation};
 use meridian_engine::exchange::Exchange;
 use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step};
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub struct Replied {
     pub subject: Option<String>,
     /// Variant by experiment.
     pub variants: Vec<(String, String)>,
+    /// What experiments are to count, a line each.
+    pub counted: Vec<String>,
     /// Why, stage by stage.
     pub explanation: Vec<String>,
     /// What is to be done after the reply, a line each.
@@ -126,11 +128,24 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         region: decision.region.as_deref().map(str::to_owned),
         subject: decision.subject.clone(),
         variants: decision.variants.clone(),
+        counted: counted(&decision.participation),
         explanation: explanation(&reply),
         after: reply.after.iter().map(afterwards).collect(),
         background: Vec::new(),
     };
     (replied, reply.after)
+}
+
+fn counted(participation: &Participation) -> Vec<String> {
+    let exposures = participation.exposures.iter().map(|exposure| {
+        let Exposure { experiment, version, unit, variant } = exposure;
+        format!("exposure {experiment} {version}: {unit} has {variant}")
+    });
+    let conversions = participation.conversions.iter().map(|conversion| {
+        let Conversion { experiment, version, unit, goal } = conversion;
+        format!("conversion {experiment} {version}: {unit} reached {goal}")
+    });
+    exposures.chain(conversions).collect()
 }
 
 fn explanation(reply: &Reply) -> Vec<String> {

@@ -33,6 +33,11 @@ struct Expect {
     no_why: Vec<String>,
     /// Stages of the explanation.
     stages: Vec<String>,
+    /// Lines of what experiments are to count.
+    counted: Vec<String>,
+    no_counted: Vec<String>,
+    /// The same as with the request of this number in the case, from 0.
+    counted_same_as: Option<usize>,
     variant_count: Option<usize>,
     /// The same variants as the request of this number in the case, from 0.
     variant_same_as: Option<usize>,
@@ -107,6 +112,11 @@ impl Expect {
         {
             wrong.push(format!("variants {} differ from request {other}", got["variants"]));
         }
+        if let Some(other) = self.counted_same_as
+            && all.get(other).map(|other| &other["counted"]) != Some(&got["counted"])
+        {
+            wrong.push(format!("counted {} differs from request {other}", got["counted"]));
+        }
         wrong
     }
 
@@ -153,6 +163,7 @@ impl Expect {
             ("after", &self.after, &lines("after")),
             ("explanation", &self.why, &explanation),
             ("stage", &self.stages, &stages),
+            ("count", &self.counted, &lines("counted")),
         ] {
             for expected in expected.iter().filter(|expected| !contains(lines, expected)) {
                 wrong.push(format!("no {what} {expected:?} in {lines:#?}"));
@@ -162,6 +173,7 @@ impl Expect {
             ("step", &self.no_steps, &steps),
             ("after", &self.no_after, &lines("after")),
             ("explanation", &self.no_why, &explanation),
+            ("count", &self.no_counted, &lines("counted")),
         ] {
             for unwanted in unwanted.iter().filter(|unwanted| contains(lines, unwanted)) {
                 wrong.push(format!("{what} {unwanted:?} in {lines:#?}"));

@@ -10,13 +10,12 @@ use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::node::Node;
-use crate::policy::experiment::{assign, is_canary, new_unit, unit_of_cookie};
 use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_claims, require_scopes};
 use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
 use crate::problem::Problem;
-use crate::ruleset::{Auth, Experiment, Mode, Unit};
+use crate::ruleset::{Auth, Mode};
 use crate::step::Step;
 
 impl Exchange {
@@ -218,82 +217,6 @@ impl Exchange {
             let rule = rules.ruleset.limits.get(state.index).map(|limit| &limit.rule);
             self.explain("limit", rule, outcome, inputs);
         }
-    }
-
-    /// Gives the variants of the route's experiments; then the cache.
-    fn experiment(&mut self, node: &mut Node) -> Step {
-        let rules = self.rules.clone();
-        let route = rules.as_ref().and_then(|rules| rules.route(self.route));
-        let numbers = route.iter().flat_map(|route| &route.experiments);
-        let experiments = rules
-            .iter()
-            .flat_map(|rules| numbers.clone().filter_map(|number| rules.ruleset.experiments.get(*number)));
-        let mut cookie_unit = None;
-        for experiment in experiments {
-            self.enroll(node, experiment, &mut cookie_unit);
-        }
-        if let Some((route, canary)) = route.and_then(|route| Some((route, route.steering.canary.as_ref()?)))
-        {
-            let (_, unit) = self.unit(node, Unit::Subject, &mut cookie_unit);
-            self.canary = is_canary(&route.rule.name, canary, &unit);
-            let outcome = if self.canary { "canary" } else { "not the canary" };
-            self.explain("canary", Some(&route.rule), outcome, Vec::new());
-        }
-        self.consult_cache(node)
-    }
-
-    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie_unit: &mut Option<String>) {
-        let rule = Some(&experiment.rule);
-        let audience =
-            experiment.audience.as_ref().map_or(Ok(true), |audience| audience.holds(&self.inputs()));
-        match audience {
-            Ok(true) => {}
-            Ok(false) => return self.explain("experiment", rule, "not in the audience", Vec::new()),
-            Err(fault) => {
-                return self.explain("experiment", rule, format!("not in the audience: {fault}"), Vec::new());
-            }
-        }
-        let (kind, unit) = self.unit(node, experiment.unit, cookie_unit);
-        match assign(experiment, &unit) {
-            Ok(variant) => {
-                self.explain(
-                    "experiment",
-                    rule,
-                    format!("variant {variant}"),
-                    vec![("unit", kind.to_owned())],
-                );
-                self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
-            }
-            Err(outside) => {
-                self.explain("experiment", rule, outside.as_str(), vec![("unit", kind.to_owned())]);
-            }
-        }
-    }
-
-    /// What an assignment sticks to, and its kind.
-    fn unit(&mut self, node: &Node, unit: Unit, cookie_unit: &mut Option<String>) -> (&'static str, String) {
-        let subject = self.identity.as_ref().and_then(|identity| identity.subject.as_deref());
-        match (unit, subject) {
-            (Unit::Subject, Some(subject)) => ("subject", format!("s:{subject}")),
-            _ => ("cookie", format!("c:{}", self.cookie_unit(node, cookie_unit))),
-        }
-    }
-
-    /// The unit of the client's cookie; a new one is set at most once a reply.
-    fn cookie_unit(&mut self, node: &Node, known: &mut Option<String>) -> String {
-        if let Some(unit) = known {
-            return unit.clone();
-        }
-        let tenant = self.tenant.as_deref().unwrap_or_default();
-        let unit = match unit_of_cookie(&self.facts, &node.secret.0, tenant) {
-            Some(unit) => unit.to_owned(),
-            None => {
-                let (unit, cookie) = new_unit(&self.facts, &node.secret.0, tenant).unwrap_or_default();
-                self.cookies.push(cookie);
-                unit
-            }
-        };
-        known.insert(unit).clone()
     }
 }
 

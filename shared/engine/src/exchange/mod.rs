@@ -4,6 +4,7 @@
 
 mod cache;
 mod decide;
+mod experiment;
 mod forward;
 mod reply;
 mod resolve;
@@ -12,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::compiled::Compiled;
-use crate::decision::decision_id;
+use crate::decision::{Participation, decision_id};
 use crate::explanation::{Explanation, Stage};
 use crate::expr::Inputs;
 use crate::facts::Facts;
@@ -51,6 +52,7 @@ pub struct Exchange {
     limits: Option<LimitCheck>,
     report: LimitReport,
     variants: Vec<(String, String)>,
+    participation: Participation,
     cookies: Vec<String>,
     /// Goes to the route's canary.
     canary: bool,
@@ -167,6 +169,7 @@ impl Exchange {
             limits: None,
             report: LimitReport::default(),
             variants: Vec::new(),
+            participation: Participation::default(),
             cookies: Vec::new(),
             canary: false,
             lookup: None,

@@ -92,6 +92,7 @@ impl Exchange {
             region: self.region.clone(),
             subject: self.identity.as_ref().and_then(|identity| identity.subject.clone()),
             variants: std::mem::take(&mut self.variants),
+            participation: self.participated(status),
             cache: self.cache.as_ref().map(ToString::to_string),
             explanation: std::mem::take(&mut self.explanation),
         };

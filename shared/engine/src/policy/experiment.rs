@@ -6,14 +6,17 @@
 //! layer, and with tag `c` and the route's name for a canary, where the first eight bytes are the bucket. A number of 64 bits becomes one of `n` as `number × n ÷ 2⁶⁴`.
 //! Growing the ramp therefore only adds units, and a new salt is independent of the old one.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::facts::{Facts, Scheme, cookie};
-use crate::ruleset::{Canary, Experiment};
+use crate::facts::{Facts, Scheme, cookie, query_parameter};
+use crate::ruleset::{Canary, Experiment, Force, Unit, Variant};
 
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
@@ -71,6 +74,41 @@ pub fn assign<'a>(experiment: &'a Experiment, unit: &str) -> Result<&'a str, Out
     Err(Outside::NoWeight)
 }
 
+/// The variant that a request asks for.
+#[must_use]
+pub fn asked_for<'a>(force: &Force, facts: &'a Facts) -> Option<Cow<'a, str>> {
+    let header = || facts.headers.get(force.header.as_deref()?).map(Cow::Borrowed);
+    let query = || query_parameter(facts.query.as_deref(), force.query.as_deref()?);
+    let from_cookie = || cookie(&facts.headers, force.cookie.as_deref()?).map(Cow::Borrowed);
+    header().or_else(query).or_else(from_cookie)
+}
+
+/// What decides which variant a unit gets, in 16 hexadecimal characters: salt, kind of unit, variants and weights. Layer,
+/// ramp and audience are no part of it: they say who takes part, and who takes part keeps the variant.
+#[must_use]
+pub fn version(salt: &str, unit: Unit, variants: &[Variant]) -> String {
+    let mut hash = Sha256::new();
+    let mut text = |text: &str| {
+        hash.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        hash.update(text);
+    };
+    text(salt);
+    text(if unit == Unit::Subject { "subject" } else { "cookie" });
+    for variant in variants {
+        text(&variant.name);
+        text(&variant.weight.to_string());
+    }
+    hex(hash.finalize().get(..8).unwrap_or_default())
+}
+
+/// Tells units of an experiment apart without naming them, in 32 hexadecimal characters: HMAC-SHA256 with the platform's
+/// secret, as subjects can be guessed.
+#[must_use]
+pub fn unit_hash(secret: &[u8; 32], tenant: &str, experiment: &str, unit: &str) -> String {
+    let mac = mac(secret, ["meridian-exposure-v1\n", tenant, "\n", experiment, "\n", unit]);
+    hex(&mac.unwrap_or_default())
+}
+
 /// Whether a unit goes to a route's canary: each for itself, and all that went still go when the share grows.
 #[must_use]
 pub fn is_canary(route: &str, canary: &Canary, unit: &str) -> bool {
@@ -119,20 +157,31 @@ pub fn new_unit(facts: &Facts, secret: &[u8; 32], tenant: &str) -> Option<(Strin
 }
 
 fn sign(secret: &[u8; 32], tenant: &str, unit: &str) -> Option<Vec<u8>> {
+    mac(secret, ["meridian-unit-v1\n", tenant, "\n", unit])
+}
+
+fn mac<const PARTS: usize>(secret: &[u8; 32], parts: [&str; PARTS]) -> Option<Vec<u8>> {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).ok()?;
-    for part in ["meridian-unit-v1\n", tenant, "\n", unit] {
-        mac.update(part.as_bytes());
-    }
+    parts.iter().for_each(|part| mac.update(part.as_bytes()));
     mac.finalize().into_bytes().get(..MAC_BYTES).map(<[u8]>::to_vec)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::fixtures::request;
     use crate::fixtures::rule;
     use crate::headers::Headers;
-    use crate::ruleset::{Layer, Unit, Variant};
+    use crate::ruleset::Layer;
 
     const UNITS: u32 = 40_000;
 
@@ -147,18 +196,10 @@ mod tests {
             unit: Unit::Subject,
             ramp,
             variants: weights.iter().enumerate().map(variant).collect(),
+            version: String::new(),
+            force: None,
+            goals: vec![],
         }
-    }
-
-    fn share(experiment: &Experiment, variant: &str, among: impl Iterator<Item = u32>) -> f64 {
-        let (mut hits, mut all) = (0.0, 0.0);
-        for unit in among {
-            all += 1.0;
-            if assign(experiment, &format!("user-{unit}")) == Ok(variant) {
-                hits += 1.0;
-            }
-        }
-        hits / all
     }
 
     /// The expected values were computed by another program from the description at the top of this file.
@@ -173,24 +214,79 @@ mod tests {
         check("", "", "v2");
     }
 
+    /// How often each number of 0..`N` comes among so many units.
+    fn counts<const N: usize>(units: u32, place: impl Fn(&str) -> usize + Sync) -> [f64; N] {
+        let part = |parity: u32| {
+            let mut counts = [0.0; N];
+            (0..units / 2)
+                .for_each(|number| counts[place(&format!("s:user-{}", 2 * number + parity))] += 1.0);
+            counts
+        };
+        let (mut even, odd) = thread::scope(|scope| {
+            let odd = scope.spawn(|| part(1));
+            (part(0), odd.join().unwrap())
+        });
+        even.iter_mut().zip(odd).for_each(|(even, odd)| *even += odd);
+        even
+    }
+
+    /// Pearson's statistic of counts against the shares that they should have.
+    fn chi_square(counts: &[f64], shares: &[f64]) -> f64 {
+        let all: f64 = counts.iter().sum();
+        let cell = |(count, share): (&f64, &f64)| (count - share * all).powi(2) / (share * all);
+        counts.iter().zip(shares).map(cell).sum()
+    }
+
+    fn place(experiment: &Experiment, unit: &str) -> usize {
+        let name = assign(experiment, unit).unwrap();
+        experiment.variants.iter().position(|variant| variant.name == name).unwrap()
+    }
+
+    /// That all pairs of variants come as often as both weights say is both at once: each experiment follows its weights, and
+    /// one tells nothing about the other. Critical values at p = 0.001: 16.266 with 3 degrees of freedom, 24.322 with 7
+    /// (NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.7.4).
     #[test]
-    fn shares_follow_the_weights_within_five_standard_errors() {
-        let experiment = experiment("s", BUCKETS, &[1, 2, 0, 5]);
-        for (variant, expect) in [("v0", 1.0 / 8.0), ("v1", 2.0 / 8.0), ("v2", 0.0), ("v3", 5.0 / 8.0)] {
-            let error = (expect * (1.0 - expect) / f64::from(UNITS)).sqrt();
-            let got = share(&experiment, variant, 0..UNITS);
-            assert!((got - expect).abs() <= 5.0 * error, "{variant}: {got}, expected {expect} ± {error}");
+    fn a_million_units_follow_the_weights_of_two_experiments_independently() {
+        let (first, second) =
+            (experiment("one", BUCKETS, &[1, 1]), experiment("two", BUCKETS, &[1, 2, 5, 8]));
+        let pairs = counts::<8>(1_000_000, |unit| 4 * place(&first, unit) + place(&second, unit));
+        let shares: Vec<f64> = [1.0, 2.0, 5.0, 8.0].repeat(2).iter().map(|weight| weight / 32.0).collect();
+        assert!(chi_square(&pairs, &shares) < 24.322, "{pairs:?}");
+    }
+
+    #[test]
+    fn layer_ramp_and_variant_are_independent_of_one_another() {
+        let layer = Some(Layer { name: "one".to_owned(), from: 0, until: BUCKETS / 2 });
+        let layered = Experiment { layer, ..experiment("one", BUCKETS / 2, &[0, 1, 2]) };
+        let outcomes = counts::<4>(UNITS, |unit| match assign(&layered, unit) {
+            Err(Outside::Layer) => 0,
+            Err(_) => 1,
+            Ok("v1") => 2,
+            Ok(name) => usize::from(name == "v2") * 3,
+        });
+        assert!(chi_square(&outcomes, &[0.5, 0.25, 0.25 / 3.0, 0.5 / 3.0]) < 16.266, "{outcomes:?}");
+    }
+
+    #[test]
+    fn a_version_changes_with_what_decides_and_nothing_else() {
+        let of = |experiment: &Experiment| version(&experiment.salt, experiment.unit, &experiment.variants);
+        let plain = of(&experiment("s", BUCKETS, &[1, 1]));
+        assert_eq!(plain, of(&experiment("s", 0, &[1, 1])));
+        assert_eq!(plain.len(), 16);
+        let cookie = Experiment { unit: Unit::Cookie, ..experiment("s", BUCKETS, &[1, 1]) };
+        for other in [experiment("t", BUCKETS, &[1, 1]), experiment("s", BUCKETS, &[1, 2]), cookie] {
+            assert_ne!(plain, of(&other));
         }
     }
 
     #[test]
-    fn experiments_are_independent_of_one_another() {
-        let (first, second) = (experiment("one", BUCKETS, &[1, 1]), experiment("two", BUCKETS, &[1, 1]));
-        let in_first: Vec<u32> =
-            (0..UNITS).filter(|unit| assign(&first, &format!("user-{unit}")) == Ok("v0")).collect();
-        let got = share(&second, "v0", in_first.iter().copied());
-        let error = (0.25 / in_first.len() as f64).sqrt();
-        assert!((got - 0.5).abs() <= 5.0 * error, "{got}");
+    fn a_unit_has_another_hash_in_each_experiment_and_tenant() {
+        let hash = |secret, tenant, name| unit_hash(&[secret; 32], tenant, name, "s:ada@example.com");
+        // HMAC-SHA256 as another program computes it.
+        assert_eq!(hash(9, "acme", "checkout"), "1b870a4cbd6d573c1ecdbe6a2ba4e570");
+        for other in [hash(8, "acme", "checkout"), hash(9, "globex", "checkout"), hash(9, "acme", "banner")] {
+            assert_ne!(hash(9, "acme", "checkout"), other);
+        }
     }
 
     #[test]

@@ -53,6 +53,12 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
         }
         Body::Experiment(spec) => {
             all.extend(spec.audience.as_mut().map(|it| ("spec.audience".to_owned(), it, Wanted::Bool)));
+            let force = spec.force.as_mut().map(|force| &mut force.when);
+            all.extend(force.map(|it| ("spec.force.when".to_owned(), it, Wanted::Bool)));
+            let goals = spec.goals.iter_mut().enumerate();
+            all.extend(
+                goals.map(|(at, goal)| (format!("spec.goals[{at}].when"), &mut goal.when, Wanted::Bool)),
+            );
         }
         Body::CachePolicy(spec) => {
             all.extend(spec.bypass.as_mut().map(|it| ("spec.bypass".to_owned(), it, Wanted::Bool)));

@@ -22,6 +22,7 @@ macro_rules! spec {
 }
 
 mod condition;
+mod experiment;
 mod party;
 mod policy;
 mod route;
@@ -30,14 +31,15 @@ mod unit;
 pub use condition::{Condition, FactTree, Tree};
 #[cfg(feature = "documents")]
 pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
+pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, VariantSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
     RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
 };
 pub use policy::{
-    CacheKeySpec, CachePolicySpec, ChangesSpec, CostSpec, ExperimentSpec, FailSpec, HeaderText, LayerSpec,
-    LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec,
-    SecuritySpec, TransformSpec, UnitSpec, VariantSpec,
+    CacheKeySpec, CachePolicySpec, ChangesSpec, CostSpec, FailSpec, HeaderText, LimitAlgorithmSpec,
+    LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec, SecuritySpec,
+    TransformSpec,
 };
 pub use route::{
     AffinitySpec, AuthMode, AuthSpec, CanarySpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec,

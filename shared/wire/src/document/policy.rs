@@ -1,4 +1,4 @@
-//! What routes name: limits, experiments, cache policies, transforms, security lists.
+//! What routes name: limits, cache policies, transforms, security lists.
 
 use std::collections::BTreeMap;
 
@@ -129,64 +129,6 @@ pub enum FailSpec {
     Open,
     /// Refuse it.
     Closed,
-}
-}
-
-spec! {
-/// An A/B experiment.
-pub struct ExperimentSpec {
-    /// Experiments of one layer exclude one another: each has its own part of the layer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layer: Option<LayerSpec>,
-    /// Hash salt; a new one reshuffles. Without it, the experiment's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub salt: Option<String>,
-    /// Who takes part.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audience: Option<Condition>,
-    /// What an assignment sticks to.
-    #[serde(default)]
-    pub unit: UnitSpec,
-    /// Share of units that take part.
-    #[serde(default = "all")]
-    pub ramp: Share,
-    /// Variants with their weights.
-    pub variants: Vec<VariantSpec>,
-}
-}
-
-spec! {
-/// A layer and the part of it that an experiment has.
-#[derive(Eq)]
-pub struct LayerSpec {
-    /// Name of the layer.
-    pub name: String,
-    /// Where the part begins.
-    pub from: Share,
-    /// Where the part ends.
-    pub until: Share,
-}
-}
-
-spec! {
-/// What an assignment sticks to.
-pub enum UnitSpec {
-    /// The verified subject; without one, the cookie.
-    #[default]
-    Subject,
-    /// A signed cookie that the edge sets.
-    Cookie,
-}
-}
-
-spec! {
-/// One variant of an experiment.
-#[derive(Eq)]
-pub struct VariantSpec {
-    /// Name.
-    pub name: String,
-    /// Weight among the variants.
-    pub weight: u32,
 }
 }
 
@@ -359,8 +301,4 @@ pub enum ModeSpec {
     #[default]
     Block,
 }
-}
-
-fn all() -> Share {
-    Share::ALL
 }

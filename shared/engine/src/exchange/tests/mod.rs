@@ -2,6 +2,7 @@
 
 mod caching;
 mod configuration;
+mod experiments;
 mod failover;
 mod guards;
 mod pipeline;
@@ -14,11 +15,10 @@ use crate::decision::Outcome;
 use crate::facts::BodySize;
 use crate::fixtures::{platform, request, route, rule, ruleset};
 use crate::headers::Headers;
-use crate::policy::experiment::UNIT_COOKIE;
 use crate::policy::rate_limit::Authority;
 use crate::ruleset::{
-    Auth, CachePolicy, Experiment, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Security, Target,
-    TenantState, Transform, Unit, Variant,
+    Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Security, Target, TenantState,
+    Transform,
 };
 use crate::step::{CacheKey, Entry, Forward, Loaded, Reply, ReplyBody, ResponseHead, SyncNews};
 

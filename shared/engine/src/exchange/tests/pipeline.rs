@@ -119,37 +119,6 @@ fn addresses_are_refused_or_noted() {
 }
 
 #[test]
-fn a_variant_sticks_to_the_cookie_and_reaches_the_origin() {
-    let mut rules = ruleset(vec![route("/**")]);
-    rules.experiments.push(Experiment {
-        rule: rule("Experiment"),
-        layer: None,
-        salt: "s".to_owned(),
-        audience: None,
-        unit: Unit::Cookie,
-        ramp: 10_000,
-        variants: ["a", "b"].map(|name| Variant { name: name.to_owned(), weight: 1 }).to_vec(),
-    });
-    rules.routes[0].experiments.push(0);
-    let mut host = Host::new(rules);
-    let reply = host.get("/");
-    let variant = reply.decision.variants[0].clone();
-    assert_eq!(host.forwards[0].sign.as_ref().unwrap().variants, std::slice::from_ref(&variant));
-    assert_eq!(reply.headers.get("meridian-variant"), Some(format!("r={}", variant.1).as_str()));
-    let cookie = reply.headers.get("set-cookie").unwrap().split(';').next().unwrap().to_owned();
-    assert!(cookie.starts_with(UNIT_COOKIE));
-    for random in 0..20 {
-        let mut facts = request("GET", "acme.example", "/");
-        facts.random = [random; 16];
-        facts.headers.append("cookie", cookie.clone());
-        let reply = host.send(facts);
-        assert_eq!(reply.decision.variants, std::slice::from_ref(&variant));
-        assert_eq!(reply.headers.get("set-cookie"), None);
-        assert_eq!(host.forwards.last().unwrap().headers.get("cookie"), None);
-    }
-}
-
-#[test]
 fn transforms_change_both_ways_but_not_what_is_ours() {
     let set =
         |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));

@@ -1,17 +1,17 @@
-//! Limits, experiments, cache policies, transforms and security lists.
+//! Limits, cache policies, transforms and security lists.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use meridian_engine::ruleset::{
-    CachePolicy, Cost, Experiment, Fail, HeaderChange, HeaderValue, KeyPart, Layer, LimitAlgorithm, LimitKey,
-    LimitScope, Mode, RateLimit, Security, Transform, Unit, Variant,
+    CachePolicy, Cost, Fail, HeaderChange, HeaderValue, KeyPart, LimitAlgorithm, LimitKey, LimitScope, Mode,
+    RateLimit, Security, Transform,
 };
 
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{
-    CachePolicySpec, ChangesSpec, CostSpec, ExperimentSpec, FailSpec, HeaderText, LimitAlgorithmSpec,
-    LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, UnitSpec,
+    CachePolicySpec, ChangesSpec, CostSpec, FailSpec, HeaderText, LimitAlgorithmSpec, LimitKeySpec,
+    LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord,
 };
 
 /// Fields that belong to the connection, the message or Meridian itself, and not to rules.
@@ -113,56 +113,6 @@ impl Compiler {
             );
         }
         key
-    }
-
-    pub(super) fn experiments(&mut self, documents: &[Document]) -> Vec<Experiment> {
-        let mut experiments: Vec<Experiment> = Vec::new();
-        for (at, document, spec) in of_kind!(documents, Experiment) {
-            self.document = at;
-            if spec.variants.iter().all(|variant| variant.weight == 0) {
-                self.flaw("spec.variants", "no weight", "at least one variant with a weight of 1 or more");
-            }
-            let names: Vec<String> = spec.variants.iter().map(|variant| variant.name.clone()).collect();
-            self.unique(&names, "spec.variants");
-            let layer = self.layer(spec, &experiments);
-            experiments.push(Experiment {
-                rule: rule(document),
-                layer,
-                salt: spec.salt.clone().unwrap_or_else(|| document.metadata.name.clone()),
-                audience: self.condition(spec.audience.as_ref(), "spec.audience"),
-                unit: match spec.unit {
-                    UnitSpec::Subject => Unit::Subject,
-                    UnitSpec::Cookie => Unit::Cookie,
-                },
-                ramp: spec.ramp.basis_points,
-                variants: spec
-                    .variants
-                    .iter()
-                    .map(|variant| Variant { name: variant.name.clone(), weight: variant.weight })
-                    .collect(),
-            });
-        }
-        experiments
-    }
-
-    fn layer(&mut self, spec: &ExperimentSpec, earlier: &[Experiment]) -> Option<Layer> {
-        let spec = spec.layer.as_ref()?;
-        let (from, until) = (spec.from.basis_points, spec.until.basis_points);
-        if from >= until {
-            self.flaw("spec.layer.until", spec.until, format!("more than spec.layer.from, {}", spec.from));
-        }
-        let overlaps = |other: &&Experiment| {
-            other
-                .layer
-                .as_ref()
-                .is_some_and(|layer| layer.name == spec.name && from < layer.until && layer.from < until)
-        };
-        if let Some(other) = earlier.iter().find(overlaps) {
-            let expected =
-                format!("a part of layer {:?} that {:?} does not have", short(&spec.name), other.rule.name);
-            self.flaw("spec.layer", format_args!("{} to {}", spec.from, spec.until), expected);
-        }
-        Some(Layer { name: spec.name.clone(), from, until })
     }
 
     pub(super) fn caches(&mut self, documents: &[Document]) -> Vec<CachePolicy> {

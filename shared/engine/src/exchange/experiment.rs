@@ -1,0 +1,175 @@
+//! Experiments of the route: who takes part and with which variant; and the goals that the request reaches.
+
+use super::Exchange;
+use crate::decision::{Conversion, Exposure, Participation};
+use crate::node::Node;
+use crate::policy::experiment::{asked_for, assign, is_canary, new_unit, unit_hash, unit_of_cookie};
+use crate::ruleset::{Experiment, Ruleset, Unit};
+use crate::step::Step;
+
+impl Exchange {
+    /// Gives the variants of the route's experiments; then the cache.
+    pub(super) fn experiment(&mut self, node: &mut Node) -> Step {
+        let rules = self.rules.clone();
+        let route = rules.as_ref().and_then(|rules| rules.route(self.route));
+        let numbers = route.iter().flat_map(|route| &route.experiments);
+        let experiments = rules
+            .iter()
+            .flat_map(|rules| numbers.clone().filter_map(|number| rules.ruleset.experiments.get(*number)));
+        let mut cookie_unit = None;
+        for experiment in experiments {
+            self.enroll(node, experiment, &mut cookie_unit);
+        }
+        if let Some((route, canary)) = route.and_then(|route| Some((route, route.steering.canary.as_ref()?)))
+        {
+            let (_, unit) = self.unit(node, Unit::Subject, &mut cookie_unit);
+            self.canary = is_canary(&route.rule.name, canary, &unit);
+            let outcome = if self.canary { "canary" } else { "not the canary" };
+            self.explain("canary", Some(&route.rule), outcome, Vec::new());
+        }
+        if let Some(rules) = &rules {
+            self.reach_goals(node, &rules.ruleset, cookie_unit.as_deref());
+        }
+        self.consult_cache(node)
+    }
+
+    /// What the experiments are to count, once the reply's status is known.
+    pub(super) fn participated(&mut self, status: u16) -> Participation {
+        let mut participation = std::mem::take(&mut self.participation);
+        if let (Some(rules), false) = (&self.rules, participation.conversions.is_empty()) {
+            participation.conversions.retain(|conversion| {
+                let mut goals = rules
+                    .ruleset
+                    .experiments
+                    .iter()
+                    .filter(|experiment| *experiment.rule.name == *conversion.experiment)
+                    .flat_map(|experiment| &experiment.goals);
+                goals.any(|goal| {
+                    goal.name == conversion.goal
+                        && goal.statuses.iter().any(|statuses| statuses.contains(&status))
+                })
+            });
+        }
+        participation
+    }
+
+    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie_unit: &mut Option<String>) {
+        let rule = Some(&experiment.rule);
+        if let Some(variant) = self.forced(experiment) {
+            self.explain("experiment", rule, format!("variant {variant}, forced"), Vec::new());
+            self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
+            return;
+        }
+        let audience =
+            experiment.audience.as_ref().map_or(Ok(true), |audience| audience.holds(&self.inputs()));
+        match audience {
+            Ok(true) => {}
+            Ok(false) => return self.explain("experiment", rule, "not in the audience", Vec::new()),
+            Err(fault) => {
+                return self.explain("experiment", rule, format!("not in the audience: {fault}"), Vec::new());
+            }
+        }
+        let (kind, unit) = self.unit(node, experiment.unit, cookie_unit);
+        let inputs = vec![("unit", kind.to_owned())];
+        match assign(experiment, &unit) {
+            Ok(variant) => {
+                self.explain("experiment", rule, format!("variant {variant}"), inputs);
+                self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
+                let tenant = self.tenant.as_deref().unwrap_or_default();
+                self.participation.exposures.push(Exposure {
+                    experiment: experiment.rule.name.to_string(),
+                    version: experiment.version.clone(),
+                    unit: unit_hash(&node.secret.0, tenant, &experiment.rule.name, &unit),
+                    variant: variant.to_owned(),
+                });
+            }
+            Err(outside) => self.explain("experiment", rule, outside.as_str(), inputs),
+        }
+    }
+
+    /// The variant that a tester chose, where the experiment lets this one choose.
+    fn forced<'a>(&mut self, experiment: &'a Experiment) -> Option<&'a str> {
+        let force = experiment.force.as_ref()?;
+        let asked = asked_for(force, &self.facts)?;
+        let variant = experiment.variants.iter().find(|variant| variant.name == asked);
+        let outcome = match (force.when.holds(&self.inputs()), variant) {
+            (Ok(true), Some(variant)) => return Some(&variant.name),
+            (Ok(true), None) => "not forced: there is no such variant".to_owned(),
+            (Ok(false), _) => "not forced: who asked may not".to_owned(),
+            (Err(fault), _) => format!("not forced: {fault}"),
+        };
+        self.explain("experiment", Some(&experiment.rule), outcome, Vec::new());
+        None
+    }
+
+    /// Notes the goals that the request reaches if the reply's status is right: of every experiment of the tenant, as the
+    /// request that succeeds is seldom on the route that is tried. Who was forced reaches none.
+    fn reach_goals(&mut self, node: &Node, rules: &Ruleset, cookie_unit: Option<&str>) {
+        for experiment in rules.experiments.iter().filter(|experiment| !experiment.goals.is_empty()) {
+            let name = &*experiment.rule.name;
+            let given = self.variants.iter().any(|(experiment, _)| experiment == name);
+            let exposed = self.participation.exposures.iter().any(|exposure| exposure.experiment == name);
+            if given && !exposed {
+                continue;
+            }
+            for goal in &experiment.goals {
+                match goal.when.holds(&self.inputs()) {
+                    Ok(false) => continue,
+                    Ok(true) => {}
+                    Err(fault) => {
+                        let outcome = format!("{} not reached: {fault}", goal.name);
+                        self.explain("goal", Some(&experiment.rule), outcome, Vec::new());
+                        continue;
+                    }
+                }
+                let Some(unit) = self.known_unit(node, experiment.unit, cookie_unit) else { continue };
+                let tenant = self.tenant.as_deref().unwrap_or_default();
+                let conversion = Conversion {
+                    experiment: name.to_owned(),
+                    version: experiment.version.clone(),
+                    unit: unit_hash(&node.secret.0, tenant, name, &unit),
+                    goal: goal.name.clone(),
+                };
+                self.participation.conversions.push(conversion);
+                self.explain("goal", Some(&experiment.rule), format!("request of {}", goal.name), Vec::new());
+            }
+        }
+    }
+
+    /// What an assignment sticks to, and its kind.
+    fn unit(&mut self, node: &Node, unit: Unit, cookie_unit: &mut Option<String>) -> (&'static str, String) {
+        match self.subject_unit(unit) {
+            Some(unit) => ("subject", unit),
+            None => ("cookie", format!("c:{}", self.cookie_unit(node, cookie_unit))),
+        }
+    }
+
+    /// The same without making a new one.
+    fn known_unit(&self, node: &Node, unit: Unit, cookie_unit: Option<&str>) -> Option<String> {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        let cookie = || cookie_unit.or_else(|| unit_of_cookie(&self.facts, &node.secret.0, tenant));
+        self.subject_unit(unit).or_else(|| Some(format!("c:{}", cookie()?)))
+    }
+
+    fn subject_unit(&self, unit: Unit) -> Option<String> {
+        let subject = self.identity.as_ref()?.subject.as_deref()?;
+        (unit == Unit::Subject).then(|| format!("s:{subject}"))
+    }
+
+    /// The unit of the client's cookie; a new one is set at most once a reply.
+    fn cookie_unit(&mut self, node: &Node, known: &mut Option<String>) -> String {
+        if let Some(unit) = known {
+            return unit.clone();
+        }
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        let unit = match unit_of_cookie(&self.facts, &node.secret.0, tenant) {
+            Some(unit) => unit.to_owned(),
+            None => {
+                let (unit, cookie) = new_unit(&self.facts, &node.secret.0, tenant).unwrap_or_default();
+                self.cookies.push(cookie);
+                unit
+            }
+        };
+        known.insert(unit).clone()
+    }
+}

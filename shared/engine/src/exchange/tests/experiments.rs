@@ -1,0 +1,139 @@
+//! Variants, whom they are forced on, and what is counted of them.
+
+use super::*;
+use crate::decision::Conversion;
+use crate::expr::{Comparison, Expr, Fact, Value};
+use crate::policy::experiment::UNIT_COOKIE;
+use crate::ruleset::{Experiment, Force, Goal, Unit, Variant};
+
+fn is(fact: Fact, text: &str) -> Expr {
+    let text = Expr::Literal(Value::Text(text.to_owned()));
+    Expr::Compare(Comparison::Equal, Box::new(Expr::Fact(fact)), Box::new(text))
+}
+
+fn experiment() -> Experiment {
+    Experiment {
+        rule: rule("Experiment"),
+        layer: None,
+        salt: "s".to_owned(),
+        audience: None,
+        unit: Unit::Cookie,
+        ramp: 10_000,
+        variants: [("a", 1), ("b", 1), ("c", 0)]
+            .map(|(name, weight)| Variant { name: name.to_owned(), weight })
+            .to_vec(),
+        version: "1".to_owned(),
+        force: None,
+        goals: vec![],
+    }
+}
+
+/// The experiment is on `/shop`; orders go elsewhere.
+fn host(experiment: Experiment) -> Host {
+    let mut rules = ruleset(vec![route("/shop"), route("/orders")]);
+    rules.experiments.push(experiment);
+    rules.routes[0].experiments.push(0);
+    Host::new(rules)
+}
+
+fn cookie_of(reply: &Reply) -> String {
+    reply.headers.get("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+}
+
+fn sent(method: &str, path: &str, fields: &[(&str, &str)]) -> Facts {
+    let mut facts = request(method, "acme.example", path);
+    for (name, value) in fields {
+        facts.headers.append(name, *value);
+    }
+    facts
+}
+
+#[test]
+fn a_variant_sticks_to_the_cookie_and_reaches_the_origin() {
+    let mut host = host(experiment());
+    let reply = host.get("/shop");
+    let variant = reply.decision.variants[0].clone();
+    assert_eq!(host.forwards[0].sign.as_ref().unwrap().variants, std::slice::from_ref(&variant));
+    assert_eq!(reply.headers.get("meridian-variant"), Some(format!("r={}", variant.1).as_str()));
+    let cookie = cookie_of(&reply);
+    assert!(cookie.starts_with(UNIT_COOKIE));
+    for random in 0..20 {
+        let mut facts = sent("GET", "/shop", &[("cookie", &cookie)]);
+        facts.random = [random; 16];
+        let reply = host.send(facts);
+        assert_eq!(reply.decision.variants, std::slice::from_ref(&variant));
+        assert_eq!(reply.headers.get("set-cookie"), None);
+        assert_eq!(host.forwards.last().unwrap().headers.get("cookie"), None);
+    }
+}
+
+#[test]
+fn a_unit_is_exposed_under_one_hash_that_does_not_name_it() {
+    let mut host = host(experiment());
+    let first = host.get("/shop");
+    let cookie = cookie_of(&first);
+    let again = host.send(sent("GET", "/shop", &[("cookie", &cookie)]));
+    let [exposure] = &first.decision.participation.exposures[..] else { panic!("{:?}", first.decision) };
+    assert_eq!((exposure.experiment.as_str(), exposure.version.as_str()), ("r", "1"));
+    assert_eq!(exposure.variant, first.decision.variants[0].1);
+    assert_eq!(again.decision.participation, first.decision.participation);
+    let named = cookie.split('.').nth(1).unwrap();
+    assert!(exposure.unit.len() == 32 && !exposure.unit.contains(named), "{exposure:?}");
+    let other = host.send(Facts { random: [9; 16], ..sent("GET", "/shop", &[]) });
+    assert_ne!(other.decision.participation.exposures[0].unit, exposure.unit);
+}
+
+#[test]
+fn testers_force_a_variant_and_are_not_counted() {
+    let force = Force {
+        header: Some("x-variant".to_owned()),
+        query: Some("variant".to_owned()),
+        cookie: Some("variant".to_owned()),
+        when: is(Fact::Header("x-tester".to_owned()), "yes"),
+    };
+    let goal = Goal { name: "seen".to_owned(), when: is(Fact::Path, "/shop"), statuses: vec![200..=299] };
+    let mut host = host(Experiment { force: Some(force), goals: vec![goal], ..experiment() });
+    let tester = ("x-tester", "yes");
+    let mut check = |query: Option<&str>, fields: &[(&str, &str)], expect: &str| {
+        let reply = host.send(Facts { query: query.map(str::to_owned), ..sent("GET", "/shop", fields) });
+        let forced = stages(&reply).contains("variant c, forced");
+        assert!(stages(&reply).contains(expect), "{}", stages(&reply));
+        assert_eq!(reply.decision.variants[0].1 == "c", forced);
+        let counted = reply.decision.participation.exposures.len();
+        assert_eq!(
+            (counted, reply.decision.participation.conversions.len()),
+            if forced { (0, 0) } else { (1, 1) }
+        );
+    };
+    check(None, &[tester, ("x-variant", "c")], "variant c, forced");
+    check(Some("variant=c"), &[tester], "variant c, forced");
+    check(None, &[tester, ("cookie", "variant=c")], "variant c, forced");
+    check(Some("variant=a"), &[tester, ("x-variant", "c")], "variant c, forced");
+    check(None, &[("x-variant", "c")], "not forced: who asked may not");
+    check(None, &[tester, ("x-variant", "d")], "not forced: there is no such variant");
+    check(None, &[tester], "variant ");
+}
+
+#[test]
+fn a_goal_is_reached_on_any_route_by_a_known_unit_with_the_right_status() {
+    let goal = Goal { name: "ordered".to_owned(), when: is(Fact::Method, "POST"), statuses: vec![200..=299] };
+    let mut host = host(Experiment { goals: vec![goal], ..experiment() });
+    let shop = host.get("/shop");
+    assert_eq!(shop.decision.participation.conversions, []);
+    let unit = shop.decision.participation.exposures[0].unit.clone();
+    let cookie = cookie_of(&shop);
+
+    let ordered = host.send(sent("POST", "/orders", &[("cookie", &cookie)]));
+    let expect =
+        Conversion { experiment: "r".to_owned(), version: "1".to_owned(), unit, goal: "ordered".to_owned() };
+    assert_eq!(ordered.decision.participation.conversions, [expect]);
+    assert_eq!(ordered.decision.participation.exposures, []);
+
+    let unknown = host.send(sent("POST", "/orders", &[]));
+    assert_eq!(unknown.decision.participation.conversions, []);
+    assert_eq!(unknown.headers.get("set-cookie"), None, "nobody becomes a unit by reaching a goal");
+
+    host.says("us-east-1", Ok(ResponseHead { status: 409, headers: Headers::default(), elapsed_ms: 1 }));
+    let failed = host.send(sent("POST", "/orders", &[("cookie", &cookie)]));
+    assert_eq!((failed.status, failed.decision.participation.conversions), (409, vec![]));
+}

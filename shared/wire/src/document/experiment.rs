@@ -1,0 +1,109 @@
+//! Experiments: who gets which variant, who may choose one, and what counts as success.
+
+use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
+use super::unit::Share;
+
+spec! {
+/// An A/B experiment.
+pub struct ExperimentSpec {
+    /// Experiments of one layer exclude one another: each has its own part of the layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<LayerSpec>,
+    /// Hash salt; a new one reshuffles. Without it, the experiment's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+    /// Who takes part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Condition>,
+    /// What an assignment sticks to.
+    #[serde(default)]
+    pub unit: UnitSpec,
+    /// Share of units that take part.
+    #[serde(default = "all")]
+    pub ramp: Share,
+    /// Variants with their weights. The first is the control, which the others are compared with.
+    pub variants: Vec<VariantSpec>,
+    /// How testers choose their variant, one without weight as well. They take part whatever audience, layer and ramp say,
+    /// and are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<ForceSpec>,
+    /// What counts as success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<GoalSpec>,
+}
+}
+
+spec! {
+/// A layer and the part of it that an experiment has.
+#[derive(Eq)]
+pub struct LayerSpec {
+    /// Name of the layer.
+    pub name: String,
+    /// Where the part begins.
+    pub from: Share,
+    /// Where the part ends.
+    pub until: Share,
+}
+}
+
+spec! {
+/// What an assignment sticks to.
+pub enum UnitSpec {
+    /// The verified subject; without one, the cookie.
+    #[default]
+    Subject,
+    /// A signed cookie that the edge sets.
+    Cookie,
+}
+}
+
+spec! {
+/// One variant of an experiment.
+#[derive(Eq)]
+pub struct VariantSpec {
+    /// Name.
+    pub name: String,
+    /// Weight among the variants.
+    pub weight: u32,
+}
+}
+
+spec! {
+/// Where a tester's request names its variant: in the header, else the query, else the cookie.
+pub struct ForceSpec {
+    /// Header field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Query parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// Who may: what is asked for by anybody else is not listened to.
+    pub when: Condition,
+}
+}
+
+spec! {
+/// A goal: a request of a unit that was given a variant before. It counts once a unit.
+pub struct GoalSpec {
+    /// Name, once in the experiment.
+    pub name: String,
+    /// Requests that reach it, on any route of the tenant.
+    pub when: Condition,
+    /// Statuses of the reply with which they do: `404`, or a class such as `2xx`.
+    #[serde(default = "successes")]
+    pub statuses: Vec<String>,
+}
+}
+
+fn all() -> Share {
+    Share::ALL
+}
+
+fn successes() -> Vec<String> {
+    vec!["2xx".to_owned(), "3xx".to_owned()]
+}
