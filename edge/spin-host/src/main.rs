@@ -6,6 +6,7 @@
 
 mod component;
 mod files;
+mod hop;
 mod hosts;
 mod instance;
 mod key_value;

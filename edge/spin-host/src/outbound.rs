@@ -20,7 +20,7 @@ use hyper_util::{
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::{hosts::HostPattern, limits};
+use crate::{hop, hosts::HostPattern, limits};
 
 /// Connections to the hosts that components send requests to.
 pub type Client = legacy::Client<HttpsConnector<HttpConnector>, WasiBody>;
@@ -101,7 +101,10 @@ impl WasiHttpHooks for Outbound {
         let answer = self.client.request(request);
         Box::new(async move {
             let response = match tokio::time::timeout(first_byte, answer).await {
-                Ok(Ok(response)) => response,
+                Ok(Ok(mut response)) => {
+                    hop::remove_nominated(response.headers_mut());
+                    response
+                }
                 Ok(Err(error)) => return Err(cause(&error)),
                 Err(_) => return Err(Error::HttpResponseTimeout),
             };

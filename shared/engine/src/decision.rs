@@ -75,6 +75,8 @@ pub enum Outcome {
     Forwarded,
     /// The cache answered.
     Cached,
+    /// The rules answered themselves: a redirect, or a preflight.
+    Answered,
     /// The rules said no.
     Denied,
     /// A limit said no.
@@ -90,6 +92,7 @@ impl Outcome {
         match self {
             Self::Forwarded => "forwarded",
             Self::Cached => "cached",
+            Self::Answered => "answered",
             Self::Denied => "denied",
             Self::Limited => "limited",
             Self::Failed => "failed",

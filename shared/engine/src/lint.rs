@@ -112,7 +112,7 @@ fn lint_routes(rules: &Ruleset, findings: &mut Findings) {
         }
     }
     for policy in rules.security.iter().filter(|policy| policy.mode == Mode::Block) {
-        if policy.deny.iter().any(|net| net.prefix_len() == 0) {
+        if policy.deny.holds_a_family() {
             findings.add(&policy.rule, Oddity::RefusesAll, "the deny list holds every address of a family");
         }
     }
@@ -265,7 +265,8 @@ fn lint_changes(rules: &Ruleset, findings: &mut Findings) {
 mod tests {
     use super::*;
     use crate::fixtures::{route, rule, ruleset};
-    use crate::ruleset::{HeaderValue, Layer, Route, Security, Transform, Unit, Upstream, Variant};
+    use crate::policy::security::{AddressSet, Security};
+    use crate::ruleset::{HeaderValue, Layer, Route, Transform, Unit, Upstream, Variant};
 
     fn check(rules: &Ruleset, expect: &[&str]) {
         let found: Vec<String> = lint(rules).iter().map(ToString::to_string).collect();
@@ -333,11 +334,15 @@ mod tests {
         rules.transforms.push(Transform {
             rule: rule("Transform"),
             when: None,
+            redirect: None,
+            rewrite: None,
+            cors: None,
+            security_headers: false,
             request: vec![HeaderChange::Set("host".to_owned(), HeaderValue::Text("x".to_owned()))],
             response: vec![],
         });
-        let deny = vec!["0.0.0.0/0".parse().unwrap()];
-        rules.security.push(Security { rule: rule("Security"), allow: vec![], deny, mode: Mode::Block });
+        let deny = AddressSet::new(&["0.0.0.0/0".parse().unwrap()]);
+        rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });
         rules.upstreams.push(Upstream { rule: rule("Upstream"), regions: vec![], timeout_ms: 1 });
         let expect = [
             "rules.yaml:1: Route r: beyond-limit: 9 attempts, of which 5 are made at the most",

@@ -186,16 +186,10 @@ impl Event {
     }
 }
 
-/// The word for an outcome: `forwarded`, `cached`, `denied`, `limited`, `failed`.
+/// The word for an outcome: `forwarded`, `cached`, `answered`, `denied`, `limited`, `failed`.
 #[must_use]
 pub fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Forwarded => "forwarded",
-        Outcome::Cached => "cached",
-        Outcome::Denied => "denied",
-        Outcome::Limited => "limited",
-        Outcome::Failed => "failed",
-    }
+    outcome.as_str()
 }
 
 impl From<&Stage> for ExplainedStage {

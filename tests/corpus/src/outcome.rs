@@ -1,6 +1,6 @@
 //! What came of a case, in a shape that a person can read and two hosts can be compared by.
 
-use meridian_engine::decision::{Conversion, Exposure, Outcome as Verdict, Participation};
+use meridian_engine::decision::{Conversion, Exposure, Participation};
 use meridian_engine::exchange::Exchange;
 use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step};
 use serde::Serialize;
@@ -116,13 +116,7 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         status: reply.status,
         headers: reply.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         body,
-        outcome: match decision.outcome {
-            Verdict::Forwarded => "forwarded",
-            Verdict::Cached => "cached",
-            Verdict::Denied => "denied",
-            Verdict::Limited => "limited",
-            Verdict::Failed => "failed",
-        },
+        outcome: decision.outcome.as_str(),
         tenant: decision.tenant.clone(),
         route: decision.route.clone(),
         region: decision.region.as_deref().map(str::to_owned),

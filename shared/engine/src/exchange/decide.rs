@@ -1,10 +1,7 @@
 //! Whether the request may pass: security, route, auth, limits; and which variants it gets.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
-
-use ipnet::IpNet;
 
 use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
@@ -15,7 +12,7 @@ use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
 use crate::problem::Problem;
-use crate::ruleset::{Auth, Mode};
+use crate::ruleset::Auth;
 use crate::step::Step;
 
 impl Exchange {
@@ -23,6 +20,9 @@ impl Exchange {
     pub(super) fn decide(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
         if let Some(problem) = self.secure(rules, &rules.ruleset.tenant.security) {
             return self.refuse(node, problem, Outcome::Denied);
+        }
+        if let Some(step) = self.preflight(node, rules) {
+            return step;
         }
         let mut faults = Vec::new();
         let matched = rules.routes.find(&rules.ruleset.routes, &self.inputs(), &mut faults);
@@ -52,25 +52,27 @@ impl Exchange {
         if let Some(problem) = self.secure(rules, route.map_or(&[], |route| &route.security)) {
             return self.refuse(node, problem, Outcome::Denied);
         }
-        self.token_of_request(node)
+        match self.redirect(node, rules) {
+            Some(step) => step,
+            None => self.token_of_request(node),
+        }
     }
 
+    /// The first refusal of these policies, in order. A policy that only notes is written down, and the next is asked.
     fn secure(&mut self, rules: &Compiled, policies: &[usize]) -> Option<Problem> {
-        for number in policies {
-            let (Some(lists), Some(policy)) = (rules.lists.get(*number), rules.ruleset.security.get(*number))
-            else {
+        for policy in policies.iter().filter_map(|number| rules.ruleset.security.get(*number)) {
+            if policy.is_off() {
                 continue;
-            };
-            let inputs = vec![("client", neighbourhood(self.facts.client))];
-            match (lists.hit(self.facts.client), lists.mode) {
-                (_, Mode::Off) => {}
-                (None, _) => self.explain("security", Some(&policy.rule), "passed", inputs),
-                (Some(hit), Mode::Log) => {
-                    self.explain("security", Some(&policy.rule), format!("noted: {}", hit.as_str()), inputs);
-                }
-                (Some(hit), Mode::Block) => {
-                    self.explain("security", Some(&policy.rule), format!("denied: {}", hit.as_str()), inputs);
-                    return Some(Problem::new(403, "address-refused", "This address may not come here"));
+            }
+            let inspection = policy.inspect(&self.facts);
+            if inspection.hits.is_empty() {
+                self.explain("security", Some(&policy.rule), "passed", inspection.inputs);
+            }
+            for hit in inspection.hits {
+                let verb = if hit.blocks { "denied" } else { "noted" };
+                self.explain("security", Some(&policy.rule), format!("{verb}: {}", hit.what), hit.inputs);
+                if hit.blocks {
+                    return Some(Problem::new(hit.refusal.status, hit.refusal.slug, hit.refusal.title));
                 }
             }
         }
@@ -218,10 +220,4 @@ impl Exchange {
             self.explain("limit", rule, outcome, inputs);
         }
     }
-}
-
-/// The network that an address is in: enough to explain a list, too little to name a person.
-fn neighbourhood(client: IpAddr) -> String {
-    let bits = if client.is_ipv4() { 24 } else { 48 };
-    IpNet::new(client, bits).map_or_else(|_| String::new(), |net| net.trunc().to_string())
 }

@@ -130,9 +130,9 @@ impl Exchange {
 
     fn url(&self, candidate: &Candidate) -> String {
         let base = candidate.base.trim_end_matches('/');
-        match &self.facts.query {
-            Some(query) => format!("{base}{}?{query}", self.facts.path),
-            None => format!("{base}{}", self.facts.path),
+        match self.target() {
+            (path, Some(query)) => format!("{base}{path}?{query}"),
+            (path, None) => format!("{base}{path}"),
         }
     }
 
@@ -221,13 +221,18 @@ impl Exchange {
         headers
     }
 
+    fn is_preflight(&self) -> bool {
+        transform::preflight_method(&self.facts).is_some()
+    }
+
     /// Applies the transforms of the route to a request or (`response`) a reply.
     pub(super) fn transform(&mut self, response: bool, headers: &mut Headers) {
         let Some(rules) = self.rules.clone() else { return };
         let numbers = rules.route(self.route).map_or(&[][..], |route| &route.transforms);
         for transform in numbers.iter().filter_map(|number| rules.ruleset.transforms.get(*number)) {
             let changes = if response { &transform.response } else { &transform.request };
-            if changes.is_empty() {
+            let does_more = response && (transform.security_headers || transform.cors.is_some());
+            if changes.is_empty() && !does_more {
                 continue;
             }
             let applies = transform.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
@@ -235,6 +240,12 @@ impl Exchange {
                 Ok(false) => continue,
                 Err(fault) => format!("left out: {fault}"),
                 Ok(true) => {
+                    if response && transform.security_headers {
+                        transform::harden(self.facts.scheme, headers);
+                    }
+                    if let Some(cors) = transform.cors.as_ref().filter(|_| response && !self.is_preflight()) {
+                        cors.apply(&self.facts, headers);
+                    }
                     let left_out = transform::apply(changes, &self.inputs(), headers);
                     if left_out.is_empty() {
                         "applied".to_owned()

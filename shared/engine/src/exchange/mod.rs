@@ -2,6 +2,7 @@
 //! its security; auth; limits; experiments; cache lookup; steering; forward with failover; response transforms; cache
 //! store; log.
 
+mod answer;
 mod cache;
 mod decide;
 mod experiment;

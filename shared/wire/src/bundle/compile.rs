@@ -4,7 +4,9 @@ mod experiments;
 mod platform;
 mod policies;
 mod routes;
+mod security;
 mod tenant;
+mod transforms;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +15,9 @@ use meridian_engine::ruleset::{RuleRef, Target, Version};
 
 use super::Rules;
 use crate::document::{Body, Document};
-use crate::limits::{DOMAINS_MAX, ENTRIES_MAX, KIND_MAX, NAME_CHARS_MAX, REGIONS_MAX, ROUTES_MAX};
+use crate::limits::{
+    DOMAINS_MAX, ENTRIES_MAX, KIND_MAX, NAME_CHARS_MAX, NETWORKS_MAX, REGIONS_MAX, ROUTES_MAX,
+};
 use crate::sync::is_slug;
 
 #[cfg(test)]
@@ -164,43 +168,44 @@ impl Compiler {
     fn texts(&mut self, document: &Document) {
         let Ok(value) = serde_json::to_value(&document.body) else { return };
         if let Some(spec) = value.get("spec") {
-            self.blank(spec, "spec");
+            let entries_max = if let Body::Security(_) = document.body { NETWORKS_MAX } else { ENTRIES_MAX };
+            self.blank(spec, "spec", entries_max);
         }
     }
 
-    fn blank(&mut self, value: &serde_json::Value, path: &str) {
+    fn blank(&mut self, value: &serde_json::Value, path: &str, entries_max: usize) {
         use serde_json::Value;
         match value {
             Value::String(text) if text.trim().is_empty() => {
                 self.flaw(path, BLANK, "a text with something in it");
             }
             Value::Array(items) => {
-                if items.len() > ENTRIES_MAX {
+                if items.len() > entries_max {
                     self.flaw(
                         path,
                         format_args!("{} entries", items.len()),
-                        format!("at most {ENTRIES_MAX}"),
+                        format!("at most {entries_max}"),
                     );
                 }
-                for (index, item) in items.iter().enumerate().take(ENTRIES_MAX) {
-                    self.blank(item, &format!("{path}[{index}]"));
+                for (index, item) in items.iter().enumerate().take(entries_max) {
+                    self.blank(item, &format!("{path}[{index}]"), entries_max);
                 }
             }
             Value::Object(members) => {
-                if members.len() > ENTRIES_MAX {
+                if members.len() > entries_max {
                     self.flaw(
                         path,
                         format_args!("{} entries", members.len()),
-                        format!("at most {ENTRIES_MAX}"),
+                        format!("at most {entries_max}"),
                     );
                 }
-                for (name, member) in members.iter().take(ENTRIES_MAX) {
+                for (name, member) in members.iter().take(entries_max) {
                     if name.trim().is_empty() {
                         self.flaw(path, "a blank name", "a name with something in it");
                     }
                     // A checked condition may well compare with the empty text.
                     if name != "tree" {
-                        self.blank(member, &format!("{path}.{name}"));
+                        self.blank(member, &format!("{path}.{name}"), entries_max);
                     }
                 }
             }

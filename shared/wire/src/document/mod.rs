@@ -26,6 +26,8 @@ mod experiment;
 mod party;
 mod policy;
 mod route;
+mod security;
+mod transform;
 mod unit;
 
 pub use condition::{Condition, FactTree, Tree};
@@ -37,13 +39,17 @@ pub use party::{
     RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
 };
 pub use policy::{
-    CacheKeySpec, CachePolicySpec, ChangesSpec, CostSpec, FailSpec, HeaderText, LimitAlgorithmSpec,
-    LimitKeySpec, LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord, RateLimitSpec, SecuritySpec,
-    TransformSpec,
+    CacheKeySpec, CachePolicySpec, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec,
+    QueryKeySpec, QueryWord, RateLimitSpec,
 };
 pub use route::{
     AffinitySpec, AuthMode, AuthSpec, CanarySpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec,
 };
+pub use security::{
+    AsnsSpec, BotsSpec, CountriesSpec, ExclusionSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec,
+    UnknownSpec,
+};
+pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
 pub use unit::{InvalidUnit, Share, Span};
 
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What routes name: limits, cache policies, transforms, security lists.
+//! What routes name: limits and cache policies.
 
 use std::collections::BTreeMap;
 
@@ -210,95 +210,5 @@ pub enum QueryWord {
     All,
     /// None.
     None,
-}
-}
-
-spec! {
-/// Changes to headers on the way in and out.
-pub struct TransformSpec {
-    /// Requests that it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when: Option<Condition>,
-    /// Changes to the forwarded request.
-    #[serde(default)]
-    pub request: ChangesSpec,
-    /// Changes to the reply.
-    #[serde(default)]
-    pub response: ChangesSpec,
-}
-}
-
-spec! {
-/// Changes to header fields: first `remove`, then `set`, then `append`.
-#[derive(Default)]
-pub struct ChangesSpec {
-    /// Fields to remove.
-    #[serde(default)]
-    pub remove: Vec<String>,
-    /// Fields to set to one value.
-    #[serde(default)]
-    pub set: BTreeMap<String, HeaderText>,
-    /// Fields to add a value to.
-    #[serde(default)]
-    pub append: BTreeMap<String, HeaderText>,
-}
-}
-
-/// Value of a header field: a text as it stands, or `{cel: EXPRESSION}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum HeaderText {
-    /// As it stands.
-    Text(String),
-    /// What the expression says; it must be a text.
-    Expr(Condition),
-}
-
-#[cfg(feature = "documents")]
-impl schemars::JsonSchema for HeaderText {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "HeaderText".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "A text as it stands, or an expression in CEL that gives one.",
-            "anyOf": [
-                { "type": "string" },
-                { "type": "object", "properties": { "cel": { "type": "string" } }, "required": ["cel"], "additionalProperties": false }
-            ]
-        })
-    }
-}
-
-spec! {
-/// Lists of addresses.
-#[derive(Eq)]
-pub struct SecuritySpec {
-    /// Networks that alone may come: `192.0.2.0/24`, `2001:db8::/32`, or one address. Without any, all may.
-    #[serde(default)]
-    pub allow: Vec<String>,
-    /// Networks that may not.
-    #[serde(default)]
-    pub deny: Vec<String>,
-    /// What a hit does.
-    #[serde(default)]
-    pub mode: ModeSpec,
-    /// Whether it is for every request of the tenant, or only for the routes that name it.
-    #[serde(default)]
-    pub every_request: bool,
-}
-}
-
-spec! {
-/// What a security rule does when it hits.
-pub enum ModeSpec {
-    /// Nothing.
-    Off,
-    /// Is written to the decision.
-    Log,
-    /// Refuses the request.
-    #[default]
-    Block,
 }
 }

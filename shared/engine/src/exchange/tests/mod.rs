@@ -16,9 +16,9 @@ use crate::facts::BodySize;
 use crate::fixtures::{platform, request, route, rule, ruleset};
 use crate::headers::Headers;
 use crate::policy::rate_limit::Authority;
+use crate::policy::security::{AddressSet, Security};
 use crate::ruleset::{
-    Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Security, Target, TenantState,
-    Transform,
+    Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState, Transform,
 };
 use crate::step::{CacheKey, Entry, Forward, Loaded, Reply, ReplyBody, ResponseHead, SyncNews};
 

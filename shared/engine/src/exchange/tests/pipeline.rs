@@ -109,8 +109,8 @@ fn a_suspended_tenant_gets_a_clear_403() {
 fn addresses_are_refused_or_noted() {
     for (mode, status) in [(Mode::Block, 403), (Mode::Log, 200), (Mode::Off, 200)] {
         let mut rules = ruleset(vec![route("/**")]);
-        let deny = vec!["192.0.2.0/24".parse().unwrap()];
-        rules.security.push(Security { rule: rule("Security"), allow: vec![], deny, mode });
+        let deny = AddressSet::new(&["192.0.2.0/24".parse().unwrap()]);
+        rules.security.push(Security { deny, ..Security::new(rule("Security"), mode) });
         rules.tenant.security.push(0);
         let reply = Host::new(rules).get("/");
         assert_eq!(reply.status, status, "{mode:?}");
@@ -126,6 +126,10 @@ fn transforms_change_both_ways_but_not_what_is_ours() {
     rules.transforms.push(Transform {
         rule: rule("Transform"),
         when: None,
+        redirect: None,
+        rewrite: None,
+        cors: None,
+        security_headers: false,
         request: vec![set("x-in", "1"), set("x-forwarded-for", "6.6.6.6")],
         response: vec![set("x-out", "1"), set("meridian-decision", "forged")],
     });

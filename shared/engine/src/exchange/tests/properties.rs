@@ -81,8 +81,8 @@ fn guarded() -> Ruleset {
     closed.auth = Auth::Required { scopes: vec![], when: None };
     denied.security.push(0);
     let mut rules = cached(ruleset(vec![open, closed, denied]));
-    let deny = vec!["0.0.0.0/0".parse().unwrap()];
-    rules.security.push(Security { rule: rule("Security"), allow: vec![], deny, mode: Mode::Block });
+    let deny = AddressSet::new(&["0.0.0.0/0".parse().unwrap()]);
+    rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });
     rules
 }
 

@@ -1,34 +1,14 @@
-//! Limits, cache policies, transforms and security lists.
+//! Limits and cache policies.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use meridian_engine::ruleset::{
-    CachePolicy, Cost, Fail, HeaderChange, HeaderValue, KeyPart, LimitAlgorithm, LimitKey, LimitScope, Mode,
-    RateLimit, Security, Transform,
+    CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, RateLimit,
 };
 
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{
-    CachePolicySpec, ChangesSpec, CostSpec, FailSpec, HeaderText, LimitAlgorithmSpec, LimitKeySpec,
-    LimitScopeSpec, ModeSpec, QueryKeySpec, QueryWord,
+    CachePolicySpec, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec, QueryKeySpec,
+    QueryWord,
 };
-
-/// Fields that belong to the connection, the message or Meridian itself, and not to rules.
-const RESERVED_FIELDS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "date",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "server-timing",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "traceparent",
-];
 
 impl Compiler {
     pub(super) fn limits(&mut self, documents: &[Document]) -> Vec<RateLimit> {
@@ -169,69 +149,6 @@ impl Compiler {
         }
     }
 
-    pub(super) fn transforms(&mut self, documents: &[Document]) -> Vec<Transform> {
-        let mut transforms = Vec::new();
-        for (at, document, spec) in of_kind!(documents, Transform) {
-            self.document = at;
-            if spec.request == ChangesSpec::default() && spec.response == ChangesSpec::default() {
-                self.flaw("spec", "no change", "changes to the request, the response or both");
-            }
-            transforms.push(Transform {
-                rule: rule(document),
-                when: self.condition(spec.when.as_ref(), "spec.when"),
-                request: self.changes(&spec.request, "spec.request"),
-                response: self.changes(&spec.response, "spec.response"),
-            });
-        }
-        transforms
-    }
-
-    fn changes(&mut self, spec: &ChangesSpec, path: &str) -> Vec<HeaderChange> {
-        let mut changes = Vec::new();
-        for (at, name) in spec.remove.iter().enumerate() {
-            let name = self.changeable(name, &format!("{path}.remove[{at}]"));
-            changes.push(HeaderChange::Remove(name));
-        }
-        for (name, text) in &spec.set {
-            let path = format!("{path}.set.{name}");
-            let (name, value) = (self.changeable(name, &path), self.header_value(text, &path));
-            changes.extend(value.map(|value| HeaderChange::Set(name, value)));
-        }
-        for (name, text) in &spec.append {
-            let path = format!("{path}.append.{name}");
-            let (name, value) = (self.changeable(name, &path), self.header_value(text, &path));
-            changes.extend(value.map(|value| HeaderChange::Append(name, value)));
-        }
-        changes
-    }
-
-    fn changeable(&mut self, name: &str, path: &str) -> String {
-        let lower = name.to_ascii_lowercase();
-        let reserved = RESERVED_FIELDS.contains(&lower.as_str())
-            || (lower.starts_with("meridian-") && lower != "meridian-cdn-cache-control");
-        if reserved || !is_field_name(name) {
-            self.flaw(path, format_args!("{:?}", short(name)), "a header field that rules may change");
-        }
-        lower
-    }
-
-    fn header_value(&mut self, text: &HeaderText, path: &str) -> Option<HeaderValue> {
-        match text {
-            HeaderText::Expr(condition) => self.condition(Some(condition), path).map(HeaderValue::Expr),
-            HeaderText::Text(text) => {
-                // RFC 9110, section 5.5: no control characters.
-                if text.chars().any(char::is_control) || text.len() > 4_096 {
-                    self.flaw(
-                        path,
-                        format_args!("{:?}", short(text)),
-                        "a text without control characters, 4096 bytes at the most",
-                    );
-                }
-                Some(HeaderValue::Text(text.clone()))
-            }
-        }
-    }
-
     fn field_names(&mut self, names: &[String], path: &str) -> Vec<String> {
         self.unique(names, path);
         for (at, name) in names.iter().enumerate().filter(|(_, name)| !is_field_name(name)) {
@@ -242,46 +159,6 @@ impl Compiler {
             );
         }
         names.iter().map(|name| name.to_ascii_lowercase()).collect()
-    }
-
-    pub(super) fn security(&mut self, documents: &[Document]) -> Vec<Security> {
-        let mut security = Vec::new();
-        for (at, document, spec) in of_kind!(documents, Security) {
-            self.document = at;
-            if spec.allow.is_empty() && spec.deny.is_empty() {
-                self.flaw("spec", "neither allow nor deny", "allow, deny or both");
-            }
-            security.push(Security {
-                rule: rule(document),
-                allow: self.networks(&spec.allow, "spec.allow"),
-                deny: self.networks(&spec.deny, "spec.deny"),
-                mode: match spec.mode {
-                    ModeSpec::Off => Mode::Off,
-                    ModeSpec::Log => Mode::Log,
-                    ModeSpec::Block => Mode::Block,
-                },
-            });
-        }
-        security
-    }
-
-    fn networks(&mut self, texts: &[String], path: &str) -> Vec<IpNet> {
-        let mut networks = Vec::with_capacity(texts.len());
-        for (at, text) in texts.iter().enumerate() {
-            let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            match network {
-                Ok(network) if network.trunc() == network => networks.push(network),
-                Ok(network) => {
-                    let expected = format!("the network without host bits, {}", network.trunc());
-                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
-                }
-                Err(_) => {
-                    let expected = "a network such as 192.0.2.0/24 or 2001:db8::/32, or an address";
-                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
-                }
-            }
-        }
-        networks
     }
 }
 

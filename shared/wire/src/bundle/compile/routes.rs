@@ -5,6 +5,7 @@ use std::sync::Arc;
 use meridian_engine::limits::ATTEMPTS_MAX;
 use meridian_engine::ruleset::{
     Affinity, Auth, Canary, Matcher, PathTemplate, RegionId, Route, RouteTarget, Segment, Steering, Strategy,
+    Transform,
 };
 
 use super::policies::is_field_name;
@@ -27,7 +28,12 @@ impl Placed {
 }
 
 impl Compiler {
-    pub(super) fn routes(&mut self, documents: &[Document], allowed: &[RegionId]) -> Vec<Route> {
+    pub(super) fn routes(
+        &mut self,
+        documents: &[Document],
+        allowed: &[RegionId],
+        transforms: &[Transform],
+    ) -> Vec<Route> {
         let mut placed: Vec<Placed> = Vec::new();
         for (at, document, spec) in of_kind!(documents, Route) {
             self.document = at;
@@ -49,6 +55,7 @@ impl Compiler {
                     }
                 },
             };
+            self.captures_of(&route, transforms);
             placed.push(Placed { document: at, priority: spec.matcher.priority, route });
         }
         placed.sort_by(|a, b| {

@@ -24,7 +24,7 @@ impl Compiler {
         let transforms = self.transforms(documents);
         let security = self.security(documents);
         let upstreams = self.upstreams(documents);
-        let routes = self.routes(documents, &allowed);
+        let routes = self.routes(documents, &allowed, &transforms);
         Some(Ruleset {
             version,
             tenant: tenant?,

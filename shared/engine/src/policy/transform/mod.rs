@@ -1,6 +1,13 @@
-//! Changes to header fields on the way in and out.
+//! Changes on the way in and out: header fields, where a request goes, what other origins' pages may read.
+
+mod cors;
+mod hardening;
+mod template;
 
 use std::borrow::Cow;
+
+pub use self::cors::preflight_method;
+pub use self::hardening::harden;
 
 use crate::expr::{Inputs, Seen};
 use crate::headers::{Headers, is_field_name, is_field_value};
