@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::policy::route::RouteIndex;
-use crate::policy::security::Lists;
 use crate::ruleset::{Route, Ruleset};
 
 /// A tenant's rules with the indexes that requests are decided by.
@@ -13,8 +12,6 @@ pub struct Compiled {
     pub ruleset: Arc<Ruleset>,
     /// Its routes by path.
     pub routes: RouteIndex,
-    /// Its security policies, by the same index.
-    pub lists: Vec<Lists>,
 }
 
 impl Compiled {
@@ -22,8 +19,7 @@ impl Compiled {
     #[must_use]
     pub fn new(ruleset: Arc<Ruleset>) -> Self {
         let routes = RouteIndex::new(&ruleset.routes);
-        let lists = ruleset.security.iter().map(Lists::new).collect();
-        Self { ruleset, routes, lists }
+        Self { ruleset, routes }
     }
 
     /// A route by its number.

@@ -16,6 +16,10 @@ pub const GOALS_MAX: usize = 20;
 pub const KIND_MAX: usize = 500;
 /// Entries of any list or map in a document.
 pub const ENTRIES_MAX: usize = 1_000;
+/// Entries of a list in a `Security` document; longer lists of networks are several documents.
+pub const NETWORKS_MAX: usize = 50_000;
+/// Header fields that an injection policy adds to those that are looked at.
+pub const INSPECTED_HEADERS_MAX: usize = 64;
 /// Characters of a document's name.
 pub const NAME_CHARS_MAX: usize = 253;
 /// Segments of a route's path.

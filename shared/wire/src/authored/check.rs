@@ -139,7 +139,7 @@ impl<'a> Checker<'a> {
         match best {
             Some(best) => self.invalid.extend(best),
             None => {
-                kinds.retain(|kind| kind != "nothing");
+                kinds.retain(|kind| !kind.is_empty() && kind != "nothing");
                 kinds.dedup();
                 self.report(node.at, path, node.describe(), kinds.join(", or "), None);
             }

@@ -1,0 +1,146 @@
+//! Sets of addresses. However large one is, an address is found in it in a handful of comparisons.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// A set of addresses: networks merged into ranges in order, searched by halves. A million IPv4 networks that don't
+/// touch take 8 MB (32 MB for IPv6) and 20 comparisons; networks side by side become one range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressSet {
+    four: Vec<(u32, u32)>,
+    six: Vec<(u128, u128)>,
+}
+
+impl AddressSet {
+    /// The addresses of these networks.
+    #[must_use]
+    pub fn new(networks: &[IpNet]) -> Self {
+        let (mut four, mut six) = (Vec::new(), Vec::new());
+        for network in networks {
+            match network {
+                IpNet::V4(net) => four.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => match (net.network().to_ipv4_mapped(), net.broadcast().to_ipv4_mapped()) {
+                    (Some(from), Some(until)) => four.push((from.to_bits(), until.to_bits())),
+                    _ => six.push((net.network().to_bits(), net.broadcast().to_bits())),
+                },
+            }
+        }
+        Self { four: merge(four, |last| last.checked_add(1)), six: merge(six, |last| last.checked_add(1)) }
+    }
+
+    /// Whether an address is in the set; an IPv4-mapped one counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => is_within(&self.four, address.to_bits()),
+            IpAddr::V6(address) => is_within(&self.six, address.to_bits()),
+        }
+    }
+
+    /// Whether the set holds every address of IPv4 or every one of IPv6.
+    #[must_use]
+    pub fn holds_a_family(&self) -> bool {
+        self.four.contains(&(Ipv4Addr::UNSPECIFIED.to_bits(), Ipv4Addr::BROADCAST.to_bits()))
+            || self.six.contains(&(Ipv6Addr::UNSPECIFIED.to_bits(), u128::MAX))
+    }
+
+    /// Bytes that its ranges take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.four.capacity() * size_of::<(u32, u32)>() + self.six.capacity() * size_of::<(u128, u128)>()
+    }
+
+    /// Whether no address is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.four.is_empty() && self.six.is_empty()
+    }
+}
+
+/// Ranges in order, those that overlap or touch made one.
+fn merge<N: Ord + Copy>(mut ranges: Vec<(N, N)>, next: impl Fn(N) -> Option<N>) -> Vec<(N, N)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|later, earlier| {
+        let touches = next(earlier.1).is_none_or(|next| later.0 <= next);
+        if touches {
+            earlier.1 = earlier.1.max(later.1);
+        }
+        touches
+    });
+    ranges.shrink_to_fit();
+    ranges
+}
+
+fn is_within<N: Ord + Copy>(ranges: &[(N, N)], number: N) -> bool {
+    let after = ranges.partition_point(|(from, _)| *from <= number);
+    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, until)| number <= *until)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(list: &[&str]) -> AddressSet {
+        AddressSet::new(&list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_address_is_the_same_in_both_families() {
+        assert!(set(&["::ffff:192.0.2.0/120"]).contains("192.0.2.1".parse().unwrap()));
+        assert!(set(&["192.0.2.0/24"]).contains("::ffff:192.0.2.1".parse().unwrap()));
+        assert!(!set(&["192.0.2.0/24"]).contains("2001:db8::1".parse().unwrap()));
+        assert!(set(&["::/0"]).contains("ffff::".parse().unwrap()));
+    }
+
+    #[test]
+    fn halves_of_a_family_are_the_family() {
+        assert!(set(&["0.0.0.0/1", "128.0.0.0/1"]).holds_a_family());
+        assert!(set(&["::/0"]).holds_a_family());
+        assert!(!set(&["0.0.0.0/1", "128.0.0.0/2"]).holds_a_family());
+    }
+
+    #[test]
+    fn a_million_networks_take_eight_megabytes() {
+        let networks: Vec<IpNet> = (0..1_000_000u32)
+            .map(|number| ipnet::Ipv4Net::new((number << 8).into(), 25).unwrap().into())
+            .collect();
+        let set = AddressSet::new(&networks);
+        assert_eq!(set.bytes(), 8_000_000);
+        for number in [0u32, 1, 77_777, 999_999] {
+            assert!(set.contains(IpAddr::V4((number << 8).into())));
+            assert!(!set.contains(IpAddr::V4((number << 8 | 0x80).into())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_one_of_its_networks_holds(
+            four in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..20),
+            six in proptest::collection::vec((any::<u128>(), 0u8..=128), 0..20),
+            address: u32,
+            long: u128,
+            near in any::<prop::sample::Index>(),
+        ) {
+            let mut networks: Vec<IpNet> = Vec::new();
+            networks.extend(four.iter().map(|(bits, length)| {
+                IpNet::from(ipnet::Ipv4Net::new((*bits).into(), *length).unwrap())
+            }));
+            networks.extend(six.iter().map(|(bits, length)| {
+                IpNet::from(ipnet::Ipv6Net::new((*bits | 1 << 127).into(), *length).unwrap())
+            }));
+            let set = AddressSet::new(&networks);
+            let mut asked = vec![IpAddr::V4(address.into()), IpAddr::V6((long | 1 << 127).into())];
+            if !networks.is_empty() {
+                let net = near.get(&networks);
+                asked.extend([net.network(), net.broadcast()]);
+            }
+            for address in asked {
+                let expect = networks.iter().any(|net| net.contains(&address));
+                prop_assert_eq!(set.contains(address), expect, "{}", address);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! SQL.
+
+use super::rules::{
+    At, Class, Rule, View, anywhere, begins_word, call, first_word, is_of_word, near, row, word,
+};
+
+pub(super) const RULES: [Rule; 13] = [
+    row("sqli-union", Class::Sqli, (1, 5), View::Folded, &["union"], union),
+    row(
+        "sqli-tautology",
+        Class::Sqli,
+        (1, 5),
+        View::Folded,
+        &["or", "and", "xor", "having", "||", "&&"],
+        tautology,
+    ),
+    row("sqli-quote-operator", Class::Sqli, (1, 5), View::Folded, &["'", "\"", "`"], quote_operator),
+    row("sqli-quote-comment", Class::Sqli, (1, 5), View::Folded, &["'", "\""], quote_comment),
+    row("sqli-stacked", Class::Sqli, (1, 5), View::Folded, &[";"], |at| statement(first_word(at.after))),
+    row("sqli-subselect", Class::Sqli, (1, 5), View::Folded, &["("], subselect),
+    row(
+        "sqli-function",
+        Class::Sqli,
+        (1, 5),
+        View::Folded,
+        &[
+            "sleep",
+            "benchmark",
+            "pg_sleep",
+            "extractvalue",
+            "updatexml",
+            "load_file",
+            "xp_cmdshell",
+            "waitfor",
+            "dbms_pipe",
+            "utl_http",
+            "randomblob",
+        ],
+        function,
+    ),
+    row(
+        "sqli-catalogue",
+        Class::Sqli,
+        (1, 5),
+        View::Folded,
+        &[
+            "information_schema.",
+            "pg_catalog.",
+            "sqlite_master",
+            "mysql.user",
+            "@@version",
+            "@@datadir",
+            "sys.objects",
+            "sysobjects where",
+        ],
+        begins_word,
+    ),
+    row("sqli-outfile", Class::Sqli, (1, 5), View::Folded, &["into outfile", "into dumpfile"], quoted_next),
+    row(
+        "sqli-statement",
+        Class::Sqli,
+        (2, 4),
+        View::Folded,
+        &["drop", "delete", "insert", "update", "truncate", "alter", "exec", "declare"],
+        bare_statement,
+    ),
+    row("sqli-quotes", Class::Sqli, (3, 4), View::Folded, &["'='", "'||'", "'+'", "' '"], anywhere),
+    row("sqli-select", Class::Sqli, (3, 3), View::Folded, &["select"], |at| {
+        word(at) && near(at.after, 100).contains(" from ")
+    }),
+    row("sqli-quote", Class::Sqli, (4, 3), View::Folded, &["'", "--", "#"], anywhere),
+];
+
+/// `union select`, `union all (select`.
+fn union(at: At<'_>) -> bool {
+    let (next, rest) = first_word(at.after.trim_start_matches([' ', '(']));
+    let next = if matches!(next, "all" | "distinct") {
+        first_word(rest.trim_start_matches([' ', '('])).0
+    } else {
+        next
+    };
+    word(at) && next == "select"
+}
+
+/// A comparison of two constants: `or 1=1`, `and 'a' like 'a`, `|| 2>1`.
+fn tautology(at: At<'_>) -> bool {
+    let is_word = at.found.starts_with(is_of_word);
+    let glued = at.before.ends_with(|letter: char| letter.is_alphabetic() || letter == '_');
+    if is_word && (glued || at.after.starts_with(is_of_word)) {
+        return false;
+    }
+    const SIGNS: [char; 6] = [' ', '(', '!', '~', '+', '-'];
+    let rest = at.after.trim_start_matches(SIGNS);
+    let rest = rest.strip_prefix("not ").unwrap_or(rest).trim_start_matches(SIGNS);
+    let Some(rest) = constant(rest) else { return false };
+    let rest = rest.trim_start_matches([' ', ')']);
+    let behind = rest.trim_start_matches(['=', '<', '>', '!', '^']);
+    let behind = match first_word(rest) {
+        _ if behind.len() < rest.len() => behind,
+        ("like" | "rlike" | "regexp", behind) => behind,
+        ("in", behind) if behind.trim_start().starts_with('(') => behind,
+        ("between", behind) if near(behind, 40).contains(" and ") => behind,
+        _ => return false,
+    };
+    constant(behind.trim_start_matches(SIGNS)).is_some()
+}
+
+/// What follows a number or a text in quotes, of which the closing one may be missing at the end.
+fn constant(text: &str) -> Option<&str> {
+    if let Some(quote) = text.chars().next().filter(|quote| matches!(quote, '\'' | '"')) {
+        let inside = text.get(1..)?;
+        let Some((value, behind)) = inside.split_once(quote) else {
+            return (inside.len() <= 24 && inside.chars().all(is_of_word)).then_some("");
+        };
+        return (value.chars().count() <= 24).then_some(behind);
+    }
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, behind) = text.split_at_checked(end)?;
+    let is_number =
+        number.starts_with(|first: char| first.is_ascii_digit()) && !behind.starts_with(is_of_word);
+    is_number.then_some(behind)
+}
+
+/// Whether a condition can end here.
+fn ends(text: &str) -> bool {
+    let text = text.trim_start_matches([' ', ')']);
+    text.is_empty() || ["--", "#", ";", "/*"].iter().any(|end| text.starts_with(end))
+}
+
+/// A quote, then an operator or clause of SQL with what belongs to it: `' or name like '%a`, `') union`, `"; drop`.
+fn quote_operator(at: At<'_>) -> bool {
+    let rest = at.after.trim_start_matches([' ', ')']);
+    if let Some(rest) = rest.strip_prefix("||").or_else(|| rest.strip_prefix("&&")) {
+        return comparison(rest) || near(rest, 40).contains("(select");
+    }
+    let (operator, behind) = first_word(rest);
+    match operator {
+        "or" | "and" | "xor" | "where" | "having" => comparison(behind),
+        "union" => {
+            first_word(behind.trim_start_matches([' ', '('])).0.starts_with(['s', 'a', 'd'])
+                && near(behind, 40).contains("select")
+        }
+        "order" | "group" => {
+            let (by, column) = first_word(behind);
+            by == "by" && column.trim_start().starts_with(|first: char| first.is_ascii_digit())
+        }
+        "limit" | "procedure" => behind.trim_start().starts_with(|first: char| first.is_ascii_digit()),
+        _ => false,
+    }
+}
+
+/// Whether a comparison begins within the next words.
+fn comparison(text: &str) -> bool {
+    let text = near(text, 48);
+    let sign = |(at, _): (usize, &str)| {
+        // What is compared is one name, number or call, not a sentence.
+        text.get(..at).is_some_and(|left| !left.trim().is_empty() && left.trim().split(' ').count() <= 2)
+    };
+    ["=", "<", ">", " like ", " in (", " is null", " is not null", " between ", " regexp ", " rlike "]
+        .iter()
+        .any(|operator| text.match_indices(operator).next().is_some_and(sign))
+}
+
+/// A quote, then a comment to the end: `admin'-- -`, `x') #`.
+fn quote_comment(at: At<'_>) -> bool {
+    let rest = at.after.trim_start_matches([' ', ')']);
+    let rest =
+        rest.strip_prefix("--").or_else(|| rest.strip_prefix('#')).or_else(|| rest.strip_prefix(";--"));
+    !at.before.is_empty() && rest.is_some_and(|rest| rest.trim_matches([' ', '+', '-']).is_empty())
+        || at.after.trim_start_matches([' ', ')']).starts_with("/*")
+}
+
+/// The beginning of a statement: `drop table x`, `insert into x`, `update x set`, `exec xp_…`.
+fn statement((verb, rest): (&str, &str)) -> bool {
+    let (next, behind) = first_word(rest);
+    match verb {
+        "drop" | "alter" | "create" => {
+            matches!(
+                next,
+                "table" | "database" | "schema" | "view" | "user" | "function" | "trigger" | "index"
+            ) && !first_word(behind).0.is_empty()
+        }
+        "truncate" => next == "table" && !first_word(behind).0.is_empty(),
+        "insert" => next == "into" && near(behind, 100).contains(['(', '\'']),
+        "delete" => next == "from" && (ends(first_word(behind).1) || near(behind, 60).contains(" where ")),
+        "update" => first_word(behind).0 == "set" && near(behind, 80).contains('='),
+        "exec" | "execute" => {
+            next.starts_with("xp_") || next.starts_with("sp_") || rest.trim_start().starts_with(['(', '@'])
+        }
+        "declare" => rest.trim_start().starts_with('@'),
+        "waitfor" => next == "delay",
+        "shutdown" => ends(rest),
+        "select" => {
+            let rest = near(rest, 100);
+            rest.contains(" from ") && rest.contains(['*', '(', ',', '\'', '=']) || rest.contains("sleep(")
+        }
+        _ => false,
+    }
+}
+
+/// The same with nothing that ends the statement before it.
+fn bare_statement(at: At<'_>) -> bool {
+    word(at) && statement((at.found, at.after))
+}
+
+/// `(select` with what only SQL has behind it.
+fn subselect(at: At<'_>) -> bool {
+    let (verb, rest) = first_word(at.after);
+    if verb != "select" {
+        return false;
+    }
+    let rest = near(rest, 120);
+    let is_query = rest.contains("from") && rest.contains(['*', '(', '\'', '=', '@', '|']);
+    let is_constant = rest.trim_start().starts_with(|first: char| first.is_ascii_digit() || first == '@');
+    is_query || is_constant || rest.contains("sleep(")
+}
+
+/// A function or command that only an attack calls from outside, with an argument that fits.
+fn function(at: At<'_>) -> bool {
+    if at.after.starts_with(" delay") {
+        return begins_word(at) && near(at.after, 20).contains(['\'', ':']);
+    }
+    if at.after.starts_with('.') {
+        // `dbms_pipe.receive_message(…)`, `utl_http.request(…)`.
+        return begins_word(at) && near(at.after, 40).contains('(');
+    }
+    let Some(argument) = at.after.trim_start().strip_prefix('(') else { return false };
+    let argument = argument.trim_start();
+    let end =
+        argument.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(argument.len());
+    let behind = argument.get(end..).unwrap_or_default();
+    call(at)
+        && (end > 0 && behind.trim_start().starts_with([')', ',', '*'])
+            || argument.starts_with(['\'', '(', '"', '@'])
+            || argument.starts_with("0x"))
+}
+
+fn quoted_next(at: At<'_>) -> bool {
+    begins_word(at) && at.after.trim_start().starts_with(['\'', '"', '0'])
+}

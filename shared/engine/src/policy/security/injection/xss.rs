@@ -1,0 +1,125 @@
+//! Script in a page.
+
+use super::rules::{At, Class, Rule, View, anywhere, begins_word, call, is_of_word, near, row};
+
+pub(super) const RULES: [Rule; 9] = [
+    row("xss-script", Class::Xss, (1, 5), View::Folded, &["<script", "</script"], ends_name),
+    row("xss-handler", Class::Xss, (1, 5), View::Folded, &["<"], tag_with_handler),
+    row("xss-attribute", Class::Xss, (1, 5), View::Folded, &["on"], |at| quoted_before(at) && handler(at)),
+    row(
+        "xss-element",
+        Class::Xss,
+        (1, 5),
+        View::Folded,
+        &["<iframe", "<object", "<embed", "<applet", "<base", "<frameset", "<meta http-equiv", "<link rel"],
+        ends_name,
+    ),
+    row("xss-scheme", Class::Xss, (1, 5), View::Folded, &["javascript:", "vbscript:", "livescript:"], scheme),
+    row(
+        "xss-data",
+        Class::Xss,
+        (1, 5),
+        View::Folded,
+        &["data:text/html", "data:image/svg+xml", "data:application/xhtml"],
+        begins_word,
+    ),
+    row(
+        "xss-call",
+        Class::Xss,
+        (1, 5),
+        View::Folded,
+        &[
+            "document.cookie",
+            "document.write(",
+            "document.domain",
+            "document.location=",
+            "window.location=",
+            "string.fromcharcode(",
+            "constructor.constructor",
+            ".innerhtml=",
+            "srcdoc=",
+        ],
+        anywhere,
+    ),
+    row(
+        "xss-popup",
+        Class::Xss,
+        (2, 4),
+        View::Folded,
+        &["alert", "prompt", "confirm", "eval", "settimeout", "atob", "import"],
+        popup,
+    ),
+    row("xss-tag", Class::Xss, (3, 3), View::Folded, &["<"], |at| {
+        at.after.starts_with(|first: char| first.is_ascii_alphabetic() || matches!(first, '/' | '!' | '?'))
+    }),
+];
+
+fn ends_name(at: At<'_>) -> bool {
+    !at.after.starts_with(is_of_word)
+}
+
+/// A tag with an attribute that runs script: `<img src=x onerror=…`, `<svg/onload=…`.
+fn tag_with_handler(at: At<'_>) -> bool {
+    let tag = at.after.split(['<', '>']).next().unwrap_or_default();
+    at.after.starts_with(|first: char| first.is_ascii_alphabetic())
+        && tag.match_indices("on").any(|(start, _)| {
+            let (before, rest) = tag.split_at_checked(start).unwrap_or((tag, ""));
+            before.ends_with([' ', '/', '"', '\'', '`']) && handler_name(rest.get(2..).unwrap_or_default())
+        })
+}
+
+/// `onload=` where an attribute can begin.
+fn handler(at: At<'_>) -> bool {
+    at.before.ends_with([' ', '/', '"', '\'', '`']) && handler_name(at.after)
+}
+
+/// Whether a quote that could end the attribute of the page stands shortly before.
+fn quoted_before(at: At<'_>) -> bool {
+    at.before.chars().rev().take(40).any(|letter| matches!(letter, '"' | '\'' | '`' | '>'))
+}
+
+/// Whether a text goes on as the name of a handler does behind its `on`, up to the `=`.
+fn handler_name(text: &str) -> bool {
+    const EVENTS: [&str; 25] = [
+        "abort",
+        "animation",
+        "before",
+        "begin",
+        "blur",
+        "change",
+        "click",
+        "copy",
+        "cut",
+        "dblclick",
+        "drag",
+        "end",
+        "error",
+        "focus",
+        "hashchange",
+        "input",
+        "key",
+        "load",
+        "mouse",
+        "page",
+        "pointer",
+        "scroll",
+        "toggle",
+        "touch",
+        "wheel",
+    ];
+    let end = text.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end).unwrap_or((text, ""));
+    EVENTS.iter().any(|event| name.starts_with(event)) && rest.trim_start().starts_with('=')
+}
+
+/// A scheme with something to run.
+fn scheme(at: At<'_>) -> bool {
+    begins_word(at) && !at.after.is_empty() && !at.after.starts_with(' ')
+        || begins_word(at) && near(at.after, 60).contains('(')
+}
+
+/// A call with an argument as attacks have them: `alert(1)`, `alert('x')`, ``alert`1` ``.
+fn popup(at: At<'_>) -> bool {
+    begins_word(at)
+        && (at.after.starts_with('`') || call(at) && near(at.after, 60).contains([')', '\'', '"', '`']))
+}

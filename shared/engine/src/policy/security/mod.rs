@@ -1,0 +1,221 @@
+//! What a request is checked for before anybody asks who sent it. The checks of a policy go from cheap to dear, and the
+//! first that blocks ends it: sizes, addresses, countries, autonomous systems, signs of a bot, signs of an injection.
+//! A check that only logs never keeps a later one from being made. Nothing here looks into a body.
+
+mod addresses;
+mod bots;
+mod injection;
+mod places;
+mod sizes;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::facts::Facts;
+use crate::ruleset::{Mode, RuleRef};
+
+pub use addresses::AddressSet;
+pub use bots::{Bots, CRAWLERS};
+pub use injection::{Class, HEADERS, Injection, RULES, Rule, Spot};
+pub use places::{Country, Listing};
+pub use sizes::Sizes;
+
+/// What a request is checked for.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// What a hit in the lists of addresses, countries and autonomous systems does.
+    pub mode: Mode,
+    /// Addresses that alone may come; empty is all.
+    pub allow: AddressSet,
+    /// Addresses that may not; wins over `allow`.
+    pub deny: AddressSet,
+    /// Countries of clients.
+    pub countries: Option<Listing<Country>>,
+    /// Autonomous systems of clients (RFC 4893).
+    pub asns: Option<Listing<u32>>,
+    /// How large a request may be.
+    pub sizes: Option<Sizes>,
+    /// What is thought of bots.
+    pub bots: Option<Bots>,
+    /// Injection rules.
+    pub injection: Option<Injection>,
+}
+
+/// What a policy says of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// What it hit, in order; only the last can block.
+    pub hits: Vec<Hit>,
+    /// What it was judged by where nothing was hit.
+    pub inputs: Inputs,
+}
+
+/// Names and values for an explanation.
+type Inputs = Vec<(&'static str, String)>;
+
+/// One check that a request hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Whether it refuses the request.
+    pub blocks: bool,
+    /// What was hit, in a few words.
+    pub what: Cow<'static, str>,
+    /// What it was judged by; never a value that came with the request.
+    pub inputs: Inputs,
+    /// How a refusal is put to the client.
+    pub refusal: Refusal,
+}
+
+/// How a refusal is put to a client, who is not told what gave it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status code.
+    pub status: u16,
+    /// Last part of the problem's type.
+    pub slug: &'static str,
+    /// Title of the problem.
+    pub title: &'static str,
+}
+
+const ADDRESS_REFUSED: Refusal =
+    Refusal { status: 403, slug: "address-refused", title: "This address may not come here" };
+const PLACE_REFUSED: Refusal =
+    Refusal { status: 403, slug: "place-refused", title: "Requests from this place are not taken here" };
+const BOT_REFUSED: Refusal =
+    Refusal { status: 403, slug: "bot-refused", title: "Automated requests are not taken here" };
+const REQUEST_REFUSED: Refusal =
+    Refusal { status: 403, slug: "request-refused", title: "This request was refused" };
+
+impl Security {
+    /// A policy that checks nothing yet.
+    #[must_use]
+    pub fn new(rule: RuleRef, mode: Mode) -> Self {
+        Self {
+            rule,
+            mode,
+            allow: AddressSet::default(),
+            deny: AddressSet::default(),
+            countries: None,
+            asns: None,
+            sizes: None,
+            bots: None,
+            injection: None,
+        }
+    }
+
+    /// Whether every one of its checks is off.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        let sections = [
+            self.sizes.as_ref().map(|sizes| sizes.mode),
+            self.bots.as_ref().map(|bots| bots.mode),
+            self.injection.as_ref().map(|injection| injection.mode),
+        ];
+        let lists = !self.allow.is_empty()
+            || !self.deny.is_empty()
+            || self.countries.is_some()
+            || self.asns.is_some();
+        (self.mode == Mode::Off || !lists) && sections.iter().flatten().all(|mode| *mode == Mode::Off)
+    }
+
+    /// Makes the checks on a request, until one blocks.
+    #[must_use]
+    pub fn inspect(&self, facts: &Facts) -> Inspection {
+        let mut inspection = Inspection::default();
+        let checks = [Self::sizes, Self::addresses, Self::countries, Self::asns, Self::bots, Self::injection];
+        for check in checks {
+            check(self, facts, &mut inspection);
+            if inspection.hits.last().is_some_and(|hit| hit.blocks) {
+                break;
+            }
+        }
+        inspection
+    }
+
+    fn sizes(&self, facts: &Facts, inspection: &mut Inspection) {
+        let Some(sizes) = self.sizes.as_ref().filter(|sizes| sizes.mode != Mode::Off) else { return };
+        if let Some((what, inputs, refusal)) = sizes.exceeded(facts) {
+            inspection.hit(sizes.mode, what, inputs, refusal);
+        }
+    }
+
+    fn addresses(&self, facts: &Facts, inspection: &mut Inspection) {
+        if self.mode == Mode::Off || (self.allow.is_empty() && self.deny.is_empty()) {
+            return;
+        }
+        let inputs = vec![("client", neighbourhood(facts.client))];
+        if self.deny.contains(facts.client) {
+            inspection.hit(self.mode, "in the deny list", inputs, ADDRESS_REFUSED);
+        } else if !self.allow.is_empty() && !self.allow.contains(facts.client) {
+            inspection.hit(self.mode, "not in the allow list", inputs, ADDRESS_REFUSED);
+        } else {
+            inspection.inputs.extend(inputs);
+        }
+    }
+
+    fn countries(&self, facts: &Facts, inspection: &mut Inspection) {
+        let country = facts.place.country.as_deref().and_then(Country::known);
+        self.listed(self.countries.as_ref(), country, "country", inspection);
+    }
+
+    fn asns(&self, facts: &Facts, inspection: &mut Inspection) {
+        self.listed(self.asns.as_ref(), facts.place.asn, "asn", inspection);
+    }
+
+    fn listed<T: Ord + ToString>(
+        &self,
+        listing: Option<&Listing<T>>,
+        value: Option<T>,
+        name: &'static str,
+        inspection: &mut Inspection,
+    ) {
+        let Some(listing) = listing.filter(|_| self.mode != Mode::Off) else { return };
+        let what = listing.hit(value.as_ref());
+        let inputs = vec![(name, value.map_or_else(|| "unknown".to_owned(), |value| value.to_string()))];
+        match what {
+            Some(what) => inspection.hit(self.mode, format!("{name} {what}"), inputs, PLACE_REFUSED),
+            None => inspection.inputs.extend(inputs),
+        }
+    }
+
+    fn bots(&self, facts: &Facts, inspection: &mut Inspection) {
+        let Some(bots) = self.bots.as_ref().filter(|bots| bots.mode != Mode::Off) else { return };
+        let (is_hit, inputs) = bots.judge(facts);
+        if is_hit {
+            inspection.hit(bots.mode, "looks like a bot", inputs, BOT_REFUSED);
+        } else {
+            inspection.inputs.extend(inputs);
+        }
+    }
+
+    fn injection(&self, facts: &Facts, inspection: &mut Inspection) {
+        let Some(injection) = self.injection.as_ref().filter(|injection| injection.mode != Mode::Off) else {
+            return;
+        };
+        let (score, inputs) = injection.judge(facts);
+        if score >= injection.threshold {
+            inspection.hit(injection.mode, "looks like an injection", inputs, REQUEST_REFUSED);
+        } else {
+            inspection.inputs.extend(inputs);
+        }
+    }
+}
+
+impl Inspection {
+    fn hit(&mut self, mode: Mode, what: impl Into<Cow<'static, str>>, inputs: Inputs, refusal: Refusal) {
+        self.hits.push(Hit { blocks: mode == Mode::Block, what: what.into(), inputs, refusal });
+    }
+}
+
+/// The network that an address is in: enough to explain a list, too little to name a person.
+fn neighbourhood(client: IpAddr) -> String {
+    let bits = if client.is_ipv4() { 24 } else { 48 };
+    IpNet::new(client, bits).map_or_else(|_| String::new(), |net| net.trunc().to_string())
+}
+
+#[cfg(test)]
+mod tests;

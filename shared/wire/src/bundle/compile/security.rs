@@ -1,0 +1,278 @@
+//! What requests are checked for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use meridian_engine::policy::security::{
+    AddressSet, Bots, CRAWLERS, Country, Injection, Listing, RULES, Security, Sizes, Spot,
+};
+use meridian_engine::ruleset::Mode;
+
+use super::policies::is_field_name;
+use super::{Body, Compiler, Document, Flaw, of_kind, rule, short};
+use crate::document::{
+    AsnsSpec, BotsSpec, CountriesSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec, UnknownSpec,
+};
+use crate::limits::INSPECTED_HEADERS_MAX;
+
+/// Codes of ISO 3166-1 alpha-2 that are assigned.
+const COUNTRIES: &str = "\
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ \
+    CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR \
+    GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT \
+    JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO \
+    MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY \
+    QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
+    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+impl Compiler {
+    pub(super) fn security(&mut self, documents: &[Document]) -> Vec<Security> {
+        let mut security = Vec::new();
+        for (at, document, spec) in of_kind!(documents, Security) {
+            self.document = at;
+            let SecuritySpec {
+                allow,
+                deny,
+                countries,
+                asns,
+                limits,
+                bots,
+                injection,
+                mode,
+                every_request: _,
+            } = spec;
+            let has_list = !allow.is_empty() || !deny.is_empty() || countries.is_some() || asns.is_some();
+            if !has_list && limits.is_none() && bots.is_none() && injection.is_none() {
+                let expected = "at least one of allow, deny, countries, asns, limits, bots and injection";
+                self.flaw("spec", "nothing to check", expected);
+            }
+            let of = |section: Option<ModeSpec>| Mode::from(section.unwrap_or(*mode));
+            security.push(Security {
+                rule: rule(document),
+                mode: Mode::from(*mode),
+                allow: AddressSet::new(&self.networks(allow, "spec.allow")),
+                deny: AddressSet::new(&self.networks(deny, "spec.deny")),
+                countries: countries.as_ref().map(|spec| self.countries(spec)),
+                asns: asns.as_ref().map(|spec| self.asns(spec)),
+                sizes: limits.as_ref().map(|spec| self.sizes(spec, of(spec.mode))),
+                bots: bots.as_ref().map(|spec| self.bots(spec, of(spec.mode))),
+                injection: injection.as_ref().map(|spec| self.injection(spec, of(spec.mode))),
+            });
+        }
+        security
+    }
+
+    fn networks(&mut self, texts: &[String], path: &str) -> Vec<IpNet> {
+        let mut networks = Vec::with_capacity(texts.len());
+        for (at, text) in texts.iter().enumerate() {
+            let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) if network.trunc() == network => networks.push(network),
+                Ok(network) => {
+                    let expected = format!("the network without host bits, {}", network.trunc());
+                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
+                }
+                Err(_) => {
+                    let expected = "a network such as 192.0.2.0/24 or 2001:db8::/32, or an address";
+                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
+                }
+            }
+        }
+        networks
+    }
+
+    fn countries(&mut self, spec: &CountriesSpec) -> Listing<Country> {
+        let CountriesSpec { allow, deny, unknown } = spec;
+        for (list, path) in [(allow, "spec.countries.allow"), (deny, "spec.countries.deny")] {
+            for (at, code) in list.iter().enumerate() {
+                if !COUNTRIES.split(' ').any(|known| known == code) {
+                    let upper = code.to_ascii_uppercase();
+                    let meant = COUNTRIES.split(' ').filter(|known| *known == upper).map(str::to_owned);
+                    self.flaws.push(Flaw {
+                        document: self.document,
+                        path: format!("{path}[{at}]"),
+                        found: format!("{:?}", short(code)),
+                        expected: "a code of ISO 3166-1 alpha-2 in upper case, such as DE".to_owned(),
+                        names: meant.collect(),
+                    });
+                }
+            }
+        }
+        let codes = |list: &[String]| list.iter().filter_map(|code| Country::known(code)).collect();
+        self.listing(
+            codes(allow),
+            codes(deny),
+            (allow.is_empty(), deny.is_empty()),
+            *unknown,
+            "spec.countries",
+        )
+    }
+
+    fn asns(&mut self, spec: &AsnsSpec) -> Listing<u32> {
+        let AsnsSpec { allow, deny, unknown } = spec;
+        let empty = (allow.is_empty(), deny.is_empty());
+        self.listing(allow.clone(), deny.clone(), empty, *unknown, "spec.asns")
+    }
+
+    fn listing<T: Ord>(
+        &mut self,
+        allow: Vec<T>,
+        deny: Vec<T>,
+        empty: (bool, bool),
+        unknown: UnknownSpec,
+        path: &str,
+    ) -> Listing<T> {
+        match empty {
+            (true, true) => self.flaw(path, "neither allow nor deny", "one of them"),
+            (false, false) => self.flaw(path, "both allow and deny", "one of them"),
+            (true, false) if unknown == UnknownSpec::Deny => {
+                self.flaw(
+                    format!("{path}.unknown"),
+                    "deny beside a deny list",
+                    "it only beside an allow list",
+                );
+            }
+            _ => {}
+        }
+        if empty.0 { Listing::deny(deny) } else { Listing::allow(allow, unknown == UnknownSpec::Deny) }
+    }
+
+    fn sizes(&mut self, spec: &SizesSpec, mode: Mode) -> Sizes {
+        let SizesSpec { mode: _, header_bytes, headers, body_bytes, path_bytes, query_bytes } = spec;
+        if [header_bytes, headers, body_bytes, path_bytes, query_bytes].iter().all(|max| max.is_none()) {
+            let expected = "at least one of headerBytes, headers, bodyBytes, pathBytes and queryBytes";
+            self.flaw("spec.limits", "no limit", expected);
+        }
+        if *path_bytes == Some(0) {
+            self.flaw("spec.limits.pathBytes", 0, "1 or more: every path has a slash");
+        }
+        Sizes {
+            mode,
+            path_bytes_max: *path_bytes,
+            query_bytes_max: *query_bytes,
+            headers_max: *headers,
+            header_bytes_max: *header_bytes,
+            body_bytes_max: *body_bytes,
+        }
+    }
+
+    fn bots(&mut self, spec: &BotsSpec, mode: Mode) -> Bots {
+        if !(1..=100).contains(&spec.below) {
+            self.flaw("spec.bots.below", spec.below, "1 to 100");
+        }
+        self.unique(&spec.crawlers, "spec.bots.crawlers");
+        for (at, name) in spec.crawlers.iter().enumerate() {
+            if !CRAWLERS.contains(&name.as_str()) {
+                self.flaws.push(Flaw {
+                    document: self.document,
+                    path: format!("spec.bots.crawlers[{at}]"),
+                    found: format!("{:?}", short(name)),
+                    expected: "the name of a known crawler, such as googlebot".to_owned(),
+                    names: CRAWLERS.map(str::to_owned).to_vec(),
+                });
+            }
+        }
+        Bots { mode, below: spec.below, crawlers: spec.crawlers.clone() }
+    }
+
+    fn injection(&mut self, spec: &InjectionSpec, mode: Mode) -> Injection {
+        if !(1..=4).contains(&spec.paranoia) {
+            self.flaw("spec.injection.paranoia", spec.paranoia, "1 to 4");
+        }
+        if spec.threshold == 0 {
+            self.flaw("spec.injection.threshold", 0, "1 or more");
+        }
+        if spec.headers.len() > INSPECTED_HEADERS_MAX {
+            let found = format!("{} fields", spec.headers.len());
+            self.flaw("spec.injection.headers", found, format!("at most {INSPECTED_HEADERS_MAX}"));
+        }
+        for (at, name) in spec.headers.iter().enumerate() {
+            if !is_field_name(name) || name.eq_ignore_ascii_case("cookie") {
+                let path = format!("spec.injection.headers[{at}]");
+                self.flaw(
+                    path,
+                    format_args!("{:?}", short(name)),
+                    "the name of a header field beside Cookie",
+                );
+            }
+        }
+        let mut exclude = Vec::new();
+        for (at, exclusion) in spec.exclude.iter().enumerate() {
+            let path = format!("spec.injection.exclude[{at}]");
+            let known = RULES.into_iter().flatten().find(|rule| rule.id == exclusion.rule);
+            let place = Spot::parse(&exclusion.place);
+            if known.is_none() {
+                self.flaws.push(Flaw {
+                    document: self.document,
+                    path: format!("{path}.rule"),
+                    found: format!("{:?}", short(&exclusion.rule)),
+                    expected: "the id of an injection rule".to_owned(),
+                    names: RULES.into_iter().flatten().map(|rule| rule.id.to_owned()).collect(),
+                });
+            }
+            if place.is_none() {
+                let found = format!("{:?}", short(&exclusion.place));
+                self.flaw(format!("{path}.in"), found, "query:NAME, header:NAME, cookie:NAME or path");
+            }
+            exclude.extend(known.map(|rule| rule.id).zip(place));
+        }
+        Injection {
+            mode,
+            paranoia: spec.paranoia,
+            threshold: spec.threshold,
+            headers: spec.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            exclude,
+        }
+    }
+}
+
+impl From<ModeSpec> for Mode {
+    fn from(mode: ModeSpec) -> Self {
+        match mode {
+            ModeSpec::Off => Self::Off,
+            ModeSpec::Log => Self::Log,
+            ModeSpec::Block => Self::Block,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meridian_engine::ruleset::{Target, Version};
+
+    use super::*;
+    use crate::bundle::Rules;
+    use crate::bundle::compile::compile;
+    use crate::limits::NETWORKS_MAX;
+
+    fn policy(networks: usize) -> Result<Rules, Vec<Flaw>> {
+        let deny: Vec<String> = (0..networks)
+            .map(|number| format!("{}.{}.{}.0/25", 1 + (number >> 16), number >> 8 & 255, number & 255))
+            .collect();
+        let documents = serde_json::json!([
+            { "kind": "Tenant", "metadata": { "name": "acme" }, "source": { "file": "a", "line": 1 },
+              "spec": { "homeRegion": "us-east-1", "allowedRegions": ["us-east-1"] } },
+            { "kind": "Security", "metadata": { "name": "long" }, "source": { "file": "a", "line": 2 },
+              "spec": { "deny": deny, "everyRequest": true } },
+        ]);
+        let documents: Vec<Document> = serde_json::from_value(documents).unwrap();
+        let version = Version { sequence: 1, hash: String::new() };
+        compile(&documents, &Target::Tenant("acme".to_owned()), version)
+    }
+
+    #[test]
+    fn a_list_of_networks_may_be_long_but_not_endless() {
+        let Ok(Rules::Tenant(rules)) = policy(NETWORKS_MAX) else { panic!("no rules") };
+        assert_eq!(rules.security[0].deny.bytes(), NETWORKS_MAX * 8);
+        assert_eq!(rules.tenant.security, [0]);
+        let flaws = policy(NETWORKS_MAX + 1).unwrap_err();
+        assert_eq!(flaws[0].to_string(), "spec.deny: found 50001 entries, expected at most 50000");
+    }
+
+    #[test]
+    fn countries_are_249_codes_in_order() {
+        let codes: Vec<&str> = COUNTRIES.split(' ').collect();
+        assert_eq!(codes.len(), 249);
+        assert!(codes.is_sorted() && codes.iter().all(|code| Country::known(code).is_some()));
+    }
+}

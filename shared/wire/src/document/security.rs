@@ -1,0 +1,176 @@
+//! What requests are checked for.
+
+use serde::{Deserialize, Serialize};
+
+spec! {
+/// What requests are checked for, in this order: `limits`, networks, `countries`, `asns`, `bots`, `injection`. The first
+/// that blocks ends it. A section without a `mode` has the mode of the document.
+#[derive(Eq)]
+pub struct SecuritySpec {
+    /// Networks that alone may come: `192.0.2.0/24`, `2001:db8::/32`, or one address. Without any, all may.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Networks that may not; wins over `allow`.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// Countries of clients, by their ISO 3166-1 alpha-2 codes in upper case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub countries: Option<CountriesSpec>,
+    /// Autonomous systems of clients, by their numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asns: Option<AsnsSpec>,
+    /// How large a request may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<SizesSpec>,
+    /// What is thought of bots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bots: Option<BotsSpec>,
+    /// Signs of an injection in path, query, cookies and header fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<InjectionSpec>,
+    /// What a hit does.
+    #[serde(default)]
+    pub mode: ModeSpec,
+    /// Whether it is for every request of the tenant, or only for the routes that name it.
+    #[serde(default)]
+    pub every_request: bool,
+}
+}
+
+spec! {
+/// Countries that alone may come, or that may not: one of `allow` and `deny`.
+#[derive(Eq)]
+pub struct CountriesSpec {
+    /// Countries that alone may come.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Countries that may not.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// With `allow`: what becomes of clients whose country is not known.
+    #[serde(default)]
+    pub unknown: UnknownSpec,
+}
+}
+
+spec! {
+/// Autonomous systems that alone may come, or that may not: one of `allow` and `deny`.
+#[derive(Eq)]
+pub struct AsnsSpec {
+    /// Numbers that alone may come.
+    #[serde(default)]
+    pub allow: Vec<u32>,
+    /// Numbers that may not.
+    #[serde(default)]
+    pub deny: Vec<u32>,
+    /// With `allow`: what becomes of clients whose number is not known.
+    #[serde(default)]
+    pub unknown: UnknownSpec,
+}
+}
+
+spec! {
+/// What becomes of clients of whom it is not known where they are.
+pub enum UnknownSpec {
+    /// They may come.
+    #[default]
+    Allow,
+    /// They may not.
+    Deny,
+}
+}
+
+spec! {
+/// How large a request may be, below what the platform takes of any. At least one of them.
+#[derive(Eq)]
+pub struct SizesSpec {
+    /// What a hit does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeSpec>,
+    /// Bytes of names and values of the header fields together, those of the connection aside (else 431).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_bytes: Option<u64>,
+    /// Number of header fields, those of the connection aside (else 431).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<u64>,
+    /// Bytes of the body (else 413; 411 where its length is not told beforehand).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u64>,
+    /// Bytes of the path, percent-encoded (else 414).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<u64>,
+    /// Bytes of the query, percent-encoded (else 414).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_bytes: Option<u64>,
+}
+}
+
+spec! {
+/// What is thought of bots, by what a request says of itself. It sorts out the careless, and proves nothing.
+#[derive(Eq)]
+pub struct BotsSpec {
+    /// What a hit does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeSpec>,
+    /// Scores below this are hits; 1 to 100, 100 being a browser without a sign of anything else.
+    pub below: u8,
+    /// Known crawlers, `googlebot`, whose claim in `User-Agent` is enough to pass. Nobody verifies it at the edge.
+    #[serde(default)]
+    pub crawlers: Vec<String>,
+}
+}
+
+spec! {
+/// Signs of an injection in path, query, cookies and header fields. Bodies are not looked at.
+#[derive(Eq)]
+pub struct InjectionSpec {
+    /// What a hit does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeSpec>,
+    /// Rules up to this level, 1 to 4, are applied; a higher one finds more, wrongly too.
+    #[serde(default = "paranoia")]
+    pub paranoia: u8,
+    /// Sum of the scores of rules from which on it is a hit. The gravest score 5.
+    #[serde(default = "threshold")]
+    pub threshold: u32,
+    /// Header fields to look at, beside `Referer`, `User-Agent`, `X-Forwarded-Host`, `X-Original-URL` and `X-Rewrite-URL`.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// Rules that are not applied in a place.
+    #[serde(default)]
+    pub exclude: Vec<ExclusionSpec>,
+}
+}
+
+spec! {
+/// A rule that is not applied in a place.
+#[derive(Eq)]
+pub struct ExclusionSpec {
+    /// Id of the rule, as explanations name it.
+    pub rule: String,
+    /// `query:NAME`, `header:NAME`, `cookie:NAME` or `path`.
+    #[serde(rename = "in")]
+    pub place: String,
+}
+}
+
+spec! {
+/// What a security rule does when it hits.
+pub enum ModeSpec {
+    /// Nothing.
+    Off,
+    /// Is written to the decision.
+    Log,
+    /// Refuses the request.
+    #[default]
+    Block,
+}
+}
+
+fn paranoia() -> u8 {
+    1
+}
+
+fn threshold() -> u32 {
+    5
+}
