@@ -9,6 +9,7 @@
 
 mod client;
 mod domains;
+mod experiments;
 mod failure;
 mod files;
 mod limits;
@@ -69,6 +70,9 @@ enum Command {
     /// Hostnames of tenants.
     #[command(subcommand)]
     Domain(domains::Domains),
+    /// Results of experiments.
+    #[command(subcommand)]
+    Experiments(experiments::Experiments),
     /// Tokens of end users, for development.
     #[command(subcommand)]
     Token(token::Token),
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         Command::Logs(command) => command.run(&server, json),
         Command::Tenant(command) => command.run(&server, json),
         Command::Domain(command) => command.run(&server, json),
+        Command::Experiments(command) => command.run(&server, json),
         Command::Token(command) => command.run(json),
         Command::Replication(command) => command.run(&server, json),
         Command::Conflicts(command) => command.run(&server, json),

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use meridian_cdc::{Applied, Hook, Replication};
-use meridian_store::{Access, Node, Store, event, idempotency, migrate, purge};
+use meridian_store::{Access, Node, Store, event, experiment, idempotency, migrate, purge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -274,8 +274,9 @@ async fn forget_round(store: &Store) -> Result<bool, meridian_store::Fault> {
     let mut scope = store.begin(Access::Control).await?;
     let answers = idempotency::trim(&mut scope, now_ms - IDEMPOTENCY_KEEP_MS, TRIM_ROWS_MAX).await?;
     let purges = purge::trim(&mut scope, TRIM_ROWS_MAX).await?;
+    let participation = experiment::trim(&mut scope, now_ms, TRIM_ROWS_MAX).await?;
     scope.commit().await?;
-    Ok([answers, purges]
+    Ok([answers, purges, participation]
         .into_iter()
         .any(|gone| i64::try_from(gone).is_ok_and(|gone| gone >= TRIM_ROWS_MAX)))
 }

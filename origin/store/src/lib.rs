@@ -10,6 +10,7 @@ pub mod audit;
 pub mod conflict;
 pub mod domain;
 pub mod event;
+pub mod experiment;
 pub mod idempotency;
 pub mod limits;
 pub mod progress;

@@ -66,6 +66,8 @@ pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a tombstone stays after every region has passed it.
 pub const TOMBSTONE_GRACE: Duration = Duration::from_secs(3600);
+/// How long what experiments count is kept.
+pub const PARTICIPATION_AGE_MAX: Duration = Duration::from_secs(180 * 24 * 3600);
 /// Tombstones that one round of collection takes away.
 pub const TOMBSTONES_ROUND_MAX: i64 = 5000;
 /// Series of roll-ups that one tenant may begin in one minute; what comes beyond them counts under

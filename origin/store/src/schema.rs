@@ -12,6 +12,7 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "control", include_str!("../migrations/0002_control.sql")),
     (3, "protection", include_str!("../migrations/0003_protection.sql")),
     (4, "analytics", include_str!("../migrations/0004_analytics.sql")),
+    (5, "experiments", include_str!("../migrations/0005_experiments.sql")),
 ];
 
 /// Which region a database belongs to.

@@ -15,6 +15,7 @@ mod publish;
 mod purges;
 mod releases;
 mod replication;
+mod results;
 mod tenants;
 mod tokens;
 mod top;
@@ -50,6 +51,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Origin>> {
         .routes(routes!(releases::get))
         .routes(routes!(releases::rollback))
         .routes(routes!(decisions::get))
+        .routes(routes!(results::get))
         .routes(routes!(top::top))
         .routes(routes!(logs::list))
         .routes(routes!(replication::status))

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meridian_store::event::{self, Event};
-use meridian_store::{Access, Fault, Store};
+use meridian_store::{Access, Fault, Store, experiment};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, watch};
 
@@ -160,6 +160,7 @@ fn of_its_rows(fault: &Fault) -> bool {
 async fn add(store: &Store, events: &[Event]) -> Result<Vec<usize>, Fault> {
     let mut scope = store.begin(Access::Control).await?;
     let new = event::add(&mut scope, events).await?;
+    experiment::add(&mut scope, events).await?;
     scope.commit().await?;
     Ok(new)
 }

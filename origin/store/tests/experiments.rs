@@ -1,0 +1,86 @@
+//! What experiments count, on a real PostgreSQL.
+
+mod cluster;
+
+use cluster::Cluster;
+use meridian_store::event::Event;
+use meridian_store::experiment::{add, tallies, trim};
+use meridian_store::limits::PARTICIPATION_AGE_MAX;
+use meridian_store::rollup::Measure;
+use meridian_store::{Access, Store, sqlx};
+use serde_json::{Value, json};
+
+const NOW_MS: i64 = 1_800_000_000_000;
+
+fn event(tenant: &str, at_ms: i64, body: Value) -> Event {
+    let (decision, tenant) = ("d".to_owned(), Some(tenant.to_owned()));
+    Event { decision, tenant, edge: "e".to_owned(), at_ms, measure: Measure::default(), body }
+}
+
+fn exposed(tenant: &str, at_ms: i64, unit: &str) -> Event {
+    let exposure = json!({"experiment": "checkout", "version": "1", "unit": unit, "variant": "a"});
+    event(tenant, at_ms, json!({"exposures": [exposure, exposure]}))
+}
+
+fn reached(at_ms: i64, unit: &str) -> Event {
+    let conversion = json!({"experiment": "checkout", "version": "1", "unit": unit, "goal": "bought"});
+    event("acme", at_ms, json!({"conversions": [conversion, conversion]}))
+}
+
+/// Units and conversions of variant `a` as a tenant sees them.
+async fn seen(store: &Store, tenant: &str) -> (u64, u64) {
+    let mut scope = store.begin(Access::Tenant(tenant)).await.unwrap();
+    let tally = tallies(&mut scope, "acme", "checkout", "1").await.unwrap().remove("a").unwrap_or_default();
+    (tally.units, tally.goals.get("bought").copied().unwrap_or(0))
+}
+
+async fn told(store: &Store, events: &[Event]) {
+    let mut scope = store.begin(Access::Control).await.unwrap();
+    add(&mut scope, events).await.unwrap();
+    scope.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_counts_once_and_for_its_tenant_alone() {
+    let cluster = Cluster::start("us-east-1", 1).await;
+    let store = Store::connect(&cluster.url("meridian_app"), 2).await.unwrap();
+    let batch =
+        [exposed("acme", NOW_MS, "u1"), exposed("acme", NOW_MS + 1, "u1"), exposed("acme", NOW_MS, "u2")];
+    told(&store, &batch).await;
+    told(&store, &batch).await;
+    told(&store, &[exposed("globex", NOW_MS, "u3"), event("acme", NOW_MS, json!({"exposures": "odd"}))])
+        .await;
+    assert_eq!(seen(&store, "acme").await, (2, 0));
+    assert_eq!(seen(&store, "globex").await, (0, 0), "another tenant's rows do not exist");
+
+    // Before its exposure, of nobody who was exposed, then with the exposure, and again.
+    told(&store, &[reached(NOW_MS - 1, "u1"), reached(NOW_MS, "u9")]).await;
+    assert_eq!(seen(&store, "acme").await, (2, 0));
+    told(&store, &[reached(NOW_MS, "u1"), reached(NOW_MS + 5, "u1")]).await;
+    told(&store, &[reached(NOW_MS + 9, "u1")]).await;
+    assert_eq!(seen(&store, "acme").await, (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_is_forgotten_some_at_once() {
+    let cluster = Cluster::start("us-east-1", 1).await;
+    let store = Store::connect(&cluster.url("meridian_app"), 2).await.unwrap();
+    let events: Vec<Event> = ["u1", "u2", "u3"].map(|unit| exposed("acme", NOW_MS, unit)).into();
+    told(&store, &events).await;
+    told(&store, &[reached(NOW_MS, "u1")]).await;
+    let age_ms = i64::try_from(PARTICIPATION_AGE_MAX.as_millis()).unwrap();
+    for (now_ms, gone, left) in
+        [(NOW_MS + age_ms, 0, 3), (NOW_MS + age_ms + 1, 2, 1), (NOW_MS + age_ms + 1, 1, 0), (i64::MAX, 0, 0)]
+    {
+        let mut scope = store.begin(Access::Control).await.unwrap();
+        assert_eq!(trim(&mut scope, now_ms, 2).await.unwrap(), gone);
+        scope.commit().await.unwrap();
+        assert_eq!(seen(&store, "acme").await.0, left);
+    }
+    let mut superuser = cluster.superuser().await;
+    let dead: i64 = sqlx::query_scalar("select count(*) from meridian.conversion where _deleted")
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    assert_eq!(dead, 1, "other regions hear of it");
+}
