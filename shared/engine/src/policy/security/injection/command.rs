@@ -3,7 +3,7 @@
 use super::rules::{At, Class, Rule, View, anywhere, begins_word, first_word, is_of_word, near, row};
 
 pub(super) const RULES: [Rule; 7] = [
-    row("command-chain", Class::Command, (1, 5), View::Folded, &[";", "|", "&"], chained),
+    row("command-chain", Class::Command, (1, 5), View::Folded, &[";", "|", "&&", "&"], chained),
     row(
         "command-substitution",
         Class::Command,
@@ -57,8 +57,10 @@ pub(super) const RULES: [Rule; 7] = [
     row("command-template", Class::Command, (2, 5), View::Folded, &["{{", "${", "<%=", "#{"], template),
 ];
 
-/// Programs that attacks begin with. The first ones need no argument.
-const ALONE: [&str; 8] = ["id", "whoami", "uname", "ls", "pwd", "ifconfig", "netstat", "dir"];
+/// Programs that attacks begin with and that need no argument, those that are hardly anything else first.
+const ALONE: [&str; 8] = ["whoami", "uname", "ifconfig", "netstat", "id", "ls", "pwd", "dir"];
+const UNMISTAKABLE: [&str; 4] = ["whoami", "uname", "ifconfig", "netstat"];
+/// Programs that need one.
 const WITH_ARGUMENT: [&str; 22] = [
     "cat",
     "wget",
@@ -83,37 +85,45 @@ const WITH_ARGUMENT: [&str; 22] = [
     "telnet",
     "sleep",
 ];
+/// Those of them whose argument may begin with a digit, where that of others would be a version.
+const WITH_NUMBER: [&str; 9] = ["curl", "wget", "nc", "ncat", "ping", "nslookup", "telnet", "sleep", "dig"];
 
-/// A separator, then a program with what belongs to it: `; cat /etc/…`, `| id`, `&& ping -c 1`.
+/// A separator, then a program with what belongs to it: `; cat /etc/…`, `| id`, `&& ping -c 1`. Lists such as `name|id`
+/// and queries such as `a=1&dir` are none.
 fn chained(at: At<'_>) -> bool {
-    program_call(at.after)
+    let is_spaced = at.after.starts_with(' ') && matches!(at.found, "|" | "&&");
+    program_call(at.after, |name| {
+        at.found != "&" && (UNMISTAKABLE.contains(&name) || (is_spaced && ALONE.contains(&name)))
+    })
 }
 
 /// A program in a substitution: `$(id)`, `` `whoami` ``, or white space spelled as a variable.
 fn substituted(at: At<'_>) -> bool {
-    if at.found == "${ifs" {
-        return true;
-    }
     let (name, rest) = first_word(at.after);
-    let closes = rest.starts_with(')') || rest.starts_with('`');
-    ALONE.contains(&name) && closes || program_call(at.after)
+    let closes = rest.starts_with([')', '`']);
+    at.found == "${ifs" || (ALONE.contains(&name) && closes) || program_call(at.after, |_| false)
 }
 
-fn program_call(text: &str) -> bool {
+/// Whether a text begins with a program and what belongs to it; `stands_alone` says of which programs nothing has to.
+fn program_call(text: &str, stands_alone: impl Fn(&str) -> bool) -> bool {
     let text = text.trim_start();
     let path = ["/bin/", "/usr/bin/", "/sbin/"].iter().find_map(|folder| text.strip_prefix(folder));
     let (name, rest) = first_word(path.unwrap_or(text));
-    let argument = rest.trim_start();
     if path.is_some() {
         return !name.is_empty();
     }
-    let ends = argument.is_empty() || argument.starts_with([';', '|', '&', '>', '#', '`']);
-    // `ls` may well be a parameter after a separator: only an argument or a further separator tells.
-    let takes = rest.starts_with([' ', '$', '<'])
-        && argument.starts_with(['/', '-', '$', '<', '>', '~', '*', '.', '\'', '"', '%'])
-        || rest.starts_with(' ')
-            && (argument.starts_with("http") || argument.starts_with(|first: char| first.is_ascii_digit()));
-    ALONE.contains(&name) && (ends || takes) || WITH_ARGUMENT.contains(&name) && takes
+    let argument = rest.trim_start();
+    let mut letters = argument.chars();
+    let takes = match letters.next() {
+        Some('/' | '$' | '<' | '>' | '~' | '*' | '.' | '\'' | '"' | '%') => true,
+        Some('-') => letters.next().is_some_and(|letter| letter.is_ascii_alphanumeric() || letter == '-'),
+        Some('h') => argument.starts_with("http"),
+        Some(letter) => letter.is_ascii_digit() && WITH_NUMBER.contains(&name),
+        None => false,
+    };
+    let takes = takes && rest.starts_with([' ', '$', '<']);
+    let ends = argument.is_empty() || (rest.starts_with(' ') && argument.starts_with(['|', '&', '>', '#']));
+    (ends && stands_alone(name)) || (takes && (ALONE.contains(&name) || WITH_ARGUMENT.contains(&name)))
 }
 
 fn program(at: At<'_>) -> bool {

@@ -135,7 +135,7 @@ fn quote_operator(at: At<'_>) -> bool {
     }
     let (operator, behind) = first_word(rest);
     match operator {
-        "or" | "and" | "xor" | "where" | "having" => comparison(behind),
+        "or" | "and" | "xor" | "having" => behind.starts_with([' ', '(']) && comparison(behind),
         "union" => {
             first_word(behind.trim_start_matches([' ', '('])).0.starts_with(['s', 'a', 'd'])
                 && near(behind, 40).contains("select")
@@ -163,11 +163,9 @@ fn comparison(text: &str) -> bool {
 
 /// A quote, then a comment to the end: `admin'-- -`, `x') #`.
 fn quote_comment(at: At<'_>) -> bool {
-    let rest = at.after.trim_start_matches([' ', ')']);
-    let rest =
-        rest.strip_prefix("--").or_else(|| rest.strip_prefix('#')).or_else(|| rest.strip_prefix(";--"));
-    !at.before.is_empty() && rest.is_some_and(|rest| rest.trim_matches([' ', '+', '-']).is_empty())
-        || at.after.trim_start_matches([' ', ')']).starts_with("/*")
+    let rest = at.after.trim_start_matches([' ', ')', ';']);
+    let comment = ["--", "#", "/*"].iter().find_map(|sign| rest.strip_prefix(sign));
+    !at.before.is_empty() && comment.is_some_and(|comment| comment.trim_matches([' ', '+', '-']).is_empty())
 }
 
 /// The beginning of a statement: `drop table x`, `insert into x`, `update x set`, `exec xp_…`.

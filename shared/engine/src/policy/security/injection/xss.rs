@@ -12,7 +12,7 @@ pub(super) const RULES: [Rule; 9] = [
         (1, 5),
         View::Folded,
         &["<iframe", "<object", "<embed", "<applet", "<base", "<frameset", "<meta http-equiv", "<link rel"],
-        ends_name,
+        tag_with_attribute,
     ),
     row("xss-scheme", Class::Xss, (1, 5), View::Folded, &["javascript:", "vbscript:", "livescript:"], scheme),
     row(
@@ -56,6 +56,11 @@ pub(super) const RULES: [Rule; 9] = [
 
 fn ends_name(at: At<'_>) -> bool {
     !at.after.starts_with(is_of_word)
+}
+
+/// A tag with any attribute: `<object data=…`, but not the `<object>` of `List<object>`.
+fn tag_with_attribute(at: At<'_>) -> bool {
+    ends_name(at) && at.after.split(['<', '>']).next().is_some_and(|tag| tag.contains('='))
 }
 
 /// A tag with an attribute that runs script: `<img src=x onerror=…`, `<svg/onload=…`.
