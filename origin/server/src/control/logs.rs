@@ -161,6 +161,9 @@ async fn page(origin: &Origin, filter: &Filter, after: Option<i64>, limit: i64) 
             page.next = last.seq;
         }
     }
+    if after.is_none() {
+        page.events.reverse();
+    }
     Ok(page)
 }
 

@@ -105,13 +105,13 @@ impl Counted {
 
     #[expect(clippy::cast_precision_loss, reason = "rates and means are floating point")]
     fn shown(&self, window_ms: i64) -> Value {
-        let tenths = |number: f64| (number * 10.0).round() / 10.0;
+        let hundredths = |number: f64| (number * 100.0).round() / 100.0;
         json!({
             "key": self.key,
             "requests": self.requests,
-            "per_second": tenths(self.requests as f64 * 1000.0 / window_ms.max(1) as f64),
+            "per_second": hundredths(self.requests as f64 * 1000.0 / window_ms.max(1) as f64),
             "failed": self.failed,
-            "mean_ms": tenths(self.elapsed_sum_ms as f64 / self.requests.max(1) as f64),
+            "mean_ms": hundredths(self.elapsed_sum_ms as f64 / self.requests.max(1) as f64),
             "p50_ms": self.quantile_ms(50),
             "p99_ms": self.quantile_ms(99),
             "max_ms": self.elapsed_max_ms,
