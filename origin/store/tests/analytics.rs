@@ -6,8 +6,9 @@ use cluster::Cluster;
 use meridian_store::event::{self, Event, Filter, Page};
 use meridian_store::limits::{ROLLUP_NAME_BYTES_MAX, ROLLUP_SERIES_MAX};
 use meridian_store::rollup::{self, By, MINUTE_MS, Measure, OTHER, Total};
-use meridian_store::sqlx::{self, Connection, Executor, PgConnection};
-use meridian_store::{Access, Fault, Store};
+use meridian_store::sqlx::migrate::{Migration, MigrationType, Migrator};
+use meridian_store::sqlx::{self, Connection, Executor, PgConnection, SqlSafeStr};
+use meridian_store::{Access, Bootstrap, Fault, Store, bootstrap, migrate};
 use serde_json::json;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -60,6 +61,43 @@ async fn days(cluster: &Cluster, table: &str) -> Vec<String> {
     .fetch_all(&mut cluster.superuser().await)
     .await
     .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_from_before_there_were_days_stay() {
+    let cluster = Cluster::bare("us-east-1", 1).await;
+    let password = || "only-for-tests".to_owned();
+    let roles = Bootstrap {
+        database: "meridian".into(),
+        owner_password: password(),
+        app_password: password(),
+        replicator_password: password(),
+    };
+    bootstrap(&cluster.superuser_url("postgres"), &roles).await.unwrap();
+    let mut owner = PgConnection::connect(&cluster.url("meridian_owner")).await.unwrap();
+    owner.execute("set search_path = meridian").await.unwrap();
+    let migrations = [
+        (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
+        (2, "control", include_str!("../migrations/0002_control.sql")),
+        (3, "protection", include_str!("../migrations/0003_protection.sql")),
+    ]
+    .map(|(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.to_vec()).run(&mut owner).await.unwrap();
+    owner
+        .execute(
+            "insert into meridian.event (decision, tenant, edge, at_ms, body)
+             select id, 'acme', 'e', (date_part('epoch', now()) * 1000)::bigint - age, jsonb_build_object('id', id)
+               from (values ('new', 0), ('old', 30::bigint * 86400000)) as x (id, age)",
+        )
+        .await
+        .unwrap();
+    migrate(&cluster.url("meridian_owner"), &cluster.node).await.unwrap();
+    let store = Store::connect(&cluster.url("meridian_app"), 2).await.unwrap();
+    let mut scope = store.begin(Access::Control).await.unwrap();
+    assert_eq!(event::get(&mut scope, "new").await.unwrap().body, json!({"id": "new"}));
+    assert!(matches!(event::get(&mut scope, "old").await, Err(Fault::NotFound { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
