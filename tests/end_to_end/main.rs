@@ -1,6 +1,7 @@
 //! The whole platform as a user sees it: three regions, both edges, one stack that is started once and stopped at the
 //! end. Trials run one after another, since some of them kill what others use.
 
+mod analytics;
 mod bad_bundles;
 mod cold_edges;
 mod failures;
@@ -44,7 +45,7 @@ fn main() -> Result<()> {
 
 fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS) {
+    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS).chain(analytics::TESTS) {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
     for (name, test) in
