@@ -223,7 +223,8 @@ impl Default for Events {
     }
 }
 
-/// What is kept of persons in decisions. No subject and no client's address is ever kept as it is.
+/// What is kept of persons in decisions. No subject and no client's address is ever kept as it is; the keyed hashes by which
+/// experiments count their units always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Personal {
     /// A hash of tenant and subject, the country, the path without its query, and in explanations the client's network
