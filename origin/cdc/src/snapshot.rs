@@ -1,6 +1,7 @@
 //! Copies rows as they are: to a region that has nothing yet, to repair a gap, to admit a tenant.
 //!
-//! One consistent snapshot of all enrolled tables, in chunks. Nothing needs to line up with the log: every row
+//! One consistent snapshot of all enrolled tables, in chunks, of the tenants that allow the region in that very snapshot: a
+//! stream that is late may come upon an admission that has been taken back since. Nothing needs to line up with the log: every row
 //! carries its stamp, so what the receiver has already, or will get again from the log, changes nothing.
 
 use futures_util::TryStreamExt as _;
@@ -13,14 +14,16 @@ use meridian_wire::change::{FRAME_ROWS_MAX, Frame, MESSAGE_BYTES_TARGET, Message
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Fault;
+use crate::source::residency;
 use crate::transport::direct::ToReceiver;
 
-/// Sends the rows of these tenants; with a `position` (where the log continues) also the platform's rows. Returns
+/// Sends the rows of these tenants, as far as they allow `region`; with a `position` (where the log continues) also the platform's rows. Returns
 /// how many there were.
 pub(crate) async fn send<S>(
     options: PgConnectOptions,
     catalogue: &Catalogue,
     tenants: &[String],
+    region: &str,
     position: u64,
     to: &mut ToReceiver<S>,
 ) -> Result<u64, Fault>
@@ -29,6 +32,9 @@ where
 {
     let mut connection = session(options).connect().await?;
     connection.execute("begin isolation level repeatable read read only").await?;
+    let residency = residency(&mut connection).await?;
+    let allowed = tenants.iter().filter(|tenant| residency.allows(Some(tenant), region));
+    let tenants: Vec<String> = allowed.cloned().collect();
     let mut tables: Vec<_> =
         catalogue.tables().filter(|t| position > 0 || t.tenant_column.is_some()).collect();
     // Tenants first, so that a region knows whose rows it gets.
@@ -54,7 +60,7 @@ where
         to.send(message.take()).await?;
         let mut query = sqlx::query(AssertSqlSafe(sql));
         if table.tenant_column.is_some() {
-            query = query.bind(tenants);
+            query = query.bind(&tenants);
         }
         let mut found = query.fetch(&mut connection);
         let (mut rows, mut bytes) = (Vec::<Vec<Option<String>>>::new(), 0);

@@ -140,7 +140,9 @@ impl<'a> Stream<'a> {
                 };
                 tracing::info!(peer = peer.region, reason, "copying everything to a peer");
                 let tenants = residency.tenants_of(&peer.region);
-                let copied = snapshot::send(shared.options()?, &catalogue, &tenants, serves_from, to).await?;
+                let copied =
+                    snapshot::send(shared.options()?, &catalogue, &tenants, &peer.region, serves_from, to)
+                        .await?;
                 live.lock().sent_changes += copied;
                 serves_from
             }
@@ -300,7 +302,8 @@ impl<'a> Stream<'a> {
             self.flush(to).await?;
             tracing::info!(peer = self.peer.region, tenants = ?open.admitted, "copying tenants that a peer may have now");
             let options = self.options.clone();
-            let copied = snapshot::send(options, &self.catalogue, &open.admitted, 0, to).await?;
+            let copied =
+                snapshot::send(options, &self.catalogue, &open.admitted, &self.peer.region, 0, to).await?;
             self.live.lock().sent_changes += copied;
             self.announced.clear();
         }
@@ -415,7 +418,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Reads a row whole, because a large value of it is not in the log. It may be a later version: that one comes
-    /// again in its turn. A row that is gone needs nothing.
+    /// again in its turn, unless its tenant no longer allows the peer. A row that is gone, or may not go, needs nothing.
     async fn fetch(
         &mut self,
         relation: &LogRelation,
@@ -430,8 +433,16 @@ impl<'a> Stream<'a> {
             .enumerate()
             .map(|(n, key)| format!("{}::text = ${}", quote(key), n + 1))
             .collect();
+        let may_go = table.tenant_column.as_ref().map_or(String::new(), |tenant| {
+            format!(
+                " and (it.{tenant} is null or exists (select from meridian.tenant \
+                 where slug = it.{tenant} and ${} = any(allowed_regions) and not _deleted))",
+                table.keys.len() + 1,
+                tenant = quote(tenant),
+            )
+        });
         let sql = format!(
-            "select {} from meridian.{} where {}",
+            "select {} from meridian.{} it where {}{may_go}",
             columns.join(", "),
             quote(&relation.table),
             keys.join(" and ")
@@ -440,6 +451,9 @@ impl<'a> Stream<'a> {
         for key in &table.keys {
             let value = relation.place(key).and_then(|place| row.get(place)).and_then(as_text);
             query = query.bind(value.map(str::to_owned));
+        }
+        if table.tenant_column.is_some() {
+            query = query.bind(&self.peer.region);
         }
         let Some(found) = query.fetch_optional(&mut self.sql).await? else { return Ok(None) };
         let mut values = Vec::with_capacity(relation.columns.len());

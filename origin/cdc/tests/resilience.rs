@@ -142,6 +142,18 @@ async fn a_tenants_bytes_never_go_where_it_forbids() {
     for source in 0..2 {
         assert!(!world.taps[&(2, source)].heard(later), "region {source} sent an expelled tenant's bytes");
     }
+
+    // A stream that is late comes upon the admission when it has been taken back.
+    world.link(1, 2, false);
+    us.sql().await.execute(admit).await.unwrap();
+    us.sql().await.execute(expel).await.unwrap();
+    let latest = "Alhambra-5521";
+    us.create("globex", json!({"note": latest})).await;
+    world.settle().await;
+    world.link(1, 2, true);
+    eu.create("acme", json!({"note": "the stream has come this far"})).await;
+    world.settle().await;
+    assert!(!world.taps[&(2, 1)].heard(latest), "a late stream copied an expelled tenant");
     world.stop().await;
 }
 

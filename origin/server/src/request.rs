@@ -2,13 +2,14 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::request::Parts;
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::limits::BODY_READ_TIMEOUT;
+use crate::limits::{BODY_BYTES_MAX, BODY_READ_TIMEOUT, FORGOTTEN_BYTES_MAX};
 use crate::problem::Problem;
 
 /// A JSON body of this shape.
@@ -49,10 +50,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = in_time(Bytes::from_request(request, state)).await?;
-        body.map(Self).map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        in_time(read(request.into_body())).await?.map(Self)
     }
+}
+
+/// A body of at most [`BODY_BYTES_MAX`]. Of a larger one some more is read and forgotten, since whoever is still sending
+/// when the connection closes may never see the answer (RFC 9112, section 9.6).
+async fn read(mut body: axum::body::Body) -> Result<Bytes, Problem> {
+    let (mut whole, mut forgotten) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Problem::bad_request(error.to_string()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if forgotten > 0 || whole.len() + data.len() > BODY_BYTES_MAX {
+            forgotten += data.len().max(1);
+        } else {
+            whole.extend_from_slice(&data);
+        }
+        if forgotten > FORGOTTEN_BYTES_MAX {
+            break;
+        }
+    }
+    if forgotten > 0 { Err(Problem::too_large()) } else { Ok(whole.freeze()) }
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
