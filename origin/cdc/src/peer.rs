@@ -1,3 +1,5 @@
+//! The proof by which a region that connects shows who it is.
+
 use meridian_wire::encoding::{base64url, from_base64url};
 use meridian_wire::keyring::MacKeyring;
 

@@ -1,3 +1,5 @@
+//! Connections to the database, and transactions that see what their caller may see.
+
 use std::sync::Arc;
 
 use sqlx::postgres::{PgPool, PgPoolOptions};

@@ -27,7 +27,8 @@ use crate::state::Origin;
     request_body(content = Object, description = "{edge, events: […], faults: […]}", content_type = "application/json"),
     responses(
         (status = 202, description = "Taken"),
-        (status = 422, description = "Too many events, or one is not right"),
+        (status = 400, description = "Too many events, or the id of one is not right"),
+        (status = 422, description = "The body is not of this shape"),
         (status = 503, description = "No room now; Retry-After says when"),
     ),
     security(("context" = []))

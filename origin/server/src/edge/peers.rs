@@ -63,9 +63,6 @@ impl Peers {
     /// Not yet asked. `tls` says whom to trust at `https` URLs.
     #[must_use]
     pub fn new(peers: &[Peer], tls: &ClientConfig) -> Self {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(PEER_CONNECT_TIMEOUT));
         let mut plain = HttpConnector::new();
         plain.enforce_http(false);
         plain.set_connect_timeout(Some(PEER_CONNECT_TIMEOUT));

@@ -1,3 +1,5 @@
+//! Settles clashes of two rows over a unique value the same way in every region.
+
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 
 use meridian_replica::conflict::Version;
@@ -31,7 +33,7 @@ impl Applier {
     /// Settles clashes of a row that arrived with other rows here over unique values.
     ///
     /// The earlier stamp keeps the value, in every region. The loser goes on as a version of its own: the value with
-    /// the loser's stamp behind it (`acme~18f…​.2`), or null, or, where the table allows neither, a tombstone. That
+    /// the loser's stamp behind it (`acme~18f….2`), or null, or, where the table allows neither, a tombstone. That
     /// version follows from the losing version alone, stamp and all, so every region that meets the clash makes the
     /// same one; and it is written as a change of this region, so that regions that never meet the clash get it too.
     pub(super) async fn settle(&mut self, plan: &Plan, row: &Incoming<'_>) -> Result<(), Fault> {

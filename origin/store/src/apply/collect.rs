@@ -1,3 +1,5 @@
+//! Removes tombstones and notes of conflicts that are past their time.
+
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::Catalogue;

@@ -1,3 +1,5 @@
+//! Decides, with the rows held here locked, those that the one upsert of a batch did not take.
+
 use std::sync::Arc;
 
 use meridian_replica::conflict::{Class, Outcome, Record, Verdict, Version, decide, merge};

@@ -1,3 +1,5 @@
+//! Sets rows aside that can't be written now, and tries them again.
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! How the rows of each table are written: its columns, its statements and the tags that they purge.
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;

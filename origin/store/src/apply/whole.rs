@@ -1,3 +1,5 @@
+//! The way of a few rows of one table: one statement writes them, their cursor and their purges.
+
 use sqlx::AssertSqlSafe;
 
 use super::decide::note;

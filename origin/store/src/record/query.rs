@@ -1,3 +1,5 @@
+//! Lists records: filters, order and pages of a list request.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use meridian_replica::crdt::Kind;

@@ -1,3 +1,5 @@
+//! A record as clients see it, and its version.
+
 use std::fmt;
 use std::str::FromStr;
 

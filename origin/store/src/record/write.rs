@@ -1,3 +1,5 @@
+//! Creates, patches and deletes records, alone or in batches.
+
 use std::collections::BTreeMap;
 
 use meridian_replica::conflict;
