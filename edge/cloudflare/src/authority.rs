@@ -98,6 +98,8 @@ impl LimitAuthority {
         let storage = self.state.storage();
         if self.authority.borrow().saved(take).is_none()
             && let Some(saved) = storage.get::<String>(&take.key).await?
+            // Another request may have come in between.
+            && self.authority.borrow().saved(take).is_none()
         {
             self.authority.borrow_mut().restore(take, &saved, host::now_ms());
         }

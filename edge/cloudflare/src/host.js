@@ -104,21 +104,28 @@ export function tee(stream) {
 
 /** The bytes of a stream from `first` on, `length` of them; what follows is not read. */
 export function part(stream, first, length) {
+  const { readable, writable } = new FixedLengthStream(length);
+  cut(stream, first, length, writable).catch(() => {});
+  return readable;
+}
+
+async function cut(stream, first, length, writable) {
+  const writer = writable.getWriter();
   let skip = first;
   let left = length;
-  const cut = new TransformStream({
-    transform(chunk, controller) {
+  try {
+    for await (const chunk of stream) {
       const from = Math.min(skip, chunk.byteLength);
       skip -= from;
       const taken = chunk.subarray(from, from + left);
+      if (taken.byteLength > 0) await writer.write(taken);
       left -= taken.byteLength;
-      if (taken.byteLength > 0) controller.enqueue(taken);
-      if (left === 0) controller.terminate();
-    },
-  });
-  const { readable, writable } = new FixedLengthStream(length);
-  stream.pipeThrough(cut).pipeTo(writable).catch(() => {});
-  return readable;
+      if (left === 0) break;
+    }
+    await writer.close();
+  } catch (error) {
+    await writer.abort(error);
+  }
 }
 
 export function cancel(stream) {

@@ -95,7 +95,8 @@ pub fn request_body(request: Request) -> Body {
 
 /// Sends a request and waits for the head of the answer.
 pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
-    let request = build_request(outgoing).map_err(|error| SendFault::Connect(error.to_string()))?;
+    // What the host does not take will be taken nowhere else: no fault that asks for another attempt.
+    let request = build_request(outgoing).map_err(|error| SendFault::Broken(error.to_string()))?;
     let response = client::send(request).await.map_err(|code| fault(&code))?;
     Ok(Incoming {
         status: response.get_status_code(),
@@ -330,7 +331,6 @@ fn fault(code: &ErrorCode) -> SendFault {
         | ErrorCode::ConnectionLimitReached
         | ErrorCode::TlsProtocolError
         | ErrorCode::TlsCertificateError
-        | ErrorCode::TlsAlertReceived(_)
         | ErrorCode::HttpRequestDenied => SendFault::Connect(code.to_string()),
         ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout

@@ -15,8 +15,8 @@ pub struct Explanation {
 /// One stage of the pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// `request`, `bundle`, `host`, `security`, `route`, `auth`, `limit`, `experiment`, `cache`, `steering`, `forward`,
-    /// `transform`, `exchange`.
+    /// `request`, `bundle`, `host`, `security`, `route`, `cors`, `redirect`, `auth`, `limit`, `experiment`, `goal`, `canary`,
+    /// `cache`, `steering`, `rewrite`, `forward`, `transform`, `exchange`.
     pub stage: &'static str,
     /// Rule that decided, where one did.
     pub rule: Option<RuleRef>,

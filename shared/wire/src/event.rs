@@ -35,7 +35,7 @@ pub struct Event {
     pub bundle: Option<String>,
     /// Name of the route.
     pub route: Option<String>,
-    /// `forwarded`, `cached`, `denied`, `limited` or `failed`.
+    /// `forwarded`, `cached`, `answered`, `denied`, `limited` or `failed`.
     pub outcome: String,
     /// Status that the client got.
     pub status: u16,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::Exchange;
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
+use crate::expr::Inputs;
+use crate::facts::normalise_path;
 use crate::headers::Headers;
 use crate::node::Node;
 use crate::policy::route::Matched;
@@ -19,13 +21,18 @@ impl Exchange {
         let method = preflight_method(&self.facts)?.to_owned();
         let mut asked = self.facts.clone();
         asked.method.clone_from(&method);
-        let inputs = crate::expr::Inputs { facts: &asked, ..self.inputs() };
+        let inputs = Inputs { facts: &asked, ..self.inputs() };
         let Matched::Route(number) = rules.routes.find(&rules.ruleset.routes, &inputs, &mut Vec::new())
         else {
             return None;
         };
-        let (rule, cors) = self.cors_of(rules, number)?;
+        let (rule, cors) = self.cors_of(rules, number, &inputs)?;
         self.route = Some(number);
+        if let Some(problem) =
+            self.secure(rules, rules.route(self.route).map_or(&[], |route| &route.security))
+        {
+            return Some(self.refuse(node, problem, Outcome::Denied));
+        }
         let headers = cors.preflight(&self.facts, &method);
         let allowed = headers.get("access-control-allow-origin").is_some();
         let outcome = if allowed { "preflight answered" } else { "preflight: this origin may not" };
@@ -33,40 +40,65 @@ impl Exchange {
         Some(self.finish(node, 204, headers, ReplyBody::Empty, Outcome::Answered))
     }
 
-    fn cors_of(&self, rules: &Compiled, route: usize) -> Option<(RuleRef, Cors)> {
+    /// The last sharing of the route's transforms that is for the request which the browser means: as replies have it.
+    fn cors_of(&self, rules: &Compiled, route: usize, inputs: &Inputs<'_>) -> Option<(RuleRef, Cors)> {
         let route = rules.route(Some(route))?;
-        let mut transforms =
-            route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number));
-        transforms.find_map(|transform| Some((transform.rule.clone(), transform.cors.clone()?)))
+        let transforms =
+            route.transforms.iter().rev().filter_map(|number| rules.ruleset.transforms.get(*number));
+        let holds = |transform: &&Transform| {
+            transform.when.as_ref().is_none_or(|when| when.holds(inputs) == Ok(true))
+        };
+        transforms.filter(holds).find_map(|transform| Some((transform.rule.clone(), transform.cors.clone()?)))
+    }
+
+    /// Whether a transform is for this request; a condition that can't be evaluated is told and does not hold.
+    fn applies(&mut self, transform: &Transform) -> bool {
+        let holds = transform.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
+        holds.unwrap_or_else(|fault| {
+            self.explain("transform", Some(&transform.rule), format!("left out: {fault}"), Vec::new());
+            false
+        })
     }
 
     /// Answers with the first redirect of the route's transforms.
     pub(super) fn redirect(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Option<Step> {
         let route = rules.route(self.route)?;
-        let holds = |transform: &&Transform| {
-            transform.redirect.is_some()
-                && transform.when.as_ref().is_none_or(|when| when.holds(&self.inputs()) == Ok(true))
-        };
-        let transform =
-            route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number)).find(holds)?;
-        let redirect = transform.redirect.as_ref()?;
-        let location = redirect.location.render(&self.facts, &route.matcher.path);
-        self.explain("redirect", Some(&transform.rule), format!("status {}", redirect.status), Vec::new());
-        let headers = Headers::from_iter([("location", location.as_str()), ("cache-control", "no-store")]);
-        Some(self.finish(node, redirect.status, headers, ReplyBody::Empty, Outcome::Answered))
-    }
-
-    /// Path and query for the target: the request's, as the route's transforms rewrite them.
-    pub(super) fn target(&self) -> (String, Option<String>) {
-        let (mut path, mut query) = (self.facts.path.clone(), self.facts.query.clone());
-        let Some((rules, route)) = self.rules.as_ref().zip(self.route()) else { return (path, query) };
-        for transform in route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number)) {
-            let Some(rewrite) = &transform.rewrite else { continue };
-            if transform.when.as_ref().is_some_and(|when| when.holds(&self.inputs()) != Ok(true)) {
+        let transforms = route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number));
+        for transform in transforms {
+            let Some(redirect) = &transform.redirect else { continue };
+            if !self.applies(transform) {
                 continue;
             }
+            let location = redirect.location.render(&self.facts, &route.matcher.path);
+            self.explain(
+                "redirect",
+                Some(&transform.rule),
+                format!("status {}", redirect.status),
+                Vec::new(),
+            );
+            let headers =
+                Headers::from_iter([("location", location.as_str()), ("cache-control", "no-store")]);
+            return Some(self.finish(node, redirect.status, headers, ReplyBody::Empty, Outcome::Answered));
+        }
+        None
+    }
+
+    /// Path and query for the target: the request's, as the route's transforms rewrite them. A path that is none any more
+    /// stays as it was, and the explanation says so.
+    pub(super) fn target(&mut self) -> (String, Option<String>) {
+        let (mut path, mut query) = (self.facts.path.clone(), self.facts.query.clone());
+        let Some(rules) = self.rules.clone() else { return (path, query) };
+        let Some(route) = rules.route(self.route) else { return (path, query) };
+        let transforms = route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number));
+        for transform in transforms {
+            let Some(rewrite) = transform.rewrite.as_ref().filter(|_| self.applies(transform)) else {
+                continue;
+            };
             if let Some(template) = &rewrite.path {
-                path = template.render(&self.facts, &route.matcher.path);
+                match normalise_path(&template.render(&self.facts, &route.matcher.path)) {
+                    Ok(rewritten) => path = rewritten.into_owned(),
+                    Err(_) => self.explain("rewrite", Some(&transform.rule), "left out: no path", Vec::new()),
+                }
             }
             if let Some(template) = &rewrite.query {
                 query =

@@ -59,7 +59,7 @@ impl Exchange {
     }
 
     /// The first refusal of these policies, in order. A policy that only notes is written down, and the next is asked.
-    fn secure(&mut self, rules: &Compiled, policies: &[usize]) -> Option<Problem> {
+    pub(super) fn secure(&mut self, rules: &Compiled, policies: &[usize]) -> Option<Problem> {
         for policy in policies.iter().filter_map(|number| rules.ruleset.security.get(*number)) {
             if policy.is_off() {
                 continue;
@@ -80,9 +80,10 @@ impl Exchange {
     }
 
     fn token_of_request(&mut self, node: &mut Node) -> Step {
-        let (anonymous, optional) = self
-            .route()
-            .map_or((true, false), |route| (route.auth == Auth::Anonymous, route.auth == Auth::Optional));
+        let Some(route) = self.route() else {
+            return self.fail_internally(node, "no route to authorise for");
+        };
+        let (anonymous, optional) = (route.auth == Auth::Anonymous, route.auth == Auth::Optional);
         if anonymous {
             self.explain_auth("anonymous", Vec::new());
             return self.check_limits(node);

@@ -128,7 +128,7 @@ impl Exchange {
         Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
     }
 
-    fn url(&self, candidate: &Candidate) -> String {
+    fn url(&mut self, candidate: &Candidate) -> String {
         let base = candidate.base.trim_end_matches('/');
         match self.target() {
             (path, Some(query)) => format!("{base}{path}?{query}"),
@@ -147,8 +147,10 @@ impl Exchange {
     /// Whether sending it twice is as good as once (RFC 9110, section 9.2.2), or the client sees to that.
     fn is_idempotent(&self) -> bool {
         matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-            // Origins keep keys of POST only: another method with one is not known to be safe twice.
-            || (self.facts.method == "POST" && self.facts.headers.get("idempotency-key").is_some())
+            // Origins keep keys, and of POST only: another method with one, or another target, promises nothing.
+            || (self.facts.method == "POST"
+                && self.upstream().is_none()
+                && self.facts.headers.get("idempotency-key").is_some())
     }
 
     fn context(&self, attempt: u32) -> ContextClaims {

@@ -301,9 +301,10 @@ impl JwtMemory {
                 self.sets.peek(id).is_some_and(|set| set.keys.iter().any(|have| have.key == *key))
             }
         };
-        if is_current {
-            self.tokens.insert(hash, token);
+        if !is_current {
+            return Verdict::Refused(Refusal::token("its key was withdrawn while it was checked"));
         }
+        self.tokens.insert(hash, token);
         Verdict::Valid(identity)
     }
 

@@ -1,29 +1,14 @@
 //! Transforms: header changes, redirects, rewrites, cross-origin sharing.
 
+use meridian_engine::policy::transform::is_reserved;
 use meridian_engine::ruleset::{
     Cors, HeaderChange, HeaderValue, OriginPattern, Piece, Redirect, Rewrite, Route, Segment, Template,
     Transform,
 };
 
 use super::policies::is_field_name;
-use super::{Body, Compiler, Document, is_url, of_kind, rule, short};
+use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
-
-/// Fields that belong to the connection, the message or Meridian itself, and not to rules.
-const RESERVED_FIELDS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "date",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "server-timing",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "traceparent",
-];
 
 /// Longest text that a rule sets or sends to.
 const TEXT_BYTES_MAX: usize = 4_096;
@@ -59,20 +44,9 @@ impl Compiler {
             self.flaw("spec.redirect.status", spec.status, "301, 302, 303, 307 or 308");
         }
         let location = self.template(&spec.location, "spec.redirect.location")?;
-        // Who is sent elsewhere must be able to read where from the rule.
-        let begins_well = match location.0.first() {
-            Some(Piece::Text(text)) => {
-                (text.starts_with('/') && !text.starts_with("//"))
-                    || is_url(text)
-                    || (matches!(text.as_str(), "https://" | "http://")
-                        && location.0.get(1) == Some(&Piece::Host))
-            }
-            Some(Piece::Path) => true,
-            Some(Piece::Scheme) => location.0.get(2) == Some(&Piece::Host),
-            _ => false,
-        };
-        if !begins_well {
-            let expected = "a path, or an https or http URL whose host is written out or {host}";
+        if !leads_where_it_says(&location.0) {
+            let expected =
+                "a path, or an https or http URL whose host is written out or {host}, and then its path";
             self.flaw("spec.redirect.location", format_args!("{:?}", short(&spec.location)), expected);
         }
         Some(Redirect { status: spec.status, location })
@@ -90,7 +64,15 @@ impl Compiler {
                     "a path, which begins with /",
                 );
             }
-            self.template(path, "spec.rewrite.path")
+            let template = self.template(path, "spec.rewrite.path")?;
+            let is_of_path = |piece: &Piece| {
+                matches!(piece, Piece::Text(_) | Piece::Capture(_) | Piece::Rest | Piece::Path)
+            };
+            if !template.0.iter().all(is_of_path) {
+                let expected = "text with {name}, {**} and {path} alone";
+                self.flaw("spec.rewrite.path", format_args!("{:?}", short(path)), expected);
+            }
+            Some(template)
         });
         let query = spec.query.as_deref().and_then(|query| self.template(query, "spec.rewrite.query"));
         Rewrite { path, query }
@@ -205,9 +187,7 @@ impl Compiler {
 
     fn changeable(&mut self, name: &str, path: &str) -> String {
         let lower = name.to_ascii_lowercase();
-        let reserved = RESERVED_FIELDS.contains(&lower.as_str())
-            || (lower.starts_with("meridian-") && lower != "meridian-cdn-cache-control");
-        if reserved || !is_field_name(name) {
+        if is_reserved(&lower) || !is_field_name(name) {
             self.flaw(path, format_args!("{:?}", short(name)), "a header field that rules may change");
         }
         lower
@@ -228,6 +208,33 @@ impl Compiler {
                 Some(HeaderValue::Text(text.clone()))
             }
         }
+    }
+}
+
+/// Whether a location leads to the host that a reader of the rule sees: behind the authority, nothing of the request comes
+/// before a slash or a question mark.
+fn leads_where_it_says(pieces: &[Piece]) -> bool {
+    let ends = |rest: &[Piece]| match rest.first() {
+        None | Some(Piece::Path | Piece::QueryWithMark) => true,
+        Some(Piece::Text(text)) => text.starts_with(['/', '?']),
+        Some(_) => false,
+    };
+    let authority = |text: &str, rest: &[Piece]| match (text.is_empty(), rest) {
+        (true, [Piece::Host, rest @ ..]) => ends(rest),
+        (true, _) => false,
+        (false, rest) => !text.starts_with(['/', '?']) && (text.contains(['/', '?']) || ends(rest)),
+    };
+    match pieces {
+        [Piece::Path, ..] => true,
+        [Piece::Text(text), ..] if text.starts_with('/') => !text.starts_with("//"),
+        [Piece::Text(text), rest @ ..] => ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme))
+            .is_some_and(|text| authority(text, rest)),
+        [Piece::Scheme, Piece::Text(text), rest @ ..] => {
+            text.strip_prefix("://").is_some_and(|text| authority(text, rest))
+        }
+        _ => false,
     }
 }
 
@@ -277,4 +284,45 @@ fn origin_pattern(text: &str) -> Option<OriginPattern> {
         true => OriginPattern::Below { scheme: scheme.to_owned(), domain: domain.to_owned() },
         false => OriginPattern::Exact(text.to_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_lead_where_they_say() {
+        let check = |location: &str, fine: bool| {
+            let template = pieces(location).unwrap();
+            assert_eq!(leads_where_it_says(&template.0), fine, "{location}");
+        };
+        for fine in [
+            "/new/{**}{?query}",
+            "{path}",
+            "https://{host}{path}{?query}",
+            "https://{host}",
+            "https://{host}/a/{**}",
+            "{scheme}://www.shop.example{path}",
+            "{scheme}://{host}/a",
+            "https://shop.example/{name}",
+            "https://shop.example?q={query}",
+        ] {
+            check(fine, true);
+        }
+        for wrong in [
+            "//evil.example",
+            "https://{host}{**}",
+            "https://{host}{name}",
+            "https://shop.example{**}",
+            "https://shop.example{query}",
+            "https://{name}/",
+            "https://",
+            "{scheme}{host}",
+            "{scheme}://{host}{**}",
+            "{name}/a",
+            "javascript:alert(1)",
+        ] {
+            check(wrong, false);
+        }
+    }
 }

@@ -1,0 +1,85 @@
+//! Limits on how often.
+
+use super::RuleRef;
+use crate::expr::Expr;
+
+/// A limit on how often.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Whom it counts: the parts are joined.
+    pub key: Vec<LimitKey>,
+    /// How it counts.
+    pub algorithm: LimitAlgorithm,
+    /// Units in a window.
+    pub quota: u32,
+    /// Window.
+    pub window_ms: u64,
+    /// Units that may be taken at once; of a sliding window the quota.
+    pub burst: u32,
+    /// Units of one request.
+    pub cost: Cost,
+    /// Who counts.
+    pub scope: LimitScope,
+    /// What happens when the authority is away.
+    pub fail: Fail,
+    /// Only counts and reports, never denies.
+    pub shadow: bool,
+}
+
+/// What a limit counts by.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LimitKey {
+    /// Address of the client (IPv6: its /64).
+    Client,
+    /// Verified subject, or the client's address where there is none.
+    Subject,
+    /// The tenant as a whole.
+    Tenant,
+    /// A header field's value (name in lower case).
+    Header(String),
+    /// A claim's value.
+    Claim(String),
+    /// What the expression says.
+    Expr(Expr),
+}
+
+/// How a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitAlgorithm {
+    /// The generic cell rate algorithm: units come back evenly, up to the burst.
+    #[default]
+    Gcra,
+    /// What passed in the window that ends now is at most the quota.
+    SlidingWindow,
+}
+
+/// Units that one request takes of a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cost {
+    /// So many.
+    Units(u32),
+    /// A whole number that the expression says; 1 where it says something else.
+    Expr(Expr),
+}
+
+/// Who counts a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitScope {
+    /// Each edge node by itself.
+    Node,
+    /// The authority of the region nearest to the client, by leases.
+    Region,
+    /// One authority for all regions, that of the tenant's home region, by leases.
+    Global,
+}
+
+/// What a policy does when what it depends on is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fail {
+    /// Let the request through.
+    Open,
+    /// Refuse it.
+    Closed,
+}

@@ -1,0 +1,177 @@
+//! Rules after parsing and checking: what the engine decides by. `wire` makes these from documents.
+
+mod cache;
+mod experiment;
+mod issuer;
+mod limit;
+mod route;
+mod transform;
+
+use std::sync::Arc;
+
+pub use self::cache::{CachePolicy, KeyPart};
+pub use self::experiment::{Experiment, Force, Goal, Layer, Unit, Variant};
+pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};
+pub use self::limit::{Cost, Fail, LimitAlgorithm, LimitKey, LimitScope, RateLimit};
+pub use self::route::{
+    Affinity, Auth, Canary, Matcher, PathTemplate, Route, RouteTarget, Segment, Steering, Strategy,
+};
+pub use self::transform::{
+    Cors, HeaderChange, HeaderValue, OriginPattern, Piece, Redirect, Rewrite, Template, Transform,
+};
+use crate::policy::security::Security;
+
+/// Id of a region, `us-east-1`.
+pub type RegionId = Arc<str>;
+
+/// What rules are released to: the platform as a whole or one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// Regions and upstreams that everybody shares.
+    Platform,
+    /// The rules of the tenant with this slug.
+    Tenant(String),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Platform => f.write_str("platform"),
+            Self::Tenant(slug) => write!(f, "tenant:{slug}"),
+        }
+    }
+}
+
+/// Which release a ruleset comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Grows by one with every release of the target, rollbacks included.
+    pub sequence: u64,
+    /// First 16 hexadecimal characters of the bundle's SHA-256.
+    pub hash: String,
+}
+
+/// Where a rule stands, for explanations and errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRef {
+    /// Kind of the document: `Route`, `RateLimit` …
+    pub kind: &'static str,
+    /// Its `metadata.name`.
+    pub name: Arc<str>,
+    /// File that it was pushed from.
+    pub file: Arc<str>,
+    /// Line at which the document begins, from 1.
+    pub line: u32,
+}
+
+/// The platform: regions shared by all tenants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Platform {
+    /// Release.
+    pub version: Version,
+    /// Regions in the order of their ids.
+    pub regions: Vec<Region>,
+}
+
+/// A place with an origin and a PostgreSQL.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// Id.
+    pub id: RegionId,
+    /// Number in stamps and positions, from 1.
+    pub ordinal: u16,
+    /// Latitude in degrees.
+    pub latitude: f64,
+    /// Longitude in degrees.
+    pub longitude: f64,
+    /// Base URLs of its origins, without a trailing slash; at least one.
+    pub origins: Vec<String>,
+    /// Share of traffic under a weighted strategy.
+    pub weight: u32,
+    /// Whether it takes traffic.
+    pub state: RegionState,
+}
+
+/// Whether a region takes traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionState {
+    /// Takes traffic.
+    Active,
+    /// Keeps the sessions that it has, takes no new ones.
+    Draining,
+    /// Takes none.
+    Down,
+}
+
+/// One tenant's rules.
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    /// Release.
+    pub version: Version,
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Who signs its tokens.
+    pub issuers: Vec<Issuer>,
+    /// Limits, by index from routes.
+    pub limits: Vec<RateLimit>,
+    /// Experiments, by index from routes.
+    pub experiments: Vec<Experiment>,
+    /// Cache policies, by index from routes.
+    pub caches: Vec<CachePolicy>,
+    /// Transforms, by index from routes.
+    pub transforms: Vec<Transform>,
+    /// Security policies, by index from routes and from the tenant.
+    pub security: Vec<Security>,
+    /// Upstreams, by index from routes.
+    pub upstreams: Vec<Upstream>,
+    /// Routes, most specific first: the first that matches decides.
+    pub routes: Vec<Route>,
+}
+
+/// A customer organisation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// Slug.
+    pub slug: String,
+    /// Whether it is served.
+    pub state: TenantState,
+    /// Hostnames, exact or with a leading `*.`.
+    pub domains: Vec<String>,
+    /// Region of its writes by default.
+    pub home_region: RegionId,
+    /// Regions that may see its data; never empty.
+    pub allowed_regions: Vec<RegionId>,
+    /// Security policies of every request of the tenant, by index.
+    pub security: Vec<usize>,
+}
+
+/// Whether a tenant is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantState {
+    /// Served.
+    Active,
+    /// Every request gets a clear 403.
+    Suspended,
+}
+
+/// What a security rule does when it hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    Off,
+    /// Is written to the decision.
+    Log,
+    /// Refuses the request.
+    Block,
+}
+
+/// A tenant's own HTTP service, by region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Base URL by region.
+    pub regions: Vec<(RegionId, String)>,
+    /// Until the head of a response must be there.
+    pub timeout_ms: u32,
+}

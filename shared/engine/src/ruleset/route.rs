@@ -1,0 +1,148 @@
+//! Routes: which requests, who may, and where they go.
+
+use std::collections::BTreeMap;
+
+use super::{RegionId, RuleRef};
+use crate::expr::Expr;
+
+/// What requests a route is for and what is done with them.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where it stands.
+    pub rule: RuleRef,
+    /// Which requests.
+    pub matcher: Matcher,
+    /// Who may.
+    pub auth: Auth,
+    /// Limits, all of them checked.
+    pub limits: Vec<usize>,
+    /// Experiments that it takes part in.
+    pub experiments: Vec<usize>,
+    /// Whether and how responses are stored.
+    pub cache: Option<usize>,
+    /// Security policies beside the tenant's.
+    pub security: Vec<usize>,
+    /// Transforms, in order.
+    pub transforms: Vec<usize>,
+    /// How a region is chosen.
+    pub steering: Steering,
+    /// Where it goes.
+    pub target: RouteTarget,
+}
+
+/// Which requests a route is for. All that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    /// Hostnames, exact or with a leading `*.`; empty is all of the tenant's.
+    pub hosts: Vec<String>,
+    /// Segments of the path.
+    pub path: PathTemplate,
+    /// Methods; empty is all.
+    pub methods: Vec<String>,
+    /// Header fields that must be there, with this value if one is given (name in lower case).
+    pub headers: Vec<(String, Option<String>)>,
+    /// Query parameters that must be there, with this value if one is given.
+    pub query: Vec<(String, Option<String>)>,
+    /// Condition on the facts.
+    pub when: Option<Expr>,
+}
+
+/// Path of a route as segments; the last may take the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathTemplate {
+    /// Segments in order.
+    pub segments: Vec<Segment>,
+    /// Whether anything may follow.
+    pub open: bool,
+}
+
+/// One segment of a [`PathTemplate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Exactly this.
+    Literal(String),
+    /// Anything but nothing; the name captures it.
+    Capture(String),
+}
+
+/// Who may use a route.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Auth {
+    /// Anybody; a token is not looked at.
+    Anonymous,
+    /// Anybody; a token that is there must be right.
+    Optional,
+    /// Whoever has a token with all these scopes.
+    Required {
+        /// Scopes, all of them needed.
+        scopes: Vec<String>,
+        /// What must hold of the token and the request beside.
+        when: Option<Expr>,
+    },
+}
+
+/// How a region is chosen among those allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// Order of preference.
+    pub strategy: Strategy,
+    /// Statuses that count as a failure of the region.
+    pub retry_statuses: Vec<u16>,
+    /// Attempts at the most, the first included.
+    pub attempts_max: u32,
+    /// Until the head of a response must be there, for one attempt.
+    pub timeout_ms: u32,
+    /// What keeps a client at its region.
+    pub affinity: Affinity,
+    /// A share of clients that goes to another target.
+    pub canary: Option<Canary>,
+}
+
+/// What keeps a client at its region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// Nothing.
+    #[default]
+    None,
+    /// A signed cookie that names the region which answered first.
+    Cookie,
+    /// A hash of the client's address (IPv6: its /64).
+    Client,
+    /// A hash of the verified subject, or of the client's address where there is none.
+    Subject,
+}
+
+/// A share of clients that goes to another target, always the same ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// Share of units, in hundredths of a per cent (0 to 10,000).
+    pub share: u32,
+    /// The upstream that they go to, by index.
+    pub upstream: usize,
+}
+
+/// Order of preference of regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The nearest by great circle.
+    Nearest,
+    /// The one that has answered fastest lately; the nearest where nothing is known.
+    Latency,
+    /// Each for its share of these weights, or of the regions' own where none is given.
+    Weighted(BTreeMap<RegionId, u32>),
+    /// Only these, in this order.
+    Pinned(Vec<RegionId>),
+    /// In this order.
+    Priority(Vec<RegionId>),
+    /// The tenant's home region, then the nearest.
+    Home,
+}
+
+/// Where a route goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// The region's Meridian origin.
+    Origin,
+    /// An upstream, by index.
+    Upstream(usize),
+}
