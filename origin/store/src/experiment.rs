@@ -17,23 +17,26 @@ pub struct Tally {
     pub goals: BTreeMap<String, u64>,
 }
 
-/// Counts what a batch of decisions says of experiments. Counting it again, or counting a unit again, changes nothing.
+/// Counts what a batch of decisions says of experiments. Counting it again, or counting a unit again, changes nothing, nor
+/// does the order in which decisions come.
 ///
 /// # Errors
 /// A fault of the database.
 pub async fn add(scope: &mut Scope, events: &[Event]) -> Result<(), Fault> {
-    // A conversion counts after the exposure alone: where one is kept from before it, a later one takes its place.
+    // The earliest exposure is kept, and a conversion that is not before it: while none is known, the latest one.
     for (member, sql) in [
         (
             "exposures",
-            "insert into meridian.exposure (tenant, experiment, version, unit, variant, at_ms)
+            "insert into meridian.exposure as x (tenant, experiment, version, unit, variant, at_ms)
              select distinct on (e.tenant, x.experiment, x.version, x.unit)
                     e.tenant, x.experiment, x.version, x.unit, x.variant, e.at_ms
                from unnest($1::text[], $2::bigint[], $3::jsonb[]) as e (tenant, at_ms, told)
               cross join lateral jsonb_to_recordset(e.told)
                          as x (experiment text, version text, unit text, variant text)
-              order by e.tenant, x.experiment, x.version, x.unit, e.at_ms
-             on conflict (tenant, experiment, version, unit, region) do nothing",
+              order by e.tenant, x.experiment, x.version, x.unit, e.at_ms, x.variant
+             on conflict (tenant, experiment, version, unit, region)
+             do update set variant = excluded.variant, at_ms = excluded.at_ms
+              where (excluded.at_ms, excluded.variant) < (x.at_ms, x.variant)",
         ),
         (
             "conversions",
@@ -44,9 +47,10 @@ pub async fn add(scope: &mut Scope, events: &[Event]) -> Result<(), Fault> {
                          as x (experiment text, version text, goal text, unit text)
               group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5
              on conflict (tenant, experiment, version, goal, unit, region) do update set at_ms = excluded.at_ms
-              where c.at_ms < (select min(x.at_ms) from meridian.exposure x
-                                where x.tenant = c.tenant and x.experiment = c.experiment
-                                  and x.version = c.version and x.unit = c.unit)",
+              where c.at_ms < least(excluded.at_ms,
+                                    (select min(x.at_ms) from meridian.exposure x
+                                      where x.tenant = c.tenant and x.experiment = c.experiment
+                                        and x.version = c.version and x.unit = c.unit))",
         ),
     ] {
         let told: Vec<(&str, i64, &Value)> = events

@@ -61,6 +61,60 @@ async fn a_unit_counts_once_and_for_its_tenant_alone() {
     assert_eq!(seen(&store, "acme").await, (2, 1));
 }
 
+/// All orders of these numbers.
+fn orders(numbers: &[usize]) -> Vec<Vec<usize>> {
+    if numbers.is_empty() {
+        return vec![vec![]];
+    }
+    let with_first = |first: &usize| {
+        let rest: Vec<usize> = numbers.iter().copied().filter(|number| number != first).collect();
+        orders(&rest).into_iter().map(|rest| [vec![*first], rest].concat()).collect::<Vec<_>>()
+    };
+    numbers.iter().flat_map(with_first).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_arrival_changes_nothing() {
+    let cluster = Cluster::start("us-east-1", 1).await;
+    let store = Store::connect(&cluster.url("meridian_app"), 2).await.unwrap();
+    // What happens to a unit: when, and the variant of an exposure, or none for a conversion. Then whether the variant of
+    // the earliest exposure, `a`, has converted.
+    let (a, b) = (Some("a"), Some("b"));
+    let stories = [
+        ("reached before and after", [(5, a), (7, b), (3, None), (6, None)], 1),
+        ("reached between the exposures", [(5, b), (2, a), (1, None), (3, None)], 1),
+        ("reached before only", [(5, a), (5, b), (1, None), (4, None)], 0),
+    ];
+    let happened = |unit: &str, story: [(i64, Option<&str>); 4]| {
+        story.map(|(at_ms, variant)| match variant {
+            None => reached(NOW_MS + at_ms, unit),
+            Some(variant) => {
+                let exposure =
+                    json!({"experiment": "checkout", "version": "1", "unit": unit, "variant": variant});
+                event("acme", NOW_MS + at_ms, json!({"exposures": [exposure]}))
+            }
+        })
+    };
+    let (mut units, mut goals) = (0, 0);
+    for (name, story, converted) in stories {
+        for order in orders(&[0, 1, 2, 3]) {
+            let unit = format!("{name} {order:?}");
+            let events = happened(&unit, story);
+            for place in order {
+                told(&store, &events[place..=place]).await;
+            }
+            units += 1;
+            goals += converted;
+            assert_eq!(seen(&store, "acme").await, (units, goals), "{unit}");
+        }
+        let unit = format!("{name} at once");
+        told(&store, &happened(&unit, story)).await;
+        units += 1;
+        goals += converted;
+        assert_eq!(seen(&store, "acme").await, (units, goals), "{unit}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_old_is_forgotten_some_at_once() {
     let cluster = Cluster::start("us-east-1", 1).await;
