@@ -38,7 +38,7 @@ use std::time::Instant;
 use meridian_store::apply::{collect_tombstones, session, trim_conflicts};
 use meridian_store::sqlx::postgres::PgConnectOptions;
 use meridian_store::sqlx::{self, ConnectOptions as _, Connection as _};
-use meridian_store::{Node, progress as cursors};
+use meridian_store::{Node, check_ordinal, progress as cursors};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -163,14 +163,17 @@ impl Replication {
     /// connect, through [`Replication::serve`].
     ///
     /// # Errors
-    /// [`Fault::Store`] when the database is away or belongs to another region, [`Fault::Url`] for a bad URL.
+    /// [`Fault::Store`] when the database is away or belongs to another region, and for peers that can't be,
+    /// [`Fault::Url`] for a bad URL.
     pub async fn start(config: Config, hook: Hook) -> Result<Self, Fault> {
         if config.peers.len() > limits::PEERS_MAX {
-            return Err(Fault::Url { what: "list of peers", expected: "at most 32 of them" });
+            return Err(Fault::Store(meridian_store::Fault::Configuration {
+                what: "list of peers",
+                expected: "at most 32 of them",
+            }));
         }
-        let ordinals = config.peers.iter().map(|peer| peer.ordinal).chain([config.node.ordinal]);
-        if ordinals.max() > Some(meridian_store::limits::REGION_ORDINAL_MAX) {
-            return Err(Fault::Url { what: "ordinal of a region", expected: "at most 255" });
+        for ordinal in config.peers.iter().map(|peer| peer.ordinal).chain([config.node.ordinal]) {
+            check_ordinal(ordinal)?;
         }
         let address = Address::parse(&config.replication_url)?;
         let mut sql = session(options(&config.replication_url)?).connect().await?;
@@ -426,5 +429,24 @@ mod tests {
         assert_eq!(passed(1, &own, &peers(&[(1, 80)])), 0, "the third has seen nothing of the second");
         assert_eq!(passed(1, &own, &peers(&[])), 0);
         assert_eq!(passed(1, &own, &[]), u64::MAX, "alone");
+    }
+
+    #[tokio::test]
+    async fn ordinals_that_stamps_have_no_room_for_are_refused() {
+        for ordinal in [0, 256] {
+            let config = Config {
+                node: Node { region: "us-east-1".to_owned(), ordinal: 1 },
+                replication_url: "odd".to_owned(),
+                peers: vec![Peer {
+                    region: "eu-west-1".to_owned(),
+                    ordinal,
+                    url: "http://[::1]:9".to_owned(),
+                }],
+                peer_keys: PeerKeys::parse("k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap(),
+                peer_tls: tls::trust(None).unwrap(),
+            };
+            let refused = Replication::start(config, Arc::new(|_| {})).await.err().unwrap().to_string();
+            assert_eq!(refused, "invalid region ordinal: expected a number from 1 to 255", "{ordinal}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use http::Uri;
+use meridian_store::limits::REGION_ORDINAL_MAX;
 use meridian_wire::keyring::{MacKeyring, SigningKey};
 use percent_encoding::percent_decode_str;
 
@@ -73,8 +74,8 @@ pub struct Identity {
     /// Id of the region, `us-east-1`.
     #[arg(long, env = "MERIDIAN_REGION")]
     pub region: String,
-    /// Number of the region in stamps and positions, from 1.
-    #[arg(long, env = "MERIDIAN_REGION_ORDINAL", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Number of the region in stamps and positions, from 1 to 255.
+    #[arg(long, env = "MERIDIAN_REGION_ORDINAL", value_parser = clap::value_parser!(u16).range(1..=i64::from(REGION_ORDINAL_MAX)))]
     pub region_ordinal: u16,
 }
 
@@ -354,7 +355,7 @@ pub struct Peer {
 
 /// A text that is not a [`Peer`].
 #[derive(Debug, thiserror::Error)]
-#[error("expected REGION:ORDINAL=URL, found {0:?}")]
+#[error("expected REGION:ORDINAL=URL with an ordinal from 1 to {max}, found {0:?}", max = REGION_ORDINAL_MAX)]
 pub struct InvalidPeer(String);
 
 impl FromStr for Peer {
@@ -364,7 +365,8 @@ impl FromStr for Peer {
         let peer = || {
             let (name, url) = text.split_once('=')?;
             let (region, ordinal) = name.split_once(':')?;
-            let ordinal = ordinal.parse().ok().filter(|ordinal| *ordinal > 0)?;
+            let ordinal =
+                ordinal.parse().ok().filter(|ordinal| (1..=REGION_ORDINAL_MAX).contains(ordinal))?;
             Some(Self { region: region.to_owned(), ordinal, url: url.parse().ok()? })
         };
         peer().filter(|peer| !peer.region.is_empty()).ok_or_else(|| InvalidPeer(text.to_owned()))
@@ -430,6 +432,16 @@ mod tests {
         {
             assert!(wrong.parse::<Peer>().is_err(), "{wrong}");
         }
+        assert!("eu:255=http://a".parse::<Peer>().is_ok());
+        let wrong = "eu:256=http://a".parse::<Peer>().unwrap_err().to_string();
+        assert!(wrong.contains("an ordinal from 1 to 255"), "{wrong}");
+        let read = |ordinal: &str| {
+            let arguments = ["origin", "migrate", "--region", "eu", "--region-ordinal", ordinal];
+            Cli::read(arguments.into_iter().chain(["--owner-url", "postgres://a"]).map(OsString::from))
+        };
+        assert!(read("255").is_ok());
+        let wrong = read("256").unwrap_err().to_string();
+        assert!(wrong.contains("1..=255"), "{wrong}");
     }
 
     #[test]

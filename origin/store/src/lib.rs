@@ -30,5 +30,5 @@ mod taken;
 pub use collection::{Collection, Declaration, Merge};
 pub use fault::{Fault, Violation};
 pub use pool::{Access, Scope, Store};
-pub use schema::{Bootstrap, Node, bootstrap, migrate};
+pub use schema::{Bootstrap, Node, bootstrap, check_ordinal, migrate};
 pub use sqlx;

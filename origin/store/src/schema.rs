@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, SqlSafeStr};
 
 use crate::Fault;
+use crate::limits::REGION_ORDINAL_MAX;
 
 /// Every migration, in order: number, name, text. A number is never reused and a text never changed.
 pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -20,8 +21,22 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
 pub struct Node {
     /// The region's name, such as `us-east-1`.
     pub region: String,
-    /// The region's ordinal, from 1; never used again for another region.
+    /// The region's ordinal, from 1 to [`REGION_ORDINAL_MAX`]; never used again for another region.
     pub ordinal: u16,
+}
+
+/// Whether a region may have this ordinal: see [`REGION_ORDINAL_MAX`].
+///
+/// # Errors
+/// [`Fault::Configuration`] where it may not.
+pub fn check_ordinal(ordinal: u16) -> Result<(), Fault> {
+    // The text below says it.
+    const { assert!(REGION_ORDINAL_MAX == 255) };
+    if (1..=REGION_ORDINAL_MAX).contains(&ordinal) {
+        Ok(())
+    } else {
+        Err(Fault::Configuration { what: "region ordinal", expected: "a number from 1 to 255" })
+    }
 }
 
 /// What [`bootstrap`] makes: a database and three roles, none of them superuser.
@@ -108,11 +123,10 @@ grant execute on function
 /// the others wait and find nothing left to do.
 ///
 /// # Errors
-/// [`Fault::Node`] when the database already belongs to another region, [`Fault::Migration`] when a migration fails.
+/// [`Fault::Configuration`] for an ordinal that no region may have, [`Fault::Node`] when the database already belongs to
+/// another region, [`Fault::Migration`] when a migration fails.
 pub async fn migrate(owner_url: &str, node: &Node) -> Result<(), Fault> {
-    if node.ordinal == 0 || node.ordinal > i16::MAX as u16 {
-        return Err(Fault::Configuration { what: "region ordinal", expected: "a number from 1 to 32767" });
-    }
+    check_ordinal(node.ordinal)?;
     let mut owner = options(owner_url)?.options([("search_path", "meridian")]).connect().await?;
     let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -397,6 +397,12 @@ async fn bootstrap_and_migrate_can_be_repeated_but_a_region_keeps_its_name() {
     other.ordinal = 2;
     let refused = meridian_store::migrate(&cluster.url("meridian_owner"), &other).await;
     assert!(matches!(refused, Err(Fault::Node { .. })));
+    for ordinal in [0, 256] {
+        other.ordinal = ordinal;
+        let refused = meridian_store::migrate(&cluster.url("meridian_owner"), &other).await;
+        let refused = refused.unwrap_err().to_string();
+        assert_eq!(refused, "invalid region ordinal: expected a number from 1 to 255", "{ordinal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
