@@ -233,5 +233,15 @@ async fn a_purge_by_hand_reaches_the_journal() {
     let wrong =
         region.control(Method::POST, "/purges", Some(&json!({"tenant": "acme", "tags": ["a b"]}))).await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
+    // Whoever asks for one region alone is written down too.
+    let here = json!({"tenant": "acme", "tags": ["here"]});
+    let done = region.control(Method::POST, "/purges?local=true", Some(&here)).await;
+    assert_eq!(done.status, StatusCode::ACCEPTED);
+    let audit = region.control(Method::GET, "/audit?tenant=acme", None).await.json();
+    let lines = audit["audit"].as_array().unwrap().iter().filter(|line| line["action"] == "cache.purge");
+    let details: Vec<_> = lines.map(|line| &line["detail"]).collect();
+    let expected =
+        [["here"].as_slice(), &["orders", "*"]].map(|tags| json!({"region": "us-east-1", "tags": tags}));
+    assert_eq!(details, expected.iter().collect::<Vec<_>>(), "{audit}");
     region.serving.stop().await;
 }

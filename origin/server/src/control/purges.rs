@@ -55,18 +55,16 @@ pub(super) async fn purge(
     let mut transaction = origin.store.begin(Access::Control).await?;
     let owner = tenant::get(&mut transaction, &wanted.tenant).await;
     owner.map_err(|fault| tenants::unknown(fault, &wanted.tenant))?;
-    if !place.local {
-        let after = json!(wanted.tags);
-        let change = Change {
-            action: "cache.purge",
-            subject: &wanted.tenant,
-            tenant: Some(&wanted.tenant),
-            before: None,
-            after: Some(&after),
-            detail: json!({"tags": wanted.tags}),
-        };
-        audit::write(&mut transaction, &operator, change).await?;
-    }
+    let after = json!(wanted.tags);
+    let change = Change {
+        action: "cache.purge",
+        subject: &wanted.tenant,
+        tenant: Some(&wanted.tenant),
+        before: None,
+        after: Some(&after),
+        detail: json!({"region": origin.config.identity.region, "tags": wanted.tags}),
+    };
+    audit::write(&mut transaction, &operator, change).await?;
     // The journal comes last: it is held until the commit.
     purge::manual(&mut transaction, &wanted.tenant, &wanted.tags).await?;
     transaction.commit().await?;
