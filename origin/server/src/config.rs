@@ -231,7 +231,7 @@ pub enum Personal {
     /// A hash of tenant and subject, the country, the path without its query, and in explanations the client's network
     /// (24 bits of an IPv4 address, 48 of an IPv6 one).
     Hash,
-    /// None of these, and no inputs of explanations.
+    /// None of these, no inputs of explanations, and nothing of who took part in experiments.
     Drop,
 }
 

@@ -7,6 +7,7 @@ use http_body_util::Full;
 use meridian_origin::config::{Events, Personal};
 use meridian_origin::context::now_ms;
 use meridian_origin::serve::start;
+use meridian_store::sqlx;
 use serde_json::{Value, json};
 use support::{Region, config, until};
 
@@ -143,10 +144,14 @@ async fn personal_data_goes_and_old_days_are_dropped_where_the_region_is_told_to
     let serving = start(config).await.expect("the origin starts again");
     let region = Region { cluster, serving, client };
     let day_ms = 24 * 60 * 60 * 1000;
+    let part = json!({
+        "exposures": [{"experiment": "checkout", "version": "1", "unit": "0f3e", "variant": "a"}],
+        "conversions": [{"experiment": "checkout", "version": "1", "unit": "0f3e", "goal": "bought"}],
+    });
     report(
         &region,
         &[
-            event("01A", json!({})),
+            event("01A", part),
             event("old", json!({"at_ms": now_ms() - 3 * day_ms})),
             event("odd", json!({"at_ms": u64::MAX})),
         ],
@@ -158,9 +163,16 @@ async fn personal_data_goes_and_old_days_are_dropped_where_the_region_is_told_to
     })
     .await;
     let text = found.to_string();
-    for personal in ["5ab3", "ada", "192.0.2", "DE"] {
+    for personal in ["5ab3", "ada", "192.0.2", "DE", "0f3e"] {
         assert!(!text.contains(personal), "{personal}: {text}");
     }
+    let counted: i64 = sqlx::query_scalar(
+        "select count(*) from meridian.exposure e join meridian.conversion c using (tenant, unit) where unit = '0f3e'",
+    )
+    .fetch_one(&mut region.cluster.superuser().await)
+    .await
+    .expect("a count");
+    assert_eq!(counted, 1, "experiments count all the same");
     assert_eq!(ids(&ask(&region, "/logs").await), ["01A"]);
     let metrics = Request::get("/metrics").body(Full::default()).expect("a request");
     let metrics = String::from_utf8(region.send(metrics).await.body.to_vec()).expect("text");

@@ -26,6 +26,8 @@ pub struct Event {
     pub at_ms: i64,
     /// What it counts as in the roll-ups.
     pub measure: Measure,
+    /// What it counts as in experiments: its lists `exposures` and `conversions`, or null.
+    pub participation: serde_json::Value,
     /// All of it, as it is kept.
     pub body: serde_json::Value,
 }

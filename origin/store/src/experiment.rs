@@ -55,7 +55,7 @@ pub async fn add(scope: &mut Scope, events: &[Event]) -> Result<(), Fault> {
     ] {
         let told: Vec<(&str, i64, &Value)> = events
             .iter()
-            .filter_map(|event| Some((event.tenant.as_deref()?, event.at_ms, event.body.get(member)?)))
+            .filter_map(|event| Some((event.tenant.as_deref()?, event.at_ms, event.participation.get(member)?)))
             .filter(|(.., told)| told.is_array())
             .collect();
         if told.is_empty() {

@@ -9,7 +9,7 @@ use meridian_store::rollup::{self, By, MINUTE_MS, Measure, OTHER, Total};
 use meridian_store::sqlx::migrate::{Migration, MigrationType, Migrator};
 use meridian_store::sqlx::{self, Connection, Executor, PgConnection, SqlSafeStr};
 use meridian_store::{Access, Bootstrap, Fault, Store, bootstrap, migrate};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// 2030-01-01, noon.
@@ -32,7 +32,8 @@ async fn keep(store: &Store, now_ms: i64, days: u16) -> Result<u32, Fault> {
 fn decision(id: &str, tenant: &str, at_ms: i64, measure: Measure) -> Event {
     let body = json!({"id": id, "route": measure.route, "outcome": measure.outcome, "status": measure.status,
         "explanation": [{"stage": "host"}]});
-    Event { decision: id.into(), tenant: Some(tenant.into()), edge: "e".into(), at_ms, measure, body }
+    let (tenant, participation) = (Some(tenant.into()), Value::Null);
+    Event { decision: id.into(), tenant, edge: "e".into(), at_ms, measure, participation, body }
 }
 
 fn measure(route: &str, status: u16, elapsed_ms: u32) -> Measure {

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
-fn event(tenant: &str, at_ms: i64, body: Value) -> Event {
-    let (decision, tenant) = ("d".to_owned(), Some(tenant.to_owned()));
-    Event { decision, tenant, edge: "e".to_owned(), at_ms, measure: Measure::default(), body }
+fn event(tenant: &str, at_ms: i64, participation: Value) -> Event {
+    let (decision, tenant, body) = ("d".to_owned(), Some(tenant.to_owned()), json!({}));
+    Event { decision, tenant, edge: "e".to_owned(), at_ms, measure: Measure::default(), participation, body }
 }
 
 fn exposed(tenant: &str, at_ms: i64, unit: &str) -> Event {

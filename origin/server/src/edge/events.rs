@@ -8,6 +8,7 @@ use meridian_store::event::{Event as Row, is_kept};
 use meridian_store::rollup::{Measure, OTHER};
 use meridian_wire::event::{Event, EventBatch};
 use meridian_wire::limits::EVENTS_MAX;
+use serde_json::{Value, json};
 
 use crate::config::{Events, Personal};
 use crate::context::{Signed, now_ms_i64};
@@ -82,6 +83,11 @@ fn row(mut event: Event, edge: &str, settings: &Events) -> Result<Row, Problem> 
     if event.id.is_empty() || event.id.len() > 64 {
         return Err(Problem::bad_request("an event's id must be 1 to 64 characters"));
     }
+    let participation = if event.exposures.is_empty() && event.conversions.is_empty() {
+        Value::Null
+    } else {
+        json!({"exposures": event.exposures, "conversions": event.conversions})
+    };
     if settings.personal == Personal::Drop {
         depersonalise(&mut event);
     }
@@ -91,15 +97,19 @@ fn row(mut event: Event, edge: &str, settings: &Events) -> Result<Row, Problem> 
         edge: edge.to_owned(),
         at_ms: i64::try_from(event.at_ms).unwrap_or(i64::MAX),
         measure: measure(&event),
+        participation,
         body: serde_json::to_value(event).map_err(|error| Problem::internal(&error))?,
     })
 }
 
-/// Takes away what could tell persons apart. Paths hold ids and names; inputs of stages hold paths and the client's network.
+/// Takes away what could tell persons apart. Paths hold ids and names; inputs of stages hold paths and the client's network;
+/// units of experiments are persons mostly.
 fn depersonalise(event: &mut Event) {
     event.subject_hash = None;
     event.country = None;
     event.path.clear();
+    event.exposures.clear();
+    event.conversions.clear();
     for stage in &mut event.explanation {
         stage.inputs.clear();
     }
@@ -128,7 +138,6 @@ fn measure(event: &Event) -> Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     fn event(members: Value) -> Event {
         let mut event = json!({"id": "01A", "at_ms": 1, "tenant": "acme", "bundle": null, "route": "orders",
@@ -142,12 +151,21 @@ mod tests {
 
     #[test]
     fn personal_data_is_kept_out_where_the_region_is_told_to() {
-        let kept = |personal| row(event(json!({})), "e", &Events { keep_days: 7, personal }).unwrap().body;
+        let part = json!({
+            "exposures": [{"experiment": "checkout", "version": "1", "unit": "0f3e", "variant": "a"}],
+            "conversions": [{"experiment": "checkout", "version": "1", "unit": "0f3e", "goal": "bought"}],
+        });
+        let kept = |personal| {
+            let row = row(event(part.clone()), "e", &Events { keep_days: 7, personal }).unwrap();
+            assert_eq!(row.participation, part, "counted in any case");
+            row.body
+        };
         let whole = kept(Personal::Hash);
         assert_eq!((&whole["subject_hash"], &whole["path"]), (&json!("5ab3"), &json!("/v1/people/ada")));
+        assert_eq!(whole["exposures"], part["exposures"]);
         let body = kept(Personal::Drop);
         let text = body.to_string();
-        for personal in ["5ab3", "ada", "192.0.2", "DE"] {
+        for personal in ["5ab3", "ada", "192.0.2", "DE", "0f3e"] {
             assert!(!text.contains(personal), "{personal}: {text}");
         }
         assert_eq!(

@@ -120,7 +120,8 @@ impl Journal {
 /// About what an event takes in memory: the bytes of its JSON text and of its names.
 fn weight(event: &Event) -> usize {
     let tenant = event.tenant.as_ref().map_or(0, String::len);
-    event.body.to_string().len() + event.decision.len() + event.edge.len() + tenant
+    let texts = event.body.to_string().len() + event.participation.to_string().len();
+    texts + event.decision.len() + event.edge.len() + tenant
 }
 
 /// Writes a batch whole, or where the database will not have it, in halves down to the events that are at fault. What a
@@ -172,8 +173,16 @@ mod tests {
 
     fn event(text: &str) -> Event {
         let body = serde_json::Value::from(text);
-        let measure = Measure::default();
-        Event { decision: "01J".into(), tenant: None, edge: "e".into(), at_ms: 1, measure, body }
+        let (measure, participation) = (Measure::default(), serde_json::Value::Null);
+        Event {
+            decision: "01J".into(),
+            tenant: None,
+            edge: "e".into(),
+            at_ms: 1,
+            measure,
+            participation,
+            body,
+        }
     }
 
     #[test]
