@@ -1,8 +1,8 @@
-//! The cache of the data centre, by the Cache API: bodies as they stream, the rest in one header field.
+//! The cache of the data centre, by the Cache API: the body as it is, the rest in one header field.
 
 use meridian_engine::headers::Headers;
 use meridian_engine::limits::CACHE_BODY_BYTES_MAX;
-use meridian_engine::step::{CacheKey, Entry};
+use meridian_engine::step::{BODY_BYTES_UNKNOWN, CacheKey, Entry};
 use serde::{Deserialize, Serialize};
 use worker::console_warn;
 use worker::wasm_bindgen::JsValue;
@@ -31,7 +31,7 @@ pub async fn look_up(key: &CacheKey) -> Option<(Entry, JsValue)> {
         status: stored.status,
         headers: stored.headers.into_iter().collect(),
         meta: stored.meta,
-        body_bytes: length.parse().unwrap_or(0),
+        body_bytes: length.parse().unwrap_or(BODY_BYTES_UNKNOWN),
     };
     Some((entry, host::body_of(&found)))
 }

@@ -160,29 +160,20 @@ export async function lookUp(key) {
   if (found === undefined) return undefined;
   const entry = found.headers.get(ENTRY);
   if (entry === null) return undefined;
-  return { head: `${found.headers.get("Content-Length") ?? 0}\n${entry}`, body: found.body };
+  return { head: `${found.headers.get("Content-Length") ?? ""}\n${entry}`, body: found.body };
 }
 
-/** Stores a body as it streams by; nothing is stored where it breaks or grows beyond `bytesMax`. */
+/** Stores a body once all of it is there, so that its length is known; nothing where it breaks or has more than `bytesMax`. */
 export async function store(key, entry, encoding, keepSeconds, body, bytesMax) {
+  const bytes = body === null ? null : await readAll(body, bytesMax);
+  if (bytes === undefined) return;
   const headers = { [ENTRY]: entry, "Cache-Control": `public, max-age=${keepSeconds}` };
   if (encoding !== "") headers["Content-Encoding"] = encoding;
-  await caches.default.put(urlOf(key), new Response(body?.pipeThrough(atMost(bytesMax)), { headers }));
+  await caches.default.put(urlOf(key), new Response(bytes, { headers }));
 }
 
 export function forget(key) {
   return caches.default.delete(urlOf(key));
-}
-
-function atMost(bytesMax) {
-  let length = 0;
-  return new TransformStream({
-    transform(chunk, controller) {
-      length += chunk.byteLength;
-      if (length > bytesMax) controller.error(new Error(`the body is larger than ${bytesMax} bytes`));
-      else controller.enqueue(chunk);
-    },
-  });
 }
 
 function urlOf(key) {

@@ -271,9 +271,12 @@ pub struct Entry {
     pub headers: Headers,
     /// The engine's own notes (freshness, tags, positions seen, `Vary`), opaque to the host.
     pub meta: String,
-    /// Length of the stored body.
+    /// Length of the stored body, or [`BODY_BYTES_UNKNOWN`].
     pub body_bytes: u64,
 }
+
+/// Length of a stored body that the host does not know: no parts of it are served.
+pub const BODY_BYTES_UNKNOWN: u64 = u64::MAX;
 
 /// Only the pipeline makes one, and a [`Forward`] can't be made without: no host can forward what was not permitted.
 #[derive(Debug)]

@@ -46,8 +46,9 @@ pub(super) fn judge(
         .ok_or("no-lifetime")?;
     let stale_ms = |seconds: Option<u64>, default_ms| match seconds {
         Some(seconds) => seconds * 1_000,
-        // What is stale from the start wants to be validated, whatever the policy would allow.
-        None if lifetime_ms == 0 => 0,
+        // What is stale from the start wants to be validated, and `s-maxage` forbids stale service (section 4.2.4), whatever
+        // the policy would allow.
+        None if lifetime_ms == 0 || directives.s_maxage.is_some() => 0,
         None => default_ms,
     };
     let vary = key::vary(response, request).ok_or("vary")?;

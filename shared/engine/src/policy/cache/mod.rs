@@ -32,7 +32,7 @@ use crate::headers::Headers;
 use crate::policy::jwt::Identity;
 use crate::purge::PurgeJournal;
 use crate::ruleset::CachePolicy;
-use crate::step::{CacheKey, Entry, ReplyBody, ResponseHead};
+use crate::step::{BODY_BYTES_UNKNOWN, CacheKey, Entry, ReplyBody, ResponseHead};
 
 /// What the key of a request is made from.
 #[derive(Clone, Copy, Debug)]
@@ -297,10 +297,11 @@ impl Lookup {
 
     fn serve(&self, entry: Entry, request: &Headers, freshness: Freshness, revalidate: bool) -> Serve {
         let has_it = is_not_modified(request, entry.status, &entry.headers);
-        let wanted = match has_it || self.is_head || entry.status != 200 {
-            true => Wanted::Whole,
-            false => range::wanted(request, &entry.headers, entry.body_bytes),
-        };
+        let wanted =
+            match has_it || self.is_head || entry.status != 200 || entry.body_bytes == BODY_BYTES_UNKNOWN {
+                true => Wanted::Whole,
+                false => range::wanted(request, &entry.headers, entry.body_bytes),
+            };
         let mut headers = entry.headers;
         headers.set("age", (freshness.age_ms / 1_000).to_string());
         let length = entry.body_bytes;
