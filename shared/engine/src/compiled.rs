@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::policy::route::RouteIndex;
-use crate::ruleset::{Route, Ruleset};
+use crate::ruleset::{Route, Ruleset, Transform};
 
 /// A tenant's rules with the indexes that requests are decided by.
 #[derive(Debug)]
@@ -26,5 +26,11 @@ impl Compiled {
     #[must_use]
     pub fn route(&self, number: Option<usize>) -> Option<&Route> {
         self.ruleset.routes.get(number?)
+    }
+
+    /// The transforms of a route, in its order.
+    pub fn transforms(&self, number: Option<usize>) -> impl DoubleEndedIterator<Item = &Transform> {
+        let numbers = self.route(number).map_or(&[][..], |route| &route.transforms);
+        numbers.iter().filter_map(|number| self.ruleset.transforms.get(*number))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meridian_engine::decision::{self, Decision, Outcome};
+use meridian_engine::decision::{self, Decision};
 use meridian_engine::explanation::Stage;
 use meridian_engine::ruleset::RuleRef;
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,7 @@ impl Event {
             subject_hash: decision.subject.as_ref().map(hash),
             bundle: decision.bundle.clone(),
             route: decision.route.clone(),
-            outcome: outcome_word(decision.outcome).to_owned(),
+            outcome: decision.outcome.as_str().to_owned(),
             status: decision.status,
             region: decision.region.as_deref().map(str::to_owned),
             variants: decision.variants.iter().cloned().collect(),
@@ -184,12 +184,6 @@ impl Event {
             tenant,
         }
     }
-}
-
-/// The word for an outcome: `forwarded`, `cached`, `answered`, `denied`, `limited`, `failed`.
-#[must_use]
-pub fn outcome_word(outcome: Outcome) -> &'static str {
-    outcome.as_str()
 }
 
 impl From<&Stage> for ExplainedStage {
@@ -230,6 +224,8 @@ impl From<&RuleRef> for RulePlace {
 
 #[cfg(test)]
 mod tests {
+    use meridian_engine::decision::Outcome;
+
     use super::*;
     use meridian_engine::explanation::Explanation;
 

@@ -15,7 +15,7 @@ use crate::limits::{SESSION_BYTES_MAX, SESSION_REGIONS_MAX};
 /// Name of the header field that carries a session token, in requests and responses.
 pub const HEADER: &str = "meridian-session";
 /// Name of the cookie that carries one.
-pub const COOKIE: &str = "meridian_session";
+pub const COOKIE: &str = meridian_engine::exchange::SESSION_COOKIE;
 
 const DOMAIN: &str = "meridian-session-v1\n";
 const TAG_BYTES: usize = 16;

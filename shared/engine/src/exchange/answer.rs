@@ -26,7 +26,7 @@ impl Exchange {
         else {
             return None;
         };
-        let (rule, cors) = self.cors_of(rules, number, &inputs)?;
+        let (rule, cors) = cors_of(rules, number, &inputs)?;
         self.route = Some(number);
         if let Some(problem) =
             self.secure(rules, rules.route(self.route).map_or(&[], |route| &route.security))
@@ -38,17 +38,6 @@ impl Exchange {
         let outcome = if allowed { "preflight answered" } else { "preflight: this origin may not" };
         self.explain("cors", Some(&rule), outcome, vec![("method", method)]);
         Some(self.finish(node, 204, headers, ReplyBody::Empty, Outcome::Answered))
-    }
-
-    /// The last sharing of the route's transforms that is for the request which the browser means: as replies have it.
-    fn cors_of(&self, rules: &Compiled, route: usize, inputs: &Inputs<'_>) -> Option<(RuleRef, Cors)> {
-        let route = rules.route(Some(route))?;
-        let transforms =
-            route.transforms.iter().rev().filter_map(|number| rules.ruleset.transforms.get(*number));
-        let holds = |transform: &&Transform| {
-            transform.when.as_ref().is_none_or(|when| when.holds(inputs) == Ok(true))
-        };
-        transforms.filter(holds).find_map(|transform| Some((transform.rule.clone(), transform.cors.clone()?)))
     }
 
     /// Whether a transform is for this request; a condition that can't be evaluated is told and does not hold.
@@ -63,8 +52,7 @@ impl Exchange {
     /// Answers with the first redirect of the route's transforms.
     pub(super) fn redirect(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Option<Step> {
         let route = rules.route(self.route)?;
-        let transforms = route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number));
-        for transform in transforms {
+        for transform in rules.transforms(self.route) {
             let Some(redirect) = &transform.redirect else { continue };
             if !self.applies(transform) {
                 continue;
@@ -83,28 +71,37 @@ impl Exchange {
         None
     }
 
-    /// Path and query for the target: the request's, as the route's transforms rewrite them. A path that is none any more
-    /// stays as it was, and the explanation says so.
-    pub(super) fn target(&mut self) -> (String, Option<String>) {
-        let (mut path, mut query) = (self.facts.path.clone(), self.facts.query.clone());
-        let Some(rules) = self.rules.clone() else { return (path, query) };
-        let Some(route) = rules.route(self.route) else { return (path, query) };
-        let transforms = route.transforms.iter().filter_map(|number| rules.ruleset.transforms.get(*number));
-        for transform in transforms {
+    /// Path and query for the target, where the route's transforms rewrite them. A path that is none any more stays as it
+    /// was, and the explanation says so.
+    pub(super) fn rewritten(&mut self) -> Option<(String, Option<String>)> {
+        let rules = self.rules.clone()?;
+        let route = rules.route(self.route)?;
+        let mut target = None;
+        for transform in rules.transforms(self.route) {
             let Some(rewrite) = transform.rewrite.as_ref().filter(|_| self.applies(transform)) else {
                 continue;
             };
+            let (path, query) =
+                target.get_or_insert_with(|| (self.facts.path.clone(), self.facts.query.clone()));
+            if let Some(template) = &rewrite.query {
+                let rendered = template.render(&self.facts, &route.matcher.path);
+                *query = Some(rendered).filter(|query| !query.is_empty());
+            }
             if let Some(template) = &rewrite.path {
                 match normalise_path(&template.render(&self.facts, &route.matcher.path)) {
-                    Ok(rewritten) => path = rewritten.into_owned(),
+                    Ok(rewritten) => *path = rewritten.into_owned(),
                     Err(_) => self.explain("rewrite", Some(&transform.rule), "left out: no path", Vec::new()),
                 }
             }
-            if let Some(template) = &rewrite.query {
-                query =
-                    Some(template.render(&self.facts, &route.matcher.path)).filter(|query| !query.is_empty());
-            }
         }
-        (path, query)
+        target
     }
+}
+
+/// The last sharing of the route's transforms that is for the request which the browser means: as replies have it.
+fn cors_of(rules: &Compiled, route: usize, inputs: &Inputs<'_>) -> Option<(RuleRef, Cors)> {
+    let holds =
+        |transform: &&Transform| transform.when.as_ref().is_none_or(|when| when.holds(inputs) == Ok(true));
+    let mut transforms = rules.transforms(Some(route)).rev().filter(holds);
+    transforms.find_map(|transform| Some((transform.rule.clone(), transform.cors.clone()?)))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::resolve::not_ready;
-use super::{Exchange, Waiting};
+use super::{Exchange, SESSION_COOKIE, Waiting};
 use crate::decision::Outcome;
 use crate::facts::{BodySize, Place, Scheme};
 use crate::headers::Headers;
@@ -90,6 +90,7 @@ impl Exchange {
         let rule = rules.route(self.route).map(|route| &route.rule);
         self.explain("steering", rule, outcome.unwrap_or_else(|| "no region left".to_owned()), inputs);
         self.plan = plan;
+        self.target = self.rewritten();
         self.attempt(node).unwrap_or_else(|| self.without_response(node, None))
     }
 
@@ -128,11 +129,15 @@ impl Exchange {
         Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
     }
 
-    fn url(&mut self, candidate: &Candidate) -> String {
+    fn url(&self, candidate: &Candidate) -> String {
         let base = candidate.base.trim_end_matches('/');
-        match self.target() {
-            (path, Some(query)) => format!("{base}{path}?{query}"),
-            (path, None) => format!("{base}{path}"),
+        let (path, query) = match &self.target {
+            Some((path, query)) => (path, query),
+            None => (&self.facts.path, &self.facts.query),
+        };
+        match query {
+            Some(query) => format!("{base}{path}?{query}"),
+            None => format!("{base}{path}"),
         }
     }
 
@@ -230,8 +235,7 @@ impl Exchange {
     /// Applies the transforms of the route to a request or (`response`) a reply.
     pub(super) fn transform(&mut self, response: bool, headers: &mut Headers) {
         let Some(rules) = self.rules.clone() else { return };
-        let numbers = rules.route(self.route).map_or(&[][..], |route| &route.transforms);
-        for transform in numbers.iter().filter_map(|number| rules.ruleset.transforms.get(*number)) {
+        for transform in rules.transforms(self.route) {
             let changes = if response { &transform.response } else { &transform.request };
             let does_more = response && (transform.security_headers || transform.cors.is_some());
             if changes.is_empty() && !does_more {
@@ -390,7 +394,7 @@ fn behind(head: &ResponseHead) -> Option<u16> {
 fn strip_own_cookies(headers: &mut Headers) {
     let own = |pair: &str| {
         let name = pair.split('=').next().unwrap_or_default().trim();
-        matches!(name, "meridian_session" | UNIT_COOKIE | REGION_COOKIE)
+        matches!(name, SESSION_COOKIE | UNIT_COOKIE | REGION_COOKIE)
     };
     if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(own) {
         return;

@@ -29,6 +29,9 @@ use crate::ruleset::{Platform, RegionId, Route, RuleRef};
 use crate::step::{After, Answer, FetchFault, FetchKeys, ForwardFault, LoadKey, Step};
 use crate::trace::Trace;
 
+/// Cookie that holds the session token of a client which keeps cookies.
+pub const SESSION_COOKIE: &str = "meridian_session";
+
 /// One request on its way through the pipeline: begun with its facts, resumed with each answer, ended by a reply.
 #[derive(Debug)]
 pub struct Exchange {
@@ -57,6 +60,8 @@ pub struct Exchange {
     cookies: Vec<String>,
     /// Goes to the route's canary.
     canary: bool,
+    /// Path and query for the target, where the rules rewrite them.
+    target: Option<(String, Option<String>)>,
     session: Session,
     lookup: Option<Box<Lookup>>,
     cache: Option<CacheStatus>,
@@ -173,6 +178,7 @@ impl Exchange {
             participation: Participation::default(),
             cookies: Vec::new(),
             canary: false,
+            target: None,
             lookup: None,
             cache: None,
             plan: Plan::default(),

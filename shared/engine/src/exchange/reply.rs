@@ -1,6 +1,6 @@
 //! The reply: what every client is told, and what is left to do after it.
 
-use super::{Exchange, Waiting};
+use super::{Exchange, SESSION_COOKIE, Waiting};
 use crate::decision::{Decision, Outcome};
 use crate::facts::Scheme;
 use crate::headers::{Headers, is_field_value};
@@ -72,7 +72,7 @@ impl Exchange {
             headers.append(
                 "set-cookie",
                 format!(
-                    "meridian_session={token}; Path=/; Max-Age={SESSION_COOKIE_LIFE_S}; HttpOnly; \
+                    "{SESSION_COOKIE}={token}; Path=/; Max-Age={SESSION_COOKIE_LIFE_S}; HttpOnly; \
                      SameSite=Lax{secure}"
                 ),
             );

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Exchange, Waiting};
+use super::{Exchange, SESSION_COOKIE, Waiting};
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::facts::{Facts, cookie};
@@ -91,11 +91,10 @@ pub(super) fn not_ready() -> Problem {
 impl super::Session {
     /// The session token of a request: the header, or else the cookie. What is odd or too long counts as none.
     pub(super) fn of(facts: &Facts) -> Self {
-        let token = facts
-            .headers
-            .get("meridian-session")
-            .or_else(|| cookie(&facts.headers, "meridian_session"))
-            .filter(|token| !token.is_empty() && token.len() <= SESSION_BYTES_MAX && is_field_value(token));
+        let token =
+            facts.headers.get("meridian-session").or_else(|| cookie(&facts.headers, SESSION_COOKIE)).filter(
+                |token| !token.is_empty() && token.len() <= SESSION_BYTES_MAX && is_field_value(token),
+            );
         let positions = token.and_then(positions).unwrap_or_default();
         Self { token: token.map(str::to_owned), positions }
     }

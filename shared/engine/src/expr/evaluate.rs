@@ -14,7 +14,7 @@ use crate::expr::seen::{Seen, compare, equal};
 use crate::expr::{Expr, Fact, Function, Value};
 use crate::facts::{Facts, Scheme, cookie, percent_decode, query_parameter};
 use crate::limits::{EXPR_COST_MAX, EXPR_DEPTH_MAX};
-use crate::ruleset::{PathTemplate, Segment};
+use crate::ruleset::PathTemplate;
 
 /// Everything that an expression may look at.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +43,7 @@ impl<'a> Inputs<'a> {
     }
 
     fn capture(&self, name: &str) -> Option<Cow<'a, str>> {
-        let named = |segment: &Segment| matches!(segment, Segment::Capture(have) if have == name);
-        let place = self.path?.segments.iter().position(named)?;
-        let path = self.facts.path.as_str();
-        path.strip_prefix('/').unwrap_or(path).split('/').nth(place).map(|raw| percent_decode(raw, false))
+        self.path?.capture(&self.facts.path, name).map(|raw| percent_decode(raw, false))
     }
 }
 
@@ -333,6 +330,7 @@ mod tests {
     use crate::expr::Comparison;
     use crate::fixtures::request;
     use crate::headers::Headers;
+    use crate::ruleset::Segment;
 
     fn boxed(expr: Expr) -> Box<Expr> {
         Box::new(expr)

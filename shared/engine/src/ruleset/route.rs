@@ -56,6 +56,16 @@ pub struct PathTemplate {
     pub open: bool,
 }
 
+impl PathTemplate {
+    /// What the segment of this name captures of a path that the template fits, encoded as it came.
+    #[must_use]
+    pub fn capture<'a>(&self, path: &'a str, name: &str) -> Option<&'a str> {
+        let named = |segment: &Segment| matches!(segment, Segment::Capture(have) if have == name);
+        let place = self.segments.iter().position(named)?;
+        path.strip_prefix('/').unwrap_or(path).split('/').nth(place)
+    }
+}
+
 /// One segment of a [`PathTemplate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {

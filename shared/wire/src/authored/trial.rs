@@ -246,7 +246,7 @@ impl Expectation {
         };
         check("status", self.status.map(|status| status.to_string()), Some(answered.status.to_string()));
         check("route", self.route.clone(), decision.route.clone());
-        check("outcome", self.outcome.clone(), Some(crate::event::outcome_word(decision.outcome).to_owned()));
+        check("outcome", self.outcome.clone(), Some(decision.outcome.as_str().to_owned()));
         check("region", self.region.clone(), decision.region.as_deref().map(str::to_owned));
         for (experiment, variant) in &self.variants {
             let found = decision

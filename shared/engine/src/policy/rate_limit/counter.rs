@@ -6,7 +6,7 @@ use super::gcra::Gcra;
 use super::window::Window;
 use crate::ruleset::LimitAlgorithm;
 
-const NS_PER_MS: u64 = 1_000_000;
+pub(super) const NS_PER_MS: u64 = 1_000_000;
 
 /// How fast a limit refills and how much it bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

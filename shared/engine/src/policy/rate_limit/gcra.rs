@@ -9,10 +9,8 @@
 //! moves. Steps back of less than [`CLOCK_JITTER_MS`] count as no time at all, so that exchanges whose clocks differ a
 //! little never pay the same time twice.
 
-use super::counter::Rate;
+use super::counter::{NS_PER_MS, Rate};
 use crate::limits::CLOCK_JITTER_MS;
-
-const NS_PER_MS: u64 = 1_000_000;
 
 /// One counter: the debt at the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

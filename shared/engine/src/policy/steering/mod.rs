@@ -166,13 +166,14 @@ impl SteeringMemory {
     pub fn plan(&self, ask: &Ask<'_>, now_ms: u64) -> Plan {
         let from = origin_of_distance(&ask.platform.regions, ask.tenant, &ask.facts.place);
         let mut plan = Plan::default();
-        let mut unwell = Vec::new();
+        let (mut unwell, mut allowed) = (Vec::new(), Vec::new());
         for region in &ask.platform.regions {
             let distance_km = from.map_or(0, |from| distance_km(from, point(region)));
             if !ask.tenant.allowed_regions.contains(&region.id) {
                 plan.excluded.push((region.id.clone(), Excluded::Residency));
                 continue;
             }
+            allowed.push((distance_km, &region.id));
             if matches!(&ask.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
                 plan.excluded.push((region.id.clone(), Excluded::NotPinned));
                 continue;
@@ -199,7 +200,7 @@ impl SteeringMemory {
                 }
             }
         }
-        plan.nearest = nearest(&ask.platform.regions, ask.tenant, &ask.facts.place).cloned();
+        plan.nearest = allowed.into_iter().min().map(|(_, id)| id.clone());
         if plan.candidates.is_empty() {
             plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
             plan.candidates = unwell;

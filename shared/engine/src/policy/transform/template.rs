@@ -1,7 +1,7 @@
 //! Texts with parts of the request in them, for where a request goes or is sent.
 
 use crate::facts::{Facts, Scheme};
-use crate::ruleset::{PathTemplate, Piece, Segment, Template};
+use crate::ruleset::{PathTemplate, Piece, Template};
 
 impl Template {
     /// The text for a request whose route has this path. Parts of the path stay encoded as they came; a text never begins
@@ -12,7 +12,7 @@ impl Template {
         for piece in &self.0 {
             match piece {
                 Piece::Text(piece) => text.push_str(piece),
-                Piece::Capture(name) => text.push_str(capture(facts, path, name).unwrap_or_default()),
+                Piece::Capture(name) => text.push_str(path.capture(&facts.path, name).unwrap_or_default()),
                 Piece::Rest => text.push_str(rest(facts, path)),
                 Piece::Scheme => text.push_str(match facts.scheme {
                     Scheme::Http => "http",
@@ -34,15 +34,6 @@ impl Template {
             None => text,
         }
     }
-}
-
-fn segments(facts: &Facts) -> std::str::Split<'_, char> {
-    facts.path.strip_prefix('/').unwrap_or(&facts.path).split('/')
-}
-
-fn capture<'a>(facts: &'a Facts, path: &PathTemplate, name: &str) -> Option<&'a str> {
-    let named = |segment: &Segment| matches!(segment, Segment::Capture(have) if have == name);
-    segments(facts).nth(path.segments.iter().position(named)?)
 }
 
 /// What follows the segments of an open path.
