@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row as _;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{Postgres, Row as _};
 
 use crate::event::Event;
 use crate::limits::{ROLLUP_NAME_BYTES_MAX, ROLLUP_SERIES_MAX};
@@ -66,8 +69,8 @@ impl By {
     }
 }
 
-/// The decisions of one kind within a time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The decisions of one kind within a time: what regions tell one another, and what can be added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
     /// Which ones.
     pub key: String,
@@ -81,6 +84,36 @@ pub struct Total {
     pub elapsed_max_ms: i64,
     /// How many of them took how long.
     pub buckets: Buckets,
+}
+
+impl Total {
+    /// Adds what another region counted.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.elapsed_sum_ms += other.elapsed_sum_ms;
+        self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
+        add_buckets(&mut self.buckets, &other.buckets);
+    }
+
+    /// The upper end of the bucket in which this part of the decisions is reached, in milliseconds.
+    #[must_use]
+    pub fn quantile_ms(&self, percent: i64) -> i64 {
+        let wanted = (self.requests * percent + 99) / 100;
+        let mut passed = 0;
+        let reached = self.buckets.iter().position(|many| {
+            passed += many;
+            passed >= wanted
+        });
+        let end = reached.and_then(|place| BUCKETS_MS.get(place));
+        end.map_or(self.elapsed_max_ms, |end| self.elapsed_max_ms.min((*end).into()))
+    }
+}
+
+fn add_buckets(buckets: &mut Buckets, others: &Buckets) {
+    for (bucket, many) in buckets.iter_mut().zip(others) {
+        *bucket += many;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,9 +170,7 @@ impl Sums {
         self.requests += other.requests;
         self.elapsed_sum_ms += other.elapsed_sum_ms;
         self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
-        for (bucket, many) in self.buckets.iter_mut().zip(other.buckets) {
-            *bucket += many;
-        }
+        add_buckets(&mut self.buckets, &other.buckets);
     }
 }
 
@@ -153,12 +184,11 @@ pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a 
         return Ok(());
     }
     let counted = bounded(scope, counted).await?;
-    let column = |text: fn(&Series) -> &str| counted.keys().map(text).collect::<Vec<_>>();
     let sums = |number: fn(&Sums) -> i64| counted.values().map(number).collect::<Vec<_>>();
     // An array of arrays would have to be rectangular to its end: the inner ones travel as text.
     let buckets =
         counted.values().map(|sums| format!("{:?}", sums.buckets).replace('[', "{").replace(']', "}"));
-    sqlx::query(
+    let query = sqlx::query(
         "insert into meridian.rollup as r (tenant, minute_ms, route, outcome, status_class, cache, region,
                                            requests, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets)
          select tenant, minute_ms, route, outcome, status_class, cache, region, requests, sum_ms, max_ms, buckets::bigint[]
@@ -171,21 +201,31 @@ pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a 
              elapsed_max_ms = greatest(r.elapsed_max_ms, excluded.elapsed_max_ms),
              elapsed_buckets = array(select a + b from unnest(r.elapsed_buckets, excluded.elapsed_buckets)
                                          with ordinality as x (a, b, place) order by place)",
-    )
-    .bind(column(|series| &series.tenant))
-    .bind(counted.keys().map(|series| series.minute_ms).collect::<Vec<_>>())
-    .bind(column(|series| &series.route))
-    .bind(column(|series| series.outcome))
-    .bind(counted.keys().map(|series| series.status_class).collect::<Vec<_>>())
-    .bind(column(|series| series.cache))
-    .bind(column(|series| &series.region))
-    .bind(sums(|sums| sums.requests))
-    .bind(sums(|sums| sums.elapsed_sum_ms))
-    .bind(sums(|sums| sums.elapsed_max_ms))
-    .bind(buckets.collect::<Vec<_>>())
-    .execute(scope.conn())
-    .await?;
+    );
+    bind_series(query, &counted)
+        .bind(sums(|sums| sums.requests))
+        .bind(sums(|sums| sums.elapsed_sum_ms))
+        .bind(sums(|sums| sums.elapsed_max_ms))
+        .bind(buckets.collect::<Vec<_>>())
+        .execute(scope.conn())
+        .await?;
     Ok(())
+}
+
+/// Binds the columns of the series, a list each: tenant, minute, route, outcome, class of the status, cache, region.
+fn bind_series<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    counted: &'q BTreeMap<Series, Sums>,
+) -> Query<'q, Postgres, PgArguments> {
+    let column = |text: fn(&Series) -> &str| counted.keys().map(text).collect::<Vec<_>>();
+    query
+        .bind(column(|series| &series.tenant))
+        .bind(counted.keys().map(|series| series.minute_ms).collect::<Vec<_>>())
+        .bind(column(|series| &series.route))
+        .bind(column(|series| series.outcome))
+        .bind(counted.keys().map(|series| series.status_class).collect::<Vec<_>>())
+        .bind(column(|series| series.cache))
+        .bind(column(|series| &series.region))
 }
 
 /// The same counts within the number of series that a tenant may have in a minute.
@@ -193,8 +233,7 @@ async fn bounded(
     scope: &mut Scope,
     counted: BTreeMap<Series, Sums>,
 ) -> Result<BTreeMap<Series, Sums>, Fault> {
-    let column = |text: fn(&Series) -> &str| counted.keys().map(text).collect::<Vec<_>>();
-    let known = sqlx::query(
+    let query = sqlx::query(
         "select exists (select from meridian.rollup r
                          where (r.tenant, r.minute_ms, r.route, r.outcome, r.status_class, r.cache, r.region)
                              = (n.tenant, n.minute_ms, n.route, n.outcome, n.status_class, n.cache, n.region)),
@@ -202,16 +241,8 @@ async fn bounded(
            from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[])
                 with ordinality
              as n (tenant, minute_ms, route, outcome, status_class, cache, region, place) order by place",
-    )
-    .bind(column(|series| &series.tenant))
-    .bind(counted.keys().map(|series| series.minute_ms).collect::<Vec<_>>())
-    .bind(column(|series| &series.route))
-    .bind(column(|series| series.outcome))
-    .bind(counted.keys().map(|series| series.status_class).collect::<Vec<_>>())
-    .bind(column(|series| series.cache))
-    .bind(column(|series| &series.region))
-    .fetch_all(scope.conn())
-    .await?;
+    );
+    let known = bind_series(query, &counted).fetch_all(scope.conn()).await?;
     let mut begun: BTreeMap<(String, i64), i64> = BTreeMap::new();
     let mut within: BTreeMap<Series, Sums> = BTreeMap::new();
     for ((series, sums), row) in counted.into_iter().zip(known) {
@@ -283,4 +314,23 @@ pub async fn totals(
         })
     });
     Ok(totals.collect::<Result<_, sqlx::Error>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_upper_ends_that_nothing_exceeds() {
+        let mut counted = Total { requests: 100, elapsed_max_ms: 7_000, ..Total::default() };
+        (counted.buckets[2], counted.buckets[3], counted.buckets[12]) = (50, 48, 2);
+        assert_eq!(
+            (counted.quantile_ms(50), counted.quantile_ms(51), counted.quantile_ms(99)),
+            (5, 10, 7_000)
+        );
+        let mut one = Total { requests: 1, elapsed_max_ms: 3, ..Total::default() };
+        one.buckets[2] = 1;
+        assert_eq!((one.quantile_ms(50), one.quantile_ms(99)), (3, 3));
+        assert_eq!(Total::default().quantile_ms(99), 0);
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderMap, header};
-use meridian_store::rollup::{self, BUCKETS_MS, Buckets, By, MINUTE_MS, Total};
+use meridian_store::rollup::{self, By, MINUTE_MS, Total};
 use meridian_store::{Access, Fault};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -62,61 +62,19 @@ impl From<Word> for By {
     }
 }
 
-/// Decisions of one kind, as a region counts them: what can be added up.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Counted {
-    key: String,
-    requests: i64,
-    failed: i64,
-    elapsed_sum_ms: i64,
-    elapsed_max_ms: i64,
-    buckets: Buckets,
-}
-
-impl From<Total> for Counted {
-    fn from(total: Total) -> Self {
-        let Total { key, requests, failed, elapsed_sum_ms, elapsed_max_ms, buckets } = total;
-        Self { key, requests, failed, elapsed_sum_ms, elapsed_max_ms, buckets }
-    }
-}
-
-impl Counted {
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.failed += other.failed;
-        self.elapsed_sum_ms += other.elapsed_sum_ms;
-        self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
-        for (bucket, many) in self.buckets.iter_mut().zip(other.buckets) {
-            *bucket += many;
-        }
-    }
-
-    /// The upper end of the bucket in which this part of the decisions is reached, in milliseconds.
-    fn quantile_ms(&self, percent: i64) -> i64 {
-        let wanted = (self.requests * percent + 99) / 100;
-        let mut passed = 0;
-        let reached = self.buckets.iter().position(|many| {
-            passed += many;
-            passed >= wanted
-        });
-        let end = reached.and_then(|place| BUCKETS_MS.get(place));
-        end.map_or(self.elapsed_max_ms, |end| self.elapsed_max_ms.min((*end).into()))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "rates and means are floating point")]
-    fn shown(&self, window_ms: i64) -> Value {
-        let hundredths = |number: f64| (number * 100.0).round() / 100.0;
-        json!({
-            "key": self.key,
-            "requests": self.requests,
-            "per_second": hundredths(self.requests as f64 * 1000.0 / window_ms.max(1) as f64),
-            "failed": self.failed,
-            "mean_ms": hundredths(self.elapsed_sum_ms as f64 / self.requests.max(1) as f64),
-            "p50_ms": self.quantile_ms(50),
-            "p99_ms": self.quantile_ms(99),
-            "max_ms": self.elapsed_max_ms,
-        })
-    }
+#[expect(clippy::cast_precision_loss, reason = "rates and means are floating point")]
+fn shown(total: &Total, window_ms: i64) -> Value {
+    let hundredths = |number: f64| (number * 100.0).round() / 100.0;
+    json!({
+        "key": total.key,
+        "requests": total.requests,
+        "per_second": hundredths(total.requests as f64 * 1000.0 / window_ms.max(1) as f64),
+        "failed": total.failed,
+        "mean_ms": hundredths(total.elapsed_sum_ms as f64 / total.requests.max(1) as f64),
+        "p50_ms": total.quantile_ms(50),
+        "p99_ms": total.quantile_ms(99),
+        "max_ms": total.elapsed_max_ms,
+    })
 }
 
 /// What was decided lately, the most frequent kinds first, counted in all regions.
@@ -158,13 +116,11 @@ pub(super) async fn top(
         path.push_str(&format!("&tenant={}", super::encoded(tenant)));
     }
     let mut away = Vec::new();
-    let mut all: BTreeMap<String, Counted> = BTreeMap::new();
-    let mut count = |counted: Vec<Counted>| {
+    let mut all: BTreeMap<String, Total> = BTreeMap::new();
+    let mut count = |counted: Vec<Total>| {
         for one in counted {
             let key = one.key.clone();
-            all.entry(key)
-                .or_insert_with_key(|key| Counted { key: key.clone(), ..Counted::default() })
-                .add(&one);
+            all.entry(key).or_insert_with_key(|key| Total { key: key.clone(), ..Total::default() }).add(&one);
         }
     };
     count(here);
@@ -177,7 +133,7 @@ pub(super) async fn top(
     let mut all: Vec<_> = all.into_values().collect();
     all.sort_by(|one, other| other.requests.cmp(&one.requests).then_with(|| one.key.cmp(&other.key)));
     all.truncate(usize::try_from(rows(wanted.limit)).unwrap_or_default());
-    let top: Vec<_> = all.iter().map(|counted| counted.shown(now_ms - from_ms)).collect();
+    let top: Vec<_> = all.iter().map(|total| shown(total, now_ms - from_ms)).collect();
     Ok(Json(json!({ "by": by, "window_s": (now_ms - from_ms) / 1000, "top": top, "away": away })))
 }
 
@@ -187,29 +143,9 @@ async fn counted(
     by: By,
     from_ms: i64,
     now_ms: i64,
-) -> Result<Vec<Counted>, Fault> {
+) -> Result<Vec<Total>, Fault> {
     let mut transaction = origin.store.begin(Access::Control).await?;
     // Clocks of edges may be a little ahead.
     let to_ms = now_ms + MINUTE_MS;
-    let totals = rollup::totals(&mut transaction, tenant, by, from_ms, to_ms, TOP_COUNTED_MAX).await?;
-    Ok(totals.into_iter().map(Counted::from).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_upper_ends_that_nothing_exceeds() {
-        let mut counted = Counted { requests: 100, elapsed_max_ms: 7_000, ..Counted::default() };
-        (counted.buckets[2], counted.buckets[3], counted.buckets[12]) = (50, 48, 2);
-        assert_eq!(
-            (counted.quantile_ms(50), counted.quantile_ms(51), counted.quantile_ms(99)),
-            (5, 10, 7_000)
-        );
-        let mut one = Counted { requests: 1, elapsed_max_ms: 3, ..Counted::default() };
-        one.buckets[2] = 1;
-        assert_eq!((one.quantile_ms(50), one.quantile_ms(99)), (3, 3));
-        assert_eq!(Counted::default().quantile_ms(99), 0);
-    }
+    rollup::totals(&mut transaction, tenant, by, from_ms, to_ms, TOP_COUNTED_MAX).await
 }
