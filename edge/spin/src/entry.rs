@@ -12,9 +12,10 @@ use spin_sdk::wasip3;
 use spin_sdk::wasip3::http::types::{ErrorCode, Request, Response};
 
 use crate::facts::{Sources, gather};
+use crate::forward::RequestBody;
 use crate::instance::{Memory, now_ms, random};
 use crate::message::{self, Content};
-use crate::perform::{Passage, RequestBody, fields};
+use crate::perform::{Passage, fields};
 
 struct Edge;
 

@@ -16,10 +16,18 @@ mod bundle;
 #[cfg(target_family = "wasm")]
 mod entry;
 #[cfg(target_family = "wasm")]
+mod forward;
+#[cfg(target_family = "wasm")]
 mod instance;
+#[cfg(target_family = "wasm")]
+mod later;
 #[cfg(target_family = "wasm")]
 mod message;
 #[cfg(target_family = "wasm")]
 mod origin;
 #[cfg(target_family = "wasm")]
 mod perform;
+#[cfg(target_family = "wasm")]
+mod respond;
+#[cfg(target_family = "wasm")]
+mod store;

@@ -1,0 +1,69 @@
+//! Makes the response of a reply.
+
+use std::rc::Rc;
+
+use meridian_engine::refusal::ServerTiming;
+use meridian_engine::step::{Reply, ReplyBody};
+use meridian_wire::event::{Event, Seen};
+use spin_sdk::wasip3::http::types::{HeaderError, Response};
+
+use crate::later::Later;
+use crate::limits::RUNS_MAX;
+use crate::message::{self, Content, Incoming};
+use crate::perform::{Passage, fields, millis};
+use crate::store::Store;
+
+impl Passage {
+    /// Makes the response of a reply and begins what shall be done once it is on its way.
+    pub fn respond(mut self, reply: Reply, seen: Seen) -> Result<Response, HeaderError> {
+        let Reply { status, headers, body, decision, after } = reply;
+        let elapsed = self.started.elapsed();
+        let edge = elapsed.saturating_sub(self.at_targets);
+        let elapsed_ms = millis(elapsed);
+        let mut later = Later::new(Rc::clone(&self.memory), after, RUNS_MAX);
+        if later.logs {
+            self.memory.events.borrow_mut().push(Event::of(&decision, Seen { elapsed_ms, ..seen }));
+        }
+        let mut fields = fields(&headers);
+        let timing = ServerTiming { edge, origin: self.at_targets };
+        fields.push(("server-timing".to_owned(), timing.to_string().into_bytes()));
+        let content = match body {
+            ReplyBody::Empty => Content::Empty,
+            ReplyBody::Bytes(bytes) => {
+                fields.push(("content-length".to_owned(), bytes.len().to_string().into_bytes()));
+                Content::Bytes(bytes)
+            }
+            part @ (ReplyBody::Cached | ReplyBody::CachedPart { .. }) => {
+                let mut body =
+                    self.found.as_mut().map(|found| std::mem::take(&mut found.body)).unwrap_or_default();
+                if let Some(Store { refresh: true, body: stored, .. }) = &mut later.store {
+                    *stored = Some(body.clone());
+                }
+                if let ReplyBody::CachedPart { first, bytes } = part {
+                    body = within(body, first, bytes);
+                }
+                fields.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
+                Content::Bytes(body)
+            }
+            ReplyBody::Forwarded => match self.response.take().map(Incoming::body) {
+                None => Content::Empty,
+                Some(body) => match later.store.take_if(|store| !store.refresh) {
+                    None => Content::Stream(body),
+                    Some(store) => Content::Stream(store.tee(Rc::clone(&self.memory), body)),
+                },
+            },
+        };
+        later.take_rest(self.response, self.found);
+        let response = message::response(status, &fields, content);
+        later.begin();
+        response
+    }
+}
+
+/// A part of a body.
+fn within(mut body: Vec<u8>, first: u64, bytes: u64) -> Vec<u8> {
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    body.truncate(place(first.saturating_add(bytes)));
+    body.drain(..place(first).min(body.len()));
+    body
+}
