@@ -2,11 +2,12 @@
 //! `MERIDIAN_BLESS=1` writes the expected files anew; read the difference before it is committed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use meridian_engine::ruleset::{Platform, Target};
-use meridian_wire::authored::{self, Change, File, compile, diff, run_tests, schemas};
+use meridian_wire::authored::{self, Change, File, KINDS, compile, diff, run_tests, schemas};
 use meridian_wire::bundle::{Bundle, Rules};
 use meridian_wire::document::Document;
 
@@ -58,18 +59,24 @@ fn yaml_files(folder: &Path) -> Vec<PathBuf> {
 fn what_must_be_refused_is_refused_in_these_words() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/refused");
     let cases = yaml_files(&folder);
-    assert!(cases.len() >= 12, "the corpus is there");
+    let mut kinds = BTreeSet::new();
     for case in cases {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
         let content = fs::read_to_string(&case).unwrap();
-        let (target, generated) = match name.starts_with("platform-") {
-            true => (Target::Platform, Vec::new()),
-            false => (Target::Tenant("acme".to_owned()), generated()),
+        // What the control plane generates stands in the place of a tenant's own `Tenant` and `Domain`.
+        let (target, generated) = match name.split_once('-') {
+            Some(("platform", _)) => (Target::Platform, Some(Vec::new())),
+            Some(("offline", _)) => (Target::Tenant("acme".to_owned()), None),
+            _ => (Target::Tenant("acme".to_owned()), Some(generated())),
         };
-        let refused =
-            compile(&target, &[File { path: name, content }], Some(&generated)).expect_err("refused");
+        kinds.extend(content.lines().filter_map(|line| line.strip_prefix("kind: ")).map(str::to_owned));
+        let refused = compile(&target, &[File { path: name.clone(), content }], generated.as_deref())
+            .expect_err(&format!("{name} is refused"));
         let text: String = refused.iter().map(|invalid| format!("{invalid}\n")).collect();
         golden(&case.with_extension("txt"), &text);
+    }
+    for kind in KINDS {
+        assert!(kinds.contains(kind), "no {kind} is refused");
     }
 }
 

@@ -270,7 +270,11 @@ impl Compiler {
     /// A base URL without its trailing slash.
     fn base_url(&mut self, url: &str, path: &str) -> String {
         if !is_url(url) || url.contains(['?', '#']) {
-            self.flaw(path, format_args!("{:?}", short(url)), "an absolute http or https URL without query");
+            // What stands before the host may be a password.
+            let shown =
+                url.rsplit_once('@').map_or_else(|| short(url), |(_, rest)| short(&format!("…@{rest}")));
+            let expected = "an absolute http or https URL without user, password, query and fragment";
+            self.flaw(path, format_args!("{shown:?}"), expected);
         }
         url.trim_end_matches('/').to_owned()
     }

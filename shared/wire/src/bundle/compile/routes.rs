@@ -1,5 +1,6 @@
 //! Routes, in their order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meridian_engine::limits::ATTEMPTS_MAX;
@@ -9,7 +10,7 @@ use meridian_engine::ruleset::{
 };
 
 use super::policies::is_field_name;
-use super::{Body, Compiler, Document, is_host, of_kind, rule, short};
+use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
 use crate::bundle::order::{Ranked, ambiguous, order};
 use crate::document::{AffinitySpec, AuthMode, AuthSpec, MatchSpec, Span, SteeringSpec, StrategySpec};
 use crate::limits::PATH_SEGMENTS_MAX;
@@ -65,11 +66,14 @@ impl Compiler {
         placed.into_iter().map(|placed| placed.route).collect()
     }
 
-    /// Equally specific routes stand next to one another in the order.
+    /// Equally specific routes stand next to one another in the order. A match that could not be read ties with nothing.
     fn ties(&mut self, placed: &[Placed]) {
-        for (at, route) in placed.iter().enumerate() {
-            let equal = |other: &&Placed| order(route.ranked(), other.ranked()).is_eq();
-            let mut others = placed.iter().skip(at + 1).take_while(equal);
+        let of_match = |flaw: &&Flaw| flaw.path.starts_with("spec.match");
+        let unread: BTreeSet<usize> = self.flaws.iter().filter(of_match).map(|flaw| flaw.document).collect();
+        let read: Vec<&Placed> = placed.iter().filter(|route| !unread.contains(&route.document)).collect();
+        for (at, route) in read.iter().enumerate() {
+            let equal = |other: &&&Placed| order(route.ranked(), other.ranked()).is_eq();
+            let mut others = read.iter().skip(at + 1).take_while(equal);
             if let Some(other) = others.find(|other| ambiguous(route.ranked(), other.ranked())) {
                 let (first, second) =
                     if route.document < other.document { (route, other) } else { (other, route) };
@@ -213,7 +217,7 @@ impl Compiler {
 
     fn allowed_region(&mut self, region: &str, allowed: &[RegionId], path: String) {
         if !allowed.iter().any(|id| **id == *region) {
-            self.flaws.push(super::Flaw {
+            self.flaws.push(Flaw {
                 document: self.document,
                 path,
                 found: format!("{:?}", short(region)),

@@ -57,7 +57,7 @@ impl Compiler {
             self.flaw("spec.allowedRegions", "an empty list", "at least one region");
         }
         self.unique(&spec.allowed_regions, "spec.allowedRegions");
-        if !spec.allowed_regions.contains(&spec.home_region) {
+        if !spec.allowed_regions.is_empty() && !spec.allowed_regions.contains(&spec.home_region) {
             let found = format!("{:?}", short(&spec.home_region));
             self.flaw(
                 "spec.homeRegion",
