@@ -1,7 +1,9 @@
 //! A ruleset made ready for requests: what would be searched is indexed once, when it is loaded.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::bounded::Keyed;
 use crate::policy::route::RouteIndex;
 use crate::ruleset::{Route, Ruleset, Transform};
 
@@ -10,8 +12,9 @@ use crate::ruleset::{Route, Ruleset, Transform};
 pub struct Compiled {
     /// The rules.
     pub ruleset: Arc<Ruleset>,
-    /// Its routes by path.
+    /// Its routes by host and path.
     pub routes: RouteIndex,
+    domains: HashSet<Box<str>, Keyed>,
 }
 
 impl Compiled {
@@ -19,7 +22,14 @@ impl Compiled {
     #[must_use]
     pub fn new(ruleset: Arc<Ruleset>) -> Self {
         let routes = RouteIndex::new(&ruleset.routes);
-        Self { ruleset, routes }
+        let domains = ruleset.tenant.domains.iter().map(|domain| domain.as_str().into()).collect();
+        Self { ruleset, routes, domains }
+    }
+
+    /// Whether the tenant names exactly this host. What a wildcard covers somebody else may have claimed by its name.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        self.domains.contains(host)
     }
 
     /// A route by its number.

@@ -307,11 +307,8 @@ impl Node {
     fn host(&mut self, host: &str, now_ms: u64) -> HostKnown {
         if let Some(known) = self.hosts.get(host) {
             let tenant = Arc::clone(&known.tenant);
-            // A wildcard does not keep it: somebody else may have claimed this very name.
-            let named =
-                |rules: &Arc<Compiled>| rules.ruleset.tenant.domains.iter().any(|domain| domain == host);
-            let is_named =
-                || self.tenants.peek(&*tenant).and_then(|held| held.current.as_ref()).is_some_and(named);
+            let rules = self.tenants.peek(&*tenant).and_then(|held| held.current.as_ref());
+            let is_named = || rules.is_some_and(|rules| rules.names(host));
             return if now_ms < known.until_ms || is_named() {
                 HostKnown::Tenant(tenant)
             } else {

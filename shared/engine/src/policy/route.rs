@@ -1,5 +1,5 @@
-//! Which route a request takes. An index over path segments finds the few routes that the path may mean, in time that
-//! depends on the path's length and not on how many routes there are; the first of them that matches decides.
+//! Which route a request takes. An index over hosts and path segments finds the few routes that host and path may mean, in
+//! time that depends on their length and not on how many routes and hosts there are; the first of them that matches decides.
 
 use std::collections::HashMap;
 
@@ -9,9 +9,12 @@ use crate::facts::{Facts, normalise_path, query_parameter};
 use crate::limits::PATH_SEGMENTS_MAX;
 use crate::ruleset::{Matcher, PathTemplate, Route, Segment};
 
-/// Routes by the segments of their paths.
+/// Routes by their hosts and the segments of their paths.
 #[derive(Debug)]
 pub struct RouteIndex {
+    /// Where the paths of a host begin: by the exact name, by what follows the star of a wildcard, and by nothing for
+    /// routes of all hosts.
+    roots: HashMap<Box<str>, usize, Keyed>,
     nodes: Vec<PathNode>,
 }
 
@@ -41,18 +44,31 @@ impl RouteIndex {
     /// An index of these routes.
     #[must_use]
     pub fn new(routes: &[Route]) -> Self {
-        let mut index = Self { nodes: vec![PathNode::default()] };
+        let mut index = Self { roots: HashMap::default(), nodes: Vec::new() };
         for (number, route) in routes.iter().enumerate() {
-            let PathTemplate { segments, open } = &route.matcher.path;
-            let mut at = 0;
-            for segment in segments {
-                at = index.child(at, segment);
+            let Matcher { hosts, path, .. } = &route.matcher;
+            if hosts.is_empty() {
+                index.add("", path, number);
             }
-            if let Some(node) = index.nodes.get_mut(at) {
-                if *open { &mut node.open } else { &mut node.exact }.push(number);
+            for host in hosts {
+                index.add(host.strip_prefix('*').unwrap_or(host), path, number);
             }
         }
         index
+    }
+
+    fn add(&mut self, host: &str, path: &PathTemplate, number: usize) {
+        let next = self.nodes.len();
+        let mut at = *self.roots.entry(host.into()).or_insert(next);
+        if at == next {
+            self.nodes.push(PathNode::default());
+        }
+        for segment in &path.segments {
+            at = self.child(at, segment);
+        }
+        if let Some(node) = self.nodes.get_mut(at) {
+            if path.open { &mut node.open } else { &mut node.exact }.push(number);
+        }
     }
 
     fn child(&mut self, at: usize, segment: &Segment) -> usize {
@@ -74,14 +90,15 @@ impl RouteIndex {
         let mut candidates = Vec::with_capacity(8);
         let inside = inputs.facts.path.strip_prefix('/').unwrap_or_default();
         let mut steps = 0;
-        self.collect(0, (!inside.is_empty()).then_some(inside), &mut candidates, &mut steps);
+        for root in self.roots_of(&inputs.facts.host) {
+            self.collect(root, (!inside.is_empty()).then_some(inside), &mut candidates, &mut steps);
+        }
         candidates.sort_unstable();
+        // A route may name both a host and a wildcard over it.
+        candidates.dedup();
         let mut methods = Vec::new();
         for number in candidates {
             let Some(route) = routes.get(number) else { continue };
-            if !host_matches(&route.matcher.hosts, &inputs.facts.host) {
-                continue;
-            }
             if !method_matches(&route.matcher.methods, &inputs.facts.method) {
                 methods.extend(route.matcher.methods.iter().cloned());
             } else if matches_rest(route, inputs, faults) {
@@ -97,6 +114,12 @@ impl RouteIndex {
         methods.sort_unstable();
         methods.dedup();
         Matched::Methods(methods)
+    }
+
+    /// Where the paths of a host begin: those of all hosts, of this one, and of each wildcard over it.
+    fn roots_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let above = host.match_indices('.').filter(|(at, _)| *at > 0).filter_map(|(at, _)| host.get(at..));
+        ["", host].into_iter().chain(above).filter_map(|name| self.roots.get(name).copied())
     }
 
     /// Collects the routes that `rest` may mean below `at`; `steps` bounds the work where captures and literals mix.
@@ -188,7 +211,7 @@ mod tests {
     }
 
     /// The first match by trying all: what the index has to agree with.
-    fn find_slowly(routes: &[Route], path: &str) -> Matched {
+    fn find_slowly(routes: &[Route], host: &str, path: &str) -> Matched {
         let inside = path.strip_prefix('/').unwrap();
         let parts: Vec<&str> = if inside.is_empty() { vec![] } else { inside.split('/').collect() };
         let fits = |template: &PathTemplate| {
@@ -199,7 +222,8 @@ mod tests {
                 Segment::Capture(_) => !part.is_empty(),
             })
         };
-        routes.iter().position(|route| fits(&route.matcher.path)).map_or(Matched::None, Matched::Route)
+        let matches = |route: &Route| host_matches(&route.matcher.hosts, host) && fits(&route.matcher.path);
+        routes.iter().position(matches).map_or(Matched::None, Matched::Route)
     }
 
     #[test]
@@ -251,11 +275,20 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_agrees_with_trying_every_route(
-            templates in proptest::collection::vec("(/(a|b|\\{x\\})){0,4}(/\\*\\*)?", 1..12),
+            templates in proptest::collection::vec(
+                ("(/(a|b|\\{x\\})){0,4}(/\\*\\*)?", proptest::collection::vec("(\\*\\.)?([ab]\\.){0,2}[ab]", 0..3)),
+                1..12,
+            ),
+            host in "([ab]\\.){0,3}[ab]",
             path in "(/(a|b|c)){1,5}|/",
         ) {
-            let routes: Vec<Route> = templates.iter().map(|template| route(template)).collect();
-            prop_assert_eq!(find(&routes, "GET", "h", &path), find_slowly(&routes, &path));
+            let with_hosts = |(template, hosts): (&String, &Vec<String>)| {
+                let mut route = route(template);
+                route.matcher.hosts.clone_from(hosts);
+                route
+            };
+            let routes: Vec<Route> = templates.iter().map(|(template, hosts)| with_hosts((template, hosts))).collect();
+            prop_assert_eq!(find(&routes, "GET", &host, &path), find_slowly(&routes, &host, &path));
         }
     }
 }
