@@ -5,6 +5,7 @@ mod analytics;
 mod bad_bundles;
 mod cold_edges;
 mod failures;
+mod limits;
 mod load;
 mod regions;
 mod requests;
@@ -49,8 +50,12 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
-    for (name, test) in
-        requests::TESTS.iter().chain(upstreams::TESTS).chain(bad_bundles::TESTS).chain(cold_edges::TESTS)
+    for (name, test) in requests::TESTS
+        .iter()
+        .chain(upstreams::TESTS)
+        .chain(limits::TESTS)
+        .chain(bad_bundles::TESTS)
+        .chain(cold_edges::TESTS)
     {
         for edge in EDGES {
             let test = *test;

@@ -24,19 +24,30 @@ const SEEN_MAX: Duration = Duration::from_secs(5);
 /// Pushes rules that send `/echo` and `/kept/**` to an upstream, the latter through the cache, and takes them back after
 /// the test.
 fn with_upstream(stack: &Stack, edge: &str, test: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let rules = "---\n\
+        apiVersion: meridian/v1\nkind: CachePolicy\nmetadata: {name: own}\nspec: {}\n---\n\
+        apiVersion: meridian/v1\nkind: Route\nmetadata: {name: kept}\n\
+        spec: {match: {path: \"/kept/**\"}, auth: {mode: anonymous}, cache: own, upstream: own}\n---\n\
+        apiVersion: meridian/v1\nkind: Route\nmetadata: {name: echo}\n\
+        spec: {match: {path: /echo}, auth: {mode: anonymous}, upstream: own}\n";
+    with_rules(stack, edge, rules, test)
+}
+
+/// Pushes these rules beside those of the demo and the upstream `own`, and takes them back after the test.
+pub fn with_rules(
+    stack: &Stack,
+    edge: &str,
+    rules: &str,
+    test: impl FnOnce(&str) -> Result<()>,
+) -> Result<()> {
     let before = head(stack)?;
     let folder = demo_rules(stack, &format!("{edge}-upstream"))?;
-    let rules = format!(
+    let upstream = format!(
         "apiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: own}}\n\
-         spec: {{regions: {{us-east-1: \"{}\"}}}}\n---\n\
-         apiVersion: meridian/v1\nkind: CachePolicy\nmetadata: {{name: own}}\nspec: {{}}\n---\n\
-         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: kept}}\n\
-         spec: {{match: {{path: \"/kept/**\"}}, auth: {{mode: anonymous}}, cache: own, upstream: own}}\n---\n\
-         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: echo}}\n\
-         spec: {{match: {{path: /echo}}, auth: {{mode: anonymous}}, upstream: own}}\n",
+         spec: {{regions: {{us-east-1: \"{}\"}}}}\n",
         upstream::start()?
     );
-    std::fs::write(folder.join("upstream.yaml"), rules)?;
+    std::fs::write(folder.join("upstream.yaml"), upstream + rules)?;
     let output = push(stack, &folder, &[])?;
     ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
     let outcome = test(&stack.up()?.edges[edge]);
