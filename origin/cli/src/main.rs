@@ -7,6 +7,7 @@
 //! Exit codes: 0 done; 1 refused, or a check failed; 2 wrong usage; 3 the server is away or failed.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod client;
 mod domains;
 mod experiments;
@@ -70,6 +71,9 @@ enum Command {
     /// Hostnames of tenants.
     #[command(subcommand)]
     Domain(domains::Domains),
+    /// What edges have stored.
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Results of experiments.
     #[command(subcommand)]
     Experiments(experiments::Experiments),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Command::Logs(command) => command.run(&server, json),
         Command::Tenant(command) => command.run(&server, json),
         Command::Domain(command) => command.run(&server, json),
+        Command::Cache(command) => command.run(&server, json),
         Command::Experiments(command) => command.run(&server, json),
         Command::Token(command) => command.run(json),
         Command::Replication(command) => command.run(&server, json),

@@ -101,6 +101,13 @@ impl Answers {
         self.slot(tenant, tag).fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Makes everything stale.
+    pub fn invalidate_all(&self) {
+        for slot in &self.slots {
+            slot.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// Number of answers and their weight in bytes, about.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {

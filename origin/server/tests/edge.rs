@@ -240,8 +240,77 @@ async fn a_purge_by_hand_reaches_the_journal() {
     let audit = region.control(Method::GET, "/audit?tenant=acme", None).await.json();
     let lines = audit["audit"].as_array().unwrap().iter().filter(|line| line["action"] == "cache.purge");
     let details: Vec<_> = lines.map(|line| &line["detail"]).collect();
-    let expected =
-        [["here"].as_slice(), &["orders", "*"]].map(|tags| json!({"region": "us-east-1", "tags": tags}));
+    let expected = [["here"].as_slice(), &["orders", "*"]]
+        .map(|tags| json!({"region": "us-east-1", "tags": tags, "soft": false}));
     assert_eq!(details, expected.iter().collect::<Vec<_>>(), "{audit}");
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purges_are_soft_by_url_or_of_everybody_and_only_what_is_right() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let claimed = json!({"hostname": "*.acme.example", "tenant": "acme"});
+    assert_eq!(region.control(Method::POST, "/domains", Some(&claimed)).await.status, StatusCode::CREATED);
+    let sync = async |cursor: &Value| {
+        let ask = json!({"edge": "e", "targets": {}, "purge_cursor": cursor});
+        region.as_edge(Method::POST, "/edge/v1/sync", Some(&ask)).await.json()
+    };
+    let mut cursor = sync(&json!(null)).await["purge_cursor"].clone();
+    let mut journalled = async || {
+        let news = sync(&cursor).await;
+        cursor = news["purge_cursor"].clone();
+        let by_hand = |purge: &&Value| purge["source"] == 0;
+        let told = |purge: &Value| json!([purge["tenant"], purge["tag"], purge["soft"] == true]);
+        news["purges"].as_array().unwrap().iter().filter(by_hand).map(told).collect::<Value>()
+    };
+    for (purge, expected) in [
+        (json!({"tenant": "acme", "tags": ["a"], "soft": true}), json!([["acme", "a", true]])),
+        (
+            json!({"urls": ["https://Shop.acme.example/a?b=1,2", "http://shop.acme.example"]}),
+            json!([["acme", "=shop.acme.example/a?b=1,2", false], ["acme", "=shop.acme.example/", false]]),
+        ),
+        (json!({"everything": true, "soft": true}), json!([["*", "*", true]])),
+    ] {
+        let done = region.control(Method::POST, "/purges", Some(&purge)).await;
+        assert_eq!(done.status, StatusCode::ACCEPTED, "{purge}: {done:?}");
+        assert_eq!(journalled().await, expected, "{purge}");
+    }
+    for (purge, path) in [
+        (json!({}), "tags"),
+        (json!({"tags": ["a"]}), "tenant"),
+        (json!({"tenant": "acme"}), "tags"),
+        (json!({"everything": true, "tenant": "acme"}), "everything"),
+        (json!({"urls": ["/a"]}), "urls"),
+        (json!({"urls": ["https://acme.test/a"]}), "urls"),
+        (json!({"urls": ["https://shop.acme.example/a b"]}), "urls"),
+    ] {
+        let refused = region.control(Method::POST, "/purges", Some(&purge)).await;
+        let errors = refused.json()["errors"].clone();
+        assert_eq!(
+            (refused.status, &errors[0]["path"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(path)),
+            "{purge}: {refused:?}"
+        );
+    }
+    assert_eq!(journalled().await, json!([]), "what is refused is not journalled");
+    // Everybody's cache is for those who may do everything.
+    let wanted = json!({"name": "purger", "scopes": ["purges:write"], "expires_in_s": 3600});
+    let token = region.control(Method::POST, "/tokens", Some(&wanted)).await.json()["token"].clone();
+    let token = token.as_str().unwrap();
+    let all = region.control_as(token, Method::POST, "/purges", Some(&json!({"everything": true}))).await;
+    assert_eq!((all.status, &all.json()["scope"]), (StatusCode::FORBIDDEN, &json!("*")));
+    let own = json!({"tenant": "acme", "tags": ["*"]});
+    let own = region.control_as(token, Method::POST, "/purges", Some(&own)).await;
+    assert_eq!(own.status, StatusCode::ACCEPTED);
+    let audit = region.control(Method::GET, "/audit", None).await.json();
+    let lines = audit["audit"].as_array().unwrap().iter().filter(|line| line["action"] == "cache.purge");
+    let lines: Vec<_> =
+        lines.map(|line| json!([line["subject"], line["tenant"], line["detail"]["soft"]])).collect();
+    assert_eq!(
+        json!(lines),
+        json!([["acme", "acme", false], ["*", null, true], ["acme", "acme", false], ["acme", "acme", true]]),
+        "{audit}"
+    );
     region.serving.stop().await;
 }

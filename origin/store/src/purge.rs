@@ -13,9 +13,9 @@ use crate::{Access, Fault, Scope, Store, limits};
 pub struct Purge {
     /// Its number.
     pub seq: i64,
-    /// The tenant whose cached answers it concerns.
+    /// The tenant whose cached answers it concerns; `*` is all of them, with everything that they have.
     pub tenant: String,
-    /// The tag: `COLLECTION`, `COLLECTION/ID`, or `*` for everything of the tenant.
+    /// The tag: `COLLECTION`, `COLLECTION/ID`, that of a URL, or `*` for everything of the tenant.
     pub tag: String,
     /// The region whose commit it was; 0 for a manual purge.
     pub source: i16,
@@ -23,6 +23,8 @@ pub struct Purge {
     pub position: i64,
     /// When it was written here, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// Whether what it reaches may be of use while it is fetched anew.
+    pub soft: bool,
 }
 
 /// What a reader of the journal has not seen yet.
@@ -36,22 +38,22 @@ pub struct Purges {
     pub reset: bool,
 }
 
-/// Journals a manual purge of a tenant's tags, effective for everything stored before now.
+/// Journals a manual purge of these tags (tenant, tag), effective for everything stored before now.
 ///
 /// # Errors
 /// [`Fault::Limit`] for too many or too long tags.
-pub async fn manual(scope: &mut Scope, tenant: &str, tags: &[String]) -> Result<(), Fault> {
+pub async fn manual(scope: &mut Scope, tags: &[(String, String)], soft: bool) -> Result<(), Fault> {
     if tags.len() > limits::PURGE_TAGS_MAX {
         let found = tags.len() as u64;
         return Err(Fault::Limit { what: "tags of a purge", found, max: limits::PURGE_TAGS_MAX as u64 });
     }
-    if let Some(tag) = tags.iter().find(|tag| tag.chars().count() > limits::TAG_CHARS_MAX) {
+    if let Some((_, tag)) = tags.iter().find(|(_, tag)| tag.chars().count() > limits::TAG_CHARS_MAX) {
         let found = tag.chars().count() as u64;
         return Err(Fault::Limit { what: "characters of a tag", found, max: limits::TAG_CHARS_MAX as u64 });
     }
-    let tags: Vec<(String, String, u64)> =
-        tags.iter().map(|tag| (tenant.to_owned(), tag.clone(), 0)).collect();
-    journal(scope.conn(), 0, &tags).await
+    let entries: Vec<(String, String, u64)> =
+        tags.iter().map(|(tenant, tag)| (tenant.clone(), tag.clone(), 0)).collect();
+    write(scope.conn(), 0, &entries, soft).await
 }
 
 /// Writes entries (tenant, tag, position) of one source. Holds the journal until the transaction ends, so it comes
@@ -64,17 +66,27 @@ pub async fn journal(
     source: u16,
     entries: &[(String, String, u64)],
 ) -> Result<(), Fault> {
+    write(connection, source, entries, false).await
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    source: u16,
+    entries: &[(String, String, u64)],
+    soft: bool,
+) -> Result<(), Fault> {
     if entries.is_empty() {
         return Ok(());
     }
     let tenants: Vec<&str> = entries.iter().map(|(tenant, _, _)| tenant.as_str()).collect();
     let tags: Vec<&str> = entries.iter().map(|(_, tag, _)| tag.as_str()).collect();
     let positions: Vec<i64> = entries.iter().map(|(_, _, position)| *position as i64).collect();
-    sqlx::query("select meridian.journal($1, $2, $3, $4)")
+    sqlx::query("select meridian.journal($1, $2, $3, $4, $5)")
         .bind(tenants)
         .bind(tags)
         .bind(source as i16)
         .bind(positions)
+        .bind(soft)
         .execute(connection)
         .await?;
     Ok(())
@@ -102,8 +114,9 @@ pub async fn since(store: &Store, cursor: Option<i64>) -> Result<Purges, Fault> 
     if cursor > last || (trimmed && first.is_some_and(|first| cursor < first)) {
         return Ok(Purges { rows: Vec::new(), next: last, reset: true });
     }
-    let rows: Vec<(i64, String, String, i16, i64, i64)> = sqlx::query_as(
-        "select seq, tenant, tag, source, position, at_ms from meridian.purge where seq > $1 order by seq limit $2",
+    let rows: Vec<(i64, String, String, i16, i64, i64, bool)> = sqlx::query_as(
+        "select seq, tenant, tag, source, position, at_ms, soft from meridian.purge
+          where seq > $1 order by seq limit $2",
     )
     .bind(cursor)
     .bind(limits::PURGES_MAX)
@@ -111,13 +124,14 @@ pub async fn since(store: &Store, cursor: Option<i64>) -> Result<Purges, Fault> 
     .await?;
     let rows: Vec<Purge> = rows
         .into_iter()
-        .map(|(seq, tenant, tag, source, position, at_ms)| Purge {
+        .map(|(seq, tenant, tag, source, position, at_ms, soft)| Purge {
             seq,
             tenant,
             tag,
             source,
             position,
             at_ms,
+            soft,
         })
         .collect();
     let next = rows.last().map_or(cursor, |row| row.seq);

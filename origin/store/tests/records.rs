@@ -293,16 +293,17 @@ async fn enrolled_tables_bury_and_revive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_purge_journal_keeps_its_order() {
     let (cluster, store) = declared().await;
+    let tag = |tenant: &str, tag: &str| (tenant.to_owned(), tag.to_owned());
     let start = purge::since(&store, None).await.unwrap();
     assert!(start.reset && start.rows.is_empty());
     // The first writer holds the journal; the second can't overtake it.
     let mut first = store.begin(Access::Control).await.unwrap();
-    purge::manual(&mut first, "acme", &["orders".into()]).await.unwrap();
+    purge::manual(&mut first, &[tag("acme", "orders")], false).await.unwrap();
     let second = tokio::spawn({
         let store = store.clone();
         async move {
             let mut second = store.begin(Access::Control).await.unwrap();
-            purge::manual(&mut second, "globex", &["orders".into(), "*".into()]).await.unwrap();
+            purge::manual(&mut second, &[tag("globex", "orders"), tag("globex", "*")], true).await.unwrap();
             second.commit().await.unwrap();
         }
     });
@@ -312,8 +313,9 @@ async fn the_purge_journal_keeps_its_order() {
     first.commit().await.unwrap();
     second.await.unwrap();
     let purges = purge::since(&store, Some(start.next)).await.unwrap();
-    let seen: Vec<(&str, &str)> = purges.rows.iter().map(|p| (p.tenant.as_str(), p.tag.as_str())).collect();
-    assert_eq!(seen, [("acme", "orders"), ("globex", "orders"), ("globex", "*")]);
+    let seen: Vec<(&str, &str, bool)> =
+        purges.rows.iter().map(|p| (p.tenant.as_str(), p.tag.as_str(), p.soft)).collect();
+    assert_eq!(seen, [("acme", "orders", false), ("globex", "orders", true), ("globex", "*", true)]);
     assert!(purge::since(&store, Some(purges.next + 1)).await.unwrap().reset, "a cursor of another database");
 
     let mut superuser = cluster.superuser().await;
@@ -370,7 +372,7 @@ async fn no_table_is_without_row_level_security() {
 
     let mut control = store.begin(Access::Control).await.unwrap();
     for tenant in ["acme", "globex"] {
-        purge::manual(&mut control, tenant, &["orders".into()]).await.unwrap();
+        purge::manual(&mut control, &[(tenant.into(), "orders".into())], false).await.unwrap();
     }
     control.commit().await.unwrap();
     let journal = "select coalesce(string_agg(tenant, ',' order by tenant), '') from meridian.purge";

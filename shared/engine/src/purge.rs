@@ -8,6 +8,11 @@ use crate::limits::{PURGE_REACH_MS, PURGE_SOURCES_MAX, PURGES_MAX};
 use crate::ruleset::RegionId;
 use crate::step::{Purge, SyncNews};
 
+/// Tenant of a purge that is for all tenants; no slug is written so.
+pub const EVERYBODY: &str = "*";
+/// Tag of everything of a tenant.
+pub const EVERYTHING: &str = "*";
+
 /// Positions of the regions that an answer reflects, or that were purged, by ordinal.
 type Positions = Vec<(u16, u64)>;
 
@@ -18,8 +23,8 @@ pub struct PurgeJournal {
     keyed: Keyed,
     young: HashMap<u64, Mark, Keyed>,
     old: HashMap<u64, Mark, Keyed>,
-    /// Stands for everything that was dropped.
-    dropped: Mark,
+    /// What went stale for everybody, and what stands for all marks that were dropped.
+    everything: Mark,
     /// Whether an origin's journal was read yet.
     heard: bool,
     /// How far each region's journal has been read.
@@ -36,9 +41,31 @@ struct Mark {
     /// When the newest of the changes behind `positions` was written down: decides for answers that name no positions,
     /// as those of upstreams do.
     changed_ms: u64,
+    /// Answers stored at this time or before are stale since then, but may be of use while they are fetched anew.
+    soft_ms: u64,
+}
+
+/// What a purge makes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// It must not be served before it was validated.
+    Hard,
+    /// It is stale since this time, as if its lifetime had ended then.
+    Soft {
+        /// Milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
 }
 
 impl Mark {
+    fn take(&mut self, purge: &Purge) {
+        if purge.soft {
+            self.soft_ms = self.soft_ms.max(purge.at_ms);
+        } else {
+            self.add(purge.source, purge.position, purge.at_ms);
+        }
+    }
+
     fn add(&mut self, source: u16, position: u64, at_ms: u64) {
         if source == 0 {
             self.stored_ms = self.stored_ms.max(at_ms);
@@ -59,6 +86,7 @@ impl Mark {
             self.add(*source, *position, other.changed_ms);
         }
         self.stored_ms = self.stored_ms.max(other.stored_ms);
+        self.soft_ms = self.soft_ms.max(other.soft_ms);
     }
 
     fn hits(&self, seen: &[(u16, u64)], stored_ms: u64) -> bool {
@@ -80,7 +108,7 @@ impl PurgeJournal {
             keyed,
             young: HashMap::with_hasher(keyed),
             old: HashMap::with_hasher(keyed),
-            dropped: Mark::default(),
+            everything: Mark::default(),
             heard: false,
             cursor: Vec::new(),
         }
@@ -97,7 +125,7 @@ impl PurgeJournal {
     pub fn read(&mut self, news: &SyncNews) {
         self.heard = true;
         if news.reset {
-            self.dropped.stored_ms = self.dropped.stored_ms.max(news.now_ms);
+            self.everything.stored_ms = self.everything.stored_ms.max(news.now_ms);
         }
         for purge in &news.purges {
             self.mark(purge);
@@ -107,7 +135,7 @@ impl PurgeJournal {
                 *have = if news.reset { *sequence } else { (*have).max(*sequence) };
             } else {
                 let reach = news.now_ms.saturating_sub(PURGE_REACH_MS);
-                self.dropped.stored_ms = self.dropped.stored_ms.max(reach);
+                self.everything.stored_ms = self.everything.stored_ms.max(reach);
                 self.cursor.push((region.clone(), *sequence));
             }
         }
@@ -115,45 +143,56 @@ impl PurgeJournal {
 
     /// Takes one entry.
     pub fn mark(&mut self, purge: &Purge) {
+        if purge.tenant == EVERYBODY {
+            self.everything.take(purge);
+            return;
+        }
         let key = self.key(&purge.tenant, &purge.tag);
         if let Some(mark) = self.young.get_mut(&key) {
-            mark.add(purge.source, purge.position, purge.at_ms);
+            mark.take(purge);
             return;
         }
         let mut mark = self.old.remove(&key).unwrap_or_default();
-        mark.add(purge.source, purge.position, purge.at_ms);
+        mark.take(purge);
         if self.young.len() >= PURGES_MAX / 2 {
             let dropped = std::mem::replace(
                 &mut self.old,
                 std::mem::replace(&mut self.young, HashMap::with_hasher(self.keyed)),
             );
             for mark in dropped.values() {
-                self.dropped.merge(mark);
+                self.everything.merge(mark);
             }
         }
         self.young.insert(key, mark);
     }
 
-    /// Whether an entry is stale: one of its tags, or everything of its tenant, was purged after what it reflects.
+    /// What was purged of an entry: one of its tags, or everything of its tenant, after what it reflects. A hard purge
+    /// counts before a soft one.
     /// `seen` are the positions that its response reflects, by the region's ordinal (a missing one counts as 0; where
     /// there are none at all, the time decides);
     /// `stored_ms` is when it was stored.
-    pub fn is_stale<'a>(
+    pub fn purged<'a>(
         &self,
         tenant: &str,
         tags: impl IntoIterator<Item = &'a str>,
         seen: &[(u16, u64)],
         stored_ms: u64,
-    ) -> bool {
-        !self.heard
-            || self.dropped.hits(seen, stored_ms)
-            || std::iter::once("*").chain(tags).any(|tag| {
-                let key = self.key(tenant, tag);
-                self.young
-                    .get(&key)
-                    .or_else(|| self.old.get(&key))
-                    .is_some_and(|mark| mark.hits(seen, stored_ms))
-            })
+    ) -> Option<Purged> {
+        if !self.heard {
+            return Some(Purged::Hard);
+        }
+        let tagged = std::iter::once(EVERYTHING).chain(tags).filter_map(|tag| {
+            let key = self.key(tenant, tag);
+            self.young.get(&key).or_else(|| self.old.get(&key))
+        });
+        let mut soft_ms = None;
+        for mark in std::iter::once(&self.everything).chain(tagged) {
+            if mark.hits(seen, stored_ms) {
+                return Some(Purged::Hard);
+            }
+            soft_ms = soft_ms.max(Some(mark.soft_ms).filter(|soft_ms| stored_ms <= *soft_ms));
+        }
+        soft_ms.map(|at_ms| Purged::Soft { at_ms })
     }
 
     fn key(&self, tenant: &str, tag: &str) -> u64 {
@@ -183,7 +222,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000;
 
     fn purge(tag: &str, source: u16, position: u64, at_ms: u64) -> Purge {
-        Purge { tenant: "acme".to_owned(), tag: tag.to_owned(), source, position, at_ms }
+        Purge { tenant: "acme".to_owned(), tag: tag.to_owned(), source, position, at_ms, soft: false }
     }
 
     fn journal(purges: Vec<Purge>) -> PurgeJournal {
@@ -201,8 +240,8 @@ mod tests {
     fn an_entry_is_stale_when_it_reflects_less_than_what_was_purged() {
         let journal = journal(vec![purge("orders", 2, 100, NOW), purge("orders", 0, 0, NOW - 50)]);
         let check = |tags: &[&str], seen: &[(u16, u64)], stored_ms, expect| {
-            let got = journal.is_stale("acme", tags.iter().copied(), seen, stored_ms);
-            assert_eq!(got, expect, "{tags:?} {seen:?} {stored_ms}");
+            let got = journal.purged("acme", tags.iter().copied(), seen, stored_ms);
+            assert_eq!(got == Some(Purged::Hard), expect, "{tags:?} {seen:?} {stored_ms}");
         };
         check(&["orders"], &[(2, 100)], NOW, false);
         check(&["orders"], &[(2, 99)], NOW, true);
@@ -218,16 +257,16 @@ mod tests {
     #[test]
     fn a_purge_is_scoped_to_its_tenant() {
         let journal = journal(vec![purge("*", 0, 0, NOW)]);
-        assert!(journal.is_stale("acme", [], &[], NOW));
-        assert!(!journal.is_stale("globex", [], &[], NOW));
+        assert_eq!(journal.purged("acme", [], &[], NOW), Some(Purged::Hard));
+        assert_eq!(journal.purged("globex", [], &[], NOW), None);
     }
 
     #[test]
     fn what_was_stored_before_the_first_news_reach_is_stale() {
-        assert!(PurgeJournal::new(Keyed::default()).is_stale("acme", [], &[], NOW));
+        assert_eq!(PurgeJournal::new(Keyed::default()).purged("acme", [], &[], NOW), Some(Purged::Hard));
         let journal = journal(vec![]);
-        assert!(journal.is_stale("acme", [], &[], NOW - PURGE_REACH_MS));
-        assert!(!journal.is_stale("acme", [], &[], NOW - PURGE_REACH_MS + 1));
+        assert_eq!(journal.purged("acme", [], &[], NOW - PURGE_REACH_MS), Some(Purged::Hard));
+        assert_eq!(journal.purged("acme", [], &[], NOW - PURGE_REACH_MS + 1), None);
     }
 
     #[test]
@@ -239,8 +278,8 @@ mod tests {
             now_ms: NOW + 10,
             ..SyncNews::default()
         });
-        assert!(journal.is_stale("acme", [], &[(1, u64::MAX)], NOW + 10));
-        assert!(!journal.is_stale("acme", [], &[], NOW + 11));
+        assert_eq!(journal.purged("acme", [], &[(1, u64::MAX)], NOW + 10), Some(Purged::Hard));
+        assert_eq!(journal.purged("acme", [], &[], NOW + 11), None);
         assert_eq!(journal.cursor(), [("us-east-1".into(), 3)]);
     }
 
@@ -249,9 +288,43 @@ mod tests {
         let purges = (0..PURGES_MAX * 2).map(|i| purge(&format!("t/{i}"), 1, i as u64 + 1, NOW)).collect();
         let journal = journal(purges);
         assert!(journal.len() <= PURGES_MAX);
-        assert!(journal.is_stale("acme", ["t/0"], &[(1, 1)], NOW + 1), "dropped one by one, kept as a whole");
-        assert!(journal.is_stale("acme", ["t/0"], &[], NOW));
-        assert!(!journal.is_stale("acme", ["t/0"], &[], NOW + 1));
-        assert!(!journal.is_stale("acme", ["t/0"], &[(1, u64::MAX)], NOW + 1));
+        assert_eq!(
+            journal.purged("acme", ["t/0"], &[(1, 1)], NOW + 1),
+            Some(Purged::Hard),
+            "dropped one by one, kept as a whole"
+        );
+        assert_eq!(journal.purged("acme", ["t/0"], &[], NOW), Some(Purged::Hard));
+        assert_eq!(journal.purged("acme", ["t/0"], &[], NOW + 1), None);
+        assert_eq!(journal.purged("acme", ["t/0"], &[(1, u64::MAX)], NOW + 1), None);
+    }
+
+    #[test]
+    fn a_soft_purge_makes_stale_from_then_on_and_a_hard_one_wins() {
+        let soft = |tag: &str, at_ms| Purge { soft: true, ..purge(tag, 0, 0, at_ms) };
+        let check = |purges: Vec<Purge>, seen: &[(u16, u64)], stored_ms, expect| {
+            let got = journal(purges.clone()).purged("acme", ["a", "b"], seen, stored_ms);
+            assert_eq!(got, expect, "{purges:?} {seen:?} {stored_ms}");
+        };
+        let at = |at_ms| Some(Purged::Soft { at_ms });
+        check(vec![soft("a", NOW)], &[], NOW, at(NOW));
+        check(vec![soft("a", NOW)], &[(1, u64::MAX)], NOW, at(NOW));
+        check(vec![soft("a", NOW)], &[], NOW + 1, None);
+        check(vec![soft("*", NOW)], &[], NOW, at(NOW));
+        check(vec![soft("c", NOW)], &[], NOW, None);
+        check(vec![soft("a", NOW), soft("b", NOW + 5)], &[], NOW, at(NOW + 5));
+        check(vec![soft("a", NOW + 5), purge("b", 0, 0, NOW)], &[], NOW, Some(Purged::Hard));
+        check(vec![soft("a", NOW + 5), purge("b", 0, 0, NOW)], &[], NOW + 1, at(NOW + 5));
+        check(vec![purge("a", 0, 0, NOW), soft("a", NOW + 5)], &[], NOW, Some(Purged::Hard));
+    }
+
+    #[test]
+    fn everything_of_everybody_is_purged_at_once() {
+        let all = Purge { tenant: EVERYBODY.to_owned(), ..purge(EVERYTHING, 0, 0, NOW) };
+        let journal = journal(vec![all]);
+        for tenant in ["acme", "globex"] {
+            assert_eq!(journal.purged(tenant, [], &[(1, u64::MAX)], NOW), Some(Purged::Hard));
+            assert_eq!(journal.purged(tenant, [], &[], NOW + 1), None);
+        }
+        assert!(journal.is_empty(), "it is one mark");
     }
 }

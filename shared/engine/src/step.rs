@@ -104,7 +104,7 @@ pub struct SyncNews {
 /// One entry of the purge journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    /// Tenant whose cache is meant.
+    /// Tenant whose cache is meant; `*` is everybody's, and then everything of it, whatever the tag.
     pub tenant: String,
     /// Tag that went stale; `*` is all of them.
     pub tag: String,
@@ -114,6 +114,9 @@ pub struct Purge {
     pub position: u64,
     /// When it was written to the journal.
     pub at_ms: u64,
+    /// What went stale may still be of use while it is fetched anew or its origin fails (RFC 5861). Only purges by hand
+    /// are soft: the time alone decides what they reach.
+    pub soft: bool,
 }
 
 /// What an origin knows of one region.

@@ -64,6 +64,10 @@ pub struct PurgeEntry {
     pub position: u64,
     /// When it was written to the journal.
     pub at_ms: u64,
+    /// Whether what went stale may be of use while it is fetched anew. An edge that does not know the field takes the
+    /// purge for a hard one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
 }
 
 /// What a region knows of one region.
@@ -154,8 +158,8 @@ impl From<SyncReply> for SyncNews {
 
 impl From<PurgeEntry> for Purge {
     fn from(entry: PurgeEntry) -> Self {
-        let PurgeEntry { seq: _, tenant, tag, source, position, at_ms } = entry;
-        Self { tenant, tag, source, position, at_ms }
+        let PurgeEntry { seq: _, tenant, tag, source, position, at_ms, soft } = entry;
+        Self { tenant, tag, source, position, at_ms, soft }
     }
 }
 

@@ -142,6 +142,8 @@ pub struct News {
     pub applied: BTreeMap<String, BTreeMap<u16, u64>>,
     /// Purges: tenant, tag, source, position.
     pub purges: Vec<(String, String, u16, u64)>,
+    /// Soft purges by hand: tenant, tag.
+    pub soft_purges: Vec<(String, String)>,
     /// Whether the journal no longer reaches back.
     pub reset: bool,
 }

@@ -75,18 +75,11 @@ impl World {
         let regions = self.platform.as_ref().map_or_else(|_| Vec::new(), |platform| platform.regions.clone());
         Some(SyncNews {
             heads: news.heads.iter().map(|(target, sequence)| (target_of(target), *sequence)).collect(),
-            purges: news
-                .purges
-                .iter()
-                .map(|(tenant, tag, source, position)| Purge {
-                    tenant: tenant.clone(),
-                    tag: tag.clone(),
-                    source: *source,
-                    position: *position,
-                    at_ms: now_ms,
-                })
-                .collect(),
-            purge_cursor: vec![(RegionId::from("us-east-1"), news.purges.len() as u64)],
+            purges: purges(news, now_ms),
+            purge_cursor: vec![(
+                RegionId::from("us-east-1"),
+                (news.purges.len() + news.soft_purges.len()) as u64,
+            )],
             reset: news.reset,
             now_ms,
             regions: regions
@@ -191,6 +184,26 @@ impl World {
             }
         }
     }
+}
+
+fn purges(news: &News, at_ms: u64) -> Vec<Purge> {
+    let hard = news.purges.iter().map(|(tenant, tag, source, position)| Purge {
+        tenant: tenant.clone(),
+        tag: tag.clone(),
+        source: *source,
+        position: *position,
+        at_ms,
+        soft: false,
+    });
+    let soft = news.soft_purges.iter().map(|(tenant, tag)| Purge {
+        tenant: tenant.clone(),
+        tag: tag.clone(),
+        source: 0,
+        position: 0,
+        at_ms,
+        soft: true,
+    });
+    hard.chain(soft).collect()
 }
 
 fn platform(bytes: &str) -> Result<Arc<Platform>, String> {

@@ -100,6 +100,14 @@ impl Operator {
         let allowed = |have: &String| have == ALL || have == scope.as_str();
         if self.scopes.iter().any(allowed) { Ok(()) } else { Err(Problem::scope(scope.as_str())) }
     }
+
+    /// Makes sure that the token allows everything: what concerns all tenants at once is for operators of the platform.
+    ///
+    /// # Errors
+    /// 403 `insufficient-scope`.
+    pub fn may_all(&self) -> Result<(), Problem> {
+        if self.scopes.iter().any(|have| have == ALL) { Ok(()) } else { Err(Problem::scope(ALL)) }
+    }
 }
 
 /// Tokens that were looked up lately, by their SHA-256.

@@ -41,7 +41,7 @@ pub(super) async fn host(
 }
 
 /// The domains that would match a hostname, the most specific first.
-fn candidates(host: &str) -> Vec<String> {
+pub(crate) fn candidates(host: &str) -> Vec<String> {
     let above = host.match_indices('.').map(|(dot, _)| format!("*{}", &host[dot..]));
     std::iter::once(host.to_owned()).chain(above).collect()
 }

@@ -2,7 +2,7 @@
 
 mod bundles;
 mod events;
-mod hosts;
+pub(crate) mod hosts;
 mod leases;
 mod sync;
 

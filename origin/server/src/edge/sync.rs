@@ -104,5 +104,6 @@ fn entry(row: Purge) -> PurgeEntry {
         source: u16::try_from(row.source).unwrap_or(0),
         position: number(row.position),
         at_ms: number(row.at_ms),
+        soft: row.soft,
     }
 }

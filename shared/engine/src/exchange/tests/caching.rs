@@ -32,6 +32,7 @@ fn a_stored_answer_is_served_without_going_forward() {
         source: 1,
         position: 8,
         at_ms: host.now_ms,
+        soft: false,
     };
     host.node.synced(Some(SyncNews { purges: vec![purge], ..SyncNews::default() }), host.now_ms);
     assert_eq!(host.get("/b").decision.outcome, Outcome::Forwarded);

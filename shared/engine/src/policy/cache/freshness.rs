@@ -240,6 +240,14 @@ impl Notes {
         Freshness { age_ms: self.age_ms.saturating_add(resident_ms), lifetime_ms: self.lifetime_ms }
     }
 
+    /// Ends the lifetime at this time, where it would have been longer; whether it would.
+    pub(super) fn ends_by(&mut self, at_ms: u64) -> bool {
+        let age_ms = self.freshness(at_ms).age_ms;
+        let shortened = age_ms < self.lifetime_ms;
+        self.lifetime_ms = self.lifetime_ms.min(age_ms);
+        shortened
+    }
+
     /// Section 4.2.4: whether it may be served stale for up to `allowed_ms`. `must-revalidate`, `proxy-revalidate` and
     /// `no-cache` forbid it. `s-maxage` alone forbids it to clients (`by_client`), but not where the origin itself or the
     /// policy that its owner wrote allows it.

@@ -2,7 +2,8 @@
 
 use super::{Subject, key};
 use crate::facts::{Facts, normalise_host, normalise_path};
-use crate::ruleset::CachePolicy;
+use crate::limits::CACHE_TAG_BYTES_MAX;
+use crate::ruleset::{CachePolicy, KeyPart};
 use crate::step::{CacheKey, Purge, ResponseHead};
 
 /// What an unsafe request made stale (RFC 9111, section 4.4).
@@ -30,7 +31,7 @@ pub fn invalidate(
     }
     let named = ["location", "content-location"].into_iter().filter_map(|name| head.headers.get(name));
     let mut uris: Vec<String> = named.filter_map(|reference| resolve(facts, reference)).collect();
-    uris.push(uri_tag(facts, &facts.path, facts.query.as_deref()));
+    uris.push(uri_tag(&facts.host, &facts.path, facts.query.as_deref()));
     uris.sort();
     uris.dedup();
     let own = format!("={}", facts.host);
@@ -42,7 +43,14 @@ pub fn invalidate(
             invalidation.forget.push(key::at(policy, subject, path, query).0);
         }
         let tenant = subject.tenant.to_owned();
-        invalidation.purges.push(Purge { tenant, tag: uri, source: 0, position: 0, at_ms: now_ms });
+        invalidation.purges.push(Purge {
+            tenant,
+            tag: uri,
+            source: 0,
+            position: 0,
+            at_ms: now_ms,
+            soft: false,
+        });
     }
     invalidation
 }
@@ -50,35 +58,107 @@ pub fn invalidate(
 /// The tag of a URI reference (RFC 3986, section 5.2) on this host; `None` for another host or what can't be read.
 fn resolve(facts: &Facts, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
-    let absolute = reference.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
-    let target = match (absolute, reference.strip_prefix("//")) {
-        (Some((_, rest)), _) | (None, Some(rest)) => {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            let (authority, target) = rest.split_at_checked(end)?;
+    let target = match split_authority(reference) {
+        Some((authority, target)) => {
             if normalise_host(authority).ok()? != facts.host {
                 return None;
             }
-            if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
+            target
         }
-        (None, None) if reference.starts_with('/') => reference.to_owned(),
-        (None, None) if reference.starts_with('?') => format!("{}{reference}", facts.path),
-        (None, None) if reference.is_empty() || reference.contains(':') => return None,
-        (None, None) => {
+        None if reference.starts_with('/') => reference.to_owned(),
+        None if reference.starts_with('?') => format!("{}{reference}", facts.path),
+        None if reference.is_empty() || reference.contains(':') => return None,
+        None => {
             format!("{}/{reference}", facts.path.rsplit_once('/').map_or("", |(folder, _)| folder))
         }
     };
-    let (path, query) =
-        target.split_once('?').map_or((target.as_str(), None), |(path, query)| (path, Some(query)));
-    let path = normalise_path(path).ok()?;
-    Some(uri_tag(facts, &path, query))
+    tag_at(&facts.host, &target)
 }
 
-/// Stands for a URI among tags.
-pub(super) fn uri_tag(facts: &Facts, path: &str, query: Option<&str>) -> String {
-    let mut tag = format!("={}{path}", facts.host);
+/// The host of an absolute URL of HTTP, and the tag that a purge of the URL has. `None` where it is none, or where no
+/// request has such a URL. The tag stands for both schemes and every port, and for this query alone.
+#[must_use]
+pub fn url_tag(url: &str) -> Option<(String, String)> {
+    let url = url.split('#').next().unwrap_or_default();
+    let (authority, target) = split_authority(url).filter(|_| !url.starts_with('/'))?;
+    let host = normalise_host(authority).ok()?;
+    let tag = tag_at(&host, &target)?;
+    Some((host, tag))
+}
+
+/// Authority and target of a URL that has an authority.
+fn split_authority(url: &str) -> Option<(&str, String)> {
+    let absolute = url
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
+    let rest = absolute.map(|(_, rest)| rest).or_else(|| url.strip_prefix("//"))?;
+    let (authority, target) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len()))?;
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    Some((authority, format!("{slash}{target}")))
+}
+
+/// The tags of a request's URI. Where its query is no part of the key, or not all of it, a purge of the URL without a
+/// query reaches what is stored for all of them.
+pub(super) fn uri_tags(policy: &CachePolicy, facts: &Facts) -> Vec<String> {
+    let mut tags = vec![uri_tag(&facts.host, &facts.path, facts.query.as_deref())];
+    if facts.query.is_some() && policy.query != KeyPart::All {
+        tags.push(uri_tag(&facts.host, &facts.path, None));
+    }
+    tags
+}
+
+fn tag_at(host: &str, target: &str) -> Option<String> {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    Some(uri_tag(host, &normalise_path(path).ok()?, query))
+}
+
+/// Stands for a URI among tags; a long one by its hash, so that no tag is longer than any may be.
+fn uri_tag(host: &str, path: &str, query: Option<&str>) -> String {
+    let mut tag = format!("={host}{path}");
     if let Some(query) = query {
         tag.push('?');
         tag.push_str(query);
     }
+    if tag.len() > CACHE_TAG_BYTES_MAX {
+        tag = format!("=#{}", key::digest(&tag));
+    }
     tag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_the_tag_of_the_requests_for_it() {
+        let check = |url: &str, expect: Option<(&str, &str)>| {
+            let got = url_tag(url);
+            let got = got.as_ref().map(|(host, tag)| (host.as_str(), tag.as_str()));
+            assert_eq!(got, expect, "{url}");
+        };
+        check("https://Shop.Test/a?b=1&c#d", Some(("shop.test", "=shop.test/a?b=1&c")));
+        check("HTTP://shop.test:8080/%7Ea", Some(("shop.test", "=shop.test/~a")));
+        check("https://shop.test", Some(("shop.test", "=shop.test/")));
+        check("https://shop.test?a", Some(("shop.test", "=shop.test/?a")));
+        let long = format!("https://shop.test/{}", "a".repeat(CACHE_TAG_BYTES_MAX));
+        let (host, tag) = url_tag(&long).unwrap();
+        assert_eq!(
+            (host.as_str(), tag.starts_with("=#"), tag.len() < 64),
+            ("shop.test", true, true),
+            "{tag}"
+        );
+        assert_ne!(tag, url_tag(&format!("{long}b")).unwrap().1);
+        for wrong in [
+            "",
+            "/a",
+            "//shop.test/a",
+            "shop.test/a",
+            "ftp://shop.test/",
+            "https:///a",
+            "https://a b/",
+            "https://shop.test/../a",
+        ] {
+            check(wrong, None);
+        }
+    }
 }

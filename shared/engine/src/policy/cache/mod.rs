@@ -19,8 +19,8 @@ mod validate;
 
 use self::directives::Directives;
 use self::freshness::{Freshness, Times, has_validator, judge, write_seen};
-use self::invalidate::uri_tag;
-pub use self::invalidate::{Invalidation, invalidate};
+use self::invalidate::uri_tags;
+pub use self::invalidate::{Invalidation, invalidate, url_tag};
 use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
@@ -30,7 +30,7 @@ use self::validate::{
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
-use crate::purge::PurgeJournal;
+use crate::purge::{PurgeJournal, Purged};
 use crate::ruleset::CachePolicy;
 use crate::step::{BODY_BYTES_UNKNOWN, CacheKey, Entry, ReplyBody, ResponseHead};
 
@@ -65,8 +65,8 @@ pub struct Lookup {
     directives: Directives,
     is_head: bool,
     positions: Vec<(u16, u64)>,
-    /// Tag by which a change of the URI itself makes entries stale.
-    uri_tag: String,
+    /// Tags by which a change of the URI itself makes entries stale.
+    uri_tags: Vec<String>,
     key: CacheKey,
     /// What the key is made from, where that is something else.
     key_text: Option<String>,
@@ -179,7 +179,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         directives,
         is_head: facts.method == "HEAD",
         positions: subject.positions.to_vec(),
-        uri_tag: uri_tag(facts, &facts.path, facts.query.as_deref()),
+        uri_tags: uri_tags(policy, facts),
         key,
         key_text,
         variant: None,
@@ -208,7 +208,7 @@ impl Lookup {
         now_ms: u64,
     ) -> Found {
         let read = entry.and_then(|entry| Notes::read(&entry.meta).map(|notes| (entry, notes)));
-        let Some((entry, notes)) = read else {
+        let Some((entry, mut notes)) = read else {
             self.fwd = if self.variant.is_some() { Fwd::VaryMiss } else { Fwd::UriMiss };
             return self.forward();
         };
@@ -223,17 +223,27 @@ impl Lookup {
             self.variant = Some((key.clone(), names));
             return Found::LookUp(key);
         }
+        let purged = self.purged(&notes, journal);
+        if let Some(Purged::Soft { at_ms }) = purged
+            && notes.ends_by(at_ms.min(now_ms))
+        {
+            self.detail = Some("soft-purged");
+        }
         let freshness = notes.freshness(now_ms);
-        let outdated = self.outdated(&notes, journal);
+        let outdated = match purged {
+            Some(Purged::Hard) => Some("purged"),
+            _ => self.is_behind(&notes).then_some("session"),
+        };
         self.is_outdated = outdated.is_some();
         let standing = match outdated {
-            Some(why) => Err((Fwd::Stale, Some(why))),
+            Some(_) => Err(Fwd::Stale),
             None => self.standing(&notes, freshness),
         };
         match standing {
             Ok(revalidate) => Found::Serve(self.serve(entry, request, freshness, revalidate)),
-            Err((fwd, detail)) => {
-                (self.fwd, self.detail) = (fwd, detail);
+            Err(fwd) => {
+                self.fwd = fwd;
+                self.detail = outdated.or(self.detail);
                 self.found = Some((entry, notes));
                 self.forward()
             }
@@ -248,30 +258,25 @@ impl Lookup {
         Found::Forward
     }
 
-    /// Why an entry must not be served, whatever its age: it reflects less than what was purged, or than this client has
-    /// seen.
-    fn outdated(&self, notes: &Notes, journal: &PurgeJournal) -> Option<&'static str> {
-        if self.is_purged(notes, journal) {
-            return Some("purged");
-        }
+    /// Whether an entry reflects less than this client has seen.
+    fn is_behind(&self, notes: &Notes) -> bool {
         let reflects = |source: u16| {
             notes.seen.iter().find(|(of, _)| *of == source).map_or(0, |(_, position)| *position)
         };
         // Only the answers of Meridian's origins say what they reflect.
-        let is_behind = !notes.seen.is_empty()
-            && self.positions.iter().any(|(source, position)| reflects(*source) < *position);
-        is_behind.then_some("session")
+        !notes.seen.is_empty()
+            && self.positions.iter().any(|(source, position)| reflects(*source) < *position)
     }
 
-    fn is_purged(&self, notes: &Notes, journal: &PurgeJournal) -> bool {
-        let tags = notes.tags.iter().chain([&self.uri_tag]).map(String::as_str);
-        journal.is_stale(&self.tenant, tags, &notes.seen, notes.requested_ms)
+    fn purged(&self, notes: &Notes, journal: &PurgeJournal) -> Option<Purged> {
+        let tags = notes.tags.iter().chain(&self.uri_tags).map(String::as_str);
+        journal.purged(&self.tenant, tags, &notes.seen, notes.requested_ms)
     }
 
     /// Whether an entry may be served: `Ok`, and whether to revalidate it too, or why it has to be validated first.
-    fn standing(&self, notes: &Notes, freshness: Freshness) -> Result<bool, (Fwd, Option<&'static str>)> {
+    fn standing(&self, notes: &Notes, freshness: Freshness) -> Result<bool, Fwd> {
         if self.background {
-            return Err((Fwd::Stale, None));
+            return Err(Fwd::Stale);
         }
         let ms = |seconds: u64| seconds.saturating_mul(1_000);
         let asked = &self.directives;
@@ -281,7 +286,7 @@ impl Lookup {
                 .is_some_and(|max_age| freshness.age_ms > ms(max_age) && asked.max_stale.is_none())
             || asked.min_fresh.is_some_and(|min_fresh| freshness.left_ms() < ms(min_fresh));
         if is_refused {
-            return Err((Fwd::Request, None));
+            return Err(Fwd::Request);
         }
         if freshness.is_fresh() && !notes.no_cache {
             return Ok(false);
@@ -292,7 +297,7 @@ impl Lookup {
         if asked.max_stale.is_some_and(|max_stale| notes.may_be_stale(freshness, ms(max_stale), true)) {
             return Ok(false);
         }
-        Err((Fwd::Stale, None))
+        Err(Fwd::Stale)
     }
 
     fn serve(&self, entry: Entry, request: &Headers, freshness: Freshness, revalidate: bool) -> Serve {
@@ -322,7 +327,7 @@ impl Lookup {
             headers.set("content-range", format!("bytes */{length}"));
         }
         let ttl_s = Some(freshness.ttl_s());
-        let detail = revalidate.then_some("stale-while-revalidate");
+        let detail = revalidate.then_some(self.detail.unwrap_or("stale-while-revalidate"));
         // The next GET does it for a HEAD, which brings no body to store.
         let revalidate = revalidate && !self.is_head;
         Serve {
@@ -431,7 +436,7 @@ impl Lookup {
         let times = Times { requested_ms: arrival.requested_ms, received_ms: arrival.now_ms };
         let notes = judge(arrival.policy, arrival.request, status, judged, times)?;
         // Purged while it was on its way, or of a region that has not heard of the change: of no use.
-        if self.is_purged(&notes, arrival.journal) {
+        if self.purged(&notes, arrival.journal) == Some(Purged::Hard) {
             return Err("purged");
         }
         let names = notes.vary.iter().map(|(name, _)| name);

@@ -175,7 +175,14 @@ impl World {
 
     fn purge(&mut self, tag: &str, source: u16, position: u64) {
         let at_ms = self.now_ms;
-        self.journal.mark(&Purge { tenant: "acme".to_owned(), tag: tag.to_owned(), source, position, at_ms });
+        self.journal.mark(&Purge {
+            tenant: "acme".to_owned(),
+            tag: tag.to_owned(),
+            source,
+            position,
+            at_ms,
+            soft: false,
+        });
     }
 }
 
