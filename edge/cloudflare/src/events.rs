@@ -148,6 +148,8 @@ pub async fn flush(isolate: &Isolate) {
 
 #[cfg(test)]
 mod tests {
+    use meridian_engine::trace::Trace;
+
     use super::*;
 
     fn event() -> Event {
@@ -163,6 +165,9 @@ mod tests {
             variants: Vec::new(),
             participation: Default::default(),
             cache: None,
+            weight: 1,
+            trace: Trace::of(&Default::default(), [0; 16]),
+            waits: Vec::new(),
             explanation: Default::default(),
         };
         Event::of(&decision, Default::default())

@@ -78,6 +78,7 @@ impl Events {
 mod tests {
     use meridian_engine::decision::{Decision, Outcome};
     use meridian_engine::explanation::Explanation;
+    use meridian_engine::trace::Trace;
     use meridian_wire::event::Seen;
 
     use super::*;
@@ -95,6 +96,9 @@ mod tests {
             variants: Vec::new(),
             participation: Default::default(),
             cache: None,
+            weight: 1,
+            trace: Trace::of(&Default::default(), [0; 16]),
+            waits: Vec::new(),
             explanation: Explanation::default(),
         };
         Event::of(&decision, Seen::default())

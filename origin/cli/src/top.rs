@@ -84,7 +84,13 @@ fn table(answer: &Value) -> ([String; 8], Vec<Vec<String>>) {
         none if none.is_empty() => "-".to_owned(),
         text => text,
     };
-    (head, top.iter().map(|one| columns.iter().map(|column| text(one, column)).collect()).collect())
+    // What was not counted one by one says so.
+    let estimated = |one: &Value| one.get("estimated").and_then(Value::as_bool).unwrap_or(false);
+    let shown = |one: &Value, column: &str| match column {
+        "requests" | "failed" if estimated(one) => format!("~{}", text(one, column)),
+        _ => text(one, column),
+    };
+    (head, top.iter().map(|one| columns.iter().map(|column| shown(one, column)).collect()).collect())
 }
 
 #[cfg(test)]
@@ -97,10 +103,11 @@ mod tests {
         let answer = json!({"by": "region", "window_s": 310, "away": [], "top": [
             {"key": "us-east-1", "requests": 12, "per_second": 0.4, "failed": 1, "mean_ms": 3.5, "p50_ms": 2, "p99_ms": 10,
                 "max_ms": 9},
-            {"key": "", "requests": 1, "per_second": 0.0, "failed": 0, "mean_ms": 1.0, "p50_ms": 1, "p99_ms": 1, "max_ms": 1}]});
+            {"key": "", "requests": 40, "estimated": true, "per_second": 0.0, "failed": 0, "mean_ms": 1.0, "p50_ms": 1, "p99_ms": 1, "max_ms": 1}]});
         let (head, rows) = table(&answer);
         assert_eq!(head.join("|"), "REGION|REQUESTS|PER SECOND|FAILED|MEAN MS|P50 MS|P99 MS|MAX MS");
         assert_eq!(rows[0].join("|"), "us-east-1|12|0.4|1|3.5|2|10|9");
         assert_eq!(rows[1][0], "-", "the edge itself answered");
+        assert_eq!(rows[1][1], "~40", "an estimate says so");
     }
 }

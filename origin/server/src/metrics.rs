@@ -57,18 +57,20 @@ struct Decision {
 #[derive(Clone, Debug, Default)]
 pub struct Decided {
     decisions: Family<Decision, Counter>,
+    unwritten: Counter,
     tenants: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Decided {
-    /// Counts one.
+    /// Counts one, and those that it stands for.
     pub fn count(&self, tenant: Option<&str>, measure: &Measure) {
         let labels = Decision {
             tenant: self.label(tenant.unwrap_or_default()),
             outcome: measure.outcome,
             status: status_label(measure.status),
         };
-        self.decisions.get_or_create(&labels).inc();
+        self.decisions.get_or_create(&labels).inc_by(u64::from(measure.weight.max(1)));
+        self.unwritten.inc_by(u64::from(measure.weight.saturating_sub(1)));
     }
 
     fn label(&self, tenant: &str) -> String {
@@ -170,8 +172,13 @@ impl Metrics {
         );
         registry.register(
             "decisions",
-            "Decisions of edges, by tenant, outcome and class of status",
+            "Decisions of edges, by tenant, outcome and class of status; estimated where routes sample",
             self.events.decided.decisions.clone(),
+        );
+        registry.register(
+            "decisions_unwritten",
+            "Decisions among those that were sampled out and are counted through others",
+            self.events.decided.unwritten.clone(),
         );
         registry.register("events_refused", "Reports that found no room", self.events_refused.clone());
         registry.register("edge_faults", "Bundles that edges refused", self.edge_faults.clone());

@@ -2,6 +2,7 @@
 
 mod support;
 
+use http::header::HOST;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use meridian_origin::config::{Events, Personal};
@@ -91,6 +92,24 @@ async fn decisions_of_all_regions_are_counted_once_and_followed() {
         let refused = us.control(Method::GET, wrong, None).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
     }
+
+    assert_eq!(orders["estimated"], json!(false));
+    // One that counts for others, in one of two regions: the sum is an estimate.
+    report(&eu, &[event("01E", json!({"tenant": "initech", "weight": 20}))]).await;
+    report(&us, &[event("01F", json!({"tenant": "initech"}))]).await;
+    let top = counted(&us, "/top?tenant=initech", 21).await;
+    assert_eq!((&top["top"][0]["requests"], &top["top"][0]["estimated"]), (&json!(21), &json!(true)));
+    let request = Request::get("/metrics").header(HOST, eu.authority()).body(Full::default());
+    let metrics = eu.send(request.unwrap()).await;
+    let metrics = String::from_utf8_lossy(&metrics.body);
+    let decisions = r#"meridian_decisions_total{tenant="initech",outcome="forwarded",status="2xx"} 20"#;
+    assert!(metrics.contains(decisions), "{metrics}");
+    assert!(metrics.contains("meridian_decisions_unwritten_total 19"), "{metrics}");
+
+    let gone = us.control(Method::GET, "/decisions/01KDVDNC000000000000000000", None).await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    let said = gone.json()["detail"].as_str().unwrap().to_owned();
+    assert!(said.contains("or sampled out (a route whose log.share is "), "{said}");
 
     let newest = ask(&us, "/logs?tenant=acme").await;
     assert_eq!(ids(&newest), ["01A", "01B", "01D"], "in the order of their times, whatever region");

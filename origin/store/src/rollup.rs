@@ -37,6 +37,8 @@ pub struct Measure {
     pub region: String,
     /// Milliseconds to the head of the reply.
     pub elapsed_ms: u32,
+    /// How many decisions it stands for, at least 1.
+    pub weight: u32,
 }
 
 /// By what decisions are told apart.
@@ -74,8 +76,11 @@ impl By {
 pub struct Total {
     /// Which ones.
     pub key: String,
-    /// How many.
+    /// How many: an estimate where not all of them were written down.
     pub requests: i64,
+    /// How many of them were not written down: others stand for them.
+    #[serde(default)]
+    pub unwritten: i64,
     /// How many of them with a status of 500 or above.
     pub failed: i64,
     /// Sum of the times to the reply's head.
@@ -90,10 +95,17 @@ impl Total {
     /// Adds what another region counted.
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
+        self.unwritten += other.unwritten;
         self.failed += other.failed;
         self.elapsed_sum_ms += other.elapsed_sum_ms;
         self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
         add_buckets(&mut self.buckets, &other.buckets);
+    }
+
+    /// Whether the counts are estimates, because edges did not write all decisions down.
+    #[must_use]
+    pub fn is_estimate(&self) -> bool {
+        self.unwritten > 0
     }
 
     /// The upper end of the bucket in which this part of the decisions is reached, in milliseconds.
@@ -152,22 +164,26 @@ impl Series {
 #[derive(Clone, Debug, Default)]
 struct Sums {
     requests: i64,
+    unwritten: i64,
     elapsed_sum_ms: i64,
     elapsed_max_ms: i64,
     buckets: Buckets,
 }
 
 impl Sums {
-    fn count(&mut self, elapsed_ms: u32) {
-        self.requests += 1;
-        self.elapsed_sum_ms += i64::from(elapsed_ms);
+    fn count(&mut self, measure: &Measure) {
+        let (elapsed_ms, weight) = (measure.elapsed_ms, i64::from(measure.weight.max(1)));
+        self.requests += weight;
+        self.unwritten += weight - 1;
+        self.elapsed_sum_ms += i64::from(elapsed_ms) * weight;
         self.elapsed_max_ms = self.elapsed_max_ms.max(elapsed_ms.into());
         let bucket = BUCKETS_MS.iter().position(|end| elapsed_ms <= *end).unwrap_or(BUCKETS_MS.len());
-        self.buckets[bucket] += 1;
+        self.buckets[bucket] += weight;
     }
 
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
+        self.unwritten += other.unwritten;
         self.elapsed_sum_ms += other.elapsed_sum_ms;
         self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
         add_buckets(&mut self.buckets, &other.buckets);
@@ -178,7 +194,7 @@ impl Sums {
 pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a Event>) -> Result<(), Fault> {
     let mut counted: BTreeMap<Series, Sums> = BTreeMap::new();
     for event in events {
-        counted.entry(Series::of(event)).or_default().count(event.measure.elapsed_ms);
+        counted.entry(Series::of(event)).or_default().count(&event.measure);
     }
     if counted.is_empty() {
         return Ok(());
@@ -190,13 +206,13 @@ pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a 
         counted.values().map(|sums| format!("{:?}", sums.buckets).replace('[', "{").replace(']', "}"));
     let query = sqlx::query(
         "insert into meridian.rollup as r (tenant, minute_ms, route, outcome, status_class, cache, region,
-                                           requests, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets)
-         select tenant, minute_ms, route, outcome, status_class, cache, region, requests, sum_ms, max_ms, buckets::bigint[]
+                                           requests, unwritten, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets)
+         select tenant, minute_ms, route, outcome, status_class, cache, region, requests, unwritten, sum_ms, max_ms, buckets::bigint[]
            from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[],
-                       $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
-             as n (tenant, minute_ms, route, outcome, status_class, cache, region, requests, sum_ms, max_ms, buckets)
+                       $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[])
+             as n (tenant, minute_ms, route, outcome, status_class, cache, region, requests, unwritten, sum_ms, max_ms, buckets)
          on conflict (tenant, minute_ms, route, outcome, status_class, cache, region) do update
-         set requests = r.requests + excluded.requests,
+         set requests = r.requests + excluded.requests, unwritten = r.unwritten + excluded.unwritten,
              elapsed_sum_ms = r.elapsed_sum_ms + excluded.elapsed_sum_ms,
              elapsed_max_ms = greatest(r.elapsed_max_ms, excluded.elapsed_max_ms),
              elapsed_buckets = array(select a + b from unnest(r.elapsed_buckets, excluded.elapsed_buckets)
@@ -204,6 +220,7 @@ pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a 
     );
     bind_series(query, &counted)
         .bind(sums(|sums| sums.requests))
+        .bind(sums(|sums| sums.unwritten))
         .bind(sums(|sums| sums.elapsed_sum_ms))
         .bind(sums(|sums| sums.elapsed_max_ms))
         .bind(buckets.collect::<Vec<_>>())
@@ -276,11 +293,12 @@ pub async fn totals(
 ) -> Result<Vec<Total>, Fault> {
     let text = format!(
         "with picked as (
-             select {} as key, status_class, requests, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets
+             select {} as key, status_class, requests, unwritten, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets
                from meridian.rollup
               where minute_ms >= $1 and minute_ms < $2 and ($3::text is null or tenant = $3)),
          total as (
              select key, sum(requests)::bigint as requests,
+                    sum(unwritten)::bigint as unwritten,
                     coalesce(sum(requests) filter (where status_class >= 5), 0)::bigint as failed,
                     sum(elapsed_sum_ms)::bigint as sum_ms, max(elapsed_max_ms) as max_ms
                from picked group by key order by requests desc, key limit $4),
@@ -288,7 +306,7 @@ pub async fn totals(
              select key, place, sum(many)::bigint as many
                from picked join total using (key), unnest(elapsed_buckets) with ordinality as x (many, place)
               group by key, place)
-         select key, requests, failed, sum_ms, max_ms,
+         select key, requests, failed, sum_ms, max_ms, unwritten,
                 array(select many from bucket where bucket.key = total.key order by place)
            from total order by requests desc, key",
         by.column()
@@ -301,7 +319,7 @@ pub async fn totals(
         .fetch_all(scope.conn())
         .await?;
     let totals = rows.iter().map(|row| {
-        let counts: Vec<i64> = row.try_get(5)?;
+        let counts: Vec<i64> = row.try_get(6)?;
         let mut buckets = Buckets::default();
         buckets.iter_mut().zip(counts).for_each(|(bucket, many)| *bucket = many);
         Ok(Total {
@@ -310,6 +328,7 @@ pub async fn totals(
             failed: row.try_get(2)?,
             elapsed_sum_ms: row.try_get(3)?,
             elapsed_max_ms: row.try_get(4)?,
+            unwritten: row.try_get(5)?,
             buckets,
         })
     });

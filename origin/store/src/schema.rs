@@ -15,6 +15,7 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "analytics", include_str!("../migrations/0004_analytics.sql")),
     (5, "experiments", include_str!("../migrations/0005_experiments.sql")),
     (6, "soft_purge", include_str!("../migrations/0006_soft_purge.sql")),
+    (7, "sampling", include_str!("../migrations/0007_sampling.sql")),
 ];
 
 /// Which region a database belongs to.

@@ -38,7 +38,15 @@ fn decision(id: &str, tenant: &str, at_ms: i64, measure: Measure) -> Event {
 
 fn measure(route: &str, status: u16, elapsed_ms: u32) -> Measure {
     let outcome = if status == 403 { "denied" } else { "forwarded" };
-    Measure { route: route.into(), outcome, status, cache: "", region: "us-east-1".into(), elapsed_ms }
+    Measure {
+        route: route.into(),
+        outcome,
+        status,
+        cache: "",
+        region: "us-east-1".into(),
+        elapsed_ms,
+        weight: 1,
+    }
 }
 
 async fn add(store: &Store, events: &[Event]) -> Result<Vec<usize>, Fault> {
@@ -161,6 +169,7 @@ async fn a_decision_counts_once_however_often_it_is_reported() {
     let orders = Total {
         key: "orders".into(),
         requests: 2,
+        unwritten: 0,
         failed: 1,
         elapsed_sum_ms: 73,
         elapsed_max_ms: 70,
@@ -184,6 +193,33 @@ async fn a_decision_counts_once_however_often_it_is_reported() {
     add(&store, &[decision("e", "acme", NOON_MS + 1, measure("orders", 200, 3))]).await.unwrap();
     let routes = totals(&store, Some("acme"), By::Route, 1).await;
     assert_eq!((routes[0].requests, routes[0].elapsed_sum_ms, routes[0].buckets[2]), (3, 76, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_counts_for_those_that_were_sampled_out() {
+    let (_cluster, store) = opened().await;
+    let sampled =
+        |route, status, elapsed_ms, weight| Measure { weight, ..measure(route, status, elapsed_ms) };
+    let batch = [
+        decision("a", "acme", NOON_MS, sampled("orders", 200, 3, 20)),
+        decision("b", "acme", NOON_MS + 1, sampled("orders", 200, 8, 19)),
+        decision("c", "acme", NOON_MS, sampled("orders", 503, 40, 1)),
+        decision("d", "acme", NOON_MS, measure("carts", 200, 1)),
+    ];
+    add(&store, &batch[..2]).await.unwrap();
+    add(&store, &batch).await.unwrap();
+    let routes = totals(&store, Some("acme"), By::Route, 10).await;
+    let orders = Total {
+        key: "orders".into(),
+        requests: 40,
+        unwritten: 37,
+        failed: 1,
+        elapsed_sum_ms: 20 * 3 + 19 * 8 + 40,
+        elapsed_max_ms: 40,
+        buckets: [0, 0, 20, 19, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+    };
+    assert_eq!(routes[0], orders);
+    assert!(routes[0].is_estimate() && !routes[1].is_estimate());
 }
 
 #[tokio::test(flavor = "multi_thread")]

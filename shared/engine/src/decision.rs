@@ -2,6 +2,7 @@
 
 use crate::explanation::Explanation;
 use crate::ruleset::RegionId;
+use crate::trace::Trace;
 
 /// What was decided about one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +29,26 @@ pub struct Decision {
     pub participation: Participation,
     /// Value of `Cache-Status`, without the cache's name.
     pub cache: Option<String>,
+    /// How many decisions its event stands for: more than one where others like it are not written down, 0 where it is
+    /// not.
+    pub weight: u32,
+    /// Its part of a trace.
+    pub trace: Trace,
+    /// What the request waited for, in order.
+    pub waits: Vec<Wait>,
     /// Each stage with its rule, its inputs and its outcome.
     pub explanation: Explanation,
+}
+
+/// Something that a request waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// `sync`, `load`, `keys`, `signature`, `take`, `lookup`, `forward`.
+    pub what: &'static str,
+    /// How long after its arrival, in milliseconds.
+    pub after_ms: u32,
+    /// How long, in milliseconds; never 0.
+    pub ms: u32,
 }
 
 /// What experiments are to count of a request.
@@ -100,11 +119,23 @@ impl Outcome {
     }
 }
 
+/// Those of the bits of an id that are random.
+const RANDOM_BITS: u128 = (1 << 80) - 1;
+/// Digits of Crockford's base 32.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// The random bits that the id of a decision shows.
+#[must_use]
+pub fn decision_bits(id: &str) -> Option<u128> {
+    let digit = |letter: u8| DIGITS.iter().position(|digit| *digit == letter);
+    let bits = id.bytes().try_fold(0, |bits: u128, letter| Some(bits << 5 | digit(letter)? as u128))?;
+    (id.len() == 26).then_some(bits & RANDOM_BITS)
+}
+
 /// The id of a decision made at `now_ms` with these random bits, as [`Decision::id`] describes it.
 #[must_use]
 pub fn decision_id(now_ms: u64, random: [u8; 16]) -> String {
-    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let bits = u128::from(now_ms & 0xffff_ffff_ffff) << 80 | (u128::from_be_bytes(random) & ((1 << 80) - 1));
+    let bits = u128::from(now_ms & 0xffff_ffff_ffff) << 80 | (u128::from_be_bytes(random) & RANDOM_BITS);
     let mut id = String::with_capacity(26);
     id.extend((0..26).rev().map(|digit| {
         let digit = DIGITS.get((bits >> (digit * 5)) as usize & 31);
@@ -125,5 +156,6 @@ mod tests {
         assert!(decision_id(1_469_918_176_385, [0; 16]).starts_with("01ARYZ6S41"));
         assert!(decision_id(1, [0xff; 16]) < decision_id(2, [0; 16]));
         assert_ne!(decision_id(1, [1; 16]), decision_id(1, [2; 16]));
+        assert_eq!(decision_bits(&decision_id(7, [0xa5; 16])), Some(0xa5a5_a5a5_a5a5_a5a5_a5a5));
     }
 }

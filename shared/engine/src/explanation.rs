@@ -16,7 +16,7 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// `request`, `bundle`, `host`, `security`, `route`, `cors`, `redirect`, `auth`, `limit`, `experiment`, `goal`, `canary`,
-    /// `cache`, `steering`, `rewrite`, `forward`, `transform`, `exchange`.
+    /// `cache`, `steering`, `rewrite`, `forward`, `transform`, `log`, `exchange`.
     pub stage: &'static str,
     /// Rule that decided, where one did.
     pub rule: Option<RuleRef>,

@@ -6,7 +6,7 @@ use crate::facts::{BodySize, Facts, Place, Scheme};
 use crate::headers::Headers;
 use crate::ruleset::{
     Affinity, Auth, Matcher, PathTemplate, Platform, Region, RegionState, Route, RouteTarget, RuleRef,
-    Ruleset, Segment, Steering, Strategy, Tenant, TenantState, Version,
+    Ruleset, Sampling, Segment, Steering, Strategy, Tenant, TenantState, Version,
 };
 
 /// Where a rule stands, for the tests of this crate.
@@ -41,6 +41,7 @@ pub(crate) fn route(template: &str) -> Route {
             canary: None,
         },
         target: RouteTarget::Origin,
+        sampling: Sampling::default(),
     }
 }
 

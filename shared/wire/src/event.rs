@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use meridian_engine::decision::{self, Decision};
 use meridian_engine::explanation::Stage;
 use meridian_engine::ruleset::RuleRef;
+use meridian_engine::trace::Trace;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::sha256_hex;
@@ -64,9 +65,51 @@ pub struct Event {
     pub country: Option<String>,
     /// Milliseconds from the request's arrival to the head of the reply.
     pub elapsed_ms: u32,
+    /// How many decisions it stands for: more than 1 where others of its kind were not written down.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u32,
+    /// Its part of a trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TracePart>,
+    /// What the request waited for, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
     /// Stages in order.
     #[serde(default)]
     pub explanation: Vec<ExplainedStage>,
+}
+
+/// The part of a trace that the edge was (W3C Recommendation "Trace Context", level 2). Numbers are hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracePart {
+    /// The trace, 32 digits.
+    pub id: String,
+    /// The edge's span, 16 digits: the parent of the origin's.
+    pub span: String,
+    /// The client's span, where the trace was the client's already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Whether it is followed.
+    pub sampled: bool,
+}
+
+/// Something that a request waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// `sync`, `load`, `keys`, `signature`, `take`, `lookup`, `forward`.
+    pub what: String,
+    /// How long after its arrival, in milliseconds.
+    pub after_ms: u32,
+    /// How long, in milliseconds.
+    pub ms: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 /// A unit was given a variant of an experiment.
@@ -180,9 +223,30 @@ impl Event {
             path: seen.path,
             country: seen.country,
             elapsed_ms: seen.elapsed_ms,
+            weight: decision.weight.max(1),
+            trace: Some(TracePart::from(decision.trace)),
+            waits: decision.waits.iter().copied().map(Wait::from).collect(),
             explanation: decision.explanation.stages.iter().map(ExplainedStage::from).collect(),
             tenant,
         }
+    }
+}
+
+impl From<Trace> for TracePart {
+    fn from(trace: Trace) -> Self {
+        Self {
+            id: format!("{:032x}", trace.id()),
+            span: format!("{:016x}", trace.span()),
+            parent: trace.parent().map(|parent| format!("{parent:016x}")),
+            sampled: trace.is_sampled(),
+        }
+    }
+}
+
+impl From<decision::Wait> for Wait {
+    fn from(wait: decision::Wait) -> Self {
+        let decision::Wait { what, after_ms, ms } = wait;
+        Self { what: what.to_owned(), after_ms, ms }
     }
 }
 
@@ -229,6 +293,8 @@ mod tests {
     use super::*;
     use meridian_engine::explanation::Explanation;
 
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
     #[test]
     fn an_event_never_names_the_subject() {
         let decision = Decision {
@@ -251,6 +317,9 @@ mod tests {
                 conversions: vec![],
             },
             cache: None,
+            weight: 20,
+            trace: Trace::of(&[("traceparent", PARENT)].into_iter().collect(), [5; 16]),
+            waits: vec![decision::Wait { what: "take", after_ms: 1, ms: 4 }],
             explanation: Explanation {
                 stages: vec![Stage {
                     stage: "limit",
@@ -268,6 +337,10 @@ mod tests {
         let event = Event::of(&decision, Seen { at_ms: 1, method: "GET".into(), ..Seen::default() });
         let text = serde_json::to_string(&event).unwrap();
         assert!(!text.contains("ada"), "{text}");
+        let trace = event.trace.as_ref().unwrap();
+        assert_eq!((trace.id.as_str(), trace.parent.as_deref()), (&PARENT[3..35], Some(&PARENT[36..52])));
+        assert!(trace.sampled && trace.span.len() == 16 && trace.parent.as_ref() != Some(&trace.span));
+        assert_eq!((event.weight, event.waits[0].what.as_str()), (20, "take"));
         assert_eq!(event.outcome, "limited");
         assert_eq!((event.exposures[0].unit.as_str(), event.exposures[0].variant.as_str()), ("0f", "b"));
         assert_eq!(event.explanation[0].rule.as_ref().unwrap().line, 3);

@@ -124,7 +124,7 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         variants: decision.variants.clone(),
         counted: counted(&decision.participation),
         explanation: explanation(&reply),
-        after: reply.after.iter().map(afterwards).collect(),
+        after: reply.after.iter().map(|after| afterwards(after, decision.weight)).collect(),
         background: Vec::new(),
     };
     (replied, reply.after)
@@ -156,7 +156,7 @@ fn explanation(reply: &Reply) -> Vec<String> {
         .collect()
 }
 
-fn afterwards(after: &After) -> String {
+fn afterwards(after: &After, weight: u32) -> String {
     match after {
         After::Store { key, entry, keep_ms, refresh } => {
             let verb = if *refresh { "refresh" } else { "store" };
@@ -169,6 +169,7 @@ fn afterwards(after: &After) -> String {
         After::Run(_, step) => format!("run {}", describe(step)),
         After::Sync(_) => "sync".to_owned(),
         After::FetchKeys(asked) => format!("fetch keys {}", asked.url),
-        After::Log => "log".to_owned(),
+        After::Log if weight == 1 => "log".to_owned(),
+        After::Log => format!("log for {weight}"),
     }
 }

@@ -149,6 +149,13 @@ pub fn made(id: &str, server: &Server, json: bool) -> Result<(), Failure> {
     for name in names.iter().filter(|name| event.get(**name).is_some_and(|value| !value.is_null())) {
         print::line(&format!("{name}: {}", cell(event, name)));
     }
+    if let Some(weight) = event.get("weight") {
+        print::line(&format!("stands for {weight} decisions, of which the others were sampled out"));
+    }
+    if let Some(trace) = event.get("trace") {
+        let followed = if cell(trace, "sampled") == "true" { "followed" } else { "not followed" };
+        print::line(&format!("trace: {} ({followed})", cell(trace, "id")));
+    }
     let stages: Vec<ExplainedStage> = event
         .get("explanation")
         .and_then(|stages| serde_json::from_value(stages.clone()).ok())

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use meridian_engine::policy::sampling::share_for;
 use meridian_store::{Access, Fault, event};
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ use crate::state::Origin;
     params(("id" = String, Path, description = "Value of Meridian-Decision"), Where),
     responses(
         (status = 200, description = "{region, edge, event}: the event with its explanation", body = Object),
-        (status = 404, description = "No region knows it: not reported yet, or past its time"),
+        (status = 404, description = "No region knows it: not reported yet, past its time, or sampled out"),
     ),
     security(("token" = []))
 )]
@@ -59,5 +60,14 @@ pub(super) async fn get(
             }
         }
     }
-    Err(Problem::not_found("no region knows this decision: not reported yet, or past its time"))
+    Err(Problem::not_found(match share_for(&id) {
+        Some(share) => {
+            let (per_cent, digits) = (share / 100, share % 100);
+            format!(
+                "no region knows this decision: not reported yet, past its time, or sampled out (a route whose \
+                 log.share is {per_cent}.{digits:02}% or more keeps it)"
+            )
+        }
+        None => "no region knows this decision".to_owned(),
+    }))
 }

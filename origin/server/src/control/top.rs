@@ -68,6 +68,7 @@ fn shown(total: &Total, window_ms: i64) -> Value {
     json!({
         "key": total.key,
         "requests": total.requests,
+        "estimated": total.is_estimate(),
         "per_second": hundredths(total.requests as f64 * 1000.0 / window_ms.max(1) as f64),
         "failed": total.failed,
         "mean_ms": hundredths(total.elapsed_sum_ms as f64 / total.requests.max(1) as f64),
@@ -79,14 +80,15 @@ fn shown(total: &Total, window_ms: i64) -> Value {
 
 /// What was decided lately, the most frequent kinds first, counted in all regions.
 ///
-/// Times are those to the reply's head; quantiles are upper ends of buckets.
+/// Times are those to the reply's head; quantiles are upper ends of buckets. Counts are estimates where not all decisions were
+/// written down.
 #[utoipa::path(
     get,
     path = "/control/v1/top",
     tag = "control",
     params(Wanted),
     responses(
-        (status = 200, description = "{by, window_s, top: [{key, requests, per_second, failed, mean_ms, p50_ms, p99_ms, \
+        (status = 200, description = "{by, window_s, top: [{key, requests, estimated, per_second, failed, mean_ms, p50_ms, p99_ms, \
             max_ms}], away: [REGION]}; with `local`, `counted` with sums in the place of `top`", body = Object),
         (status = 400, description = "No such kind, or too long a window"),
     ),

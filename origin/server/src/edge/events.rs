@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::{StatusCode, header};
+use meridian_engine::ruleset::SHARE_ALL;
 use meridian_store::event::{Event as Row, is_kept};
 use meridian_store::rollup::{Measure, OTHER};
 use meridian_wire::event::{Event, EventBatch};
@@ -132,6 +133,7 @@ fn measure(event: &Event) -> Measure {
         cache: event.cache.as_ref().map_or("", cached),
         region: event.region.clone().unwrap_or_default(),
         elapsed_ms: event.elapsed_ms,
+        weight: event.weight.clamp(1, SHARE_ALL),
     }
 }
 

@@ -35,6 +35,7 @@ impl Exchange {
                 self.route = Some(number);
                 let rule = rules.route(self.route).map(|route| &route.rule);
                 self.explain("route", rule, "matched", inputs);
+                self.begin_trace();
             }
             Matched::None => {
                 self.explain("route", None, "no route", inputs);

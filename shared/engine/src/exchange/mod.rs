@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::compiled::Compiled;
-use crate::decision::{Participation, decision_id};
+use crate::decision::{Participation, Wait, decision_id};
 use crate::explanation::{Explanation, Stage};
 use crate::expr::Inputs;
 use crate::facts::Facts;
@@ -71,6 +71,7 @@ pub struct Exchange {
     requested_ms: u64,
     region: Option<RegionId>,
     after: Vec<After>,
+    waits: Vec<Wait>,
     /// Answers nobody: a revalidation.
     background: bool,
 }
@@ -97,6 +98,21 @@ enum Waiting {
     Forward,
 }
 
+impl Waiting {
+    fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Nothing => return None,
+            Self::Sync => "sync",
+            Self::Load(_) => "load",
+            Self::Keys(_) => "keys",
+            Self::Signature(_) => "signature",
+            Self::Take => "take",
+            Self::LookUp => "lookup",
+            Self::Forward => "forward",
+        })
+    }
+}
+
 impl Exchange {
     /// Begins an exchange and says what to do first.
     pub fn begin(node: &mut Node, mut facts: Facts) -> (Self, Step) {
@@ -113,7 +129,9 @@ impl Exchange {
     /// Takes the answer to the last step and says what to do next. An answer that does not fit the step counts as a
     /// failure of that step. `now_ms` is the time of the answer, in milliseconds since the Unix epoch.
     pub fn resume(&mut self, node: &mut Node, answer: Answer, now_ms: u64) -> Step {
-        self.now_ms = self.now_ms.max(now_ms);
+        let asked_ms = self.now_ms;
+        self.now_ms = asked_ms.max(now_ms);
+        self.waited(asked_ms);
         let step = match (std::mem::replace(&mut self.waiting, Waiting::Nothing), answer) {
             (Waiting::Nothing, _) => self.fail_internally(node, "the exchange is over"),
             (Waiting::Sync, answer) => {
@@ -187,6 +205,7 @@ impl Exchange {
             requested_ms: 0,
             region: None,
             after: Vec::new(),
+            waits: Vec::new(),
             background: false,
         }
     }
@@ -199,6 +218,16 @@ impl Exchange {
             return self.fail_internally(node, "too many steps");
         }
         step
+    }
+
+    /// Notes what was waited for since `asked_ms`.
+    fn waited(&mut self, asked_ms: u64) {
+        let short = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+        let ms = short(self.now_ms.saturating_sub(asked_ms));
+        if let Some(what) = self.waiting.name().filter(|_| ms > 0) {
+            let after_ms = short(asked_ms.saturating_sub(self.facts.now_ms));
+            self.waits.push(Wait { what, after_ms, ms });
+        }
     }
 
     fn wait(&mut self, waiting: Waiting, step: Step) -> Step {

@@ -1,13 +1,15 @@
 //! The reply: what every client is told, and what is left to do after it.
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::decision::{Decision, Outcome};
+use crate::decision::{Decision, Outcome, Participation};
 use crate::facts::Scheme;
 use crate::headers::{Headers, is_field_value};
 use crate::limits::SESSION_BYTES_MAX;
 use crate::node::{Node, SyncNeed};
+use crate::policy::sampling::{self, Kept};
 use crate::problem::Problem;
 use crate::refusal::{problem_headers, say_who};
+use crate::ruleset::SHARE_ALL;
 use crate::step::{After, Reply, ReplyBody, Step};
 
 /// How long a client keeps its session token.
@@ -81,7 +83,9 @@ impl Exchange {
         for cookie in std::mem::take(&mut self.cookies) {
             headers.append("set-cookie", cookie);
         }
-        let after = self.after(node);
+        let participation = self.participated(status);
+        let weight = self.weight(outcome, status, &participation);
+        let after = self.after(node, weight);
         let decision = Decision {
             id: self.id.clone(),
             tenant: self.tenant.as_deref().map(str::to_owned),
@@ -92,15 +96,18 @@ impl Exchange {
             region: self.region.clone(),
             subject: self.identity.as_ref().and_then(|identity| identity.subject.clone()),
             variants: std::mem::take(&mut self.variants),
-            participation: self.participated(status),
+            participation,
             cache: self.cache.as_ref().map(ToString::to_string),
+            weight,
+            trace: self.trace,
+            waits: std::mem::take(&mut self.waits),
             explanation: std::mem::take(&mut self.explanation),
         };
         Step::Reply(Box::new(Reply { status, headers, body, decision, after }))
     }
 
     /// What is left to do once the reply is on its way.
-    fn after(&mut self, node: &mut Node) -> Vec<After> {
+    fn after(&mut self, node: &mut Node, weight: u32) -> Vec<After> {
         let mut after = std::mem::take(&mut self.after);
         if self.background {
             if let Some(lookup) = &self.lookup {
@@ -114,8 +121,41 @@ impl Exchange {
         if node.sync_need(self.now_ms) != SyncNeed::None {
             after.push(After::Sync(node.ask_sync(self.now_ms)));
         }
-        after.push(After::Log);
+        if weight > 0 {
+            after.push(After::Log);
+        }
         after
+    }
+
+    /// Follows a trace that begins here if the route's share says so.
+    pub(super) fn begin_trace(&mut self) {
+        let random = self.facts.random;
+        let follows = self.route().is_some_and(|route| sampling::follow(&route.sampling, random));
+        if follows && !self.trace.is_continued() {
+            self.trace.sample();
+        }
+    }
+
+    /// How many decisions the event of this one stands for; 0 where it is not written down.
+    fn weight(&mut self, outcome: Outcome, status: u16, participation: &Participation) -> u32 {
+        let Some(rules) = self.rules.clone().filter(|_| !self.background) else { return 1 };
+        let Some(route) = rules.route(self.route).filter(|route| route.sampling.share < SHARE_ALL) else {
+            return 1;
+        };
+        let rule = &route.sampling;
+        let always = sampling::always(outcome, status, participation, self.trace.is_sampled());
+        let (kept, why) =
+            match (always, rule.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()))) {
+                (Some(why), _) => (Kept::Whole, format!("kept: {why}")),
+                (None, Err(fault)) => (Kept::Whole, format!("kept: {fault}")),
+                (None, Ok(false)) => (Kept::Whole, "kept: not one to sample".to_owned()),
+                (None, Ok(true)) => match sampling::keep(rule, self.facts.random) {
+                    Kept::Out => (Kept::Out, "sampled out".to_owned()),
+                    kept => (kept, format!("kept for {}", kept.weight())),
+                },
+            };
+        self.explain("log", Some(&route.rule), why, Vec::new());
+        kept.weight()
     }
 }
 

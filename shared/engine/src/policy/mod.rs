@@ -6,6 +6,7 @@ pub mod jwt;
 pub mod rate_limit;
 pub mod request;
 pub mod route;
+pub mod sampling;
 pub mod security;
 pub mod steering;
 pub mod transform;

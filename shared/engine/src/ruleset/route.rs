@@ -28,6 +28,29 @@ pub struct Route {
     pub steering: Steering,
     /// Where it goes.
     pub target: RouteTarget,
+    /// Which of its decisions are written down.
+    pub sampling: Sampling,
+}
+
+/// All of a share, in hundredths of a per cent.
+pub const SHARE_ALL: u32 = 10_000;
+
+/// Which decisions of a route are written down, and which new traces are followed. Shares are in hundredths of a per cent,
+/// 0 to [`SHARE_ALL`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Share of the decisions that are written down; each counts for the others.
+    pub share: u32,
+    /// For which requests that is so; all others are written down.
+    pub when: Option<Expr>,
+    /// Share of the traces beginning here that are followed.
+    pub traces: u32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { share: SHARE_ALL, when: None, traces: 0 }
+    }
 }
 
 /// Which requests a route is for. All that is given must hold.

@@ -50,6 +50,8 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
         Body::Route(spec) => {
             all.extend(spec.matcher.when.as_mut().map(|it| ("spec.match.when".to_owned(), it, Wanted::Bool)));
             all.extend(spec.auth.when.as_mut().map(|it| ("spec.auth.when".to_owned(), it, Wanted::Bool)));
+            let log = spec.log.as_mut().and_then(|log| log.when.as_mut());
+            all.extend(log.map(|it| ("spec.log.when".to_owned(), it, Wanted::Bool)));
         }
         Body::Experiment(spec) => {
             all.extend(spec.audience.as_mut().map(|it| ("spec.audience".to_owned(), it, Wanted::Bool)));

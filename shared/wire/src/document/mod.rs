@@ -43,7 +43,7 @@ pub use policy::{
     QueryKeySpec, QueryWord, RateLimitSpec,
 };
 pub use route::{
-    AffinitySpec, AuthMode, AuthSpec, CanarySpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec,
+    AffinitySpec, AuthMode, AuthSpec, CanarySpec, LogSpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec,
 };
 pub use security::{
     AsnsSpec, BotsSpec, CountriesSpec, ExclusionSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use meridian_engine::ruleset::SHARE_ALL;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
@@ -37,6 +38,29 @@ pub struct RouteSpec {
     /// Name of an `Upstream` document. Without it, the region's Meridian origin answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// Which of its decisions are written down. Without it, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSpec>,
+}
+}
+
+spec! {
+/// Which decisions of a route are written down, and which traces are followed.
+///
+/// Denied, limited and failed decisions, those with a status of 500 or above, those that count for an experiment and those
+/// of a sampled trace are always written down. Of the others a share is, chosen by the decision's random bits, and each
+/// counts for those that are not: `meridian top` and the metrics estimate how many there were.
+pub struct LogSpec {
+    /// Share of the decisions that are written down, `5%`. Without it, all of them.
+    #[serde(default = "whole")]
+    pub share: Share,
+    /// Requests that the share is for; all others are written down. Without it, all requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
+    /// Share of the traces beginning here that are followed; a client's own trace is followed where its `traceparent`
+    /// says so.
+    #[serde(default)]
+    pub traces: Share,
 }
 }
 
@@ -190,6 +214,10 @@ pub struct CanarySpec {
     /// Name of the `Upstream` that they go to.
     pub upstream: String,
 }
+}
+
+fn whole() -> Share {
+    Share { basis_points: SHARE_ALL }
 }
 
 fn timeout() -> Span {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use meridian_engine::limits::ATTEMPTS_MAX;
 use meridian_engine::ruleset::{
-    Affinity, Auth, Canary, Matcher, PathTemplate, RegionId, Route, RouteTarget, Segment, Steering, Strategy,
-    Transform,
+    Affinity, Auth, Canary, Matcher, PathTemplate, RegionId, Route, RouteTarget, SHARE_ALL, Sampling,
+    Segment, Steering, Strategy, Transform,
 };
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
 use crate::bundle::order::{Ranked, ambiguous, order};
-use crate::document::{AffinitySpec, AuthMode, AuthSpec, MatchSpec, Span, SteeringSpec, StrategySpec};
+use crate::document::{
+    AffinitySpec, AuthMode, AuthSpec, LogSpec, MatchSpec, Span, SteeringSpec, StrategySpec,
+};
 use crate::limits::PATH_SEGMENTS_MAX;
 
 /// A route on its way into the order.
@@ -55,6 +57,7 @@ impl Compiler {
                         RouteTarget::Upstream(self.find("Upstream", name, "spec.upstream").unwrap_or(0))
                     }
                 },
+                sampling: spec.log.as_ref().map(|log| self.sampling(log)).unwrap_or_default(),
             };
             self.captures_of(&route, transforms);
             placed.push(Placed { document: at, priority: spec.matcher.priority, route });
@@ -145,6 +148,17 @@ impl Compiler {
             AuthMode::Required => Auth::Required { scopes: spec.scopes.clone(), when },
             AuthMode::Optional => Auth::Optional,
             AuthMode::Anonymous => Auth::Anonymous,
+        }
+    }
+
+    fn sampling(&mut self, spec: &LogSpec) -> Sampling {
+        if spec.when.is_some() && spec.share.basis_points == SHARE_ALL {
+            self.flaw("spec.log.when", "a condition without a share", "a share below 100% with it");
+        }
+        Sampling {
+            share: spec.share.basis_points,
+            when: self.condition(spec.when.as_ref(), "spec.log.when"),
+            traces: spec.traces.basis_points,
         }
     }
 
