@@ -36,16 +36,17 @@ pub async fn look_up(key: &CacheKey) -> Option<(Entry, JsValue)> {
     Some((entry, host::body_of(&found)))
 }
 
-/// Stores an entry with a body, or none where the body breaks or is too large.
-pub async fn store(key: &CacheKey, entry: &Entry, keep_ms: u64, body: &JsValue) {
+/// Stores an entry with a body; `false` where the body breaks or is too large, or the cache does not take it.
+pub async fn store(key: &CacheKey, entry: &Entry, keep_ms: u64, body: &JsValue) -> bool {
     let stored = Stored { status: entry.status, headers: owned(&entry.headers), meta: entry.meta.clone() };
     let entry_text = ascii(&serde_json::to_string(&stored).unwrap_or_default());
     let encoding = entry.headers.get("content-encoding").unwrap_or_default();
     let keep_seconds = keep_ms.div_ceil(1_000) as f64;
     let storing = host::store(&key.0, &entry_text, encoding, keep_seconds, body, CACHE_BODY_BYTES_MAX as f64);
-    if let Err(error) = host::wait(storing).await {
-        console_warn!("not cached: {}", host::text_of(&error));
-    }
+    let stored = host::wait(storing).await;
+    stored
+        .inspect_err(|error| console_warn!("not cached: {}", host::text_of(error)))
+        .is_ok_and(|stored| stored.is_truthy())
 }
 
 /// Forgets entries.

@@ -163,13 +163,17 @@ export async function lookUp(key) {
   return { head: `${found.headers.get("Content-Length") ?? ""}\n${entry}`, body: found.body };
 }
 
-/** Stores a body once all of it is there, so that its length is known; nothing where it breaks or has more than `bytesMax`. */
+/**
+ * Stores a body once all of it is there, so that its length is known; nothing where it breaks or has more than
+ * `bytesMax`. Resolves to whether it did.
+ */
 export async function store(key, entry, encoding, keepSeconds, body, bytesMax) {
   const bytes = body === null ? null : await readAll(body, bytesMax);
-  if (bytes === undefined) return;
+  if (bytes === undefined) return false;
   const headers = { [ENTRY]: entry, "Cache-Control": `public, max-age=${keepSeconds}` };
   if (encoding !== "") headers["Content-Encoding"] = encoding;
   await caches.default.put(urlOf(key), new Response(bytes, { headers }));
+  return true;
 }
 
 export function forget(key) {

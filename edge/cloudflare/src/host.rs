@@ -57,7 +57,7 @@ extern "C" {
     #[wasm_bindgen(js_name = lookUp)]
     pub fn look_up(key: &str) -> Promise;
 
-    /// Promise of having stored an entry.
+    /// Promise of whether an entry is stored.
     pub fn store(
         key: &str,
         entry: &str,

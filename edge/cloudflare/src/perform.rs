@@ -58,6 +58,11 @@ impl Passage {
             Step::FetchKeys(ask) => Answer::Keys(bundle::fetch_keys(&ask).await),
             Step::Verify(ask) => Answer::Verified(signature::verify(isolate, &ask).await),
             Step::Take(takes) => Answer::Taken(authority::take(isolate, &takes).await),
+            Step::Pause { ms } => {
+                // A timer that fails is over.
+                let _ = host::wait(host::sleep(ms)).await;
+                Answer::Paused
+            }
             Step::LookUp(key) => {
                 let found = cache::look_up(&key).await;
                 let (entry, body) = found.map_or((None, None), |(entry, body)| (Some(entry), Some(body)));
@@ -140,7 +145,11 @@ fn after(
         match item {
             After::Store { key, entry, keep_ms, refresh: _ } => {
                 let body = stored.take().unwrap_or(JsValue::NULL);
-                ctx.wait_until(async move { cache::store(&key, &entry, keep_ms, &body).await });
+                let isolate = Rc::clone(isolate);
+                ctx.wait_until(async move {
+                    let stored = cache::store(&key, &entry, keep_ms, &body).await;
+                    isolate.node.borrow_mut().fetched(&key, stored, host::now_ms());
+                });
             }
             After::Forget(keys) => ctx.wait_until(async move { cache::forget(&keys).await }),
             After::Run(exchange, step) => {

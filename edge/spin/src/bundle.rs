@@ -97,7 +97,9 @@ async fn ask_host(memory: &Memory, host: &str) -> Result<Option<String>, String>
 async fn keep_host(memory: &Memory, key: &str, tenant: Option<String>) -> Loaded {
     let stored = StoredHost { tenant, at_ms: now_ms() };
     match (&stored.tenant, serde_json::to_vec(&stored)) {
-        (Some(_), Ok(bytes)) => memory.write(key, bytes).await,
+        (Some(_), Ok(bytes)) => {
+            memory.write(key, bytes).await;
+        }
         _ => memory.delete(key).await,
     }
     Loaded::Host(stored.tenant)

@@ -90,13 +90,11 @@ impl Memory {
         found.inspect_err(|error| eprintln!("key-value {key}: {error}")).ok().flatten()
     }
 
-    /// Gives a key a value.
-    pub async fn write(&self, key: &str, value: Vec<u8>) {
-        if let Some(store) = &self.store
-            && let Err(error) = store.set(key, value).await
-        {
-            eprintln!("key-value {key} is not written: {error}");
-        }
+    /// Gives a key a value; `false` where that could not be done.
+    pub async fn write(&self, key: &str, value: Vec<u8>) -> bool {
+        let Some(store) = &self.store else { return false };
+        let written = store.set(key, value).await;
+        written.inspect_err(|error| eprintln!("key-value {key} is not written: {error}")).is_ok()
     }
 
     /// Takes a key's value away.

@@ -72,9 +72,7 @@ impl Later {
                 (false, Some(response)) => response.bytes(CACHE_BODY_BYTES_MAX as usize).await.ok(),
                 _ => store.body.take(),
             };
-            if let Some(body) = body {
-                store.write(memory, body).await;
-            }
+            store.write(memory, body).await;
         }
         join_all(self.items.into_iter().map(|item| perform_after(memory, item, self.runs_left))).await;
     }

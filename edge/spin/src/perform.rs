@@ -9,6 +9,7 @@ use meridian_engine::headers::Headers;
 use meridian_engine::limits::SYNC_WAIT_MS;
 use meridian_engine::step::{Answer, CacheKey, Entry, Reply, Step, Verify};
 use meridian_wire::signature::verify_token;
+use spin_sdk::time::sleep;
 
 use crate::cache::{self, Cached};
 use crate::forward::RequestBody;
@@ -56,6 +57,10 @@ impl Passage {
                 Step::Verify(ask) => Answer::Verified(is_right(&ask)),
                 Step::Take(takes) => {
                     Answer::Taken(join_all(takes.iter().map(|take| origin::take(&self.memory, take))).await)
+                }
+                Step::Pause { ms } => {
+                    sleep(Duration::from_millis(ms.into())).await;
+                    Answer::Paused
                 }
                 Step::LookUp(key) => Answer::Found(self.look_up(&key).await),
                 Step::Forward(forward) => Answer::Forwarded(self.forward(*forward).await),

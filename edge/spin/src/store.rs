@@ -6,7 +6,7 @@ use meridian_engine::step::{CacheKey, Entry};
 use spin_sdk::wasip3::spawn;
 
 use crate::cache::{self, Cached};
-use crate::instance::Memory;
+use crate::instance::{Memory, now_ms};
 use crate::limits::CACHE_BODY_BYTES_MAX;
 use crate::message;
 
@@ -24,20 +24,28 @@ impl Store {
     pub fn tee(self, memory: Rc<Memory>, body: message::Body) -> message::Body {
         let (writer, through) = message::pipe();
         spawn(async move {
-            if let Some((copy, writer)) = body.tee(writer, CACHE_BODY_BYTES_MAX).await {
-                self.write(&memory, copy).await;
-                drop(writer);
+            match body.tee(writer, CACHE_BODY_BYTES_MAX).await {
+                Some((copy, writer)) => {
+                    self.write(&memory, Some(copy)).await;
+                    drop(writer);
+                }
+                None => self.write(&memory, None).await,
             }
         });
         through
     }
 
-    /// Stores the response with its body.
-    pub async fn write(self, memory: &Memory, body: Vec<u8>) {
-        let entry = Entry { body_bytes: body.len() as u64, ..self.entry };
-        let cached = Cached { key: self.key, entry, until_ms: self.until_ms, body };
-        if let Some(bytes) = cache::encode(&cached) {
-            memory.write(&cache::place_of(&cached.key), bytes).await;
-        }
+    /// Stores the response, unless its body did not come whole, and tells those who wait for it.
+    pub async fn write(self, memory: &Memory, body: Option<Vec<u8>>) {
+        let cached = |body: Vec<u8>| {
+            let entry = Entry { body_bytes: body.len() as u64, ..self.entry };
+            cache::encode(&Cached { key: self.key.clone(), entry, until_ms: self.until_ms, body })
+        };
+        let bytes = body.and_then(cached);
+        let stored = match bytes {
+            Some(bytes) => memory.write(&cache::place_of(&self.key), bytes).await,
+            None => false,
+        };
+        memory.node.borrow_mut().fetched(&self.key, stored, now_ms());
     }
 }

@@ -68,8 +68,18 @@ pub const PATH_SEGMENTS_MAX: usize = 64;
 pub const SESSION_BYTES_MAX: usize = 1024;
 /// Regions in a session token.
 pub const SESSION_POSITIONS_MAX: usize = 64;
-/// Revalidations that are under way at once.
-pub const REVALIDATIONS_MAX: usize = 1_000;
+/// Cache keys of which it is known at once that they are being fetched, or that what comes is for one request alone.
+pub const FETCHES_MAX: usize = 2_000;
+/// Requests that wait for one fetch of another request.
+pub const COLLAPSE_JOINED_MAX: u32 = 256;
+/// How long a request waits for the fetch of another one, and how long a fetch is waited for.
+pub const COLLAPSE_WAIT_MS: u32 = 5_000;
+/// Shortest pause between two looks at whether the fetch of another request has ended.
+pub const COLLAPSE_PAUSE_MS_MIN: u32 = 5;
+/// Longest such pause; each is a quarter of the time waited so far.
+pub const COLLAPSE_PAUSE_MS_MAX: u32 = 250;
+/// How long after an answer that could not be stored nobody waits for another one of the same key.
+pub const UNSHARED_MS: u64 = 5_000;
 /// After how long a revalidation counts as lost.
 pub const REVALIDATION_LOST_MS: u64 = 30_000;
 /// Steps of an expression's evaluation.

@@ -26,6 +26,11 @@ pub enum Step {
     Take(Vec<Take>),
     /// Look up one cache entry.
     LookUp(CacheKey),
+    /// Do nothing for so long: another request fetches what this one needs.
+    Pause {
+        /// How long.
+        ms: u32,
+    },
     /// Forward the request; the host keeps the response body as a stream.
     Forward(Box<Forward>),
     /// Answer the client. The last step.
@@ -47,6 +52,8 @@ pub enum Answer {
     Taken(Vec<Option<Lease>>),
     /// To [`Step::LookUp`]: the entry's head, if there is one; the host keeps its body at hand.
     Found(Option<Entry>),
+    /// To [`Step::Pause`]: the time is over.
+    Paused,
     /// To [`Step::Forward`]: the head of the response, or why there is none.
     Forwarded(Result<ResponseHead, ForwardFault>),
 }
@@ -407,7 +414,8 @@ pub enum ReplyBody {
 #[derive(Debug)]
 pub enum After {
     /// Store the forwarded response under this key: head as given, body teed from the reply's stream, dropped whole
-    /// when it breaks or grows beyond [`CACHE_BODY_BYTES_MAX`](crate::limits::CACHE_BODY_BYTES_MAX).
+    /// when it breaks or grows beyond [`CACHE_BODY_BYTES_MAX`](crate::limits::CACHE_BODY_BYTES_MAX). However that ends,
+    /// [`Node::fetched`](crate::node::Node::fetched) is told: others may wait for it.
     Store {
         /// Key.
         key: CacheKey,

@@ -69,7 +69,7 @@ async fn exchange_to_its_end(
     world: &mut World,
     mut exchange: Exchange,
     mut step: Step,
-    now_ms: u64,
+    mut now_ms: u64,
     verify: &impl AsyncFn(&Verify, u64) -> bool,
 ) -> Replied {
     let mut steps = Vec::new();
@@ -81,6 +81,10 @@ async fn exchange_to_its_end(
                 return settle(node, world, reply, after, now_ms);
             }
             Step::Verify(asked) => Answer::Verified(verify(&asked, now_ms).await),
+            Step::Pause { ms } => {
+                now_ms = now_ms.saturating_add(ms.into());
+                Answer::Paused
+            }
             other => world.answer(other, now_ms),
         };
         step = exchange.resume(node, answer, now_ms);
@@ -91,7 +95,10 @@ async fn exchange_to_its_end(
 fn settle(node: &mut Node, world: &mut World, mut reply: Replied, after: Vec<After>, now_ms: u64) -> Replied {
     for item in after {
         match item {
-            After::Store { key, entry, refresh, .. } => world.store(key, entry, refresh),
+            After::Store { key, entry, refresh, .. } => {
+                node.fetched(&key, true, now_ms);
+                world.store(key, entry, refresh);
+            }
             After::Forget(keys) => world.forget(&keys),
             After::Run(exchange, step) => reply.background.push((*exchange, *step)),
             After::Sync(_) => node.synced(world.news(now_ms), now_ms),

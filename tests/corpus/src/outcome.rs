@@ -81,6 +81,7 @@ pub(crate) fn describe(step: &Step) -> String {
                 .collect();
             format!("take {}", takes.join(", "))
         }
+        Step::Pause { ms } => format!("pause {ms} ms"),
         Step::LookUp(key) => format!("look up {}", key.0),
         Step::Forward(forward) => {
             let mut line = format!("forward #{} {} {}", forward.attempt, forward.method, forward.url);

@@ -62,8 +62,8 @@ impl World {
             Step::Take(takes) => Answer::Taken(takes.iter().map(|take| self.take(take, now_ms)).collect()),
             Step::LookUp(key) => Answer::Found(self.look_up(&key)),
             Step::Forward(forward) => Answer::Forwarded(self.forward(&forward)),
-            // Both are answered by the caller.
-            Step::Verify(_) | Step::Reply(_) => Answer::Verified(false),
+            // These are answered by the caller.
+            Step::Verify(_) | Step::Pause { .. } | Step::Reply(_) => Answer::Verified(false),
         }
     }
 

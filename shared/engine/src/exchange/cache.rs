@@ -58,10 +58,13 @@ impl Exchange {
         };
         match lookup.found(entry, &self.facts.headers, &node.purges, self.now_ms) {
             Found::LookUp(key) => self.wait(Waiting::LookUp, Step::LookUp(key)),
-            Found::Serve(serve) => self.serve(node, serve),
+            Found::Serve(mut serve) => {
+                self.reused(&mut serve);
+                self.serve(node, serve)
+            }
             Found::Forward => {
                 self.explain_cache("no answer stored");
-                self.steer(node)
+                self.fetch(node)
             }
             Found::OnlyIfCached(status) => {
                 self.explain_cache(format!("only-if-cached: {status}"));
@@ -78,11 +81,14 @@ impl Exchange {
         self.cache = Some(serve.status_line);
         if serve.revalidate
             && !self.background
-            && let Some(key) = self.lookup.as_ref().map(|lookup| lookup.key().clone())
-            && node.begin_revalidation(&key, self.now_ms)
+            && let Some(lookup) = &self.lookup
         {
-            let background = self.revalidation();
-            self.after.push(After::Run(Box::new(background), Box::new(Step::LookUp(key))));
+            let (key, leads) = (lookup.key().clone(), lookup.place().clone());
+            let mut background = self.revalidation();
+            if node.fetches.begin_background(&leads, &background.id, self.now_ms) {
+                background.collapse.leads = Some(leads);
+                self.after.push(After::Run(Box::new(background), Box::new(Step::LookUp(key))));
+            }
         }
         self.finish(node, serve.status, serve.headers, serve.body, Outcome::Cached)
     }

@@ -341,8 +341,10 @@ impl Exchange {
                 requested_ms: self.requested_ms,
                 now_ms: self.now_ms,
             });
-            if let Some(store) = responded.store {
-                self.store(store);
+            match responded.store {
+                Some(store) => self.store(store),
+                // What was purged on its way says nothing of what comes next.
+                None => self.collapse.unshared = responded.status_line.detail != Some("purged"),
             }
             if let Some(serve) = responded.serve {
                 if head.status == 304 {
@@ -363,6 +365,8 @@ impl Exchange {
 
     /// No attempt brought a response: something stale, or a problem.
     fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
+        // Nobody shall wait for one failure after the other.
+        self.collapse.unshared = true;
         if let Some(serve) =
             self.lookup.as_ref().and_then(|lookup| lookup.failed(&self.facts.headers, self.now_ms))
         {

@@ -4,6 +4,7 @@
 
 mod answer;
 mod cache;
+mod collapse;
 mod decide;
 mod experiment;
 mod forward;
@@ -13,6 +14,7 @@ mod resolve;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::collapse::Collapse;
 use crate::compiled::Compiled;
 use crate::decision::{Participation, Wait, decision_id};
 use crate::explanation::{Explanation, Stage};
@@ -65,6 +67,7 @@ pub struct Exchange {
     session: Session,
     lookup: Option<Box<Lookup>>,
     cache: Option<CacheStatus>,
+    collapse: Collapse,
     plan: Plan,
     candidate: Option<Candidate>,
     attempts: u32,
@@ -95,6 +98,7 @@ enum Waiting {
     Signature(Box<Pending>),
     Take,
     LookUp,
+    Pause,
     Forward,
 }
 
@@ -160,6 +164,7 @@ impl Exchange {
             (Waiting::LookUp, answer) => {
                 self.found(node, if let Answer::Found(entry) = answer { entry } else { None })
             }
+            (Waiting::Pause, _) => self.paused(node),
             (Waiting::Forward, Answer::Forwarded(result)) => self.forwarded(node, result),
             (Waiting::Forward, _) => self.forwarded(node, Err(ForwardFault::Broken)),
         };
@@ -199,6 +204,7 @@ impl Exchange {
             target: None,
             lookup: None,
             cache: None,
+            collapse: Collapse::default(),
             plan: Plan::default(),
             candidate: None,
             attempts: 0,

@@ -109,10 +109,8 @@ impl Exchange {
     /// What is left to do once the reply is on its way.
     fn after(&mut self, node: &mut Node, weight: u32) -> Vec<After> {
         let mut after = std::mem::take(&mut self.after);
+        self.end_fetch(node, &after);
         if self.background {
-            if let Some(lookup) = &self.lookup {
-                node.end_revalidation(lookup.key());
-            }
             return after;
         }
         if let (Some(rules), Some(_)) = (&self.rules, &self.token) {

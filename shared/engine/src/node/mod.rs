@@ -1,16 +1,19 @@
 //! What one edge instance remembers from one request to the next. Everything in it is bounded by [`limits`](crate::limits).
 
+mod fetches;
 mod held;
 
 use std::sync::Arc;
 
+use fetches::Fetches;
+pub(crate) use fetches::Turn;
 use held::Held;
 
 use crate::bounded::{Bounded, Keyed};
 use crate::compiled::Compiled;
 use crate::limits::{
-    HOST_KNOWN_MS, HOSTS_MAX, LOAD_RETRY_MS, REVALIDATION_LOST_MS, REVALIDATIONS_MAX, SYNC_FRESH_MS,
-    SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
+    HOST_KNOWN_MS, HOSTS_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS,
+    TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
 };
 use crate::policy::jwt::JwtMemory;
 use crate::policy::rate_limit::LimitMemory;
@@ -31,7 +34,7 @@ pub struct Node {
     unknown_hosts: Bounded<String, u64>,
     tenants: Bounded<String, Held<Compiled>>,
     sync: SyncState,
-    revalidating: Bounded<CacheKey, u64>,
+    pub(crate) fetches: Fetches,
     pub(crate) purges: PurgeJournal,
     pub(crate) tokens: JwtMemory,
     pub(crate) limits: LimitMemory,
@@ -119,7 +122,7 @@ impl Node {
             unknown_hosts: Bounded::new(UNKNOWN_HOSTS_MAX, keyed),
             tenants: Bounded::new(TENANTS_MAX, keyed),
             sync: SyncState::default(),
-            revalidating: Bounded::new(REVALIDATIONS_MAX, keyed),
+            fetches: Fetches::new(keyed),
             purges: PurgeJournal::new(keyed),
             tokens: JwtMemory::new(keyed),
             limits: LimitMemory::new(keyed),
@@ -153,6 +156,12 @@ impl Node {
     /// Takes the answer to an [`After::FetchKeys`](crate::step::After::FetchKeys).
     pub fn keys_fetched(&mut self, ask: &FetchKeys, answer: Result<Vec<u8>, FetchFault>, now_ms: u64) {
         self.tokens.keys_fetched(ask, answer, now_ms);
+    }
+
+    /// Takes the end of an [`After::Store`](crate::step::After::Store): `stored`, or not because the body broke, was too
+    /// large or could not be kept. Whoever waits for it goes on.
+    pub fn fetched(&mut self, key: &CacheKey, stored: bool, now_ms: u64) {
+        self.fetches.ended(key, !stored, now_ms);
     }
 
     /// Releases in memory: each target with its version.
@@ -329,21 +338,6 @@ impl Node {
     /// The last good rules of a tenant.
     pub(crate) fn rules(&mut self, slug: &str) -> Option<Arc<Compiled>> {
         self.tenants.get(slug)?.current.clone()
-    }
-
-    /// Whether this exchange may revalidate a stored answer in the background: one at a time does.
-    pub(crate) fn begin_revalidation(&mut self, key: &CacheKey, now_ms: u64) -> bool {
-        let under_way = |since: &u64| now_ms < since.saturating_add(REVALIDATION_LOST_MS);
-        if self.revalidating.peek(key).is_some_and(under_way) {
-            return false;
-        }
-        self.revalidating.insert(key.clone(), now_ms);
-        true
-    }
-
-    /// Takes the end of a revalidation.
-    pub(crate) fn end_revalidation(&mut self, key: &CacheKey) {
-        self.revalidating.remove(key);
     }
 
     /// The last good platform.

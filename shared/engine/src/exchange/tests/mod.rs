@@ -1,6 +1,7 @@
 //! The whole pipeline against a host that answers from memory.
 
 mod caching;
+mod collapsing;
 mod configuration;
 mod experiments;
 mod failover;
@@ -86,7 +87,10 @@ impl Host {
     fn after(&mut self, mut reply: Reply) -> Reply {
         for after in std::mem::take(&mut reply.after) {
             match after {
-                After::Store { key, entry, .. } => drop(self.store.insert(key, entry)),
+                After::Store { key, entry, .. } => {
+                    self.node.fetched(&key, true, self.now_ms);
+                    self.store.insert(key, entry);
+                }
                 After::Forget(keys) => keys.iter().for_each(|key| drop(self.store.remove(key))),
                 After::Run(mut exchange, step) => {
                     let mut step = *step;
@@ -129,6 +133,10 @@ impl Host {
                 Answer::Taken(takes.iter().map(take).collect())
             }
             Step::LookUp(key) => Answer::Found(self.store.get(&key).cloned()),
+            Step::Pause { ms } => {
+                self.now_ms += u64::from(ms);
+                Answer::Paused
+            }
             Step::Forward(forward) => {
                 let region = forward.region.clone().unwrap();
                 self.forwards.push(*forward);

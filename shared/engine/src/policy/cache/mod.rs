@@ -80,6 +80,8 @@ pub struct Lookup {
     is_outdated: bool,
     fwd: Fwd,
     detail: Option<&'static str>,
+    /// Waited in vain for the fetch of another request.
+    waited: bool,
 }
 
 /// What an entry, or its absence, means for the request.
@@ -188,6 +190,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         is_outdated: false,
         fwd: Fwd::UriMiss,
         detail: None,
+        waited: false,
     }))
 }
 
@@ -196,6 +199,30 @@ impl Lookup {
     #[must_use]
     pub fn key(&self) -> &CacheKey {
         &self.key
+    }
+
+    /// Key at which the answer to this request is looked for: that of its variant, as far as that is known.
+    #[must_use]
+    pub fn place(&self) -> &CacheKey {
+        self.variant.as_ref().map_or(&self.key, |(key, _)| key)
+    }
+
+    /// Why the request goes forward.
+    #[must_use]
+    pub fn fwd(&self) -> Fwd {
+        self.fwd
+    }
+
+    /// Whether the response to the forwarded request may be of use to others: that to a `HEAD` or of a range is not.
+    #[must_use]
+    pub fn may_lead(&self, request: &Headers) -> bool {
+        !self.is_head && request.get("range").is_none()
+    }
+
+    /// Begins again with [`Lookup::key`] after waiting for the fetch of another request.
+    pub fn again(&mut self) {
+        (self.variant, self.found, self.is_outdated) = (None, None, false);
+        (self.fwd, self.detail, self.waited) = (Fwd::UriMiss, None, true);
     }
 
     /// Takes what the lookup of the last key brought. `request` are the header fields of the client's request, here and
@@ -256,6 +283,11 @@ impl Lookup {
             return Found::OnlyIfCached(CacheStatus { detail, ..CacheStatus::default() });
         }
         Found::Forward
+    }
+
+    fn forwarded(&self, detail: Option<&'static str>) -> CacheStatus {
+        let collapsed = self.waited.then_some(false);
+        CacheStatus { collapsed, ..CacheStatus::forwarded(self.fwd, detail) }
     }
 
     /// Whether an entry reflects less than this client has seen.
@@ -369,7 +401,7 @@ impl Lookup {
         if let Some((entry, notes)) = self.found.as_ref().filter(|_| is_ours) {
             return self.validated(entry, notes, arrival);
         }
-        let status_line = CacheStatus::forwarded(self.fwd, self.detail);
+        let status_line = self.forwarded(self.detail);
         if matches!(head.status, 500 | 502 | 503 | 504)
             && let Some(mut serve) = self.failed(arrival.request, arrival.now_ms)
         {
@@ -416,7 +448,7 @@ impl Lookup {
             fwd_status: Some(304),
             stored: stored.is_ok(),
             ttl_s: Some(freshness.ttl_s()),
-            ..CacheStatus::forwarded(self.fwd, self.detail)
+            ..self.forwarded(self.detail)
         };
         let status_line = serve.status_line.clone();
         Responded { serve: Some(serve), store: stored.ok().map(|(store, _)| store), status_line }
@@ -460,10 +492,8 @@ impl Lookup {
             return None;
         }
         let mut serve = self.serve(entry.clone(), request, freshness, false);
-        serve.status_line = CacheStatus {
-            ttl_s: Some(freshness.ttl_s()),
-            ..CacheStatus::forwarded(self.fwd, Some("stale-if-error"))
-        };
+        serve.status_line =
+            CacheStatus { ttl_s: Some(freshness.ttl_s()), ..self.forwarded(Some("stale-if-error")) };
         Some(serve)
     }
 

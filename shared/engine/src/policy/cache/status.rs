@@ -13,8 +13,8 @@ pub struct CacheStatus {
     pub fwd_status: Option<u16>,
     /// Stored.
     pub stored: bool,
-    /// Collapsed with another request.
-    pub collapsed: bool,
+    /// Waited for the fetch of another request: whether what that brought could be used.
+    pub collapsed: Option<bool>,
     /// Freshness left in seconds; negative where stale.
     pub ttl_s: Option<i64>,
     /// More, for people: a token.
@@ -42,6 +42,11 @@ impl CacheStatus {
     /// A request that went forward.
     pub(super) fn forwarded(fwd: Fwd, detail: Option<&'static str>) -> Self {
         Self { fwd: Some(fwd), detail, ..Self::default() }
+    }
+
+    /// Answered with what another request brought: no hit, for this one would have gone forward too (section 2.6).
+    pub fn collapse(&mut self, fwd: Fwd) {
+        (self.hit, self.fwd, self.collapsed) = (false, Some(fwd), Some(true));
     }
 
     /// Value of the field with the cache's name: `meridian; hit; ttl=30`.
@@ -81,8 +86,8 @@ impl fmt::Display for CacheStatus {
         if self.stored {
             parameter(f, format_args!("stored"))?;
         }
-        if self.collapsed {
-            parameter(f, format_args!("collapsed"))?;
+        if let Some(reused) = self.collapsed {
+            parameter(f, format_args!("{}", if reused { "collapsed" } else { "collapsed=?0" }))?;
         }
         if let Some(detail) = self.detail {
             parameter(f, format_args!("detail={detail}"))?;
@@ -106,11 +111,18 @@ mod tests {
         check(
             CacheStatus {
                 fwd_status: Some(304),
-                collapsed: true,
+                collapsed: Some(true),
                 ..CacheStatus::forwarded(Fwd::Stale, Some("purged"))
             },
             "meridian; fwd=stale; fwd-status=304; collapsed; detail=purged",
         );
         check(CacheStatus::forwarded(Fwd::Bypass, None), "meridian; fwd=bypass");
+        let mut hit = CacheStatus { hit: true, ttl_s: Some(9), ..CacheStatus::default() };
+        hit.collapse(Fwd::UriMiss);
+        check(hit, "meridian; fwd=uri-miss; ttl=9; collapsed");
+        check(
+            CacheStatus { collapsed: Some(false), ..CacheStatus::forwarded(Fwd::UriMiss, None) },
+            "meridian; fwd=uri-miss; collapsed=?0",
+        );
     }
 }

@@ -11,7 +11,7 @@ use meridian_engine::headers::Headers;
 use meridian_engine::node::Node;
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
 use meridian_engine::step::{
-    Answer, Forward, ForwardFault, Lease, LoadKey, Loaded, RegionNews, ReplyBody, ResponseHead, Step,
+    After, Answer, Forward, ForwardFault, Lease, LoadKey, Loaded, RegionNews, ReplyBody, ResponseHead, Step,
     SyncNews, Take,
 };
 use sha2::{Digest as _, Sha256};
@@ -77,6 +77,12 @@ impl Trial {
                         | ReplyBody::Cached
                         | ReplyBody::CachedPart { .. } => None,
                     };
+                    for item in reply.after {
+                        // Nothing is kept from one request to the next.
+                        if let After::Store { key, .. } = item {
+                            self.node.fetched(&key, false, NOW_MS);
+                        }
+                    }
                     return Ok(Answered {
                         status: reply.status,
                         headers: reply.headers,
@@ -90,6 +96,7 @@ impl Trial {
                 Step::Verify(_) => Answer::Verified(signed),
                 Step::Take(takes) => Answer::Taken(takes.iter().map(|take| Some(self.take(take))).collect()),
                 Step::LookUp(_) => Answer::Found(None),
+                Step::Pause { .. } => Answer::Paused,
                 Step::Forward(forward) => Answer::Forwarded(answer(&forward, origins)),
             };
             step = exchange.resume(&mut self.node, answer, NOW_MS);

@@ -1,0 +1,102 @@
+//! Request collapsing: of equal requests that find nothing stored, one goes forward, and the others wait for what it stores
+//! (RFC 9111, section 4; RFC 9211, section 2.6).
+//!
+//! They ask the node's memory again after ever longer pauses, so that no host has to wake one request for another, and
+//! look up again once the fetch has ended. Whoever finds nothing then, or has waited long enough, goes forward alone.
+
+use super::{Exchange, Waiting};
+use crate::limits::{COLLAPSE_PAUSE_MS_MAX, COLLAPSE_PAUSE_MS_MIN, COLLAPSE_WAIT_MS};
+use crate::node::{Node, Turn};
+use crate::policy::cache::{Fwd, Serve};
+use crate::step::{After, CacheKey, Step};
+
+/// The part that an exchange has in fetches which others wait for.
+#[derive(Debug, Default)]
+pub(super) struct Collapse {
+    /// The key that it fetches for the others too.
+    pub(super) leads: Option<CacheKey>,
+    /// What it fetched turned out to be for itself alone.
+    pub(super) unshared: bool,
+    /// The fetch that it waits or waited for.
+    waits: Option<Wait>,
+    /// How long it has waited in all.
+    waited_ms: u32,
+}
+
+#[derive(Debug)]
+struct Wait {
+    key: CacheKey,
+    /// Decision that fetches.
+    leader: String,
+    /// Why this request would have gone forward.
+    fwd: Fwd,
+    begun_ms: u64,
+}
+
+impl Exchange {
+    /// Nothing at hand answers the request: it goes forward, unless another one has done so already.
+    pub(super) fn fetch(&mut self, node: &mut Node) -> Step {
+        let Some(lookup) = self.lookup.as_ref().filter(|lookup| {
+            // A revalidation leads from its beginning.
+            !self.background && lookup.may_lead(&self.facts.headers)
+        }) else {
+            return self.steer(node);
+        };
+        let key = lookup.place().clone();
+        let fwd = lookup.fwd();
+        let has_waited = self.collapse.waits.as_ref().is_some_and(|wait| wait.key == key);
+        let may_wait = fwd != Fwd::Request && !has_waited && self.collapse.waited_ms < COLLAPSE_WAIT_MS;
+        match node.fetches.begin(&key, &self.id, may_wait, self.now_ms) {
+            Turn::Wait(leader) => {
+                self.collapse.waits = Some(Wait { key, leader, fwd, begun_ms: self.now_ms });
+                self.pause()
+            }
+            Turn::Lead => {
+                self.collapse.leads = Some(key);
+                self.steer(node)
+            }
+            Turn::Alone => self.steer(node),
+        }
+    }
+
+    /// Pauses for a part of the time waited so far: many steps at first, and few in all.
+    fn pause(&mut self) -> Step {
+        let ms = (self.collapse.waited_ms / 4).clamp(COLLAPSE_PAUSE_MS_MIN, COLLAPSE_PAUSE_MS_MAX);
+        // Counted without a clock, which may be set back.
+        self.collapse.waited_ms += ms;
+        self.wait(Waiting::Pause, Step::Pause { ms })
+    }
+
+    /// After a pause: another one while the fetch is under way, and a second look where it is not.
+    pub(super) fn paused(&mut self, node: &mut Node) -> Step {
+        let (Some(wait), Some(lookup)) = (&self.collapse.waits, &mut self.lookup) else {
+            return self.fail_internally(node, "nobody was waited for");
+        };
+        let is_under_way = node.fetches.is_under_way(&wait.key, &wait.leader);
+        if is_under_way && self.collapse.waited_ms < COLLAPSE_WAIT_MS {
+            return self.pause();
+        }
+        lookup.again();
+        let key = lookup.key().clone();
+        let (leader, waited_ms) = (wait.leader.clone(), self.now_ms.saturating_sub(wait.begun_ms));
+        let inputs = vec![("decision", leader), ("waited_ms", waited_ms.to_string())];
+        self.explain("collapse", None, "waited for the fetch of another request", inputs);
+        self.wait(Waiting::LookUp, Step::LookUp(key))
+    }
+
+    /// What another request fetched is no hit of this one: it would have gone forward as well.
+    pub(super) fn reused(&self, serve: &mut Serve) {
+        if let Some(wait) = &self.collapse.waits {
+            serve.status_line.collapse(wait.fwd);
+        }
+    }
+
+    /// Ends the fetch that this exchange leads, unless the host does once the answer is stored.
+    pub(super) fn end_fetch(&mut self, node: &mut Node, after: &[After]) {
+        let Some(leads) = self.collapse.leads.take() else { return };
+        let is_stored = |item: &After| matches!(item, After::Store { key, .. } if *key == leads);
+        if !after.iter().any(is_stored) {
+            node.fetches.end(&leads, &self.id, self.collapse.unshared, self.now_ms);
+        }
+    }
+}

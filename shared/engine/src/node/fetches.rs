@@ -1,0 +1,181 @@
+//! Which cache keys are being fetched (request collapsing): one fetch a key at a time, and the others wait for what it
+//! stores. A key whose answer turned out to be for nobody else is fetched by everybody for a moment, so that requests
+//! for it don't queue behind one another.
+
+use crate::bounded::{Bounded, Keyed};
+use crate::limits::{COLLAPSE_JOINED_MAX, COLLAPSE_WAIT_MS, FETCHES_MAX, REVALIDATION_LOST_MS, UNSHARED_MS};
+use crate::step::CacheKey;
+
+/// The fetches of one node. What gets lost, with a client that left or because there are too many, lapses.
+#[derive(Debug)]
+pub(crate) struct Fetches {
+    keys: Bounded<CacheKey, Fetch>,
+}
+
+#[derive(Debug)]
+enum Fetch {
+    /// On its way.
+    UnderWay {
+        /// Decision that fetches.
+        by: String,
+        since_ms: u64,
+        /// How many wait, those that gave up included.
+        joined: u32,
+    },
+    /// What came was for one request alone.
+    Unshared { since_ms: u64 },
+}
+
+/// What a request for a key does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Fetches for the others too.
+    Lead,
+    /// Waits for this decision.
+    Wait(String),
+    /// Fetches for itself.
+    Alone,
+}
+
+impl Fetches {
+    pub(crate) fn new(keyed: Keyed) -> Self {
+        Self { keys: Bounded::new(FETCHES_MAX, keyed) }
+    }
+
+    /// The turn of a request, named by its decision. A fetch that takes longer than anybody waits for it is led anew.
+    pub(crate) fn begin(&mut self, key: &CacheKey, by: &str, may_wait: bool, now_ms: u64) -> Turn {
+        match self.keys.get(key) {
+            Some(Fetch::UnderWay { by, since_ms, joined })
+                if is_within(*since_ms, COLLAPSE_WAIT_MS.into(), now_ms) =>
+            {
+                if !may_wait || *joined >= COLLAPSE_JOINED_MAX {
+                    return Turn::Alone;
+                }
+                *joined += 1;
+                Turn::Wait(by.clone())
+            }
+            Some(Fetch::Unshared { since_ms }) if is_within(*since_ms, UNSHARED_MS, now_ms) => Turn::Alone,
+            _ => {
+                self.lead(key, by, now_ms);
+                Turn::Lead
+            }
+        }
+    }
+
+    /// Begins a fetch that no client waits for, unless one is on its way.
+    pub(crate) fn begin_background(&mut self, key: &CacheKey, by: &str, now_ms: u64) -> bool {
+        let is_under_way = self.keys.peek(key).is_some_and(|fetch| match fetch {
+            Fetch::UnderWay { since_ms, .. } => is_within(*since_ms, REVALIDATION_LOST_MS, now_ms),
+            Fetch::Unshared { .. } => false,
+        });
+        if !is_under_way {
+            self.lead(key, by, now_ms);
+        }
+        !is_under_way
+    }
+
+    /// Whether this decision still fetches the key.
+    pub(crate) fn is_under_way(&self, key: &CacheKey, of: &str) -> bool {
+        matches!(self.keys.peek(key), Some(Fetch::UnderWay { by, .. }) if by == of)
+    }
+
+    /// A fetch ended without something to store; `unshared`: and so will the next.
+    pub(crate) fn end(&mut self, key: &CacheKey, of: &str, unshared: bool, now_ms: u64) {
+        if self.is_under_way(key, of) {
+            self.ended(key, unshared, now_ms);
+        }
+    }
+
+    /// What was fetched is stored, or (`unshared`) could not be.
+    pub(crate) fn ended(&mut self, key: &CacheKey, unshared: bool, now_ms: u64) {
+        if unshared {
+            self.keys.insert(key.clone(), Fetch::Unshared { since_ms: now_ms });
+        } else {
+            self.keys.remove(key);
+        }
+    }
+
+    fn lead(&mut self, key: &CacheKey, by: &str, now_ms: u64) {
+        self.keys.insert(key.clone(), Fetch::UnderWay { by: by.to_owned(), since_ms: now_ms, joined: 0 });
+    }
+}
+
+/// Whether something is no older than that. A clock that was set back, or far ahead, makes it old.
+fn is_within(since_ms: u64, limit_ms: u64, now_ms: u64) -> bool {
+    now_ms.abs_diff(since_ms) < limit_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn key(text: &str) -> CacheKey {
+        CacheKey(text.to_owned())
+    }
+
+    fn fetches() -> Fetches {
+        Fetches::new(Keyed::default())
+    }
+
+    #[test]
+    fn one_leads_and_the_others_wait_until_it_ends() {
+        let mut fetches = fetches();
+        assert_eq!(fetches.begin(&key("k"), "a", true, NOW), Turn::Lead);
+        assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Wait("a".to_owned()));
+        assert_eq!(fetches.begin(&key("k"), "c", false, NOW), Turn::Alone);
+        assert_eq!(fetches.begin(&key("other"), "d", true, NOW), Turn::Lead);
+        fetches.end(&key("k"), "b", false, NOW);
+        assert!(fetches.is_under_way(&key("k"), "a"), "only the one that leads ends it");
+        fetches.end(&key("k"), "a", false, NOW);
+        assert!(!fetches.is_under_way(&key("k"), "a"));
+        assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Lead);
+    }
+
+    #[test]
+    fn what_is_for_nobody_else_is_not_waited_for() {
+        let mut fetches = fetches();
+        fetches.begin(&key("k"), "a", true, NOW);
+        fetches.end(&key("k"), "a", true, NOW);
+        assert_eq!(fetches.begin(&key("k"), "b", true, NOW + UNSHARED_MS - 1), Turn::Alone);
+        fetches.ended(&key("k"), false, NOW + 1);
+        assert_eq!(
+            fetches.begin(&key("k"), "c", true, NOW + 1),
+            Turn::Lead,
+            "something was stored after all"
+        );
+        fetches.ended(&key("k"), true, NOW + 1);
+        assert_eq!(fetches.begin(&key("k"), "d", true, NOW + 1 + UNSHARED_MS), Turn::Lead, "tried anew");
+    }
+
+    #[test]
+    fn a_lost_fetch_lapses_whatever_the_clock_does() {
+        let wait_ms = u64::from(COLLAPSE_WAIT_MS);
+        for now_ms in [NOW + wait_ms, NOW - wait_ms, 0] {
+            let mut fetches = fetches();
+            fetches.begin(&key("k"), "lost", true, NOW);
+            assert_eq!(fetches.begin(&key("k"), "a", true, now_ms), Turn::Lead, "{now_ms}");
+            assert!(!fetches.is_under_way(&key("k"), "lost"));
+        }
+    }
+
+    #[test]
+    fn one_background_fetch_runs_at_a_time() {
+        let mut fetches = fetches();
+        assert!(fetches.begin_background(&key("k"), "a", NOW));
+        assert!(!fetches.begin_background(&key("k"), "b", NOW + REVALIDATION_LOST_MS - 1));
+        assert_eq!(fetches.begin(&key("k"), "c", true, NOW), Turn::Wait("a".to_owned()));
+        assert!(fetches.begin_background(&key("k"), "b", NOW + REVALIDATION_LOST_MS));
+    }
+
+    #[test]
+    fn only_so_many_wait_for_one() {
+        let mut fetches = fetches();
+        fetches.begin(&key("k"), "a", true, NOW);
+        for _ in 0..COLLAPSE_JOINED_MAX {
+            assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Wait("a".to_owned()));
+        }
+        assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Alone);
+    }
+}
