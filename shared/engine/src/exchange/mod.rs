@@ -112,6 +112,7 @@ impl Waiting {
             Self::Signature(_) => "signature",
             Self::Take => "take",
             Self::LookUp => "lookup",
+            Self::Pause => "pause",
             Self::Forward => "forward",
         })
     }
