@@ -11,10 +11,11 @@ use serde_json::Value;
 /// Dependencies between the workspace's own crates: an arrow that is not here does not exist.
 const ARROWS: &[(&str, &[&str])] = &[
     ("meridian-engine", &[]),
-    ("meridian-wire", &["meridian-engine"]),
+    ("meridian-content", &["meridian-engine"]),
+    ("meridian-wire", &["meridian-engine", "meridian-content"]),
     ("meridian-replica", &[]),
     ("meridian-edge-cloudflare", &["meridian-engine", "meridian-wire", "meridian-corpus"]),
-    ("meridian-edge-spin", &["meridian-engine", "meridian-wire", "meridian-corpus"]),
+    ("meridian-edge-spin", &["meridian-content", "meridian-engine", "meridian-wire", "meridian-corpus"]),
     ("meridian-spin-host", &["meridian-engine"]),
     ("meridian-store", &["meridian-engine", "meridian-wire", "meridian-replica"]),
     ("meridian-cdc", &["meridian-store", "meridian-replica", "meridian-wire"]),

@@ -152,6 +152,8 @@ pub const LATENCY_SAMPLE_MILLI: u64 = 200;
 pub const KEY_FETCH_MOVED: u32 = 3;
 /// Longest URL that a provider's metadata may name.
 pub const KEYS_URL_BYTES_MAX: usize = 2_048;
+/// Bytes of a value that an expression puts into HTML.
+pub const HTML_VALUE_BYTES_MAX: usize = 16 * 1024;
 /// Hits of injection rules that an explanation tells; all of them count.
 pub const INJECTION_HITS_MAX: usize = 16;
 /// Characters of a parameter's, field's or cookie's name in an explanation.

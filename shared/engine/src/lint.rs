@@ -332,14 +332,9 @@ mod tests {
         rules.experiments.push(experiment(Some((0, 6_000)), 10_000, &[1, 0]));
         rules.experiments.push(experiment(Some((5_000, 10_000)), 0, &[1, 1]));
         rules.transforms.push(Transform {
-            rule: rule("Transform"),
-            when: None,
-            redirect: None,
-            rewrite: None,
-            cors: None,
-            security_headers: false,
             request: vec![HeaderChange::Set("host".to_owned(), HeaderValue::Text("x".to_owned()))],
             response: vec![],
+            ..Transform::new(rule("Transform"))
         });
         let deny = AddressSet::new(&["0.0.0.0/0".parse().unwrap()]);
         rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });

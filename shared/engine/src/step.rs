@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
-use crate::ruleset::{LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
+use crate::ruleset::{Coding, HtmlEdit, LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
 
 /// One thing that the host shall do.
 #[derive(Debug)]
@@ -380,10 +380,15 @@ pub enum ForwardFault {
 pub struct Reply {
     /// Status code.
     pub status: u16,
-    /// Header fields, complete but for `Server-Timing`, `Content-Length` and `Date`, which the host adds.
+    /// Header fields, complete but for `Server-Timing`, `Content-Length` (where `html` and `coding` leave the body as
+    /// it is) and `Date`, which the host adds.
     pub headers: Headers,
     /// Where the body comes from.
     pub body: ReplyBody,
+    /// Changes to the body's HTML, before anything else: in UTF-8, all of them, or the reply breaks off visibly.
+    pub html: Vec<HtmlEdit>,
+    /// The content coding that the body gets. Neither it nor `html` touches what is stored.
+    pub coding: Option<Coding>,
     /// What was decided and why.
     pub decision: Decision,
     /// What to do once the reply is on its way.

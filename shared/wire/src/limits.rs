@@ -20,6 +20,12 @@ pub const ENTRIES_MAX: usize = 1_000;
 pub const NETWORKS_MAX: usize = 50_000;
 /// Header fields that an injection policy adds to those that are looked at.
 pub const INSPECTED_HEADERS_MAX: usize = 64;
+/// Changes to HTML of one `Transform` document.
+pub const HTML_RULES_MAX: usize = 64;
+/// Bytes of a CSS selector.
+pub const SELECTOR_BYTES_MAX: usize = 1024;
+/// Bytes that a `Transform` document may ask of content before it is coded.
+pub const CODED_BYTES_MIN_MAX: u32 = 1024 * 1024;
 /// Characters of a document's name.
 pub const NAME_CHARS_MAX: usize = 253;
 /// Segments of a route's path.

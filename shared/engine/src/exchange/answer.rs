@@ -41,7 +41,7 @@ impl Exchange {
     }
 
     /// Whether a transform is for this request; a condition that can't be evaluated is told and does not hold.
-    fn applies(&mut self, transform: &Transform) -> bool {
+    pub(super) fn applies(&mut self, transform: &Transform) -> bool {
         let holds = transform.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
         holds.unwrap_or_else(|fault| {
             self.explain("transform", Some(&transform.rule), format!("left out: {fault}"), Vec::new());

@@ -28,6 +28,7 @@ impl Exchange {
 
     /// Looks the request up where the route's policy says so; then steering.
     pub(super) fn consult_cache(&mut self, node: &mut Node) -> Step {
+        self.ask_for_whole();
         // What the canary answers is for those who go there, and not to be kept for others.
         let Some(policy) = self.cache_policy().filter(|_| !self.canary) else {
             self.cache = Some(CacheStatus { fwd: Some(Fwd::Bypass), ..CacheStatus::default() });
@@ -79,6 +80,7 @@ impl Exchange {
     pub(super) fn serve(&mut self, node: &mut Node, serve: Serve) -> Step {
         self.explain_cache(serve.status_line.to_string());
         self.cache = Some(serve.status_line);
+        self.served_bytes = serve.stored_bytes;
         if serve.revalidate
             && !self.background
             && let Some(lookup) = &self.lookup

@@ -5,6 +5,7 @@
 mod answer;
 mod cache;
 mod collapse;
+mod content;
 mod decide;
 mod experiment;
 mod forward;
@@ -62,6 +63,10 @@ pub struct Exchange {
     cookies: Vec<String>,
     /// Goes to the route's canary.
     canary: bool,
+    /// What the client said in `Accept-Encoding`, where the target is asked for something else.
+    asked_codings: Option<String>,
+    /// Length of the stored body that the reply has, if it has one and its length is known.
+    served_bytes: Option<u64>,
     /// Path and query for the target, where the rules rewrite them.
     target: Option<(String, Option<String>)>,
     session: Session,
@@ -202,6 +207,8 @@ impl Exchange {
             participation: Participation::default(),
             cookies: Vec::new(),
             canary: false,
+            asked_codings: None,
+            served_bytes: None,
             target: None,
             lookup: None,
             cache: None,

@@ -54,6 +54,10 @@ impl Exchange {
         if !self.background {
             self.transform(true, &mut headers);
         }
+        let (html, coding) = match self.background {
+            true => (Vec::new(), None),
+            false => self.rework(status, &mut headers, &body),
+        };
         if outcome == Outcome::Cached
             && let Some(status) = &self.cache
         {
@@ -103,7 +107,7 @@ impl Exchange {
             waits: std::mem::take(&mut self.waits),
             explanation: std::mem::take(&mut self.explanation),
         };
-        Step::Reply(Box::new(Reply { status, headers, body, decision, after }))
+        Step::Reply(Box::new(Reply { status, headers, body, html, coding, decision, after }))
     }
 
     /// What is left to do once the reply is on its way.

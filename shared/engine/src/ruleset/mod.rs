@@ -1,6 +1,7 @@
 //! Rules after parsing and checking: what the engine decides by. `wire` makes these from documents.
 
 mod cache;
+mod content;
 mod experiment;
 mod issuer;
 mod limit;
@@ -10,6 +11,7 @@ mod transform;
 use std::sync::Arc;
 
 pub use self::cache::{CachePolicy, KeyPart};
+pub use self::content::{Coding, Compress, HtmlChange, HtmlEdit, HtmlRule, Markup, MediaType, Spot};
 pub use self::experiment::{Experiment, Force, Goal, Layer, Unit, Variant};
 pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};
 pub use self::limit::{Cost, Fail, LimitAlgorithm, LimitKey, LimitScope, RateLimit};

@@ -1,6 +1,6 @@
 //! Changes on the way in and out.
 
-use super::RuleRef;
+use super::{Compress, HtmlRule, RuleRef};
 use crate::expr::Expr;
 
 /// Changes to headers on the way in and out.
@@ -22,6 +22,29 @@ pub struct Transform {
     pub request: Vec<HeaderChange>,
     /// Changes to the reply.
     pub response: Vec<HeaderChange>,
+    /// Changes to the reply's HTML, in order.
+    pub html: Vec<HtmlRule<HeaderValue>>,
+    /// Content codings that the reply may get.
+    pub compress: Option<Compress>,
+}
+
+impl Transform {
+    /// One that changes nothing.
+    #[must_use]
+    pub fn new(rule: RuleRef) -> Self {
+        Self {
+            rule,
+            when: None,
+            redirect: None,
+            rewrite: None,
+            cors: None,
+            security_headers: false,
+            request: Vec::new(),
+            response: Vec::new(),
+            html: Vec::new(),
+            compress: None,
+        }
+    }
 }
 
 /// An answer that sends the client elsewhere (RFC 9110, section 15.4).

@@ -5,7 +5,7 @@ use meridian_engine::expr::{Expr, Fact, Value};
 use super::cel::{self, InvalidCel, Wanted};
 use super::invalid::nearest;
 use super::located::{At, Node};
-use crate::document::{Body, ChangesSpec, Condition, CostSpec, HeaderText, LimitKeySpec, Tree};
+use crate::document::{Body, ChangesSpec, Condition, CostSpec, HeaderText, HtmlRuleSpec, LimitKeySpec, Tree};
 
 /// Checks every condition of a document and gives it its tree. What is wrong comes back by its path.
 pub(super) fn check(body: &mut Body, experiments: &[String]) -> Vec<(String, InvalidCel)> {
@@ -69,6 +69,9 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
             all.extend(spec.when.as_mut().map(|it| ("spec.when".to_owned(), it, Wanted::Bool)));
             header_texts(&mut spec.request, "spec.request", &mut all);
             header_texts(&mut spec.response, "spec.response", &mut all);
+            for (at, rule) in spec.html.iter_mut().enumerate() {
+                page_texts(rule, &format!("spec.html[{at}]"), &mut all);
+            }
         }
         Body::RateLimit(spec) => {
             for (at, key) in spec.key.iter_mut().enumerate() {
@@ -100,6 +103,32 @@ fn header_texts<'a>(
             if let HeaderText::Expr(condition) = text {
                 all.push((format!("{path}.{list}.{name}.cel"), condition, Wanted::Text));
             }
+        }
+    }
+}
+
+fn page_texts<'a>(
+    rule: &'a mut HtmlRuleSpec,
+    path: &str,
+    all: &mut Vec<(String, &'a mut Condition, Wanted)>,
+) {
+    let mut values: Vec<_> =
+        rule.set_attribute.iter_mut().map(|it| ("setAttribute.value", &mut it.value)).collect();
+    for (names, put) in [
+        (["before.text", "before.html"], &mut rule.before),
+        (["prepend.text", "prepend.html"], &mut rule.prepend),
+        (["append.text", "append.html"], &mut rule.append),
+        (["after.text", "after.html"], &mut rule.after),
+        (["setInner.text", "setInner.html"], &mut rule.set_inner),
+        (["replace.text", "replace.html"], &mut rule.replace),
+    ] {
+        let Some(put) = put else { continue };
+        values.extend(put.text.iter_mut().map(|text| (names[0], text)));
+        values.extend(put.html.iter_mut().map(|html| (names[1], html)));
+    }
+    for (name, value) in values {
+        if let HeaderText::Expr(condition) = value {
+            all.push((format!("{path}.{name}.cel"), condition, Wanted::Text));
         }
     }
 }

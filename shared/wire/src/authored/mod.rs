@@ -32,6 +32,7 @@ pub use trial::{
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use meridian_content::check_selector;
 use meridian_engine::ruleset::{Target, Version};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -96,6 +97,7 @@ pub fn compile(
         reading.replace(generated, &mut warnings);
     }
     reading.conditions(files);
+    reading.selectors();
     let bundle = Bundle::new(target, std::mem::take(&mut reading.documents));
     let bytes = bundle.to_bytes();
     if bytes.len() > BUNDLE_BYTES_MAX {
@@ -331,6 +333,35 @@ impl Reading {
                     expected: error.expected,
                     suggestion: error.suggestion,
                 });
+            }
+        }
+        self.documents = documents;
+    }
+
+    /// Checks every CSS selector: edges match them as pages stream, and take no other.
+    fn selectors(&mut self) {
+        let documents = std::mem::take(&mut self.documents);
+        for document in &documents {
+            let (Body::Transform(spec), Source { file, line }) = (&document.body, &document.source) else {
+                continue;
+            };
+            let Some(node) = self.nodes.get(&(file.clone(), *line)) else { continue };
+            let wrong: Vec<_> = (spec.html.iter().enumerate())
+                .filter_map(|(at, rule)| Some((at, &rule.select, check_selector(&rule.select).err()?)))
+                .map(|(at, select, error)| {
+                    let path = format!("spec.html[{at}].select");
+                    (node.locate(&path), path, format!("{select:?}: {error}"))
+                })
+                .collect();
+            for (at, path, found) in wrong {
+                self.report(
+                    file,
+                    at,
+                    &path,
+                    found,
+                    "a CSS selector that matches as a page streams".to_owned(),
+                    None,
+                );
             }
         }
         self.documents = documents;

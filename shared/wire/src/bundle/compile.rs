@@ -1,5 +1,6 @@
 //! From documents to the engine's rules: names become indices, what dangles or makes no sense is a [`Flaw`].
 
+mod content;
 mod experiments;
 mod platform;
 mod policies;

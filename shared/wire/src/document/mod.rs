@@ -22,6 +22,7 @@ macro_rules! spec {
 }
 
 mod condition;
+mod content;
 mod experiment;
 mod party;
 mod policy;
@@ -33,6 +34,7 @@ mod unit;
 pub use condition::{Condition, FactTree, Tree};
 #[cfg(feature = "documents")]
 pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
+pub use content::{AttributeSpec, CompressSpec, HtmlRuleSpec, MarkupSpec};
 pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, VariantSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,

@@ -1,14 +1,15 @@
-//! Transforms: header fields, redirects, rewrites, cross-origin sharing.
+//! Transforms: header fields, redirects, rewrites, cross-origin sharing, content.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
+use super::content::{CompressSpec, HtmlRuleSpec};
 use super::unit::Span;
 
 spec! {
-/// Changes to headers on the way in and out.
+/// Changes on the way in and out.
 #[derive(Default)]
 pub struct TransformSpec {
     /// Requests that it is for. Preflights and what other origins' pages may read do not depend on it.
@@ -33,6 +34,14 @@ pub struct TransformSpec {
     /// Changes to the reply.
     #[serde(default)]
     pub response: ChangesSpec,
+    /// Changes to the HTML of whole pages (`text/html` in UTF-8, successes and errors), in this order, as they stream. At
+    /// most 64. The target is asked for pages whole and in no coding, on all that goes by the route: give pages a route of
+    /// their own. A changed page has no validators and no parts. A page that can't be parsed as it streams breaks off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub html: Vec<HtmlRuleSpec>,
+    /// Content codings for the reply; of several transforms of a route the first counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<CompressSpec>,
 }
 }
 

@@ -124,14 +124,9 @@ fn transforms_change_both_ways_but_not_what_is_ours() {
         |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));
     let mut rules = ruleset(vec![route("/**")]);
     rules.transforms.push(Transform {
-        rule: rule("Transform"),
-        when: None,
-        redirect: None,
-        rewrite: None,
-        cors: None,
-        security_headers: false,
         request: vec![set("x-in", "1"), set("x-forwarded-for", "6.6.6.6")],
         response: vec![set("x-out", "1"), set("meridian-decision", "forged")],
+        ..Transform::new(rule("Transform"))
     });
     rules.routes[0].transforms.push(0);
     let mut host = Host::new(rules);

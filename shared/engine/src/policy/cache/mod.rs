@@ -106,6 +106,8 @@ pub struct Serve {
     pub headers: Headers,
     /// What of the entry's body goes with it (nothing for 304, 416 and HEAD).
     pub body: ReplyBody,
+    /// Length of the entry's body, where it is known.
+    pub stored_bytes: Option<u64>,
     /// Revalidate it off the critical path: drive [`Lookup::revalidation`] (RFC 5861, section 3).
     pub revalidate: bool,
     /// For `Cache-Status`.
@@ -366,6 +368,7 @@ impl Lookup {
             status,
             headers,
             body,
+            stored_bytes: (length != BODY_BYTES_UNKNOWN).then_some(length),
             revalidate,
             status_line: CacheStatus { hit: true, ttl_s, detail, ..CacheStatus::default() },
         }

@@ -1,13 +1,17 @@
 //! Changes on the way in and out: header fields, where a request goes, what other origins' pages may read.
 
+mod compress;
 mod cors;
 mod hardening;
+mod html;
 mod template;
 
 use std::borrow::Cow;
 
+pub use self::compress::{Verdict, judge};
 pub use self::cors::preflight_method;
 pub use self::hardening::harden;
+pub use self::html::{detach, edits, unfit};
 
 use crate::expr::{Inputs, Seen};
 use crate::headers::{Headers, is_field_name, is_field_value};
@@ -42,6 +46,7 @@ pub fn apply(changes: &[HeaderChange], inputs: &Inputs<'_>, headers: &mut Header
     left_out
 }
 
+/// The text that a rule's value comes to.
 fn text<'a>(value: &'a HeaderValue, inputs: &Inputs<'a>) -> Result<Cow<'a, str>, String> {
     match value {
         HeaderValue::Text(text) => Ok(Cow::Borrowed(text)),
@@ -50,6 +55,37 @@ fn text<'a>(value: &'a HeaderValue, inputs: &Inputs<'a>) -> Result<Cow<'a, str>,
             _ => Err("not a text".to_owned()),
         },
     }
+}
+
+/// Takes away what describes the bytes of a representation that becomes another one: its length, parts and digests
+/// (RFC 9110, sections 8.6 and 14.3; RFC 9530).
+fn forget_bytes(headers: &mut Headers) {
+    for name in ["content-length", "accept-ranges", "content-digest", "repr-digest", "digest", "content-md5"]
+    {
+        headers.remove(name);
+    }
+}
+
+/// Whether a message says that nobody on its way may change its content (RFC 9110, section 7.7; RFC 9111, section
+/// 5.2.2.6).
+fn is_not_to_be_transformed(headers: &Headers) -> bool {
+    let directives = headers.get_all("cache-control").flat_map(|list| list.split(','));
+    directives.map(str::trim).any(|directive| directive.eq_ignore_ascii_case("no-transform"))
+}
+
+/// The media type in lower case, without parameters; `None` where there is not exactly one.
+fn media_type(headers: &Headers) -> Option<String> {
+    let mut fields = headers.get_all("content-type");
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    Some(field.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Whether content is coded already.
+fn is_coded(headers: &Headers) -> bool {
+    headers.get_all("content-encoding").any(|coding| {
+        let coding = coding.trim();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")
+    })
 }
 
 /// Fields that no rule may touch: those that frame a message or belong to one connection (RFC 9110, section 7.6.1),

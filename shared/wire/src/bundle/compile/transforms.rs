@@ -34,6 +34,8 @@ impl Compiler {
                 security_headers: spec.security_headers,
                 request: self.changes(&spec.request, "spec.request"),
                 response: self.changes(&spec.response, "spec.response"),
+                html: self.html(&spec.html),
+                compress: spec.compress.as_ref().map(|compress| self.compress(compress)),
             });
         }
         transforms

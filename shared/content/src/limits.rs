@@ -1,0 +1,16 @@
+//! Every limit of this crate, in one place.
+
+/// Level of gzip: about where more time stops to pay (1 to 9).
+pub const GZIP_LEVEL: u32 = 6;
+/// Bytes of content that make one Zstandard frame, or one meta-block of Brotli: what a coder holds back until the source
+/// pauses.
+pub const UNIT_BYTES: usize = 128 * 1024;
+/// Bits of Brotli's window (RFC 7932, section 9.1): 256 KiB.
+pub const BROTLI_WINDOW_BITS: u32 = 18;
+/// Earlier places with the same four bytes that Brotli's search looks at.
+pub const BROTLI_SEARCH_MAX: usize = 24;
+/// Bytes that the HTML parser may hold for one page: what lies between two pieces of a tag, and open elements. It is what
+/// Cloudflare's own rewriter has, so that both give up on the same pages.
+pub const HTML_MEMORY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Bytes that it sets aside at once.
+pub const HTML_BUFFER_BYTES: usize = 1024;

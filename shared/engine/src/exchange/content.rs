@@ -1,0 +1,115 @@
+//! What a reply's content becomes on its way out: first its HTML is changed, then it is coded.
+
+use super::Exchange;
+use crate::headers::Headers;
+use crate::policy::transform::{detach, edits, judge, unfit};
+use crate::ruleset::{Coding, HtmlEdit, Transform};
+use crate::step::ReplyBody;
+
+impl Exchange {
+    /// Whether one of the route's transforms that are for this request has something of a kind.
+    fn any_transform(&self, has: impl Fn(&Transform) -> bool) -> bool {
+        let Some(rules) = &self.rules else { return false };
+        let holds = |transform: &Transform| {
+            transform.when.as_ref().is_none_or(|when| when.holds(&self.inputs()) == Ok(true))
+        };
+        rules.transforms(self.route).any(|transform| has(transform) && holds(transform))
+    }
+
+    /// Asks the cache and the target for what can be changed: pages whose HTML is changed whole and in no coding, and no
+    /// part of a page to go with parts that the client has of a coded one. A server may ignore `Range` (RFC 9110, section
+    /// 14.2), and conditions by validators that its answers do not have.
+    pub(super) fn ask_for_whole(&mut self) {
+        let rewrites = self.any_transform(|transform| !transform.html.is_empty());
+        let is_read = matches!(self.facts.method.as_str(), "GET" | "HEAD");
+        let fields = &mut self.facts.headers;
+        if rewrites {
+            self.asked_codings = Some(fields.joined("accept-encoding").unwrap_or_default());
+            fields.set("accept-encoding", "identity");
+        }
+        if !is_read {
+            return;
+        }
+        // A strong entity tag is of the content as it is; anything else may stand for the coded one.
+        let may_be_of_coded =
+            fields.get("if-range").is_some_and(|condition| !condition.trim().starts_with('"'));
+        if rewrites || (may_be_of_coded && self.any_transform(|transform| transform.compress.is_some())) {
+            self.facts.headers.remove("range");
+            self.facts.headers.remove("if-range");
+        }
+        if rewrites {
+            self.facts.headers.remove("if-none-match");
+            self.facts.headers.remove("if-modified-since");
+        }
+    }
+
+    /// What the host does to the body of a reply, with the head made to fit.
+    pub(super) fn rework(
+        &mut self,
+        status: u16,
+        headers: &mut Headers,
+        body: &ReplyBody,
+    ) -> (Vec<HtmlEdit>, Option<Coding>) {
+        let html = self.rewrite(status, headers);
+        let length = match body {
+            _ if !html.is_empty() => None,
+            ReplyBody::Bytes(bytes) => u64::try_from(bytes.len()).ok(),
+            _ => {
+                let declared = headers.get("content-length").and_then(|length| length.trim().parse().ok());
+                self.served_bytes.or(declared)
+            }
+        };
+        let coding = self.compress(status, headers, length);
+        // A head that stands alone says what the body would have been.
+        match *body == ReplyBody::Empty || self.facts.method == "HEAD" || status == 304 {
+            true => (Vec::new(), None),
+            false => (html, coding),
+        }
+    }
+
+    fn rewrite(&mut self, status: u16, headers: &mut Headers) -> Vec<HtmlEdit> {
+        let (mut all, Some(rules)) = (Vec::new(), self.rules.clone()) else { return Vec::new() };
+        for transform in rules.transforms(self.route).filter(|transform| !transform.html.is_empty()) {
+            if !self.applies(transform) {
+                continue;
+            }
+            let outcome = match unfit(&self.facts.headers, status, headers) {
+                Some(why) => format!("left as it is: {why}"),
+                None => {
+                    let (edits, left_out) = edits(&transform.html, &self.inputs());
+                    all.extend(edits);
+                    match left_out.is_empty() {
+                        true => "applied".to_owned(),
+                        false => format!("applied but for {}", left_out.join("; ")),
+                    }
+                }
+            };
+            self.explain("html", Some(&transform.rule), outcome, Vec::new());
+        }
+        if !all.is_empty() {
+            detach(headers);
+        }
+        all
+    }
+
+    /// The coding of the first rule that is for the request.
+    fn compress(&mut self, status: u16, headers: &mut Headers, length: Option<u64>) -> Option<Coding> {
+        let rules = self.rules.clone()?;
+        for transform in rules.transforms(self.route) {
+            let Some(rule) = transform.compress.as_ref().filter(|_| self.applies(transform)) else {
+                continue;
+            };
+            let asked = self.asked_codings.clone();
+            let asked = asked.or_else(|| self.facts.headers.joined("accept-encoding")).unwrap_or_default();
+            let verdict = judge(rule, &self.facts.headers, &asked, status, headers, length);
+            verdict.apply(status, headers);
+            let outcome = match verdict.coding {
+                Some(coding) => coding.token().to_owned(),
+                None => format!("left as it is: {}", verdict.outcome),
+            };
+            self.explain("compress", Some(&transform.rule), outcome, Vec::new());
+            return verdict.coding;
+        }
+        None
+    }
+}
