@@ -27,7 +27,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("meridian-corpus", &["meridian-engine", "meridian-wire"]),
     (
         "meridian-tests",
-        &["meridian-cdc", "meridian-corpus", "meridian-engine", "meridian-store", "meridian-wire"],
+        &[
+            "meridian-cdc",
+            "meridian-content",
+            "meridian-corpus",
+            "meridian-engine",
+            "meridian-store",
+            "meridian-wire",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -25,9 +25,10 @@ export function bytesOf(request) {
 
 const WITHOUT_BODY = new Set([101, 204, 205, 304]);
 
-export function respond(status, fields, body) {
+/** `coded`: the body is in its content coding already. Otherwise the runtime, which decodes what it reads, codes it again. */
+export function respond(status, fields, body, coded) {
   const content = WITHOUT_BODY.has(status) ? null : body;
-  return new Response(content, { status, headers: fieldsOf(fields) });
+  return new Response(content, { status, headers: fieldsOf(fields), encodeBody: coded ? "manual" : "automatic" });
 }
 
 /** Sends a request and resolves to the head and body of the response, or to a head that only names a fault. */

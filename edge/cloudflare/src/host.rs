@@ -19,9 +19,9 @@ extern "C" {
     #[wasm_bindgen(js_name = bytesOf)]
     pub fn bytes_of(request: &JsValue) -> Promise;
 
-    /// A `Response`.
+    /// A `Response`. `coded`: its body is in its content coding already.
     #[wasm_bindgen(catch)]
-    pub fn respond(status: u16, fields: &str, body: &JsValue) -> Result<JsValue, JsValue>;
+    pub fn respond(status: u16, fields: &str, body: &JsValue, coded: bool) -> Result<JsValue, JsValue>;
 
     /// Promise of an answer whose body is a stream.
     pub fn send(method: &str, url: &str, fields: &str, body: &JsValue, timeout_ms: u32) -> Promise;

@@ -10,6 +10,7 @@
 mod authority;
 mod bundle;
 mod cache;
+mod content;
 #[cfg(feature = "corpus")]
 mod corpus;
 mod entry;

@@ -15,7 +15,7 @@ use crate::events::Flush;
 use crate::forward::{Forwarded, RequestBody};
 use crate::isolate::Isolate;
 use crate::limits::SYNC_BACKGROUND_MS;
-use crate::{authority, bundle, cache, events, host, signature};
+use crate::{authority, bundle, cache, content, events, host, signature};
 
 /// One exchange on its way, with what the host keeps for it.
 pub struct Passage {
@@ -105,7 +105,11 @@ impl Passage {
                 self.found.take().map(|body| host::part(&body, first as f64, bytes as f64))
             }
         };
-        let response = host::respond(reply.status, &host::lines(&headers), &body.unwrap_or(JsValue::NULL));
+        let body = body.unwrap_or(JsValue::NULL);
+        let response =
+            content::reworked(body, &reply.html, reply.coding, &reply.decision.id).and_then(|body| {
+                host::respond(reply.status, &host::lines(&headers), &body, reply.coding.is_some())
+            });
         self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
         let event = || Event::of(&reply.decision, self.seen.clone());
         after(&self.isolate, &self.ctx, reply.after, stored, event);

@@ -12,6 +12,7 @@ mod world;
 
 use meridian_engine::exchange::Exchange;
 use meridian_engine::node::Node;
+use meridian_engine::ruleset::HtmlEdit;
 use meridian_engine::step::{After, Answer, Step, Verify};
 
 use case::Input;
@@ -24,10 +25,15 @@ const STEPS_MAX: u32 = 2 * meridian_engine::limits::STEPS_MAX;
 pub const CASE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Runs a case given as JSON and returns its outcome as JSON. What is wrong with the input is an error in the outcome.
-/// `verify` checks one signature at a time in milliseconds since the Unix epoch, as the host does it for real requests.
-pub async fn run(input: &[u8], verify: impl AsyncFn(&Verify, u64) -> bool) -> Vec<u8> {
+/// `verify` checks one signature at a time in milliseconds since the Unix epoch, and `rewrite` changes the HTML of a page,
+/// as the host does both for real requests; there is no page where its parser gives up.
+pub async fn run(
+    input: &[u8],
+    verify: impl AsyncFn(&Verify, u64) -> bool,
+    rewrite: impl AsyncFn(Vec<HtmlEdit>, Vec<u8>) -> Option<Vec<u8>>,
+) -> Vec<u8> {
     let outcome = match parse(input) {
-        Ok(input) => drive(input, verify).await,
+        Ok(input) => drive(input, verify, rewrite).await,
         Err(error) => Outcome { error: Some(error), requests: Vec::new() },
     };
     let mut bytes = serde_json::to_vec_pretty(&outcome).unwrap_or_default();
@@ -42,7 +48,11 @@ fn parse(input: &[u8]) -> Result<Input, String> {
     serde_json::from_slice(input).map_err(|error| format!("not a case: {error}"))
 }
 
-async fn drive(input: Input, verify: impl AsyncFn(&Verify, u64) -> bool) -> Outcome {
+async fn drive(
+    input: Input,
+    verify: impl AsyncFn(&Verify, u64) -> bool,
+    rewrite: impl AsyncFn(Vec<HtmlEdit>, Vec<u8>) -> Option<Vec<u8>>,
+) -> Outcome {
     let mut node = Node::new("corpus", [7; 32]);
     let mut world = World::new(&input);
     let mut requests = Vec::new();
@@ -55,6 +65,15 @@ async fn drive(input: Input, verify: impl AsyncFn(&Verify, u64) -> bool) -> Outc
         let now_ms = facts.now_ms;
         let (exchange, step) = Exchange::begin(&mut node, facts);
         let mut replied = exchange_to_its_end(&mut node, &mut world, exchange, step, now_ms, &verify).await;
+        if !replied.html.is_empty() {
+            let page =
+                rewrite(std::mem::take(&mut replied.html), std::mem::take(&mut replied.body).into_bytes())
+                    .await;
+            replied.body = page.map_or_else(
+                || "(the page broke off)".to_owned(),
+                |page| String::from_utf8_lossy(&page).into_owned(),
+            );
+        }
         for (exchange, step) in std::mem::take(&mut replied.background) {
             let later = exchange_to_its_end(&mut node, &mut world, exchange, step, now_ms, &verify).await;
             replied.steps.extend(later.steps.into_iter().map(|line| format!("afterwards: {line}")));

@@ -2,6 +2,7 @@
 
 use meridian_engine::decision::{Conversion, Exposure, Participation};
 use meridian_engine::exchange::Exchange;
+use meridian_engine::ruleset::{Coding, HtmlEdit};
 use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step};
 use serde::Serialize;
 
@@ -26,8 +27,11 @@ pub struct Replied {
     pub status: u16,
     /// Header fields, in order.
     pub headers: Vec<(String, String)>,
-    /// Body.
+    /// Body, its HTML changed, in no content coding.
     pub body: String,
+    /// Content coding that the host is to apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coding: Option<&'static str>,
     /// `forwarded`, `cached`, `denied`, `limited` or `failed`.
     pub outcome: &'static str,
     /// Tenant, route, region, subject and variants of the decision.
@@ -46,6 +50,9 @@ pub struct Replied {
     pub explanation: Vec<String>,
     /// What is to be done after the reply, a line each.
     pub after: Vec<String>,
+    /// Changes that the host is to make to the body's HTML.
+    #[serde(skip)]
+    pub html: Vec<HtmlEdit>,
     /// Exchanges that go on after the reply.
     #[serde(skip)]
     pub background: Vec<(Exchange, Step)>,
@@ -117,6 +124,8 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         status: reply.status,
         headers: reply.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         body,
+        coding: reply.coding.map(Coding::token),
+        html: reply.html.clone(),
         outcome: decision.outcome.as_str(),
         tenant: decision.tenant.clone(),
         route: decision.route.clone(),

@@ -21,6 +21,8 @@ struct Expect {
     without_headers: Vec<String>,
     /// The whole body where it is empty, else a part of it.
     body: Option<String>,
+    /// Content coding that the host applies; an empty text is none.
+    coding: Option<String>,
     /// In this order, with anything between them.
     steps: Vec<String>,
     /// In any order.
@@ -101,6 +103,11 @@ impl Expect {
             && !(body.contains(expected.as_str()) && body.is_empty() == expected.is_empty())
         {
             wrong.push(format!("body {body:?} instead of {expected:?}"));
+        }
+        if let Some(expected) = &self.coding
+            && got["coding"].as_str().unwrap_or_default() != expected
+        {
+            wrong.push(format!("coding {} instead of {expected:?}", got["coding"]));
         }
         if let Some(count) = self.variant_count
             && got["variants"].as_array().map(Vec::len) != Some(count)
