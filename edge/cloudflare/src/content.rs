@@ -3,7 +3,6 @@
 
 use meridian_engine::ruleset::{Coding, HtmlChange, HtmlEdit, Markup, Spot};
 use wasm_bindgen::prelude::*;
-use worker::js_sys::Promise;
 
 use crate::limits::PAUSE_MS;
 
@@ -23,7 +22,7 @@ mod js {
         /// Promise of the bytes of a whole page with changes made to it.
         #[cfg(feature = "corpus")]
         #[wasm_bindgen(catch, js_name = rewriteWhole)]
-        pub fn rewrite_whole(page: &[u8], edits: &str) -> Result<Promise, JsValue>;
+        pub fn rewrite_whole(page: &[u8], edits: &str) -> Result<worker::js_sys::Promise, JsValue>;
     }
 }
 
@@ -49,7 +48,7 @@ pub fn reworked(
 
 /// Promise of the bytes of a whole page with changes made to it.
 #[cfg(feature = "corpus")]
-pub fn rewrite_whole(page: &[u8], html: &[HtmlEdit]) -> Result<Promise, JsValue> {
+pub fn rewrite_whole(page: &[u8], html: &[HtmlEdit]) -> Result<worker::js_sys::Promise, JsValue> {
     js::rewrite_whole(page, &lines(html))
 }
 

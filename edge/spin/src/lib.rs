@@ -14,6 +14,8 @@ pub mod url;
 #[cfg(target_family = "wasm")]
 mod bundle;
 #[cfg(target_family = "wasm")]
+mod content;
+#[cfg(target_family = "wasm")]
 mod entry;
 #[cfg(target_family = "wasm")]
 mod forward;

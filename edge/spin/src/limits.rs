@@ -27,6 +27,11 @@ pub const CACHE_PLACES: u32 = 16_384;
 /// Bytes of a body that is cached: all of it is in memory while it is stored or found.
 pub const CACHE_BODY_BYTES_MAX: u64 = 1024 * 1024;
 
+/// How long a body that is coded may pause before what is there is sent rather than kept for better compression.
+pub const PAUSE_MS: u64 = 10;
+/// Bytes of a body that are worked on at once.
+pub const PIECE_BYTES: usize = 64 * 1024;
+
 /// Events in memory at once; newer ones are counted and dropped.
 pub const EVENTS_QUEUED_MAX: usize = 2_000;
 /// How long an event waits for others to be sent with.

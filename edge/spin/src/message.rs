@@ -6,7 +6,7 @@ use spin_sdk::wasip3::http::client;
 use spin_sdk::wasip3::http::types::{
     ErrorCode, Fields, HeaderError, Method, Request, RequestOptions, Response, Scheme, Trailers,
 };
-use spin_sdk::wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, StreamWriter};
+use spin_sdk::wasip3::wit_bindgen::{FutureReader, FutureWriter, StreamReader, StreamResult, StreamWriter};
 use spin_sdk::wasip3::{self, wit_future, wit_stream};
 
 use crate::facts::Head;
@@ -172,13 +172,11 @@ impl Body {
         Ok((bytes, None))
     }
 
-    /// Hands the body on to `writer` and returns a copy, unless it has more than so many bytes, with the writer: the other
-    /// side sees the end of the body when that is dropped. `None` where it broke, or where nobody takes it any more.
-    pub async fn tee(
-        mut self,
-        mut writer: StreamWriter<u8>,
-        bytes_max: u64,
-    ) -> Option<(Vec<u8>, StreamWriter<u8>)> {
+    /// Hands the body on and returns a copy, unless it has more than so many bytes.
+    ///
+    /// # Errors
+    /// Where it broke, or where nobody takes it any more.
+    pub async fn tee(mut self, outlet: &mut Outlet, bytes_max: u64) -> Result<Option<Vec<u8>>, SendFault> {
         let mut copy = Some(Vec::new());
         while let Some(chunk) = self.chunk().await {
             let fits = |copy: &Vec<u8>| (copy.len() + chunk.len()) as u64 <= bytes_max;
@@ -186,19 +184,45 @@ impl Body {
             if let Some(copy) = &mut copy {
                 copy.extend_from_slice(&chunk);
             }
-            if !writer.write_all(chunk).await.is_empty() {
-                return None;
-            }
+            outlet.write(chunk).await?;
         }
-        self.end().await.ok()?;
-        copy.map(|copy| (copy, writer))
+        self.end().await?;
+        Ok(copy)
+    }
+}
+
+/// Where a body is written. Dropped without its end, it breaks off, and whoever reads it sees that.
+pub struct Outlet {
+    writer: StreamWriter<u8>,
+    end: FutureWriter<Result<Option<Trailers>, ErrorCode>>,
+}
+
+impl Outlet {
+    /// Writes the next bytes.
+    ///
+    /// # Errors
+    /// Where nobody takes them any more.
+    pub async fn write(&mut self, bytes: Vec<u8>) -> Result<(), SendFault> {
+        match bytes.is_empty() || self.writer.write_all(bytes).await.is_empty() {
+            true => Ok(()),
+            false => Err(SendFault::Broken("nobody reads it any more".to_owned())),
+        }
+    }
+
+    /// Ends the body.
+    pub async fn finish(self, end: Result<Option<Trailers>, ErrorCode>) {
+        drop(self.writer);
+        // What nobody reads is nobody's loss.
+        let _ = self.end.write(end).await;
     }
 }
 
 /// Two ends of a new body: what is written to the one is read from the other.
-pub fn pipe() -> (StreamWriter<u8>, Body) {
+pub fn pipe() -> (Outlet, Body) {
     let (writer, stream) = wit_stream::new();
-    (writer, Body { stream, trailers: no_trailers() })
+    let (end, trailers) =
+        wit_future::new(|| Err(ErrorCode::InternalError(Some("the body broke off".to_owned()))));
+    (Outlet { writer, end }, Body { stream, trailers })
 }
 
 /// A response for the client.
@@ -263,19 +287,16 @@ fn open(content: Content) -> Contents {
             (Some(stream), no_trailers())
         }
         Content::Begun(bytes, mut rest) => {
-            let (mut writer, stream) = wit_stream::new();
-            let (result, trailers) =
-                wit_future::new(|| Err(ErrorCode::InternalError(Some("the body broke off".to_owned()))));
+            let (mut outlet, Body { stream, trailers }) = pipe();
             wasip3::spawn(async move {
                 let mut next = Some(bytes);
                 while let Some(bytes) = next {
-                    if !writer.write_all(bytes).await.is_empty() {
+                    if outlet.write(bytes).await.is_err() {
                         return;
                     }
                     next = rest.chunk().await;
                 }
-                drop(writer);
-                let _ = result.write(rest.trailers.await).await;
+                outlet.finish(rest.trailers.await).await;
             });
             (Some(stream), trailers)
         }

@@ -7,6 +7,7 @@ use meridian_engine::step::{Reply, ReplyBody};
 use meridian_wire::event::{Event, Seen};
 use spin_sdk::wasip3::http::types::{HeaderError, Response};
 
+use crate::content;
 use crate::later::Later;
 use crate::limits::RUNS_MAX;
 use crate::message::{self, Content, Incoming};
@@ -16,7 +17,8 @@ use crate::store::Store;
 impl Passage {
     /// Makes the response of a reply and begins what shall be done once it is on its way.
     pub fn respond(mut self, reply: Reply, seen: Seen) -> Result<Response, HeaderError> {
-        let Reply { status, headers, body, decision, after } = reply;
+        let Reply { status, headers, body, html, coding, decision, after } = reply;
+        let is_reworked = !html.is_empty() || coding.is_some();
         let elapsed = self.started.elapsed();
         let edge = elapsed.saturating_sub(self.at_targets);
         let elapsed_ms = millis(elapsed);
@@ -27,10 +29,11 @@ impl Passage {
         let mut fields = fields(&headers);
         let timing = ServerTiming { edge, origin: self.at_targets };
         fields.push(("server-timing".to_owned(), timing.to_string().into_bytes()));
-        let content = match body {
+        let mut length = None;
+        let mut content = match body {
             ReplyBody::Empty => Content::Empty,
             ReplyBody::Bytes(bytes) => {
-                fields.push(("content-length".to_owned(), bytes.len().to_string().into_bytes()));
+                length = Some(bytes.len());
                 Content::Bytes(bytes)
             }
             part @ (ReplyBody::Cached | ReplyBody::CachedPart { .. }) => {
@@ -42,7 +45,7 @@ impl Passage {
                 if let ReplyBody::CachedPart { first, bytes } = part {
                     body = within(body, first, bytes);
                 }
-                fields.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
+                length = Some(body.len());
                 Content::Bytes(body)
             }
             ReplyBody::Forwarded => match self.response.take().map(Incoming::body) {
@@ -53,6 +56,11 @@ impl Passage {
                 },
             },
         };
+        if is_reworked {
+            content = content::reworked(content, html, coding, decision.id);
+        } else if let Some(length) = length {
+            fields.push(("content-length".to_owned(), length.to_string().into_bytes()));
+        }
         later.take_rest(self.response, self.found);
         let response = message::response(status, &fields, content);
         later.begin();

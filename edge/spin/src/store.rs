@@ -22,14 +22,13 @@ pub struct Store {
 impl Store {
     /// Hands a body on and stores the response with a copy of it before it ends: whoever has it whole finds it stored.
     pub fn tee(self, memory: Rc<Memory>, body: message::Body) -> message::Body {
-        let (writer, through) = message::pipe();
+        let (mut outlet, through) = message::pipe();
         spawn(async move {
-            match body.tee(writer, CACHE_BODY_BYTES_MAX).await {
-                Some((copy, writer)) => {
-                    self.write(&memory, Some(copy)).await;
-                    drop(writer);
-                }
-                None => self.write(&memory, None).await,
+            let teed = body.tee(&mut outlet, CACHE_BODY_BYTES_MAX).await;
+            let is_whole = teed.is_ok();
+            self.write(&memory, teed.ok().flatten()).await;
+            if is_whole {
+                outlet.finish(Ok(None)).await;
             }
         });
         through

@@ -35,6 +35,17 @@ pub fn check_selector(text: &str) -> Result<(), InvalidSelector> {
     text.parse::<Selector>().map(drop).map_err(|error| InvalidSelector(error.to_string()))
 }
 
+/// A whole page with changes made to it.
+///
+/// # Errors
+/// As [`Rewriter::push`].
+pub fn rewrite_whole(edits: Vec<HtmlEdit>, page: &[u8]) -> Result<Vec<u8>, RewriteFault> {
+    let mut rewriter = Rewriter::new(edits)?;
+    let mut changed = rewriter.push(page)?;
+    changed.extend(rewriter.finish()?);
+    Ok(changed)
+}
+
 impl Rewriter {
     /// A rewriter at the beginning of a page in UTF-8.
     ///

@@ -21,4 +21,4 @@ mod html;
 pub mod limits;
 
 pub use coder::Coder;
-pub use html::{InvalidSelector, RewriteFault, Rewriter, check_selector};
+pub use html::{InvalidSelector, RewriteFault, Rewriter, check_selector, rewrite_whole};
