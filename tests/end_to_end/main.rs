@@ -4,6 +4,7 @@
 mod analytics;
 mod bad_bundles;
 mod cold_edges;
+mod content;
 mod failures;
 mod limits;
 mod load;
@@ -53,6 +54,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     for (name, test) in requests::TESTS
         .iter()
         .chain(upstreams::TESTS)
+        .chain(content::TESTS)
         .chain(limits::TESTS)
         .chain(bad_bundles::TESTS)
         .chain(cold_edges::TESTS)

@@ -10,6 +10,9 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Starts the service and says its URL. It ends with the process, and answers
 /// - `/kept/none` with a 204 and `/kept/digits` with ten digits, both to be stored for a minute,
+/// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
+/// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
+///   and `/…/ambiguous` with HTML that can't be parsed as it streams,
 /// - everything else with the request's body in the field `x-echo`.
 pub fn start() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -38,7 +41,24 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     };
     let path = request.split(' ').nth(1).unwrap_or_default();
     let kept = "cache-control: max-age=60\r\nconnection: close\r\n";
+    let path = path.split('?').next().unwrap_or_default();
     match path {
+        page if page.ends_with("/page") => answer_page(&mut stream, &request),
+        unfinished if ["/pauses", "/breaks", "/ambiguous"].iter().any(|end| unfinished.ends_with(end)) => {
+            let kind = if unfinished.ends_with("/pauses") { "text/plain" } else { "text/html" };
+            let line = if unfinished.ends_with("/ambiguous") { AMBIGUOUS } else { "first line\n" };
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\n{kept}content-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{line}\r\n",
+                line.len()
+            )?;
+            match path.rsplit('/').next() {
+                // Until the other side has had enough.
+                Some("pauses") => stream.read(&mut part).map(drop),
+                Some("ambiguous") => write!(stream, "0\r\n\r\n"),
+                _ => Ok(()),
+            }
+        }
         "/kept/none" => write!(stream, "HTTP/1.1 204 No Content\r\n{kept}\r\n"),
         "/kept/digits" => {
             write!(stream, "HTTP/1.1 200 OK\r\n{kept}etag: \"d\"\r\ncontent-length: 10\r\n\r\n0123456789")
@@ -48,6 +68,26 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
             "HTTP/1.1 200 OK\r\nx-echo: {body}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         ),
     }
+}
+
+const AMBIGUOUS: &str = "<h1>a</h1><select><xmp><script>b</xmp></select>";
+
+/// A page that can be changed and is worth coding.
+pub fn page() -> String {
+    let items = (0..2_000).map(|at| format!("<li id=item-{at}><a href=/items/{}>Item é</a></li>\n", at * 7));
+    format!("<!doctype html><h1>Items</h1><ol>{}</ol>", items.collect::<String>())
+}
+
+/// The page, or that the client has it already (RFC 9110, section 13.1.2).
+fn answer_page(stream: &mut TcpStream, request: &str) -> std::io::Result<()> {
+    let fields = "cache-control: max-age=60\r\nconnection: close\r\ncontent-type: text/html; charset=utf-8\r\netag: \"p\"\r\n";
+    let head = request.to_ascii_lowercase();
+    if head.lines().any(|line| line.starts_with("if-none-match:") && line.contains("\"p\"")) {
+        return write!(stream, "HTTP/1.1 304 Not Modified\r\n{fields}\r\n");
+    }
+    let page = page();
+    let body = if head.starts_with("head ") { "" } else { page.as_str() };
+    write!(stream, "HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n{body}", page.len())
 }
 
 /// The body of a request, once all of it is there (RFC 9112, section 6).

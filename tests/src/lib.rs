@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod corpus;
+pub mod decode;
 pub mod edge;
 pub mod kept;
 pub mod proxy;

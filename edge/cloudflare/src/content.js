@@ -1,19 +1,21 @@
 // What a body becomes on its way to the client: its HTML changed by the runtime's own rewriter, and a content coding.
 // Both hand on what they have as it comes; a fault breaks the response off, so that nobody takes a part for the whole.
 
-import zlib from "node:zlib";
+/** Asked for when it is needed; an import would have to be resolved by what bundles the worker, which knows none of Node. */
+const zlib = () => process.getBuiltinModule("node:zlib");
 
-const { BROTLI_PARAM_QUALITY, BROTLI_PARAM_LGWIN, ZSTD_c_compressionLevel, ZSTD_c_windowLog } = zlib.constants;
 /** Where more time stops to pay for what is made on the fly; windows that every client has room for. */
 const CODERS = {
-  gzip: () => zlib.createGzip({ level: 6 }),
-  br: () => zlib.createBrotliCompress({ params: { [BROTLI_PARAM_QUALITY]: 4, [BROTLI_PARAM_LGWIN]: 18 } }),
-  zstd: () => zlib.createZstdCompress({ params: { [ZSTD_c_compressionLevel]: 3, [ZSTD_c_windowLog]: 18 } }),
+  gzip: ({ createGzip }) => createGzip({ level: 6 }),
+  br: ({ createBrotliCompress, constants: { BROTLI_PARAM_QUALITY, BROTLI_PARAM_LGWIN } }) =>
+    createBrotliCompress({ params: { [BROTLI_PARAM_QUALITY]: 4, [BROTLI_PARAM_LGWIN]: 18 } }),
+  zstd: ({ createZstdCompress, constants: { ZSTD_c_compressionLevel, ZSTD_c_windowLog } }) =>
+    createZstdCompress({ params: { [ZSTD_c_compressionLevel]: 3, [ZSTD_c_windowLog]: 18 } }),
 };
 
 /** A body, a stream or bytes, in a content coding. What is there after `pauseMs` without more is sent. */
 export function code(body, coding, pauseMs) {
-  const coder = CODERS[coding]();
+  const coder = CODERS[coding](zlib());
   const source = streamOf(body).getReader();
   let coded = [];
   coder.on("data", (chunk) => coded.push(chunk));

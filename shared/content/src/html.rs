@@ -32,7 +32,9 @@ pub struct InvalidSelector(String);
 /// # Errors
 /// Why it is none, in a few words.
 pub fn check_selector(text: &str) -> Result<(), InvalidSelector> {
-    text.parse::<Selector>().map(drop).map_err(|error| InvalidSelector(error.to_string()))
+    text.parse::<Selector>()
+        .map(drop)
+        .map_err(|error| InvalidSelector(error.to_string().trim_end_matches('.').to_owned()))
 }
 
 /// A whole page with changes made to it.
