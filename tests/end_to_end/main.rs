@@ -12,6 +12,7 @@ mod regions;
 mod requests;
 mod rules;
 mod stack;
+mod traces;
 mod upstream;
 mod upstreams;
 
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
-    let stack = Arc::new(Stack::start(&data)?);
+    let stack = Arc::new(Stack::start(&data, traces::environment()?)?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&stack)));
     let stopped = stack.stop();
     if !conclusion.has_failed() {
@@ -56,6 +57,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(upstreams::TESTS)
         .chain(content::TESTS)
         .chain(limits::TESTS)
+        .chain(traces::TESTS)
         .chain(bad_bundles::TESTS)
         .chain(cold_edges::TESTS)
     {

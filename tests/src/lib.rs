@@ -1,6 +1,7 @@
 //! What the tests of the whole platform share: the decision corpus, a running local stack, a plain HTTP client.
 
 pub mod client;
+pub mod collector;
 pub mod corpus;
 pub mod decode;
 pub mod edge;

@@ -69,14 +69,15 @@ pub struct Tenant {
 /// A stack that the tests started; stopped when dropped.
 pub struct Stack {
     data: PathBuf,
+    environment: Vec<(String, String)>,
     child: Mutex<Option<Child>>,
 }
 
 impl Stack {
-    /// Starts a stack with its data in `data` and waits until it is ready.
-    pub fn start(data: &Path) -> Result<Self> {
+    /// Starts a stack with its data in `data` and these variables, and waits until it is ready.
+    pub fn start(data: &Path, environment: Vec<(String, String)>) -> Result<Self> {
         std::fs::create_dir_all(data)?;
-        let stack = Self { data: data.to_owned(), child: Mutex::new(None) };
+        let stack = Self { data: data.to_owned(), environment, child: Mutex::new(None) };
         stack.start_again()?;
         Ok(stack)
     }
@@ -97,6 +98,7 @@ impl Stack {
             ])
             .arg("--data")
             .arg(&self.data)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

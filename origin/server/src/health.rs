@@ -83,6 +83,11 @@ fn samples(origin: &Origin) -> Vec<Sample> {
         gauge("database_connections_idle", idle as f64),
         gauge("replication_journalled_position_bytes", counters.journalled_position as f64),
     ];
+    let counts = &origin.traces.counts;
+    for (name, counter) in [("spans_exported", &counts.exported), ("spans_dropped", &counts.dropped)] {
+        let value = counter.get() as f64;
+        samples.push(Sample { name, kind: Kind::Counter, labels: Vec::new(), value });
+    }
     for (name, kind, value) in PEER_NUMBERS {
         samples.extend(counters.peers.iter().map(|peer| {
             let labels = vec![("peer", peer.region.clone())];

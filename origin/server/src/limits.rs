@@ -100,6 +100,18 @@ pub const TOKEN_LOOKUPS_MAX: usize = 4;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.
 pub const EVENTS_PAUSE: Duration = Duration::from_millis(500);
+/// Spans that may wait for the collector, where no variable says so; the standard's default.
+pub const TRACE_QUEUE_SPANS: usize = 2_048;
+/// Spans of one request to the collector; the standard's default.
+pub const TRACE_BATCH_SPANS: usize = 512;
+/// How long a span waits for others to go with; the standard's default is five seconds.
+pub const TRACE_DELAY: Duration = Duration::from_secs(1);
+/// How long the collector may take; the standard's default.
+pub const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the collector's answer.
+pub const TRACE_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Waits of one request that become spans.
+pub const TRACE_WAITS_MAX: usize = 64;
 /// Tenants with numbers of their own at `/metrics`.
 pub const METRIC_TENANTS_MAX: usize = 1_000;
 /// Kinds of decisions that one region counts for a list of the most frequent.

@@ -10,7 +10,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, StatusCode};
+use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Instrument as _;
+use tracing::field::Empty;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::problem::Problem;
 use crate::state::Origin;
@@ -41,8 +46,15 @@ pub async fn observe(State(origin): State<Arc<Origin>>, mut request: Request, ne
     let note = Note::default();
     request.extensions_mut().insert(note.clone());
     let span = tracing::info_span!(
-        "request", %method, route, decision = tracing::field::Empty, status = tracing::field::Empty
+        "request", %method, route, decision = Empty, status = Empty, otel.name = Empty, otel.kind = Empty
     );
+    if origin.traces.is_on() {
+        span.record("otel.name", format!("{method} {route}"));
+        span.record("otel.kind", "server");
+        let parent = TraceContextPropagator::new().extract(&HeaderExtractor(request.headers()));
+        // Fails where the process records no spans of its own, as in tests that share one.
+        let _ = span.set_parent(parent);
+    }
     let mut response = next.run(request).instrument(span.clone()).await;
     let decision = note.0.get().map(String::as_str);
     if let (Some(decision), Some(problem)) = (decision, response.extensions_mut().remove::<Problem>()) {

@@ -34,6 +34,7 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::router::router;
 use crate::state::{Origin, residences};
+use crate::traces::Traces;
 
 /// An origin that serves.
 pub struct Serving {
@@ -45,11 +46,11 @@ pub struct Serving {
     stop_background: watch::Sender<bool>,
 }
 
-/// Brings an origin up: schema, database, change path, then the listener.
+/// Brings an origin up: schema, database, change path, then the listener. `traces` are those that the process records.
 ///
 /// # Errors
 /// Says what could not be had.
-pub async fn start(config: Config) -> anyhow::Result<Serving> {
+pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving> {
     let identity = &config.identity;
     let home = config.platform_home();
     anyhow::ensure!(
@@ -93,6 +94,9 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("{} can't be listened on", config.listen))?;
     let address = listener.local_addr()?;
+    let (stop_background, stopping) = watch::channel(false);
+    let mut background = JoinSet::new();
+    traces.send(&mut background, &stopping);
     let origin = Arc::new(Origin {
         peers: Peers::new(&config.peers, &peer_tls),
         config,
@@ -105,11 +109,10 @@ pub async fn start(config: Config) -> anyhow::Result<Serving> {
         region_states: RegionStates::new(),
         authority: Authority::default(),
         journal: Journal::default(),
+        traces,
         metrics: Metrics::new(),
         stopping: AtomicBool::new(false),
     });
-    let (stop_background, stopping) = watch::channel(false);
-    let mut background = JoinSet::new();
     background.spawn(origin.peers.clone().watch(stopping.clone()));
     let counts = origin.metrics.events.clone();
     background.spawn(origin.journal.clone().write(origin.store.clone(), counts, stopping.clone()));

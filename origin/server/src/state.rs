@@ -17,6 +17,7 @@ use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{TENANT_AGE_MAX, TENANTS_REMEMBERED_MAX};
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 
 /// What all requests share.
 pub struct Origin {
@@ -42,6 +43,8 @@ pub struct Origin {
     pub journal: Journal,
     /// The other regions.
     pub peers: Peers,
+    /// Spans on their way to a collector.
+    pub traces: Traces,
     /// Numbers.
     pub metrics: Metrics,
     /// Whether it is going down: it is no longer ready, and its answers close their connections.

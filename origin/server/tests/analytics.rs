@@ -8,6 +8,7 @@ use http_body_util::Full;
 use meridian_origin::config::{Events, Personal};
 use meridian_origin::context::now_ms;
 use meridian_origin::serve::start;
+use meridian_origin::traces::Traces;
 use meridian_store::sqlx;
 use serde_json::{Value, json};
 use support::{Region, config, until};
@@ -160,7 +161,7 @@ async fn personal_data_goes_and_old_days_are_dropped_where_the_region_is_told_to
     serving.stop().await;
     let mut config = config(&cluster, support::free_port(), Vec::new());
     config.events = Events { keep_days: 1, personal: Personal::Drop };
-    let serving = start(config).await.expect("the origin starts again");
+    let serving = start(config, Traces::default()).await.expect("the origin starts again");
     let region = Region { cluster, serving, client };
     let day_ms = 24 * 60 * 60 * 1000;
     let part = json!({

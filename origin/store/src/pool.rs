@@ -29,6 +29,8 @@ pub enum Access<'a> {
 pub struct Scope {
     transaction: Transaction<'static, Postgres>,
     tenant: Option<String>,
+    /// Lasts as long as the transaction.
+    _span: tracing::Span,
 }
 
 impl Store {
@@ -59,6 +61,7 @@ impl Store {
     /// # Errors
     /// [`Fault::Unavailable`] when no connection is free in time.
     pub async fn begin(&self, access: Access<'_>) -> Result<Scope, Fault> {
+        let span = tracing::info_span!("transaction", db.system.name = "postgresql");
         let (begin, tenant) = match access {
             Access::Tenant(tenant) => {
                 (format!("begin; set local meridian.tenant = {}", quoted(tenant)), Some(tenant.to_owned()))
@@ -74,7 +77,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             }
         };
-        Ok(Scope { transaction, tenant })
+        Ok(Scope { transaction, tenant, _span: span })
     }
 
     /// Whether the database answers and has every migration that this program knows.

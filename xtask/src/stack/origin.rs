@@ -39,7 +39,7 @@ fn service(program: &Path, layout: &Layout, keys: &Keys, region: Region) -> Serv
         tier: Tier::Origin,
         program: program.to_path_buf(),
         arguments: vec!["serve".into()],
-        environment: environment(layout, keys, region),
+        environment: environment(layout, keys, region).into_iter().chain(passed_on()).collect(),
         folder: layout.data.clone(),
         run_as: None,
         ready: Box::new(move || match Request::get(&health).send() {
@@ -48,6 +48,12 @@ fn service(program: &Path, layout: &Layout, keys: &Keys, region: Region) -> Serv
             Err(error) => Err(error.to_string()),
         }),
     }
+}
+
+/// What whoever starts the stack tells its origins: where traces go (OpenTelemetry), and who answers for names.
+fn passed_on() -> impl Iterator<Item = (String, String)> {
+    let is_theirs = |name: &str| name.starts_with("OTEL_") || name == "MERIDIAN_NAME_SERVERS";
+    std::env::vars().filter(move |(name, _)| is_theirs(name))
 }
 
 /// The environment of one region's origin.

@@ -57,7 +57,11 @@ pub(super) async fn events(
     let now_ms = now_ms_i64();
     let settings = &origin.config.events;
     let mut rows = Vec::with_capacity(batch.events.len());
+    let mut followed = Vec::new();
     for event in batch.events {
+        if event.trace.as_ref().is_some_and(|trace| trace.sampled) && origin.traces.is_on() {
+            followed.push(event.clone());
+        }
         let row = row(event, &signed.edge, settings)?;
         if is_kept(row.at_ms, now_ms, settings.keep_days) {
             rows.push(row);
@@ -72,6 +76,7 @@ pub(super) async fn events(
         }
     }
     if origin.journal.offer(rows) {
+        followed.iter().for_each(|event| origin.traces.report(event, &signed.edge));
         Ok(StatusCode::ACCEPTED)
     } else {
         origin.metrics.events_refused.inc();

@@ -49,13 +49,24 @@ pub enum AskFault {
     Url,
 }
 
-type Connector = HttpsConnector<HttpConnector>;
+/// A client for `http` and `https` URLs.
+pub(crate) type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client that trusts whom `tls` says.
+pub(crate) fn client(tls: &ClientConfig) -> HttpsClient {
+    let mut plain = HttpConnector::new();
+    plain.enforce_http(false);
+    plain.set_connect_timeout(Some(PEER_CONNECT_TIMEOUT));
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
+    let connector = connector.https_or_http().enable_http1().wrap_connector(plain);
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
+}
 
 /// The other regions, as they were when they were last asked.
 #[derive(Clone)]
 pub struct Peers {
     peers: Arc<[Peer]>,
-    client: Client<Connector, Full<Bytes>>,
+    client: HttpsClient,
     known: Arc<Mutex<BTreeMap<u16, Readiness>>>,
 }
 
@@ -63,13 +74,7 @@ impl Peers {
     /// Not yet asked. `tls` says whom to trust at `https` URLs.
     #[must_use]
     pub fn new(peers: &[Peer], tls: &ClientConfig) -> Self {
-        let mut plain = HttpConnector::new();
-        plain.enforce_http(false);
-        plain.set_connect_timeout(Some(PEER_CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
-        let connector = connector.https_or_http().enable_http1().wrap_connector(plain);
-        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self { peers: peers.into(), client, known: Arc::default() }
+        Self { peers: peers.into(), client: client(tls), known: Arc::default() }
     }
 
     /// The other regions in the order of the configuration, each with what it last said of itself. A region that did

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use meridian_origin::config::{Config, Events, Identity, Peer};
 use meridian_origin::context::now_ms;
 use meridian_origin::serve::{Serving, start};
+use meridian_origin::traces::Traces;
 use meridian_wire::context::Context;
 use meridian_wire::encoding::{base64url, sha256_hex};
 use meridian_wire::keyring::{MacKeyring, PublicKeyring, SigningKey};
@@ -162,7 +163,12 @@ impl Region {
     }
 
     pub async fn at(cluster: Cluster, port: u16, peers: Vec<Peer>) -> Self {
-        let serving = start(config(&cluster, port, peers)).await.expect("the origin starts");
+        let serving =
+            start(config(&cluster, port, peers), Traces::default()).await.expect("the origin starts");
+        Self::of(cluster, serving)
+    }
+
+    pub fn of(cluster: Cluster, serving: Serving) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { cluster, serving, client }
     }
