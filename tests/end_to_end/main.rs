@@ -6,6 +6,7 @@ mod bad_bundles;
 mod cold_edges;
 mod content;
 mod failures;
+mod issuers;
 mod limits;
 mod load;
 mod regions;
@@ -58,6 +59,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(content::TESTS)
         .chain(limits::TESTS)
         .chain(traces::TESTS)
+        .chain(issuers::TESTS)
         .chain(bad_bundles::TESTS)
         .chain(cold_edges::TESTS)
     {

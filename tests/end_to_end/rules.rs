@@ -1,16 +1,10 @@
 //! The rule path: documents pushed, seen by both edges, explained, rolled back.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::stack::{Stack, eventually};
-use meridian_wire::encoding::base64url;
-use ring::signature::KeyPair as _;
 use serde_json::Value;
 
 use crate::{EDGES, StackTest};
@@ -22,7 +16,6 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_decision_is_explained_by_its_id", a_decision_is_explained_by_its_id),
     ("a_new_tenant_is_served_at_once", a_new_tenant_is_served_at_once),
     ("a_wide_route_reaches_nothing_but_data", a_wide_route_reaches_nothing_but_data),
-    ("keys_are_fetched_from_their_url_and_kept", keys_are_fetched_from_their_url_and_kept),
 ];
 
 /// How long both edges may take to see a push or a rollback.
@@ -191,87 +184,4 @@ fn a_wide_route_reaches_nothing_but_data(stack: &Stack) -> Result<()> {
         stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
     ensure!(output.code == 0, "{}", output.stderr);
     Ok(())
-}
-
-fn keys_are_fetched_from_their_url_and_kept(stack: &Stack) -> Result<()> {
-    let before = head(stack)?;
-    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&SEED)
-        .map_err(|_| anyhow::anyhow!("a seed has 32 bytes"))?;
-    let public = pair.public_key().as_ref();
-    let key_file = stack.data().join("fetched.key");
-    std::fs::write(&key_file, format!("fetched:{}", base64url(&[&SEED[..], public].concat())))?;
-    let set = format!(
-        "{{\"keys\":[{{\"kid\":\"fetched\",\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"alg\":\"EdDSA\",\"x\":\"{}\"}}]}}",
-        base64url(public)
-    );
-    let server = KeyServer::start(set)?;
-    let folder = demo_rules(stack, "fetched")?;
-    // With a second issuer its tests would have to say whose tokens they mean.
-    std::fs::remove_file(folder.join("tests.yaml"))?;
-    let issuer = format!(
-        "apiVersion: meridian/v1\nkind: Issuer\nmetadata:\n  name: fetched\nspec:\n  issuer: https://fetched.example\n  \
-         audiences: [\"https://api.acme.example\"]\n  algorithms: [EdDSA]\n  jwks: {{url: \"{}\"}}\n",
-        server.url
-    );
-    std::fs::write(folder.join("fetched.yaml"), issuer)?;
-    let output = push(stack, &folder, &[])?;
-    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
-    let key_file = key_file.to_str().context("a UTF-8 path")?;
-    let arguments =
-        ["token", "mint", "--key", key_file, "--tenant", "acme", "--iss", "https://fetched.example"];
-    let token =
-        stack.meridian(&[&arguments[..], &["--sub", "visitor", "--scope", "orders:read"]].concat())?;
-    ensure!(token.code == 0, "{}", token.stderr);
-    for edge in EDGES {
-        let client = stack.edge(edge, "acme")?.bearer(token.stdout.trim());
-        eventually(SEEN_MAX, || client.get("/v1/whoami")?.expect(200).map(drop))?;
-        let fetched = server.fetches();
-        for _ in 0..20 {
-            client.get("/v1/whoami")?.expect(200)?;
-        }
-        ensure!(
-            server.fetches() - fetched <= 2,
-            "{edge} fetched {} times for 20 requests",
-            server.fetches() - fetched
-        );
-    }
-    let output =
-        stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
-    ensure!(output.code == 0, "{}", output.stderr);
-    Ok(())
-}
-
-/// Seed of the issuer whose keys are fetched.
-const SEED: [u8; 32] = [21; 32];
-
-/// Serves a key set and counts how often.
-struct KeyServer {
-    url: String,
-    fetches: Arc<AtomicU64>,
-}
-
-impl KeyServer {
-    fn start(set: String) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}/jwks.json", listener.local_addr()?);
-        let fetches = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&fetches);
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                counted.fetch_add(1, Ordering::Relaxed);
-                let mut head = [0; 4096];
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{set}",
-                    set.len()
-                );
-                // A client that went away asks again.
-                let _gone = stream.read(&mut head).and_then(|_| stream.write_all(answer.as_bytes()));
-            }
-        });
-        Ok(Self { url, fetches })
-    }
-
-    fn fetches(&self) -> u64 {
-        self.fetches.load(Ordering::Relaxed)
-    }
 }

@@ -1,5 +1,6 @@
 //! Transforms: header changes, redirects, rewrites, cross-origin sharing.
 
+use meridian_engine::facts::normalise_path;
 use meridian_engine::policy::transform::is_reserved;
 use meridian_engine::ruleset::{
     Cors, HeaderChange, HeaderValue, OriginPattern, Piece, Redirect, Rewrite, Route, Segment, Template,
@@ -72,6 +73,9 @@ impl Compiler {
             };
             if !template.0.iter().all(is_of_path) {
                 let expected = "text with {name}, {**} and {path} alone";
+                self.flaw("spec.rewrite.path", format_args!("{:?}", short(path)), expected);
+            } else if !stays_normal(&template.0) {
+                let expected = "a path without empty, . and .. segments and in one percent-encoding";
                 self.flaw("spec.rewrite.path", format_args!("{:?}", short(path)), expected);
             }
             Some(template)
@@ -211,6 +215,16 @@ impl Compiler {
             }
         }
     }
+}
+
+/// Whether a path stays one that every server reads alike, whatever the request puts into it, which is normal by itself.
+fn stays_normal(pieces: &[Piece]) -> bool {
+    let part = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Path => "/x".to_owned(),
+        _ => "x".to_owned(),
+    };
+    normalise_path(&pieces.iter().map(part).collect::<String>()).is_ok()
 }
 
 /// Whether a location leads to the host that a reader of the rule sees: behind the authority, nothing of the request comes
