@@ -1,12 +1,13 @@
-//! Forwards a request to its target: streamed both ways, the head of the response within its time.
+//! Forwards a request to its targets: streamed both ways, the head of the response within its time.
 
 use meridian_engine::facts::BodySize;
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
-use meridian_engine::step::{Forward, ForwardFault, ResponseHead};
+use meridian_engine::step::{Answer, Forward, ForwardFault, ResponseHead};
 use meridian_wire::context::{self, Context};
+use worker::js_sys::Array;
 use worker::wasm_bindgen::JsValue;
 
-use crate::host::{self, SendFault};
+use crate::host::{self, SendFault, Sent};
 use crate::isolate::Isolate;
 use crate::origin;
 
@@ -22,12 +23,92 @@ pub enum RequestBody {
     Gone,
 }
 
-/// What an attempt brought.
-pub struct Forwarded {
-    /// The head of the response, or why there is none.
-    pub head: Result<ResponseHead, ForwardFault>,
-    /// Stream of the body, `null` where there is none.
+/// Attempts at targets, one or two at a time.
+#[derive(Default)]
+pub struct Attempts {
+    out: Vec<Attempt>,
+    /// Milliseconds that were spent waiting for them.
+    pub waited_ms: u64,
+    /// Body of the response that came last.
     pub body: Option<JsValue>,
+}
+
+struct Attempt {
+    number: u32,
+    begun_ms: u64,
+    handle: JsValue,
+}
+
+impl Attempts {
+    /// Makes an attempt and waits for the head of an answer, of this attempt or of one that is out already.
+    pub async fn forward(&mut self, isolate: &Isolate, body: &mut RequestBody, mut ask: Forward) -> Answer {
+        let number = ask.attempt;
+        let body = match ask.send_body {
+            true => match body.take(ask.keep_body).await {
+                Ok(body) => body,
+                Err(fault) => return Answer::Forwarded { attempt: number, result: Err(fault) },
+            },
+            false => JsValue::UNDEFINED,
+        };
+        if let Some(claims) = &ask.sign {
+            let context = Context::of(claims, &isolate.config.edge);
+            let signed = origin::sign(isolate, &context, &ask.method, &ask.url);
+            ask.headers.set(context::HEADER, signed);
+        }
+        let begun_ms = host::now_ms();
+        let fields = host::lines(&ask.headers);
+        if ask.patience_ms.is_none() && self.out.is_empty() {
+            let sent = host::sent(host::send(&ask.method, &ask.url, &fields, &body, ask.timeout_ms)).await;
+            self.waited_ms += host::now_ms().saturating_sub(begun_ms);
+            return self.ended(number, begun_ms, sent);
+        }
+        let handle = host::begin(&ask.method, &ask.url, &fields, &body, ask.timeout_ms);
+        self.out.push(Attempt { number, begun_ms, handle });
+        self.next_to_end(ask.patience_ms).await
+    }
+
+    /// Waits for one of the attempts that are out, for so long.
+    pub async fn next_to_end(&mut self, patience_ms: Option<u32>) -> Answer {
+        let since_ms = host::now_ms();
+        let handles: Array = self.out.iter().map(|attempt| &attempt.handle).collect();
+        let first = host::wait(host::first_of(&handles, patience_ms.map_or(-1.0, f64::from))).await;
+        self.waited_ms += host::now_ms().saturating_sub(since_ms);
+        if first.as_ref().is_ok_and(JsValue::is_undefined) {
+            return Answer::Slow;
+        }
+        let at = first.as_ref().map_or(0, |answer| host::place_of(answer) as usize);
+        if at >= self.out.len() {
+            return Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Broken) };
+        }
+        let Attempt { number, begun_ms, .. } = self.out.remove(at);
+        self.ended(number, begun_ms, Sent::of(first))
+    }
+
+    fn ended(&mut self, attempt: u32, begun_ms: u64, sent: Sent) -> Answer {
+        self.drop_body();
+        let result = match sent.status {
+            Ok(status) => {
+                let elapsed_ms = u32::try_from(host::now_ms().saturating_sub(begun_ms)).unwrap_or(u32::MAX);
+                self.body = Some(sent.body);
+                Ok(ResponseHead { status, headers: sent.headers, elapsed_ms })
+            }
+            Err(SendFault::Timeout) => Err(ForwardFault::Timeout),
+            Err(_) => Err(ForwardFault::Broken),
+        };
+        Answer::Forwarded { attempt, result }
+    }
+
+    /// Gives up the attempts that are still out.
+    pub fn give_up(&mut self) {
+        for attempt in self.out.drain(..) {
+            host::give_up(&attempt.handle);
+        }
+    }
+
+    /// Gives up the body of the response that came last.
+    pub fn drop_body(&mut self) {
+        host::give_up_body(self.body.take());
+    }
 }
 
 impl RequestBody {
@@ -41,35 +122,6 @@ impl RequestBody {
         match size {
             BodySize::Empty => Self::None,
             size => Self::Untouched(request.clone(), size),
-        }
-    }
-
-    /// Makes one attempt.
-    pub async fn forward(&mut self, isolate: &Isolate, mut ask: Forward) -> Forwarded {
-        let failed = |fault| Forwarded { head: Err(fault), body: None };
-        let body = match ask.send_body {
-            true => match self.take(ask.keep_body).await {
-                Ok(body) => body,
-                Err(fault) => return failed(fault),
-            },
-            false => JsValue::UNDEFINED,
-        };
-        if let Some(claims) = &ask.sign {
-            let context = Context::of(claims, &isolate.config.edge);
-            let signed = origin::sign(isolate, &context, &ask.method, &ask.url);
-            ask.headers.set(context::HEADER, signed);
-        }
-        let begun_ms = host::now_ms();
-        let fields = host::lines(&ask.headers);
-        let sent = host::sent(host::send(&ask.method, &ask.url, &fields, &body, ask.timeout_ms)).await;
-        match sent.status {
-            Ok(status) => {
-                let elapsed_ms = u32::try_from(host::now_ms().saturating_sub(begun_ms)).unwrap_or(u32::MAX);
-                let head = ResponseHead { status, headers: sent.headers, elapsed_ms };
-                Forwarded { head: Ok(head), body: Some(sent.body) }
-            }
-            Err(SendFault::Timeout) => failed(ForwardFault::Timeout),
-            Err(_) => failed(ForwardFault::Broken),
         }
     }
 

@@ -32,8 +32,7 @@ export function respond(status, fields, body, coded) {
 }
 
 /** Sends a request and resolves to the head and body of the response, or to a head that only names a fault. */
-export async function send(method, url, fields, body, timeoutMs) {
-  const limit = new AbortController();
+export async function send(method, url, fields, body, timeoutMs, limit = new AbortController()) {
   const timer = setTimeout(() => limit.abort(), timeoutMs);
   try {
     const response = await fetch(url, {
@@ -52,6 +51,40 @@ export async function send(method, url, fields, body, timeoutMs) {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Like `send`, for an attempt that may be given up. */
+export function begin(method, url, fields, body, timeoutMs) {
+  const limit = new AbortController();
+  return { limit, answer: send(method, url, fields, body, timeoutMs, limit) };
+}
+
+/**
+ * Resolves to the answer of the first of these attempts to end, with its place among them, or to undefined where none has
+ * within `patienceMs`; a negative patience has no end.
+ */
+export async function firstOf(attempts, patienceMs) {
+  const answers = attempts.map(async ({ answer }, at) => ({ at, ...(await answer) }));
+  if (patienceMs < 0) return Promise.race(answers);
+  let late;
+  const lateness = new Promise((resolve) => {
+    late = setTimeout(resolve, patienceMs, undefined);
+  });
+  try {
+    return await Promise.race([...answers, lateness]);
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+export function placeOf(answer) {
+  return answer.at;
+}
+
+/** Ends an attempt whose answer nobody wants any more, together with its connection. */
+export function giveUp(attempt) {
+  attempt.limit.abort();
+  attempt.answer.then(({ body }) => body?.cancel()).catch(() => {});
 }
 
 /** Meridian's own cache is the one that a purge reaches. */

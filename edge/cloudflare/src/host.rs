@@ -26,6 +26,21 @@ extern "C" {
     /// Promise of an answer whose body is a stream.
     pub fn send(method: &str, url: &str, fields: &str, body: &JsValue, timeout_ms: u32) -> Promise;
 
+    /// An attempt that may be given up.
+    pub fn begin(method: &str, url: &str, fields: &str, body: &JsValue, timeout_ms: u32) -> JsValue;
+
+    /// Promise of the answer of the first attempt to end, or of `undefined` after so long; never where that is negative.
+    #[wasm_bindgen(js_name = firstOf)]
+    pub fn first_of(attempts: &Array, patience_ms: f64) -> Promise;
+
+    /// Which of the attempts an answer is of.
+    #[wasm_bindgen(js_name = placeOf)]
+    pub fn place_of(answer: &JsValue) -> u32;
+
+    /// Gives an attempt up.
+    #[wasm_bindgen(js_name = giveUp)]
+    pub fn give_up(attempt: &JsValue);
+
     /// Promise of an answer whose body is a `Uint8Array`.
     pub fn call(
         method: &str,
@@ -117,23 +132,28 @@ pub enum SendFault {
 
 /// What a promise of [`send`] or [`call`] comes to.
 pub async fn sent(promise: Promise) -> Sent {
-    let failed = |fault| Sent { status: Err(fault), headers: Headers::default(), body: JsValue::NULL };
-    let answer = match wait(promise).await {
-        Ok(answer) => answer,
-        Err(error) => return failed(SendFault::Broken(text_of(&error))),
-    };
-    let head = head_of(&answer);
-    let mut lines = head.split('\n');
-    let first = lines.next().unwrap_or_default();
-    match (first, first.parse()) {
-        (_, Ok(status)) => Sent { status: Ok(status), headers: fields(lines), body: body_of(&answer) },
-        ("timeout", _) => failed(SendFault::Timeout),
-        ("large", _) => failed(SendFault::Large),
-        (other, _) => failed(SendFault::Broken(other.trim_start_matches("broken ").to_owned())),
-    }
+    Sent::of(wait(promise).await)
 }
 
 impl Sent {
+    /// What came of a request, by what its promise came to.
+    pub fn of(answer: Result<JsValue, JsValue>) -> Self {
+        let failed = |fault| Sent { status: Err(fault), headers: Headers::default(), body: JsValue::NULL };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return failed(SendFault::Broken(text_of(&error))),
+        };
+        let head = head_of(&answer);
+        let mut lines = head.split('\n');
+        let first = lines.next().unwrap_or_default();
+        match (first, first.parse()) {
+            (_, Ok(status)) => Sent { status: Ok(status), headers: fields(lines), body: body_of(&answer) },
+            ("timeout", _) => failed(SendFault::Timeout),
+            ("large", _) => failed(SendFault::Large),
+            (other, _) => failed(SendFault::Broken(other.trim_start_matches("broken ").to_owned())),
+        }
+    }
+
     /// The bytes that [`call`] read.
     pub fn bytes(&self) -> Vec<u8> {
         if self.body.is_null() { Vec::new() } else { Uint8Array::from(self.body.clone()).to_vec() }
@@ -161,6 +181,13 @@ pub fn lines(headers: &Headers) -> String {
         text.push_str(value);
     }
     text
+}
+
+/// Gives a stream up, where there is one.
+pub fn give_up_body(body: Option<JsValue>) {
+    if let Some(body) = body.filter(|body| !body.is_null()) {
+        cancel(&body);
+    }
 }
 
 /// What a JavaScript value says of itself.

@@ -12,7 +12,7 @@ use worker::wasm_bindgen::JsValue;
 use worker::{Context, console_error};
 
 use crate::events::Flush;
-use crate::forward::{Forwarded, RequestBody};
+use crate::forward::{Attempts, RequestBody};
 use crate::isolate::Isolate;
 use crate::limits::SYNC_BACKGROUND_MS;
 use crate::{authority, bundle, cache, content, events, host, signature};
@@ -24,25 +24,25 @@ pub struct Passage {
     /// What an event tells beside the decision.
     seen: Seen,
     request_body: RequestBody,
-    /// Body of the response that the last forward brought.
-    forwarded: Option<JsValue>,
+    attempts: Attempts,
     /// Body of the entry that the last look-up found.
     found: Option<JsValue>,
-    /// Milliseconds that were spent waiting for targets.
-    target_ms: u64,
 }
 
 impl Passage {
     /// A passage for one request.
     pub fn new(isolate: Rc<Isolate>, ctx: Rc<Context>, seen: Seen, request_body: RequestBody) -> Self {
-        Self { isolate, ctx, seen, request_body, forwarded: None, found: None, target_ms: 0 }
+        Self { isolate, ctx, seen, request_body, attempts: Attempts::default(), found: None }
     }
 
     /// Performs steps until there is a reply.
     pub async fn drive(&mut self, mut exchange: Exchange, mut step: Step) -> Reply {
         loop {
             let answer = match step {
-                Step::Reply(reply) => return *reply,
+                Step::Reply(reply) => {
+                    self.attempts.give_up();
+                    return *reply;
+                }
                 step => self.perform(step).await,
             };
             let now_ms = host::now_ms();
@@ -52,6 +52,9 @@ impl Passage {
 
     async fn perform(&mut self, step: Step) -> Answer {
         let isolate = &self.isolate;
+        if !matches!(step, Step::Forward(_) | Step::Await) {
+            self.attempts.give_up();
+        }
         match step {
             Step::Sync(ask) => Answer::Synced(bundle::sync(isolate, &ask, SYNC_WAIT_MS).await),
             Step::Load(keys) => Answer::Loaded(bundle::load(isolate, &self.ctx, &keys).await),
@@ -66,15 +69,11 @@ impl Passage {
             Step::LookUp(key) => {
                 let found = cache::look_up(&key).await;
                 let (entry, body) = found.map_or((None, None), |(entry, body)| (Some(entry), Some(body)));
-                give_up(std::mem::replace(&mut self.found, body));
+                host::give_up_body(std::mem::replace(&mut self.found, body));
                 Answer::Found(entry)
             }
-            Step::Forward(ask) => {
-                let Forwarded { head, body } = self.request_body.forward(isolate, *ask).await;
-                self.target_ms += head.as_ref().map_or(0, |head| u64::from(head.elapsed_ms));
-                give_up(std::mem::replace(&mut self.forwarded, body));
-                Answer::Forwarded(head)
-            }
+            Step::Forward(ask) => self.attempts.forward(isolate, &mut self.request_body, *ask).await,
+            Step::Await => self.attempts.next_to_end(None).await,
             // A reply ends the loop of `drive` before it comes here.
             Step::Reply(_) => Answer::Synced(None),
         }
@@ -85,8 +84,8 @@ impl Passage {
         let elapsed_ms = host::now_ms().saturating_sub(self.seen.at_ms);
         let mut headers = reply.headers;
         let timing = ServerTiming {
-            edge: Duration::from_millis(elapsed_ms.saturating_sub(self.target_ms)),
-            origin: Duration::from_millis(self.target_ms),
+            edge: Duration::from_millis(elapsed_ms.saturating_sub(self.attempts.waited_ms)),
+            origin: Duration::from_millis(self.attempts.waited_ms),
         };
         headers.append_display("server-timing", timing);
         let bytes = match &reply.body {
@@ -99,7 +98,7 @@ impl Passage {
         let body = match reply.body {
             ReplyBody::Empty => None,
             ReplyBody::Bytes(_) => bytes,
-            ReplyBody::Forwarded => self.forwarded.take(),
+            ReplyBody::Forwarded => self.attempts.body.take(),
             ReplyBody::Cached => self.found.take(),
             ReplyBody::CachedPart { first, bytes } => {
                 self.found.take().map(|body| host::part(&body, first as f64, bytes as f64))
@@ -113,8 +112,8 @@ impl Passage {
         self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
         let event = || Event::of(&reply.decision, self.seen.clone());
         after(&self.isolate, &self.ctx, reply.after, stored, event);
-        give_up(self.forwarded.take());
-        give_up(self.found.take());
+        self.attempts.drop_body();
+        host::give_up_body(self.found.take());
         response
     }
 
@@ -126,7 +125,7 @@ impl Passage {
         })?;
         let (source, shared) = match refresh {
             true => (&mut self.found, matches!(reply, ReplyBody::Cached | ReplyBody::CachedPart { .. })),
-            false => (&mut self.forwarded, *reply == ReplyBody::Forwarded),
+            false => (&mut self.attempts.body, *reply == ReplyBody::Forwarded),
         };
         if !shared {
             return source.take();
@@ -195,11 +194,5 @@ async fn run(isolate: Rc<Isolate>, ctx: Rc<Context>, exchange: Box<Exchange>, st
     reply.body = ReplyBody::Empty;
     if let Err(error) = passage.respond(reply) {
         console_error!("revalidation: {}", host::text_of(&error));
-    }
-}
-
-fn give_up(body: Option<JsValue>) {
-    if let Some(body) = body.filter(|body| !body.is_null()) {
-        host::cancel(&body);
     }
 }

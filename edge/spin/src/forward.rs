@@ -1,13 +1,17 @@
-//! One attempt at a target, with the client's body where it is asked for.
+//! Attempts at targets, one or two at a time, with the client's body where it is asked for.
 
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
-use meridian_engine::step::{Forward, ForwardFault, ResponseHead};
+use meridian_engine::step::{Answer, Forward, ForwardFault, ResponseHead};
 use meridian_wire::context::{self, Context};
+use spin_sdk::time::sleep;
 use spin_sdk::wasip3::http::types::Request;
 
-use crate::message::{self, Body, Content, Outgoing, SendFault};
+use crate::message::{self, Body, Content, Incoming, Outgoing, SendFault};
 use crate::origin;
 use crate::perform::{Passage, fields, millis};
 
@@ -25,9 +29,91 @@ pub enum RequestBody {
     Gone,
 }
 
+/// An attempt that has come to its end.
+pub struct Ended {
+    attempt: u32,
+    answer: Result<Incoming, SendFault>,
+    elapsed: Duration,
+}
+
+/// A request on its way to a target.
+struct ToSend {
+    forward: Forward,
+    fields: Vec<(String, Vec<u8>)>,
+    content: Content,
+    length: Option<u64>,
+}
+
 impl Passage {
-    /// Sends an attempt and waits for the head of its answer.
-    pub(crate) async fn forward(&mut self, forward: Forward) -> Result<ResponseHead, ForwardFault> {
+    /// Sends an attempt and waits for the head of an answer, of this attempt or of one that is out already.
+    pub(crate) async fn forward(&mut self, forward: Forward) -> Answer {
+        let Forward { attempt, patience_ms, .. } = forward;
+        let request = match self.request(forward).await {
+            Ok(request) => request,
+            Err(fault) => return Answer::Forwarded { attempt, result: Err(fault) },
+        };
+        let sending = async move {
+            let sent = Instant::now();
+            let answer = message::send(Outgoing {
+                method: &request.forward.method,
+                url: &request.forward.url,
+                fields: request.fields,
+                content: request.content,
+                length: request.length,
+                timeout_ms: request.forward.timeout_ms,
+            })
+            .await;
+            Ended { attempt, answer, elapsed: sent.elapsed() }
+        };
+        if patience_ms.is_none() && self.out.is_empty() {
+            let ended = sending.await;
+            self.at_targets += ended.elapsed;
+            return self.ended(ended);
+        }
+        self.out.push(Box::pin(sending));
+        self.next_to_end(patience_ms).await
+    }
+
+    /// Waits for one of the attempts that are out, for so long.
+    pub(crate) async fn next_to_end(&mut self, patience_ms: Option<u32>) -> Answer {
+        let since = Instant::now();
+        let ended = match patience_ms {
+            None => self.out.next().await,
+            Some(patience_ms) => {
+                let patience = pin!(sleep(Duration::from_millis(patience_ms.into())));
+                match select(self.out.next(), patience).await {
+                    Either::Left((ended, _)) => ended,
+                    Either::Right(_) => {
+                        self.at_targets += since.elapsed();
+                        return Answer::Slow;
+                    }
+                }
+            }
+        };
+        self.at_targets += since.elapsed();
+        match ended {
+            Some(ended) => self.ended(ended),
+            None => Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Broken) },
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) -> Answer {
+        let Ended { attempt, answer, elapsed } = ended;
+        let result = match answer {
+            Ok(mut response) => {
+                let headers = std::mem::take(&mut response.headers);
+                let head = ResponseHead { status: response.status, headers, elapsed_ms: millis(elapsed) };
+                self.response = Some(response);
+                Ok(head)
+            }
+            Err(SendFault::Connect(_)) => Err(ForwardFault::Connect),
+            Err(SendFault::Timeout) => Err(ForwardFault::Timeout),
+            Err(SendFault::Broken(_) | SendFault::TooLarge(_)) => Err(ForwardFault::Broken),
+        };
+        Answer::Forwarded { attempt, result }
+    }
+
+    async fn request(&mut self, forward: Forward) -> Result<ToSend, ForwardFault> {
         // Of unknown length, hosts send no body with these: its length has to be known first.
         let measure = self.body_length.is_none() && matches!(forward.method.as_str(), "GET" | "HEAD");
         let content = match forward.send_body {
@@ -40,27 +126,7 @@ impl Passage {
             let signed = origin::sign(&self.memory, &context, &forward.method, &forward.url);
             fields.push((context::HEADER.to_owned(), signed.into_bytes()));
         }
-        let outgoing = Outgoing {
-            method: &forward.method,
-            url: &forward.url,
-            fields,
-            content,
-            length: self.body_length,
-            timeout_ms: forward.timeout_ms,
-        };
-        let sent = Instant::now();
-        let answer = message::send(outgoing).await;
-        let elapsed = sent.elapsed();
-        self.at_targets += elapsed;
-        let mut response = answer.map_err(|fault| match fault {
-            SendFault::Connect(_) => ForwardFault::Connect,
-            SendFault::Timeout => ForwardFault::Timeout,
-            SendFault::Broken(_) | SendFault::TooLarge(_) => ForwardFault::Broken,
-        })?;
-        let headers = std::mem::take(&mut response.headers);
-        let head = ResponseHead { status: response.status, headers, elapsed_ms: millis(elapsed) };
-        self.response = Some(response);
-        Ok(head)
+        Ok(ToSend { forward, fields, content, length: self.body_length })
     }
 
     /// The client's body for an attempt, kept for the next one where that is asked for and it is short enough.

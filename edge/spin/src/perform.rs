@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
 use meridian_engine::exchange::Exchange;
 use meridian_engine::headers::Headers;
 use meridian_engine::limits::SYNC_WAIT_MS;
@@ -12,7 +13,7 @@ use meridian_wire::signature::verify_token;
 use spin_sdk::time::sleep;
 
 use crate::cache::{self, Cached};
-use crate::forward::RequestBody;
+use crate::forward::{Ended, RequestBody};
 use crate::instance::{Memory, now_ms};
 use crate::message::Incoming;
 use crate::{bundle, origin};
@@ -23,6 +24,8 @@ pub struct Passage {
     pub(crate) body: RequestBody,
     /// Length of the client's body, if it is known.
     pub(crate) body_length: Option<u64>,
+    /// Attempts that are out beside one another.
+    pub(crate) out: FuturesUnordered<LocalBoxFuture<'static, Ended>>,
     /// Response that the last forward brought.
     pub(crate) response: Option<Incoming>,
     /// Entry that the last look-up found.
@@ -39,6 +42,7 @@ impl Passage {
             memory,
             body,
             body_length,
+            out: FuturesUnordered::new(),
             response: None,
             found: None,
             started: Instant::now(),
@@ -49,6 +53,10 @@ impl Passage {
     /// Performs steps until there is a reply.
     pub async fn drive(&mut self, mut exchange: Exchange, mut step: Step) -> Reply {
         loop {
+            if !matches!(step, Step::Forward(_) | Step::Await) {
+                // Dropped, an attempt's connection is given up.
+                self.out.clear();
+            }
             let answer = match step {
                 Step::Reply(reply) => return *reply,
                 Step::Sync(ask) => Answer::Synced(origin::sync(&self.memory, &ask, SYNC_WAIT_MS).await),
@@ -63,7 +71,8 @@ impl Passage {
                     Answer::Paused
                 }
                 Step::LookUp(key) => Answer::Found(self.look_up(&key).await),
-                Step::Forward(forward) => Answer::Forwarded(self.forward(*forward).await),
+                Step::Forward(forward) => self.forward(*forward).await,
+                Step::Await => self.next_to_end(None).await,
             };
             step = exchange.resume(&mut self.memory.node.borrow_mut(), answer, now_ms());
         }

@@ -39,6 +39,7 @@ pub(crate) fn route(template: &str) -> Route {
             timeout_ms: 10_000,
             affinity: Affinity::None,
             canary: None,
+            hedge: None,
         },
         target: RouteTarget::Origin,
         sampling: Sampling::default(),

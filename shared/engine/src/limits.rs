@@ -144,6 +144,12 @@ pub const CACHE_KEEP_MS_MAX: u64 = 30 * 86_400_000;
 pub const CACHE_VALIDATE_MS: u64 = 3_600_000;
 /// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
 pub const CACHE_HEURISTIC_MS_MAX: u64 = 86_400_000;
+/// Least time after which another region is asked beside the first.
+pub const HEDGE_AFTER_MS_MIN: u32 = 10;
+/// Last answers of a service that its percentile is of.
+pub const LATENCY_RECENT_MAX: usize = 64;
+/// Answers without which nothing is known of a service's percentile.
+pub const LATENCY_RECENT_MIN: usize = 20;
 /// Age at which a measured latency counts half.
 pub const LATENCY_HALF_LIFE_MS: u64 = 20_000;
 /// How much one more measurement counts, in thousandths.

@@ -39,6 +39,8 @@ pub enum Oddity {
     RegionNotAllowed,
     /// A header field that no rule may touch is named.
     ReservedField,
+    /// Something is said that can't come to pass.
+    NoEffect,
     /// A number that the engine does not go to.
     BeyondLimit,
     /// Every address is refused.
@@ -58,6 +60,7 @@ impl Oddity {
             Self::LayerOverlap => "layer-overlap",
             Self::RegionNotAllowed => "region-not-allowed",
             Self::ReservedField => "reserved-field",
+            Self::NoEffect => "no-effect",
             Self::BeyondLimit => "beyond-limit",
             Self::RefusesAll => "refuses-all",
         }
@@ -109,6 +112,12 @@ fn lint_routes(rules: &Ruleset, findings: &mut Findings) {
                 route.steering.attempts_max
             );
             findings.add(&route.rule, Oddity::BeyondLimit, found);
+        }
+        if route.steering.hedge.is_some()
+            && matches!(&route.steering.strategy, Strategy::Pinned(only) if only.len() == 1)
+        {
+            let found = "a hedge, but the route is pinned to one region: there is no other to ask";
+            findings.add(&route.rule, Oddity::NoEffect, found);
         }
     }
     for policy in rules.security.iter().filter(|policy| policy.mode == Mode::Block) {

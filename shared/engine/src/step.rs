@@ -33,6 +33,8 @@ pub enum Step {
     },
     /// Forward the request; the host keeps the response body as a stream.
     Forward(Box<Forward>),
+    /// Wait for the attempts that are still out. Every step but this one and [`Step::Forward`] gives them up.
+    Await,
     /// Answer the client. The last step.
     Reply(Box<Reply>),
 }
@@ -54,8 +56,15 @@ pub enum Answer {
     Found(Option<Entry>),
     /// To [`Step::Pause`]: the time is over.
     Paused,
-    /// To [`Step::Forward`]: the head of the response, or why there is none.
-    Forwarded(Result<ResponseHead, ForwardFault>),
+    /// To [`Step::Forward`] or [`Step::Await`]: what came of one of the attempts that are out, the first to end.
+    Forwarded {
+        /// Which attempt, as in [`Forward::attempt`].
+        attempt: u32,
+        /// The head of the response, or why there is none.
+        result: Result<ResponseHead, ForwardFault>,
+    },
+    /// To [`Step::Forward`]: none of the attempts that are out has ended within [`Forward::patience_ms`]. They go on.
+    Slow,
 }
 
 /// What may be loaded.
@@ -316,6 +325,8 @@ pub struct Forward {
     pub keep_body: bool,
     /// Until the head of the response must be here.
     pub timeout_ms: u32,
+    /// After which time without an answer the host says [`Answer::Slow`].
+    pub patience_ms: Option<u32>,
 }
 
 /// What the signed context says of the request; `wire::context` gives it its shape and signature.

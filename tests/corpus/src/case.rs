@@ -124,6 +124,9 @@ pub struct Reaction {
     /// Body.
     #[serde(default)]
     pub body: String,
+    /// Milliseconds until it comes.
+    #[serde(default)]
+    pub after_ms: u64,
 }
 
 fn default_status() -> u16 {

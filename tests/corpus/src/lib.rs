@@ -104,7 +104,11 @@ async fn exchange_to_its_end(
                 now_ms = now_ms.saturating_add(ms.into());
                 Answer::Paused
             }
-            other => world.answer(other, now_ms),
+            other => {
+                let (answer, elapsed_ms) = world.answer(other, now_ms);
+                now_ms = now_ms.saturating_add(elapsed_ms);
+                answer
+            }
         };
         step = exchange.resume(node, answer, now_ms);
     }

@@ -88,10 +88,14 @@ pub(crate) fn describe(step: &Step) -> String {
                 .collect();
             format!("take {}", takes.join(", "))
         }
+        Step::Await => "await".to_owned(),
         Step::Pause { ms } => format!("pause {ms} ms"),
         Step::LookUp(key) => format!("look up {}", key.0),
         Step::Forward(forward) => {
             let mut line = format!("forward #{} {} {}", forward.attempt, forward.method, forward.url);
+            if let Some(patience_ms) = forward.patience_ms {
+                line += &format!(" | patience: {patience_ms} ms");
+            }
             for (name, value) in forward.headers.iter() {
                 line += &format!(" | {name}: {value}");
             }

@@ -13,6 +13,13 @@ use crate::case::{Input, News, Reaction, Request};
 use meridian_engine::policy::rate_limit::Authority;
 use meridian_wire::bundle::{Bundle, Rules};
 
+struct Attempt {
+    due_ms: u64,
+    number: u32,
+    result: Result<ResponseHead, ForwardFault>,
+    body: String,
+}
+
 pub struct World {
     platform: Result<Arc<Platform>, String>,
     tenants: BTreeMap<String, Result<Arc<Ruleset>, String>>,
@@ -22,6 +29,8 @@ pub struct World {
     away: Vec<String>,
     authority: Authority,
     cache: BTreeMap<String, (Entry, String)>,
+    /// Attempts that are out: when each ends, its number and how.
+    out: Vec<Attempt>,
     /// Body of the last response forwarded and of the last entry found.
     pub forwarded: String,
     pub found: String,
@@ -39,6 +48,7 @@ impl World {
             away: Vec::new(),
             authority: Authority::default(),
             cache: BTreeMap::new(),
+            out: Vec::new(),
             forwarded: String::new(),
             found: String::new(),
         }
@@ -54,17 +64,42 @@ impl World {
         }
     }
 
-    pub fn answer(&mut self, step: Step, now_ms: u64) -> Answer {
-        match step {
+    /// The answer to a step, and after how many milliseconds it comes.
+    pub fn answer(&mut self, step: Step, now_ms: u64) -> (Answer, u64) {
+        if !matches!(step, Step::Forward(_) | Step::Await) {
+            self.out.clear();
+        }
+        let answer = match step {
             Step::Sync(_) => Answer::Synced(self.news(now_ms)),
             Step::Load(keys) => Answer::Loaded(keys.iter().map(|key| self.load(key)).collect()),
             Step::FetchKeys(asked) => Answer::Keys(self.keys(&asked.url)),
             Step::Take(takes) => Answer::Taken(takes.iter().map(|take| self.take(take, now_ms)).collect()),
             Step::LookUp(key) => Answer::Found(self.look_up(&key)),
-            Step::Forward(forward) => Answer::Forwarded(self.forward(&forward)),
+            Step::Forward(forward) => {
+                let attempt = self.forward(&forward, now_ms);
+                self.out.push(attempt);
+                return self.next_to_end(forward.patience_ms, now_ms);
+            }
+            Step::Await => return self.next_to_end(None, now_ms),
             // These are answered by the caller.
             Step::Verify(_) | Step::Pause { .. } | Step::Reply(_) => Answer::Verified(false),
+        };
+        (answer, 0)
+    }
+
+    /// What comes of the attempts that are out: the first to end, or none within the patience.
+    fn next_to_end(&mut self, patience_ms: Option<u32>, now_ms: u64) -> (Answer, u64) {
+        let first = (0..self.out.len()).min_by_key(|at| self.out.get(*at).map(|attempt| attempt.due_ms));
+        let Some(first) = first else {
+            return (Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Broken) }, 0);
+        };
+        let elapsed_ms = self.out.get(first).map_or(0, |attempt| attempt.due_ms.saturating_sub(now_ms));
+        if let Some(patience_ms) = patience_ms.map(u64::from).filter(|ms| *ms < elapsed_ms) {
+            return (Answer::Slow, patience_ms);
         }
+        let Attempt { number, result, body, .. } = self.out.remove(first);
+        self.forwarded = body;
+        (Answer::Forwarded { attempt: number, result }, elapsed_ms)
     }
 
     pub fn news(&self, now_ms: u64) -> Option<SyncNews> {
@@ -164,25 +199,23 @@ impl World {
         Some(entry.clone())
     }
 
-    fn forward(&mut self, forward: &Forward) -> Result<ResponseHead, ForwardFault> {
+    fn forward(&mut self, forward: &Forward, now_ms: u64) -> Attempt {
         let reactions = self.origins.iter_mut().find(|(prefix, _)| forward.url.starts_with(prefix.as_str()));
-        let Some((_, reactions)) = reactions else { return Err(ForwardFault::Connect) };
-        let reaction = if reactions.len() > 1 {
-            reactions.remove(0)
-        } else {
-            reactions.first().cloned().unwrap_or_default()
+        let reaction = match reactions {
+            None => Reaction { fault: Some("connect".to_owned()), ..Reaction::default() },
+            Some((_, reactions)) if reactions.len() > 1 => reactions.remove(0),
+            Some((_, reactions)) => reactions.first().cloned().unwrap_or_default(),
         };
-        match reaction.fault.as_deref() {
+        let elapsed_ms = u32::try_from(reaction.after_ms).unwrap_or(u32::MAX).max(5);
+        let headers = reaction.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let result = match reaction.fault.as_deref() {
             Some("connect") => Err(ForwardFault::Connect),
             Some("timeout") => Err(ForwardFault::Timeout),
             Some(_) => Err(ForwardFault::Broken),
-            None => {
-                self.forwarded = reaction.body;
-                let headers =
-                    reaction.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-                Ok(ResponseHead { status: reaction.status, headers, elapsed_ms: 5 })
-            }
-        }
+            None => Ok(ResponseHead { status: reaction.status, headers, elapsed_ms }),
+        };
+        let due_ms = now_ms.saturating_add(reaction.after_ms);
+        Attempt { due_ms, number: forward.attempt, result, body: reaction.body }
     }
 }
 
@@ -231,6 +264,6 @@ fn target_of(name: &str) -> Target {
 
 impl Default for Reaction {
     fn default() -> Self {
-        Self { fault: None, status: 200, headers: Vec::new(), body: String::new() }
+        Self { fault: None, status: 200, headers: Vec::new(), body: String::new(), after_ms: 0 }
     }
 }

@@ -1,25 +1,23 @@
 //! Where the request goes, and where it goes next when that fails.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::attempt::Attempt;
 use super::resolve::not_ready;
-use super::{Exchange, SESSION_COOKIE, Waiting};
+use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::facts::{BodySize, Place, Scheme};
 use crate::headers::Headers;
-use crate::limits::{ATTEMPTS_MAX, REPLAY_BODY_BYTES_MAX};
+use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::Node;
 use crate::policy::cache::Arrival;
 use crate::policy::experiment::UNIT_COOKIE;
-use crate::policy::steering::{
-    Ask, AttemptOutcome, Candidate, REGION_COOKIE, region_cookie, region_of_cookie,
-};
+use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::transform;
 use crate::problem::Problem;
 use crate::ruleset::{Affinity, RegionId, RouteTarget, Upstream};
-use crate::step::{ContextClaims, Forward, ForwardFault, Permit, ReplyBody, ResponseHead, Step};
+use crate::step::{ContextClaims, ForwardFault, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
 const OWN_FIELDS: usize = 10;
@@ -94,42 +92,7 @@ impl Exchange {
         self.attempt(node).unwrap_or_else(|| self.without_response(node, None))
     }
 
-    /// The next attempt, if there is a region for it and the retry budget allows it.
-    fn attempt(&mut self, node: &mut Node) -> Option<Step> {
-        let route = self.route()?;
-        let attempts_max = route.steering.attempts_max.clamp(1, ATTEMPTS_MAX);
-        let timeout_ms = self
-            .upstream()
-            .map_or(route.steering.timeout_ms, |upstream| upstream.timeout_ms.min(route.steering.timeout_ms));
-        let attempt = self.attempts;
-        if attempt >= attempts_max {
-            return None;
-        }
-        let candidate = self.plan.take_next()?;
-        if !node.regions.attempt(&candidate, attempt, self.now_ms) {
-            self.explain("forward", None, "retry budget used up", Vec::new());
-            return None;
-        }
-        self.attempts += 1;
-        self.requested_ms = self.now_ms;
-        let more = attempt + 1 < attempts_max && !self.plan.candidates.is_empty();
-        let forward = Forward {
-            permit: Permit(()),
-            attempt,
-            region: Some(candidate.region.clone()),
-            url: self.url(&candidate),
-            method: self.facts.method.clone(),
-            headers: self.forwarded_headers(node),
-            sign: self.upstream().is_none().then(|| Box::new(self.context(attempt))),
-            send_body: self.facts.body != BodySize::Empty && !self.background,
-            keep_body: more && self.may_replay_body(),
-            timeout_ms,
-        };
-        self.candidate = Some(candidate);
-        Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
-    }
-
-    fn url(&self, candidate: &Candidate) -> String {
+    pub(super) fn url(&self, candidate: &Candidate) -> String {
         let base = candidate.base.trim_end_matches('/');
         let (path, query) = match &self.target {
             Some((path, query)) => (path, query),
@@ -141,7 +104,7 @@ impl Exchange {
         }
     }
 
-    fn may_replay_body(&self) -> bool {
+    pub(super) fn may_replay_body(&self) -> bool {
         match self.facts.body {
             BodySize::Empty => false,
             BodySize::Bytes(bytes) => bytes <= REPLAY_BODY_BYTES_MAX,
@@ -149,16 +112,7 @@ impl Exchange {
         }
     }
 
-    /// Whether sending it twice is as good as once (RFC 9110, section 9.2.2), or the client sees to that.
-    fn is_idempotent(&self) -> bool {
-        matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-            // Origins keep keys, and of POST only: another method with one, or another target, promises nothing.
-            || (self.facts.method == "POST"
-                && self.upstream().is_none()
-                && self.facts.headers.get("idempotency-key").is_some())
-    }
-
-    fn context(&self, attempt: u32) -> ContextClaims {
+    pub(super) fn context(&self, attempt: u32) -> ContextClaims {
         let identity = self.identity.as_deref();
         let consistency = if self.session.token.is_some() { "session" } else { "eventual" };
         let version = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
@@ -181,7 +135,7 @@ impl Exchange {
     }
 
     /// The request's fields as the target gets them: the client's, changed by the rules, then what only we may say.
-    fn forwarded_headers(&mut self, node: &Node) -> Headers {
+    pub(super) fn forwarded_headers(&mut self, node: &Node) -> Headers {
         let to_origin = self.upstream().is_none();
         let given = &self.facts.headers;
         let mut headers = Headers::default();
@@ -265,72 +219,9 @@ impl Exchange {
         }
     }
 
-    /// Takes the outcome of an attempt: another attempt, a stale answer, or the reply.
-    pub(super) fn forwarded(&mut self, node: &mut Node, result: Result<ResponseHead, ForwardFault>) -> Step {
-        let Some(candidate) = self.candidate.take() else {
-            return self.fail_internally(node, "nothing was forwarded");
-        };
-        // Interim responses are the host's; one here means that the response never came.
-        let result = result.and_then(|mut head| {
-            head.headers.strip_hop_by_hop();
-            if (200..600).contains(&head.status) { Ok(head) } else { Err(ForwardFault::Broken) }
-        });
-        let behind = result.as_ref().ok().and_then(behind);
-        let failed = match &result {
-            Ok(head) => {
-                let retry =
-                    self.route().is_some_and(|route| route.steering.retry_statuses.contains(&head.status));
-                retry && behind.is_none()
-            }
-            Err(_) => true,
-        };
-        let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
-        if !matches!(result, Err(ForwardFault::BodyGone)) {
-            let elapsed_ms = result.as_ref().ok().map(|head| head.elapsed_ms);
-            node.regions.record(&candidate, outcome, elapsed_ms, self.now_ms);
-        }
-        self.explain_attempt(&candidate, &result, behind);
-        let safe = self.is_idempotent() || matches!(result, Err(ForwardFault::Connect));
-        let body_gone = matches!(result, Err(ForwardFault::BodyGone));
-        if (failed || behind.is_some()) && safe && !body_gone {
-            if let Some(source) = behind {
-                self.plan.prefer_source(source);
-            }
-            let replayable = self.facts.body == BodySize::Empty || self.may_replay_body();
-            if replayable && let Some(step) = self.attempt(node) {
-                return step;
-            }
-        }
-        match result {
-            Ok(head) => self.respond(node, candidate, head),
-            Err(fault) => self.without_response(node, Some(fault)),
-        }
-    }
-
-    fn explain_attempt(
-        &mut self,
-        candidate: &Candidate,
-        result: &Result<ResponseHead, ForwardFault>,
-        behind: Option<u16>,
-    ) {
-        let outcome = match (result, behind) {
-            (Ok(_), Some(source)) => format!("behind region {source}").into(),
-            (Ok(head), None) => format!("status {}", head.status).into(),
-            (Err(ForwardFault::Connect), _) => Cow::Borrowed("no connection"),
-            (Err(ForwardFault::Timeout), _) => "no answer in time".into(),
-            (Err(ForwardFault::Broken), _) => "connection broke".into(),
-            (Err(ForwardFault::BodyGone), _) => "body not kept".into(),
-        };
-        let attempt = self.attempts.saturating_sub(1).to_string();
-        let mut inputs = vec![("region", candidate.region.to_string()), ("attempt", attempt)];
-        if let Some(service) = &candidate.service {
-            inputs.push(("service", service.clone()));
-        }
-        self.explain("forward", None, outcome, inputs);
-    }
-
     /// A response is there: the cache takes what it may, the client gets it or something stored.
-    fn respond(&mut self, node: &mut Node, candidate: Candidate, mut head: ResponseHead) -> Step {
+    pub(super) fn respond(&mut self, node: &mut Node, attempt: Attempt, mut head: ResponseHead) -> Step {
+        let Attempt { candidate, requested_ms, .. } = attempt;
         self.invalidate(node, &head);
         if let (Some(lookup), Some(policy)) = (&self.lookup, self.cache_policy()) {
             let responded = lookup.responded(&Arrival {
@@ -338,7 +229,7 @@ impl Exchange {
                 request: &self.facts.headers,
                 head: &head,
                 journal: &node.purges,
-                requested_ms: self.requested_ms,
+                requested_ms,
                 now_ms: self.now_ms,
             });
             match responded.store {
@@ -364,7 +255,7 @@ impl Exchange {
     }
 
     /// No attempt brought a response: something stale, or a problem.
-    fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
+    pub(super) fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
         // Nobody shall wait for one failure after the other.
         self.collapse.unshared = true;
         if let Some(serve) =
@@ -384,14 +275,6 @@ impl Exchange {
         };
         self.refuse(node, problem, Outcome::Failed)
     }
-}
-
-/// The region that a response says its own is behind of.
-fn behind(head: &ResponseHead) -> Option<u16> {
-    if head.status != 503 {
-        return None;
-    }
-    head.headers.get("meridian-behind")?.trim().parse().ok()
 }
 
 /// Takes the edge's own cookies out of what goes on.

@@ -3,6 +3,7 @@
 //! store; log.
 
 mod answer;
+mod attempt;
 mod cache;
 mod collapse;
 mod content;
@@ -15,6 +16,7 @@ mod resolve;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::attempt::Attempts;
 use self::collapse::Collapse;
 use crate::compiled::Compiled;
 use crate::decision::{Participation, Wait, decision_id};
@@ -27,9 +29,9 @@ use crate::policy::cache::{CacheStatus, Lookup};
 use crate::policy::jwt::{Identity, Pending};
 use crate::policy::rate_limit::{LimitCheck, LimitReport};
 use crate::policy::request::admit;
-use crate::policy::steering::{Candidate, Plan};
+use crate::policy::steering::Plan;
 use crate::ruleset::{Platform, RegionId, Route, RuleRef};
-use crate::step::{After, Answer, FetchFault, FetchKeys, ForwardFault, LoadKey, Step};
+use crate::step::{After, Answer, FetchFault, FetchKeys, LoadKey, Step};
 use crate::trace::Trace;
 
 /// Cookie that holds the session token of a client which keeps cookies.
@@ -74,9 +76,7 @@ pub struct Exchange {
     cache: Option<CacheStatus>,
     collapse: Collapse,
     plan: Plan,
-    candidate: Option<Candidate>,
-    attempts: u32,
-    requested_ms: u64,
+    attempts: Attempts,
     region: Option<RegionId>,
     after: Vec<After>,
     waits: Vec<Wait>,
@@ -171,8 +171,11 @@ impl Exchange {
                 self.found(node, if let Answer::Found(entry) = answer { entry } else { None })
             }
             (Waiting::Pause, _) => self.paused(node),
-            (Waiting::Forward, Answer::Forwarded(result)) => self.forwarded(node, result),
-            (Waiting::Forward, _) => self.forwarded(node, Err(ForwardFault::Broken)),
+            (Waiting::Forward, Answer::Slow) => self.slow(node),
+            (Waiting::Forward, Answer::Forwarded { attempt, result }) => {
+                self.forwarded(node, attempt, result)
+            }
+            (Waiting::Forward, _) => self.broken(node),
         };
         self.counted(node, step)
     }
@@ -214,9 +217,7 @@ impl Exchange {
             cache: None,
             collapse: Collapse::default(),
             plan: Plan::default(),
-            candidate: None,
-            attempts: 0,
-            requested_ms: 0,
+            attempts: Attempts::default(),
             region: None,
             after: Vec::new(),
             waits: Vec::new(),

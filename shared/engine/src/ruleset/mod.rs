@@ -16,7 +16,7 @@ pub use self::experiment::{Experiment, Force, Goal, Layer, Unit, Variant};
 pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};
 pub use self::limit::{Cost, Fail, LimitAlgorithm, LimitKey, LimitScope, RateLimit};
 pub use self::route::{
-    Affinity, Auth, Canary, Matcher, PathTemplate, Route, RouteTarget, SHARE_ALL, Sampling, Segment,
+    Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, Route, RouteTarget, SHARE_ALL, Sampling, Segment,
     Steering, Strategy,
 };
 pub use self::transform::{

@@ -129,6 +129,17 @@ pub struct Steering {
     pub affinity: Affinity,
     /// A share of clients that goes to another target.
     pub canary: Option<Canary>,
+    /// When another region is asked beside the first that does not answer.
+    pub hedge: Option<Hedge>,
+}
+
+/// When another region is asked beside the first that does not answer; for safe methods without a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// After so many milliseconds.
+    After(u32),
+    /// After the time within which 95 of 100 of the first region's last answers came.
+    Percentile95,
 }
 
 /// What keeps a client at its region.

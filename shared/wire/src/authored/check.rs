@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::invalid::{Invalid, nearest};
 use super::located::{At, Located, Node};
-use crate::document::{Share, Span};
+use crate::document::{Patience, Share, Span};
 use crate::limits::INVALID_MAX;
 
 /// Checks a document against the schema of its kind.
@@ -89,6 +89,7 @@ impl<'a> Checker<'a> {
         let text = node.text().map(str::to_owned);
         let error = match name {
             "Span" => text.map(|text| text.parse::<Span>().err()),
+            "Patience" => text.map(|text| text.parse::<Patience>().err()),
             "Share" => text.map(|text| text.parse::<Share>().err()),
             _ => None,
         };

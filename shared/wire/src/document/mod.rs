@@ -45,14 +45,15 @@ pub use policy::{
     QueryKeySpec, QueryWord, RateLimitSpec,
 };
 pub use route::{
-    AffinitySpec, AuthMode, AuthSpec, CanarySpec, LogSpec, MatchSpec, RouteSpec, SteeringSpec, StrategySpec,
+    AffinitySpec, AuthMode, AuthSpec, CanarySpec, HedgeSpec, LogSpec, MatchSpec, RouteSpec, SteeringSpec,
+    StrategySpec,
 };
 pub use security::{
     AsnsSpec, BotsSpec, CountriesSpec, ExclusionSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec,
     UnknownSpec,
 };
 pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
-pub use unit::{InvalidUnit, Share, Span};
+pub use unit::{InvalidUnit, Patience, Share, Span};
 
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,7 @@ use meridian_engine::ruleset::SHARE_ALL;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
-use super::unit::{Share, Span};
+use super::unit::{Patience, Share, Span};
 
 spec! {
 /// Which requests a route is for and what is done with them.
@@ -153,6 +153,9 @@ pub struct SteeringSpec {
     /// Until the head of a response must be there, for one attempt.
     #[serde(default = "timeout")]
     pub timeout: Span,
+    /// Asks another region too where the first takes its time, for safe methods without a body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgeSpec>,
 }
 }
 
@@ -167,6 +170,7 @@ impl Default for SteeringSpec {
             retry_statuses: retry_statuses(),
             attempts: attempts(),
             timeout: timeout(),
+            hedge: None,
         }
     }
 }
@@ -202,6 +206,17 @@ pub enum AffinitySpec {
     Client,
     /// A hash of the verified subject, or of the client's address where there is none, for `strategy: weighted`.
     Subject,
+}
+}
+
+spec! {
+/// When another region is asked too. The first good answer wins, the other is given up. It counts as an attempt and as a
+/// retry: where retries are used up, nobody else is asked.
+#[derive(Eq)]
+pub struct HedgeSpec {
+    /// After which time without an answer: a span from 10ms up to the timeout, or `p95`, the time within which 95 of 100 of the
+    /// first region's last 64 answers came, once there were 20.
+    pub after: Patience,
 }
 }
 

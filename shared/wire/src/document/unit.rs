@@ -21,6 +21,15 @@ pub struct Share {
     pub basis_points: u32,
 }
 
+/// How long to wait for something that may be slow: a span of time, or `p95`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// So long.
+    Span(Span),
+    /// As long as 95 of 100 of the last ones took.
+    Percentile95,
+}
+
 /// A text that is no such quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not {expected}")]
@@ -32,6 +41,7 @@ pub struct InvalidUnit {
 }
 
 const SPAN: &str = "a span of time such as 250ms, 30s, 5m, 12h or 7d, 366d at the most";
+const PATIENCE: &str = "p95 or a span of time such as 80ms";
 const SHARE: &str = "a share such as 50% or 0.25%, 100% at the most";
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -109,6 +119,27 @@ impl fmt::Display for Share {
     }
 }
 
+impl FromStr for Patience {
+    type Err = InvalidUnit;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUnit> {
+        if text == "p95" {
+            return Ok(Self::Percentile95);
+        }
+        let span = text.parse().map(Self::Span);
+        span.map_err(|error: InvalidUnit| InvalidUnit { expected: PATIENCE, ..error })
+    }
+}
+
+impl fmt::Display for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Span(span) => span.fmt(f),
+            Self::Percentile95 => f.write_str("p95"),
+        }
+    }
+}
+
 macro_rules! text_in_serde {
     ($unit:ty, $pattern:literal, $description:literal) => {
         impl Serialize for $unit {
@@ -138,6 +169,7 @@ macro_rules! text_in_serde {
 }
 
 text_in_serde!(Span, "^[0-9]+(ms|s|m|h|d)$", "A span of time: 250ms, 30s, 5m, 12h, 7d.");
+text_in_serde!(Patience, "^(p95|[0-9]+(ms|s|m|h|d))$", "A span of time such as 80ms, or p95.");
 text_in_serde!(Share, "^[0-9]{1,3}(\\.[0-9]{1,2})?%$", "A share: 50%, 0.25%.");
 
 #[cfg(test)]

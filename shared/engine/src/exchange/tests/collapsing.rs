@@ -86,9 +86,10 @@ impl Crowd {
                 Event::Resume(number, step) => {
                     let answer = match step {
                         Step::Pause { .. } => Answer::Paused,
-                        Step::Forward(_) => {
+                        Step::Forward(forward) => {
                             self.forwarded_at_once -= 1;
-                            Answer::Forwarded(self.fetch.answer.clone())
+                            let result = self.fetch.answer.clone();
+                            Answer::Forwarded { attempt: forward.attempt, result }
                         }
                         step => self.host.answer(step),
                     };

@@ -6,6 +6,7 @@ mod configuration;
 mod experiments;
 mod failover;
 mod guards;
+mod hedging;
 mod pipeline;
 mod properties;
 
@@ -21,7 +22,7 @@ use crate::policy::security::{AddressSet, Security};
 use crate::ruleset::{
     Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState, Transform,
 };
-use crate::step::{CacheKey, Entry, Forward, Loaded, Reply, ReplyBody, ResponseHead, SyncNews};
+use crate::step::{CacheKey, Entry, Forward, ForwardFault, Loaded, Reply, ReplyBody, ResponseHead, SyncNews};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -142,8 +143,10 @@ impl Host {
                 self.forwards.push(*forward);
                 let queue = self.responses.get_mut(&*region);
                 let said = queue.and_then(VecDeque::pop_front);
-                Answer::Forwarded(said.unwrap_or_else(|| ok(200, &[])))
+                let attempt = self.forwards.last().map_or(0, |forward| forward.attempt);
+                Answer::Forwarded { attempt, result: said.unwrap_or_else(|| ok(200, &[])) }
             }
+            Step::Await => panic!("nothing is out"),
             Step::Reply(_) => panic!("a reply has no answer"),
         }
     }

@@ -70,8 +70,10 @@ fn any_answer() -> impl Strategy<Value = Answer> {
         any::<bool>().prop_map(Answer::Verified),
         Just(Answer::Taken(vec![None])),
         any::<bool>().prop_map(move |any| Answer::Found(any.then(|| entry.clone()))),
-        head.prop_map(Answer::Forwarded),
-        Just(Answer::Forwarded(Err(ForwardFault::Connect)))
+        (0u32..3, head).prop_map(|(attempt, result)| Answer::Forwarded { attempt, result }),
+        Just(Answer::Slow),
+        Just(Answer::Paused),
+        Just(Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Connect) })
     ]
 }
 

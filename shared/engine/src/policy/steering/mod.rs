@@ -222,7 +222,7 @@ impl SteeringMemory {
         let order = match &ask.steering.strategy {
             Strategy::Nearest => 0,
             Strategy::Latency => {
-                let measured = self.latencies.peek(&candidate.key()).copied();
+                let measured = self.latencies.peek(&candidate.key());
                 u64::from(latency::expected_ms(measured, candidate.distance_km, now_ms))
             }
             Strategy::Weighted(_) => choice::rank(&ask.seed(), &candidate.region, ask.weight(candidate)),
@@ -269,6 +269,21 @@ impl SteeringMemory {
             health.attempt(now_ms);
         }
         true
+    }
+
+    /// Takes the end of an attempt that was given up after so long because another one answered first. Its answer would have
+    /// taken longer: as one of the last answers it counts with what is known, or the percentile would fall with every
+    /// answer that it makes nobody wait for.
+    pub fn given_up(&mut self, candidate: &Candidate, elapsed_ms: u64) {
+        if let Some(latency) = self.latencies.get(&candidate.key()) {
+            latency.note(u32::try_from(elapsed_ms).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// The time within which 95 of 100 of a service's last answers came, where enough is known.
+    #[must_use]
+    pub fn percentile_95_ms(&self, candidate: &Candidate) -> Option<u32> {
+        self.latencies.peek(&candidate.key())?.percentile_95_ms()
     }
 
     /// Takes the outcome of an attempt, and how long the head of a response took where one came.

@@ -97,7 +97,11 @@ impl Trial {
                 Step::Take(takes) => Answer::Taken(takes.iter().map(|take| Some(self.take(take))).collect()),
                 Step::LookUp(_) => Answer::Found(None),
                 Step::Pause { .. } => Answer::Paused,
-                Step::Forward(forward) => Answer::Forwarded(answer(&forward, origins)),
+                Step::Forward(forward) => {
+                    Answer::Forwarded { attempt: forward.attempt, result: answer(&forward, origins) }
+                }
+                // Every attempt ends at once.
+                Step::Await => Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Broken) },
             };
             step = exchange.resume(&mut self.node, answer, NOW_MS);
         }

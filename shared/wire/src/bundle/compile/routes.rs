@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use meridian_engine::limits::ATTEMPTS_MAX;
+use meridian_engine::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use meridian_engine::ruleset::{
-    Affinity, Auth, Canary, Matcher, PathTemplate, RegionId, Route, RouteTarget, SHARE_ALL, Sampling,
+    Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, RegionId, Route, RouteTarget, SHARE_ALL, Sampling,
     Segment, Steering, Strategy, Transform,
 };
 
@@ -13,7 +13,8 @@ use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
 use crate::bundle::order::{Ranked, ambiguous, order};
 use crate::document::{
-    AffinitySpec, AuthMode, AuthSpec, LogSpec, MatchSpec, Span, SteeringSpec, StrategySpec,
+    AffinitySpec, AuthMode, AuthSpec, HedgeSpec, LogSpec, MatchSpec, Patience, Span, SteeringSpec,
+    StrategySpec,
 };
 use crate::limits::PATH_SEGMENTS_MAX;
 
@@ -41,6 +42,7 @@ impl Compiler {
         for (at, document, spec) in of_kind!(documents, Route) {
             self.document = at;
             let matcher = self.matcher(&spec.matcher);
+            let steering = self.steering(&spec.steering, allowed, &matcher);
             let route = Route {
                 rule: rule(document),
                 matcher,
@@ -50,7 +52,7 @@ impl Compiler {
                 cache: spec.cache.as_ref().and_then(|name| self.find("CachePolicy", name, "spec.cache")),
                 security: self.find_all("Security", &spec.security, "spec.security"),
                 transforms: self.find_all("Transform", &spec.transforms, "spec.transforms"),
-                steering: self.steering(&spec.steering, allowed),
+                steering,
                 target: match &spec.upstream {
                     None => RouteTarget::Origin,
                     Some(name) => {
@@ -162,7 +164,7 @@ impl Compiler {
         }
     }
 
-    fn steering(&mut self, spec: &SteeringSpec, allowed: &[RegionId]) -> Steering {
+    fn steering(&mut self, spec: &SteeringSpec, allowed: &[RegionId], matcher: &Matcher) -> Steering {
         let lists = matches!(spec.strategy, StrategySpec::Priority | StrategySpec::Pinned);
         if lists == spec.regions.is_empty() {
             self.flaw(
@@ -222,10 +224,39 @@ impl Compiler {
                 AffinitySpec::Client => Affinity::Client,
                 AffinitySpec::Subject => Affinity::Subject,
             },
+            hedge: spec.hedge.as_ref().map(|hedge| self.hedge(hedge, spec, matcher)),
             canary: spec.canary.as_ref().and_then(|canary| {
                 let upstream = self.find("Upstream", &canary.upstream, "spec.steering.canary.upstream")?;
                 Some(Canary { share: canary.share.basis_points, upstream })
             }),
+        }
+    }
+
+    fn hedge(&mut self, spec: &HedgeSpec, steering: &SteeringSpec, matcher: &Matcher) -> Hedge {
+        if steering.attempts < 2 {
+            self.flaw("spec.steering.hedge", "a hedge with one attempt", "attempts: 2 or more with it");
+        }
+        if !matcher.methods.is_empty()
+            && !matcher.methods.iter().any(|method| matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS"))
+        {
+            self.flaw(
+                "spec.steering.hedge",
+                "a hedge on a route without safe methods",
+                "a route for GET, HEAD or OPTIONS with it",
+            );
+        }
+        match spec.after {
+            Patience::Percentile95 => Hedge::Percentile95,
+            Patience::Span(after) => {
+                if after.ms < HEDGE_AFTER_MS_MIN.into() || after >= steering.timeout {
+                    let expected = format!(
+                        "{HEDGE_AFTER_MS_MIN}ms or more and less than the timeout ({}), or p95",
+                        steering.timeout
+                    );
+                    self.flaw("spec.steering.hedge.after", after, expected);
+                }
+                Hedge::After(u32::try_from(after.ms).unwrap_or(u32::MAX))
+            }
         }
     }
 

@@ -1,0 +1,219 @@
+//! Attempts to have a region answer: one after the other as long as they fail, and a second one beside the first where a route
+//! hedges and the first takes its time. The first good answer wins, and what is still out then is given up.
+
+use std::borrow::Cow;
+
+use super::{Exchange, Waiting};
+use crate::facts::BodySize;
+use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
+use crate::node::Node;
+use crate::policy::steering::{AttemptOutcome, Candidate, Standing};
+use crate::ruleset::Hedge;
+use crate::step::{Forward, ForwardFault, Permit, ResponseHead, Step};
+
+/// The attempts of an exchange.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    /// How many were made.
+    made: u32,
+    /// Those that have not ended.
+    out: Vec<Attempt>,
+    /// A second one was begun beside the first, or there was nowhere to.
+    hedged: bool,
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    number: u32,
+    pub(super) candidate: Candidate,
+    pub(super) requested_ms: u64,
+}
+
+impl Exchange {
+    /// The next attempt, if there is a region for it and the retry budget allows it.
+    pub(super) fn attempt(&mut self, node: &mut Node) -> Option<Step> {
+        let route = self.route()?;
+        let attempts_max = route.steering.attempts_max.clamp(1, ATTEMPTS_MAX);
+        let timeout_ms = self
+            .upstream()
+            .map_or(route.steering.timeout_ms, |upstream| upstream.timeout_ms.min(route.steering.timeout_ms));
+        let number = self.attempts.made;
+        if number >= attempts_max {
+            return None;
+        }
+        let candidate = self.plan.take_next()?;
+        if !node.regions.attempt(&candidate, number, self.now_ms) {
+            self.explain("forward", None, "retry budget used up", Vec::new());
+            return None;
+        }
+        self.attempts.made += 1;
+        let more = number + 1 < attempts_max && !self.plan.candidates.is_empty();
+        let patience_ms = self.patience_ms(node, &candidate).filter(|ms| more && *ms < timeout_ms);
+        let forward = Forward {
+            permit: Permit(()),
+            attempt: number,
+            region: Some(candidate.region.clone()),
+            url: self.url(&candidate),
+            method: self.facts.method.clone(),
+            headers: self.forwarded_headers(node),
+            sign: self.upstream().is_none().then(|| Box::new(self.context(number))),
+            send_body: self.facts.body != BodySize::Empty && !self.background,
+            keep_body: more && self.may_replay_body(),
+            timeout_ms,
+            patience_ms,
+        };
+        self.attempts.out.push(Attempt { number, candidate, requested_ms: self.now_ms });
+        Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
+    }
+
+    /// How long an attempt may take before another one is made beside it. Only safe methods without a body are sent twice
+    /// before the first has failed, and only to a region that is as well as the first.
+    fn patience_ms(&self, node: &Node, candidate: &Candidate) -> Option<u32> {
+        let hedge = self.route()?.steering.hedge?;
+        let is_safe = matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+            && self.facts.body == BodySize::Empty
+            && !self.background;
+        let has_other = self.plan.candidates.first().is_some_and(|next| next.standing == Standing::Ready);
+        if !is_safe || !has_other || self.attempts.hedged {
+            return None;
+        }
+        match hedge {
+            Hedge::After(ms) => Some(ms),
+            Hedge::Percentile95 => Some(node.regions.percentile_95_ms(candidate)?.max(HEDGE_AFTER_MS_MIN)),
+        }
+    }
+
+    /// The attempt that is out takes its time: another one beside it.
+    pub(super) fn slow(&mut self, node: &mut Node) -> Step {
+        let Some(slow) = self.attempts.out.first() else {
+            return self.fail_internally(node, "nothing was forwarded");
+        };
+        let waited_ms = self.now_ms.saturating_sub(slow.requested_ms).to_string();
+        let inputs = vec![
+            ("region", slow.candidate.region.to_string()),
+            ("attempt", slow.number.to_string()),
+            ("waited_ms", waited_ms),
+        ];
+        self.attempts.hedged = true;
+        self.explain("hedge", None, "no answer yet, another region is asked too", inputs);
+        self.attempt(node).unwrap_or_else(|| self.wait(Waiting::Forward, Step::Await))
+    }
+
+    /// Takes the outcome of an attempt: wait for the other one, another attempt, a stale answer, or the reply.
+    pub(super) fn forwarded(
+        &mut self,
+        node: &mut Node,
+        number: u32,
+        result: Result<ResponseHead, ForwardFault>,
+    ) -> Step {
+        let Some(at) = self.attempts.out.iter().position(|attempt| attempt.number == number) else {
+            return self.fail_internally(node, "an answer to nothing that was forwarded");
+        };
+        let attempt = self.attempts.out.swap_remove(at);
+        // Interim responses are the host's; one here means that the response never came.
+        let result = result.and_then(|mut head| {
+            head.headers.strip_hop_by_hop();
+            if (200..600).contains(&head.status) { Ok(head) } else { Err(ForwardFault::Broken) }
+        });
+        let behind = result.as_ref().ok().and_then(behind);
+        let failed = match &result {
+            Ok(head) => {
+                let retry =
+                    self.route().is_some_and(|route| route.steering.retry_statuses.contains(&head.status));
+                retry && behind.is_none()
+            }
+            Err(_) => true,
+        };
+        let body_gone = matches!(result, Err(ForwardFault::BodyGone));
+        if !body_gone {
+            let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
+            let elapsed_ms = result.as_ref().ok().map(|head| head.elapsed_ms);
+            node.regions.record(&attempt.candidate, outcome, elapsed_ms, self.now_ms);
+        }
+        self.explain_attempt(&attempt, &result, behind);
+        if failed || behind.is_some() {
+            if let Some(source) = behind {
+                self.plan.prefer_source(source);
+            }
+            if !self.attempts.out.is_empty() {
+                return self.wait(Waiting::Forward, Step::Await);
+            }
+            let safe = self.is_idempotent() || matches!(result, Err(ForwardFault::Connect));
+            let replayable = self.facts.body == BodySize::Empty || self.may_replay_body();
+            if safe
+                && !body_gone
+                && replayable
+                && let Some(step) = self.attempt(node)
+            {
+                return step;
+            }
+        }
+        self.give_up_others(node);
+        match result {
+            Ok(head) => self.respond(node, attempt, head),
+            Err(fault) => self.without_response(node, Some(fault)),
+        }
+    }
+
+    /// An answer that is none: what is out counts as broken.
+    pub(super) fn broken(&mut self, node: &mut Node) -> Step {
+        let number = self.attempts.out.first().map_or(0, |attempt| attempt.number);
+        self.forwarded(node, number, Err(ForwardFault::Broken))
+    }
+
+    /// Gives up what is still out. That says nothing of the region's health, nor how fast it is.
+    fn give_up_others(&mut self, node: &mut Node) {
+        for attempt in std::mem::take(&mut self.attempts.out) {
+            let elapsed_ms = self.now_ms.saturating_sub(attempt.requested_ms);
+            node.regions.given_up(&attempt.candidate, elapsed_ms);
+            let inputs = attempt.inputs();
+            self.explain("forward", None, "given up: another region answered first", inputs);
+        }
+    }
+
+    /// Whether sending it twice is as good as once (RFC 9110, section 9.2.2), or the client sees to that.
+    fn is_idempotent(&self) -> bool {
+        matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+            // Origins keep keys, and of POST only: another method with one, or another target, promises nothing.
+            || (self.facts.method == "POST"
+                && self.upstream().is_none()
+                && self.facts.headers.get("idempotency-key").is_some())
+    }
+
+    fn explain_attempt(
+        &mut self,
+        attempt: &Attempt,
+        result: &Result<ResponseHead, ForwardFault>,
+        behind: Option<u16>,
+    ) {
+        let outcome = match (result, behind) {
+            (Ok(_), Some(source)) => format!("behind region {source}").into(),
+            (Ok(head), None) => format!("status {}", head.status).into(),
+            (Err(ForwardFault::Connect), _) => Cow::Borrowed("no connection"),
+            (Err(ForwardFault::Timeout), _) => "no answer in time".into(),
+            (Err(ForwardFault::Broken), _) => "connection broke".into(),
+            (Err(ForwardFault::BodyGone), _) => "body not kept".into(),
+        };
+        self.explain("forward", None, outcome, attempt.inputs());
+    }
+}
+
+impl Attempt {
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        let Self { number, candidate, .. } = self;
+        let mut inputs = vec![("region", candidate.region.to_string()), ("attempt", number.to_string())];
+        if let Some(service) = &candidate.service {
+            inputs.push(("service", service.clone()));
+        }
+        inputs
+    }
+}
+
+/// The region that a response says its own is behind of.
+fn behind(head: &ResponseHead) -> Option<u16> {
+    if head.status != 503 {
+        return None;
+    }
+    head.headers.get("meridian-behind")?.trim().parse().ok()
+}
