@@ -64,6 +64,7 @@ pub(crate) fn ruleset(routes: Vec<Route>) -> Ruleset {
         caches: vec![],
         transforms: vec![],
         security: vec![],
+        segments: vec![],
         upstreams: vec![],
         routes,
     }

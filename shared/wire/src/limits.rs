@@ -20,6 +20,10 @@ pub const ENTRIES_MAX: usize = 1_000;
 pub const NETWORKS_MAX: usize = 50_000;
 /// Header fields that an injection policy adds to those that are looked at.
 pub const INSPECTED_HEADERS_MAX: usize = 64;
+/// Expressions in the key of one cache policy.
+pub const KEY_VALUES_MAX: usize = 16;
+/// `Segment` documents of a bundle: each signed context evaluates them all.
+pub const SEGMENTS_MAX: usize = 32;
 /// Changes to HTML of one `Transform` document.
 pub const HTML_RULES_MAX: usize = 64;
 /// Bytes of a CSS selector.

@@ -101,8 +101,8 @@ pub(crate) fn describe(step: &Step) -> String {
             }
             if let Some(claims) = &forward.sign {
                 line += &format!(
-                    " | context: subject={:?} variants={:?} attempt={} consistency={}",
-                    claims.subject, claims.variants, claims.attempt, claims.consistency
+                    " | context: subject={:?} variants={:?} attributes={:?} attempt={} consistency={}",
+                    claims.subject, claims.variants, claims.attributes, claims.attempt, claims.consistency
                 );
             }
             line

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{Exchange, Waiting};
 use crate::decision::Outcome;
+use crate::expr::Fault;
 use crate::node::Node;
 use crate::policy::cache::{self, Begin, CacheStatus, Found, Fwd, Serve, Store};
 use crate::problem::Problem;
@@ -22,8 +23,15 @@ impl Exchange {
             facts: &self.facts,
             identity: self.identity.as_deref(),
             variants: &self.variants,
+            values: &self.key_values,
             positions: &self.session.positions,
         }
+    }
+
+    /// Values of the policy's expressions, for the key.
+    fn values(&self, policy: &CachePolicy) -> Result<Vec<Option<String>>, Fault> {
+        let inputs = self.inputs();
+        policy.values.iter().map(|value| value.evaluate(&inputs)?.into_text()).collect()
     }
 
     /// Looks the request up where the route's policy says so; then steering.
@@ -36,9 +44,15 @@ impl Exchange {
         };
         let rule = policy.rule.clone();
         let bypass = policy.bypass.as_ref().map_or(Ok(false), |bypass| bypass.holds(&self.inputs()));
-        // A condition that can't be evaluated is the safe way: past the cache.
-        let (bypass, fault) = bypass.map_or_else(|fault| (true, Some(fault)), |bypass| (bypass, None));
-        match cache::begin(policy, &self.subject(), bypass) {
+        let values = self.values(policy);
+        // What can't be evaluated is the safe way: past the cache.
+        let (bypass, values, fault) = match bypass.and_then(|bypass| Ok((bypass, values?))) {
+            Ok((bypass, values)) => (bypass, values, None),
+            Err(fault) => (true, Vec::new(), Some(fault)),
+        };
+        let begun = cache::begin(policy, &cache::Subject { values: &values, ..self.subject() }, bypass);
+        self.key_values = values;
+        match begun {
             Begin::Pass(status) => {
                 let inputs = fault.map(|fault| ("bypass", fault.to_string())).into_iter().collect();
                 self.explain("cache", Some(&rule), format!("passed by: {status}"), inputs);

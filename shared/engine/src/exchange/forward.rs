@@ -7,16 +7,17 @@ use super::attempt::Attempt;
 use super::resolve::not_ready;
 use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
-use crate::facts::{BodySize, Place, Scheme};
+use crate::expr::Inputs;
+use crate::facts::{BodySize, Scheme};
 use crate::headers::Headers;
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::Node;
 use crate::policy::cache::Arrival;
 use crate::policy::experiment::UNIT_COOKIE;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
-use crate::policy::transform;
+use crate::policy::{personal, transform};
 use crate::problem::Problem;
-use crate::ruleset::{Affinity, RegionId, RouteTarget, Upstream};
+use crate::ruleset::{Affinity, RegionId, RouteTarget, Upstream, UserSegment};
 use crate::step::{ContextClaims, ForwardFault, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
@@ -125,7 +126,7 @@ impl Exchange {
             nearest: self.plan.nearest.clone(),
             client: self.client.clone(),
             variants: self.variants.clone(),
-            attributes: attributes(&self.facts.place, &self.facts.headers),
+            attributes: attributes(&self.inputs()),
             decision: self.id.clone(),
             attempt,
             consistency: consistency.to_owned(),
@@ -299,16 +300,20 @@ fn strip_own_cookies(headers: &mut Headers) {
     }
 }
 
-/// What an origin may personalise by.
-fn attributes(place: &Place, headers: &Headers) -> Vec<(String, String)> {
-    let language = headers.get("accept-language").and_then(|list| list.split([',', ';', '-']).next());
-    let language =
-        language.map(str::trim).filter(|tag| (2..=3).contains(&tag.len())).map(str::to_ascii_lowercase);
+/// What an origin may personalise by, by name.
+fn attributes(inputs: &Inputs<'_>) -> Vec<(String, String)> {
+    let (place, headers) = (&inputs.facts.place, &inputs.facts.headers);
+    // A segment whose condition can't be evaluated has nobody in it.
+    let holds = |segment: &&UserSegment| segment.when.holds(&Inputs { segments: &[], ..*inputs }) == Ok(true);
+    let held: Vec<&str> = inputs.segments.iter().filter(holds).map(|segment| &*segment.rule.name).collect();
+    let segments = Some(held.join(",")).filter(|names| !names.is_empty());
     [
         ("city", place.city.as_deref()),
         ("continent", place.continent.as_deref()),
         ("country", place.country.as_deref()),
-        ("language", language.as_deref()),
+        ("device", Some(personal::device(headers))),
+        ("language", personal::language(headers).as_deref()),
+        ("segments", segments.as_deref()),
         ("subdivision", place.subdivision.as_deref()),
         ("timezone", place.timezone.as_deref()),
     ]

@@ -65,6 +65,8 @@ pub struct Exchange {
     cookies: Vec<String>,
     /// Goes to the route's canary.
     canary: bool,
+    /// Values of the cache policy's expressions, for the key.
+    key_values: Vec<Option<String>>,
     /// What the client said in `Accept-Encoding`, where the target is asked for something else.
     asked_codings: Option<String>,
     /// Length of the stored body that the reply has, if it has one and its length is known.
@@ -210,6 +212,7 @@ impl Exchange {
             participation: Participation::default(),
             cookies: Vec::new(),
             canary: false,
+            key_values: Vec::new(),
             asked_codings: None,
             served_bytes: None,
             target: None,
@@ -261,6 +264,7 @@ impl Exchange {
             scopes: identity.map_or(&[], |identity| &identity.scopes),
             claims: identity.map(|identity| &identity.claims),
             variants: &self.variants,
+            segments: self.rules.as_ref().map_or(&[], |rules| &rules.ruleset.segments),
         }
     }
 

@@ -14,7 +14,8 @@ use crate::expr::seen::{Seen, compare, equal};
 use crate::expr::{Expr, Fact, Function, Value};
 use crate::facts::{Facts, Scheme, cookie, percent_decode, query_parameter};
 use crate::limits::{EXPR_COST_MAX, EXPR_DEPTH_MAX};
-use crate::ruleset::PathTemplate;
+use crate::policy::personal;
+use crate::ruleset::{PathTemplate, UserSegment};
 
 /// Everything that an expression may look at.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +34,24 @@ pub struct Inputs<'a> {
     pub claims: Option<&'a BTreeMap<String, Json>>,
     /// Variants assigned so far, by experiment.
     pub variants: &'a [(String, String)],
+    /// Segments of the tenant's users; none where the condition of one of them is evaluated.
+    pub segments: &'a [UserSegment],
 }
 
 impl<'a> Inputs<'a> {
     /// The request alone, before it is known who sent it.
     #[must_use]
     pub fn anonymous(facts: &'a Facts, tenant: &'a str) -> Self {
-        Self { facts, tenant, path: None, subject: None, scopes: &[], claims: None, variants: &[] }
+        Self {
+            facts,
+            tenant,
+            path: None,
+            subject: None,
+            scopes: &[],
+            claims: None,
+            variants: &[],
+            segments: &[],
+        }
     }
 
     fn capture(&self, name: &str) -> Option<Cow<'a, str>> {
@@ -189,6 +201,8 @@ impl<'a> Evaluation<'a> {
             }
             Fact::Capture(name) => cow(inputs.capture(name)),
             Fact::Client => Seen::Text(Cow::Owned(inputs.facts.client.to_string())),
+            Fact::Device => borrowed(Some(personal::device(&inputs.facts.headers))),
+            Fact::Language => cow(personal::language(&inputs.facts.headers).map(Cow::Owned)),
             Fact::Country => borrowed(place.country.as_deref()),
             Fact::Continent => borrowed(place.continent.as_deref()),
             Fact::Subdivision => borrowed(place.subdivision.as_deref()),
@@ -204,6 +218,16 @@ impl<'a> Evaluation<'a> {
             Fact::Variant(experiment) => {
                 let variant = inputs.variants.iter().find(|(name, _)| name == experiment);
                 borrowed(variant.map(|(_, variant)| variant.as_str()))
+            }
+            Fact::Segment(name) => {
+                let Some(segment) = inputs.segments.iter().find(|segment| *segment.rule.name == **name)
+                else {
+                    return Ok(Seen::Null);
+                };
+                self.inputs.segments = &[];
+                let holds = self.truth(&segment.when, 0);
+                self.inputs.segments = inputs.segments;
+                Seen::Bool(holds?)
             }
             Fact::Tenant => borrowed(Some(inputs.tenant)),
             Fact::Now => Seen::Int(i64::try_from(inputs.facts.now_ms / 1000).unwrap_or(i64::MAX)),

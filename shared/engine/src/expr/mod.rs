@@ -74,6 +74,10 @@ pub enum Fact {
     Capture(String),
     /// `client.address`
     Client,
+    /// `client.device`: `mobile`, `tablet`, `desktop` or `bot`
+    Device,
+    /// `client.language`, two or three letters in lower case
+    Language,
     /// `place.country`, an upper-case code
     Country,
     /// `place.continent`
@@ -94,6 +98,8 @@ pub enum Fact {
     Claim(String),
     /// `variants["experiment"]`
     Variant(String),
+    /// `segments["name"]`: whether its condition holds
+    Segment(String),
     /// `tenant.slug`
     Tenant,
     /// `now`: seconds since the Unix epoch

@@ -23,6 +23,17 @@ pub enum Seen<'a> {
     List(Vec<Seen<'a>>),
 }
 
+impl Seen<'_> {
+    /// The text, if there is something.
+    pub(crate) fn into_text(self) -> Result<Option<String>, Fault> {
+        match self {
+            Seen::Null => Ok(None),
+            Seen::Text(text) => Ok(Some(text.into_owned())),
+            other => Err(Fault::Type { found: other.kind(), expected: "a text" }),
+        }
+    }
+}
+
 pub(super) fn compare(how: Comparison, left: &Seen<'_>, right: &Seen<'_>) -> Result<bool, Fault> {
     let ordered = |accept: fn(Ordering) -> bool| {
         let mismatch = || Fault::Type { found: right.kind(), expected: left.kind() };

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod experiment;
 pub mod jwt;
+pub mod personal;
 pub mod rate_limit;
 pub mod request;
 pub mod route;

@@ -22,6 +22,8 @@ pub struct CachePolicy {
     pub claims: Vec<String>,
     /// Whether the variants are in the key.
     pub variants: bool,
+    /// Texts in the key.
+    pub values: Vec<Expr>,
     /// Stale service while it is revalidated, where the response says nothing (RFC 5861).
     pub stale_while_revalidate_ms: u64,
     /// Stale service while the origin fails, where the response says nothing (RFC 5861).

@@ -6,6 +6,7 @@ mod experiment;
 mod issuer;
 mod limit;
 mod route;
+mod segment;
 mod transform;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use self::route::{
     Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, Route, RouteTarget, SHARE_ALL, Sampling, Segment,
     Steering, Strategy,
 };
+pub use self::segment::UserSegment;
 pub use self::transform::{
     Cors, HeaderChange, HeaderValue, OriginPattern, Piece, Redirect, Rewrite, Template, Transform,
 };
@@ -125,6 +127,8 @@ pub struct Ruleset {
     pub transforms: Vec<Transform>,
     /// Security policies, by index from routes and from the tenant.
     pub security: Vec<Security>,
+    /// Segments of its users.
+    pub segments: Vec<UserSegment>,
     /// Upstreams, by index from routes.
     pub upstreams: Vec<Upstream>,
     /// Routes, most specific first: the first that matches decides.

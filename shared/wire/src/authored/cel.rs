@@ -406,6 +406,7 @@ fn kind(fact: &Fact) -> Kind {
     match fact {
         Fact::Claim(_) => Kind::Any,
         Fact::Scopes => Kind::List,
+        Fact::Segment(_) => Kind::Bool,
         Fact::Asn | Fact::Now => Kind::Number,
         _ => Kind::Text,
     }

@@ -7,13 +7,21 @@ use super::invalid::nearest;
 use super::located::{At, Node};
 use crate::document::{Body, ChangesSpec, Condition, CostSpec, HeaderText, HtmlRuleSpec, LimitKeySpec, Tree};
 
+/// Names that conditions may ask for.
+pub(super) struct Known {
+    /// Of `Experiment` documents.
+    pub experiments: Vec<String>,
+    /// Of `Segment` documents.
+    pub segments: Vec<String>,
+}
+
 /// Checks every condition of a document and gives it its tree. What is wrong comes back by its path.
-pub(super) fn check(body: &mut Body, experiments: &[String]) -> Vec<(String, InvalidCel)> {
-    let captures = captures(body);
+pub(super) fn check(body: &mut Body, known: &Known) -> Vec<(String, InvalidCel)> {
+    let (captures, is_segment) = (captures(body), matches!(body, Body::Segment(_)));
     let mut errors = Vec::new();
     for (path, condition, wanted) in conditions(body) {
         let checked = cel::parse(&condition.cel, wanted)
-            .and_then(|expr| names(&expr, captures.as_deref(), experiments).map(|()| expr));
+            .and_then(|expr| names(&expr, captures.as_deref(), known, is_segment).map(|()| expr));
         match checked {
             Ok(expr) => condition.tree = Some(Tree::from(&expr)),
             Err(error) => {
@@ -62,7 +70,10 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
                 goals.map(|(at, goal)| (format!("spec.goals[{at}].when"), &mut goal.when, Wanted::Bool)),
             );
         }
+        Body::Segment(spec) => all.push(("spec.when".to_owned(), &mut spec.when, Wanted::Bool)),
         Body::CachePolicy(spec) => {
+            let values = spec.key.values.iter_mut().enumerate();
+            all.extend(values.map(|(at, value)| (format!("spec.key.values[{at}]"), value, Wanted::Text)));
             all.extend(spec.bypass.as_mut().map(|it| ("spec.bypass".to_owned(), it, Wanted::Bool)));
         }
         Body::Transform(spec) => {
@@ -141,12 +152,16 @@ fn captures(body: &Body) -> Option<Vec<String>> {
 }
 
 /// Checks that captures and experiments that a condition names are there.
-fn names(expr: &Expr, captures: Option<&[String]>, experiments: &[String]) -> Result<(), InvalidCel> {
+fn names(expr: &Expr, captures: Option<&[String]>, all: &Known, is_segment: bool) -> Result<(), InvalidCel> {
     let mut wrong = None;
     cel::facts(expr, &mut |fact| {
         let (what, name, known) = match (fact, captures) {
             (Fact::Capture(name), Some(captures)) => ("a capture of spec.match.path", name, captures),
-            (Fact::Variant(name), _) => ("the name of an Experiment document", name, experiments),
+            (Fact::Variant(name), _) => {
+                ("the name of an Experiment document", name, all.experiments.as_slice())
+            }
+            (Fact::Segment(name), _) if is_segment => ("no segments in a Segment", name, &[][..]),
+            (Fact::Segment(name), _) => ("the name of a Segment document", name, all.segments.as_slice()),
             _ => return,
         };
         if !known.contains(name) {

@@ -5,8 +5,8 @@
 //!
 //! # Conditions
 //! A subset of CEL: the facts (`request.method`, `.scheme`, `.host`, `.path`, `.query`; entries of `request.params`, `.headers`,
-//! `.cookies`, `.captures`; `client.address`; `place.country`, `.continent`, `.subdivision`, `.city`, `.timezone`, `.asn`;
-//! `auth.subject`, `auth.scopes`, entries of `auth.claims`; entries of `variants`; `tenant.slug`; `now`); literals of text, numbers,
+//! `.cookies`, `.captures`; `client.address`, `client.device` (`mobile`, `tablet`, `desktop`, `bot`), `client.language`; `place.country`, `.continent`, `.subdivision`, `.city`, `.timezone`, `.asn`;
+//! `auth.subject`, `auth.scopes`, entries of `auth.claims`; entries of `variants`; entries of `segments`; `tenant.slug`; `now`); literals of text, numbers,
 //! `true`, `false`, `null` and lists; `!`, `&&`, `||`, `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `? :`; `has(…)`; `startsWith`, `endsWith`,
 //! `contains`, `lowerAscii`, `size` and `inNetwork(address, network)`. `"NAME" in request.headers` is whether there is such an
 //! entry. What is not there is `null`. Anything else is refused when it is read, with its name and place.
@@ -311,13 +311,13 @@ impl Reading {
     /// Checks every condition, and keeps its tree.
     fn conditions(&mut self, files: &[File]) {
         let mut documents = std::mem::take(&mut self.documents);
-        let experiments: Vec<String> = documents
-            .iter()
-            .filter(|document| matches!(document.body, Body::Experiment(_)))
-            .map(|document| document.metadata.name.clone())
-            .collect();
+        let named = |kind: &str| -> Vec<String> {
+            let of_kind = documents.iter().filter(|document| document.body.kind() == kind);
+            of_kind.map(|document| document.metadata.name.clone()).collect()
+        };
+        let known = conditions::Known { experiments: named("Experiment"), segments: named("Segment") };
         for document in &mut documents {
-            let errors = conditions::check(&mut document.body, &experiments);
+            let errors = conditions::check(&mut document.body, &known);
             let source = &document.source;
             let Some(node) = self.nodes.get(&(source.file.clone(), source.line)) else { continue };
             let content =

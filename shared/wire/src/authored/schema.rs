@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use super::trial::TestSpec;
 use crate::document::{
     API_VERSION, CachePolicySpec, DomainSpec, ExperimentSpec, IssuerSpec, Metadata, RateLimitSpec,
-    RegionSpec, RouteSpec, SecuritySpec, TenantSpec, TransformSpec, UpstreamSpec,
+    RegionSpec, RouteSpec, SecuritySpec, SegmentSpec, TenantSpec, TransformSpec, UpstreamSpec,
 };
 
 /// The kinds of documents that people write, in alphabetical order.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "CachePolicy",
     "Domain",
     "Experiment",
@@ -21,6 +21,7 @@ pub const KINDS: [&str; 12] = [
     "Route",
     "RuleTest",
     "Security",
+    "Segment",
     "Tenant",
     "Transform",
     "Upstream",
@@ -62,6 +63,7 @@ pub(super) fn schema(kind: &str) -> Option<Value> {
         "Route" => of::<RouteSpec>(&mut generator),
         "RuleTest" => of::<TestSpec>(&mut generator),
         "Security" => of::<SecuritySpec>(&mut generator),
+        "Segment" => of::<SegmentSpec>(&mut generator),
         "Tenant" => of::<TenantSpec>(&mut generator),
         "Transform" => of::<TransformSpec>(&mut generator),
         "Upstream" => of::<UpstreamSpec>(&mut generator),

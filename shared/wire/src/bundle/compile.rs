@@ -6,6 +6,7 @@ mod platform;
 mod policies;
 mod routes;
 mod security;
+mod segments;
 mod tenant;
 mod transforms;
 

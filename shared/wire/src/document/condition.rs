@@ -225,13 +225,15 @@ impl From<&Value> for Tree {
 }
 
 /// Facts without a name of their own, as CEL writes them.
-pub(crate) const PLAIN_FACTS: [(&str, Fact); 16] = [
+pub(crate) const PLAIN_FACTS: [(&str, Fact); 18] = [
     ("request.method", Fact::Method),
     ("request.scheme", Fact::Scheme),
     ("request.host", Fact::Host),
     ("request.path", Fact::Path),
     ("request.query", Fact::QueryText),
     ("client.address", Fact::Client),
+    ("client.device", Fact::Device),
+    ("client.language", Fact::Language),
     ("place.country", Fact::Country),
     ("place.continent", Fact::Continent),
     ("place.subdivision", Fact::Subdivision),
@@ -248,13 +250,14 @@ pub(crate) const PLAIN_FACTS: [(&str, Fact); 16] = [
 pub(crate) type EntryFact = fn(String) -> Fact;
 
 /// Maps of facts, as CEL writes them.
-pub(crate) const ENTRY_FACTS: [(&str, EntryFact); 6] = [
+pub(crate) const ENTRY_FACTS: [(&str, EntryFact); 7] = [
     ("request.params", Fact::Param),
     ("request.headers", Fact::Header),
     ("request.cookies", Fact::Cookie),
     ("request.captures", Fact::Capture),
     ("auth.claims", Fact::Claim),
     ("variants", Fact::Variant),
+    ("segments", Fact::Segment),
 ];
 
 impl FactTree {
@@ -288,6 +291,7 @@ impl From<&Fact> for FactTree {
             Fact::Capture(name) => entry("request.captures", name),
             Fact::Claim(name) => entry("auth.claims", name),
             Fact::Variant(name) => entry("variants", name),
+            Fact::Segment(name) => entry("segments", name),
             plain => {
                 let name = PLAIN_FACTS.iter().find(|(_, have)| have == plain).map_or("", |(name, _)| name);
                 Self::Plain(name.to_owned())

@@ -28,6 +28,7 @@ mod party;
 mod policy;
 mod route;
 mod security;
+mod segment;
 mod transform;
 mod unit;
 
@@ -52,6 +53,7 @@ pub use security::{
     AsnsSpec, BotsSpec, CountriesSpec, ExclusionSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec,
     UnknownSpec,
 };
+pub use segment::SegmentSpec;
 pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
 pub use unit::{InvalidUnit, Patience, Share, Span};
 
@@ -109,6 +111,7 @@ pub enum Body {
     CachePolicy(CachePolicySpec),
     Transform(TransformSpec),
     Security(SecuritySpec),
+    Segment(SegmentSpec),
 }
 
 impl Body {
@@ -127,6 +130,7 @@ impl Body {
             Self::CachePolicy(_) => "CachePolicy",
             Self::Transform(_) => "Transform",
             Self::Security(_) => "Security",
+            Self::Segment(_) => "Segment",
         }
     }
 }

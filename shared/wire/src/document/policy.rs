@@ -165,7 +165,7 @@ pub struct CachePolicySpec {
 
 spec! {
 /// What tells cache entries apart.
-#[derive(Default, Eq)]
+#[derive(Default)]
 pub struct CacheKeySpec {
     /// Query parameters: `all`, `none`, or a list of names.
     #[serde(default)]
@@ -182,6 +182,10 @@ pub struct CacheKeySpec {
     /// The variants of the route's experiments.
     #[serde(default)]
     pub variants: bool,
+    /// What expressions say: texts such as `client.device`, or `segments["vip"] ? "vip" : "others"`. At most 16. Where one
+    /// can't be evaluated, the request goes past the cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Condition>,
 }
 }
 

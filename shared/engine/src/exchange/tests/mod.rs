@@ -181,6 +181,7 @@ fn cached(mut rules: Ruleset) -> Ruleset {
         cookies: vec![],
         claims: vec![],
         variants: true,
+        values: vec![],
         stale_while_revalidate_ms: 30_000,
         stale_if_error_ms: 300_000,
         heuristic: 0,

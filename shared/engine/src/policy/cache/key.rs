@@ -129,6 +129,9 @@ pub(super) fn at(
             parts.named("v:", experiment, Some(&value));
         }
     }
+    for value in subject.values {
+        parts.named("x:", "", value.as_deref().map(digest).as_deref());
+    }
     parts.key(subject.tenant)
 }
 
@@ -294,6 +297,7 @@ mod tests {
             facts: &facts,
             identity: Some(&identity),
             variants: &variants,
+            values: &[],
             positions: &[],
         };
         let Begin::LookUp(lookup) = begin(&policy, &subject, false) else { panic!() };
@@ -328,7 +332,7 @@ mod tests {
                 let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 let mut facts = get("/", &[]);
                 facts.query = (!query.is_empty()).then(|| query.join("&"));
-                let subject = Subject { tenant: "acme", facts: &facts, identity: None, variants: &[], positions: &[] };
+                let subject = Subject { tenant: "acme", facts: &facts, identity: None, variants: &[], values: &[], positions: &[] };
                 primary(&policy, &subject).0
             };
             let mut moved: Vec<_> = pairs.iter().filter(|(name, _)| name != "c").cloned().collect();

@@ -45,6 +45,8 @@ pub struct Subject<'a> {
     pub identity: Option<&'a Identity>,
     /// Variant by experiment.
     pub variants: &'a [(String, String)],
+    /// Values of the policy's expressions, in its order.
+    pub values: &'a [Option<String>],
     /// Position that the client has seen of each source, by ordinal: an entry that reflects less is not for this client.
     pub positions: &'a [(u16, u64)],
 }

@@ -23,6 +23,7 @@ pub(super) fn policy() -> CachePolicy {
         cookies: vec![],
         claims: vec![],
         variants: false,
+        values: vec![],
         stale_while_revalidate_ms: 2_000,
         stale_if_error_ms: 4_000,
         heuristic: 0,
@@ -92,6 +93,7 @@ impl World {
             facts,
             identity: None,
             variants: &variants,
+            values: &[],
             positions: &positions,
         };
         match begin(&self.policy, &subject, false) {
@@ -233,8 +235,14 @@ fn requests_go_past_the_cache_by_the_rule() {
     check("RFC 9110 14.2", &get("/a", &[("range", "bytes=0-1")]), "hit; ttl=60");
     check("RFC 9111 4", &method("HEAD"), "hit; ttl=60");
     let mut world = world(&[("cache-control", "max-age=60")]);
-    let subject =
-        Subject { tenant: "acme", facts: &get("/a", &[]), identity: None, variants: &[], positions: &[] };
+    let subject = Subject {
+        tenant: "acme",
+        facts: &get("/a", &[]),
+        identity: None,
+        variants: &[],
+        values: &[],
+        positions: &[],
+    };
     assert!(
         matches!(begin(&world.policy, &subject, true), Begin::Pass(status) if status.fwd == Some(Fwd::Bypass))
     );

@@ -1,14 +1,16 @@
 //! Limits and cache policies.
 
+use meridian_engine::expr::Expr;
 use meridian_engine::ruleset::{
     CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, RateLimit,
 };
 
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{
-    CachePolicySpec, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec, QueryKeySpec,
-    QueryWord,
+    CachePolicySpec, Condition, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec,
+    QueryKeySpec, QueryWord,
 };
+use crate::limits::KEY_VALUES_MAX;
 
 impl Compiler {
     pub(super) fn limits(&mut self, documents: &[Document]) -> Vec<RateLimit> {
@@ -126,6 +128,7 @@ impl Compiler {
                 cookies: spec.key.cookies.clone(),
                 claims: spec.key.claims.clone(),
                 variants: spec.key.variants,
+                values: self.key_values(&spec.key.values),
                 stale_while_revalidate_ms: spec.stale_while_revalidate.ms,
                 stale_if_error_ms: spec.stale_if_error.ms,
                 heuristic: spec.heuristic.basis_points,
@@ -135,6 +138,17 @@ impl Compiler {
             });
         }
         caches
+    }
+
+    fn key_values(&mut self, values: &[Condition]) -> Vec<Expr> {
+        if values.len() > KEY_VALUES_MAX {
+            let expected = format!("at most {KEY_VALUES_MAX} (KEY_VALUES_MAX)");
+            self.flaw("spec.key.values", format_args!("{} expressions", values.len()), expected);
+        }
+        let values = values.iter().enumerate();
+        values
+            .filter_map(|(at, value)| self.condition(Some(value), &format!("spec.key.values[{at}]")))
+            .collect()
     }
 
     fn tags(&mut self, spec: &CachePolicySpec) {

@@ -23,6 +23,7 @@ impl Compiler {
         let caches = self.caches(documents);
         let transforms = self.transforms(documents);
         let security = self.security(documents);
+        let segments = self.segments(documents);
         let upstreams = self.upstreams(documents);
         let routes = self.routes(documents, &allowed, &transforms);
         Some(Ruleset {
@@ -34,6 +35,7 @@ impl Compiler {
             caches,
             transforms,
             security,
+            segments,
             upstreams,
             routes,
         })

@@ -1,0 +1,15 @@
+//! Segments of a tenant's users.
+
+use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
+
+spec! {
+/// A named part of a tenant's users. Conditions and values ask for it as `segments["NAME"]`, and the signed context tells
+/// origins which segments hold, as the attribute `segments`.
+pub struct SegmentSpec {
+    /// Who is in it; other segments can't be asked for here. What is known of who asks counts: before the token is
+    /// checked, in a route's match, nobody has claims.
+    pub when: Condition,
+}
+}
