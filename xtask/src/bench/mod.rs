@@ -4,6 +4,7 @@
 mod cdc;
 mod cpu;
 mod edge;
+mod engine;
 mod load;
 mod peer;
 mod upstream;
@@ -22,6 +23,8 @@ pub struct Bench {
 enum What {
     /// CPU per request of both edges, beside a hand-written Hono and jose worker; writes tests/bench/edge.md.
     Edge(edge::EdgeBench),
+    /// Processor time of a decision in the engine alone, and its memory; writes tests/bench/engine.md.
+    Engine(engine::EngineBench),
     /// Commit to visible and rows per second between regions, beside PostgreSQL's own subscription; writes
     /// tests/bench/cdc.md.
     Cdc(cdc::CdcBench),
@@ -52,6 +55,7 @@ impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
             What::Edge(bench) => bench.run(),
+            What::Engine(bench) => bench.run(),
             What::Cdc(bench) => bench.run(),
         }
     }

@@ -1,0 +1,143 @@
+//! `cargo xtask bench engine`: what a decision costs in the engine alone, natively, and what a node keeps in memory,
+//! by how many tenants, hostnames and routes there are. The measuring itself is a program of the crate `meridian-tests`.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::paths;
+use crate::progress::say;
+use crate::report::{self, Spread};
+use crate::run::run;
+
+const PROGRAM: &str = "bench-engine";
+
+/// Arguments of `cargo xtask bench engine`.
+#[derive(Args, Clone, Debug)]
+pub struct EngineBench {
+    /// Rounds of 100,000 decisions for each setting.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Print everything measured as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Use what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Who there is, and how many hostnames are asked for in turn.
+struct Setting {
+    what: &'static str,
+    tenants: u32,
+    hosts: u32,
+    routes: u32,
+    by_host: bool,
+    asked: u32,
+}
+
+const fn setting(what: &'static str, tenants: u32, hosts: u32, routes: u32, asked: u32) -> Setting {
+    Setting { what, tenants, hosts, routes, by_host: false, asked }
+}
+
+const SETTINGS: [Setting; 8] = [
+    setting("one tenant, 1 hostname, 1 route", 1, 1, 0, 1),
+    setting("one tenant, 1,000 routes", 1, 1, 999, 1),
+    setting("one tenant, 1,000 hostnames", 1, 1_000, 0, 1_000),
+    Setting {
+        by_host: true,
+        ..setting("one tenant, 1,000 hostnames with a route each", 1, 1_000, 999, 1_000)
+    },
+    setting("500 tenants", 500, 1, 9, 500),
+    setting("500 tenants, 5,000 hostnames", 500, 10, 9, 5_000),
+    setting("500 asked for of 1,000 tenants and 100,000 hostnames", 1_000, 100, 9, 500),
+    setting(
+        "all of 1,000 tenants and 100,000 hostnames in turn: each is loaded anew",
+        1_000,
+        100,
+        9,
+        100_000,
+    ),
+];
+
+#[derive(Deserialize, Serialize)]
+struct Measured {
+    nanoseconds: Vec<f64>,
+    bytes: u64,
+}
+
+impl EngineBench {
+    /// Measures, prints and writes the report.
+    ///
+    /// # Errors
+    /// When the program can't be built or fails.
+    pub fn run(&self) -> Result<()> {
+        let binary = paths::target()?.join("stack").join(PROGRAM);
+        if !self.no_build {
+            let mut cargo = paths::cargo();
+            cargo.args(["build", "--profile", "stack", "--package", "meridian-tests", "--features", PROGRAM]);
+            run(&format!("build {PROGRAM}"), cargo.args(["--bin", PROGRAM]))?;
+        }
+        ensure!(binary.is_file(), "{} is not there: leave out --no-build", binary.display());
+        let mut measured = Vec::new();
+        for setting in &SETTINGS {
+            say(&format!("Measuring: {}", setting.what));
+            measured.push(self.measure(&binary, setting)?);
+        }
+        let text = self.report(&measured)?;
+        println!("{text}");
+        if self.json {
+            println!("{}", serde_json::to_string(&measured)?);
+        }
+        say(&format!("Written to {}", report::write("tests/bench/engine.md", &text)?.display()));
+        Ok(())
+    }
+
+    fn measure(&self, binary: &std::path::Path, setting: &Setting) -> Result<Measured> {
+        let Setting { tenants, hosts, routes, by_host, asked, .. } = *setting;
+        let numbers = [tenants, hosts, routes, u32::from(by_host), asked, self.rounds];
+        let mut command = Command::new(binary);
+        command.args(numbers.map(|number| number.to_string())).stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.output().with_context(|| format!("could not run {}", binary.display()))?;
+        ensure!(output.status.success(), "{} ended with {}", binary.display(), output.status);
+        serde_json::from_slice(&output.stdout).context("the program printed no JSON")
+    }
+
+    fn report(&self, measured: &[Measured]) -> Result<String> {
+        let command = format!("cargo xtask bench engine --rounds {}", self.rounds);
+        let mut text = report::heading("The engine alone", &command, "native, one thread");
+        text.push_str(ABOUT);
+        text.push_str(&format!(
+            "\nMedian (least–greatest) of {} rounds of 100,000 decisions. {}\n\n",
+            self.rounds,
+            report::load()
+        ));
+        let of = |measured: &Measured| Spread::of(measured.nanoseconds.iter().copied()).context("no round");
+        let first = of(measured.first().context("no setting")?)?.median;
+        let mut rows = Vec::new();
+        for (setting, measured) in SETTINGS.iter().zip(measured) {
+            let spread = of(measured)?;
+            let microseconds =
+                Spread { median: spread.median / 1e3, min: spread.min / 1e3, max: spread.max / 1e3 };
+            rows.push(vec![
+                setting.what.to_owned(),
+                microseconds.text(2),
+                format!("{:.2}", spread.median / first),
+                format!("{:.1}", measured.bytes as f64 / 1e6),
+            ]);
+        }
+        text.push_str(&report::table(&["there are", "µs a decision", "to the first", "memory, MB"], &rows));
+        Ok(text)
+    }
+}
+
+const ABOUT: &str = "
+Each decision is of a request with a token that the node remembers, a limit, an experiment, steering over three regions, a
+transform, and a response that is forwarded: everything of the pipeline but the cache. Steps are answered at once; making
+the request's facts is in the numbers, the host's work is not. *Memory* is what the process grew by until every hostname that is
+asked for had been asked for once: rules, hostnames and all that a node remembers. A node keeps at most 1,000 tenants and
+10,000 hostnames, those that it serves, however many there are; in the last setting none is remembered when it is asked for
+again, so that each decision also loads the hostname and now and then the tenant, whose rules are copied for it.
+";
