@@ -201,6 +201,10 @@ pub struct Config {
     /// SHA-256 of the first control token, in hexadecimal.
     #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
     pub control_token_sha256: Option<Sha256Hex>,
+    /// Name servers that names of crawlers' addresses are looked up at: `ADDRESS:PORT`. Without any, those of the operating
+    /// system.
+    #[arg(long = "name-server", env = "MERIDIAN_NAME_SERVERS", value_delimiter = ',')]
+    pub name_servers: Vec<SocketAddr>,
     /// What is kept of the decisions that edges report.
     #[command(flatten)]
     pub events: Events,

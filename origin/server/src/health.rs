@@ -84,7 +84,12 @@ fn samples(origin: &Origin) -> Vec<Sample> {
         gauge("replication_journalled_position_bytes", counters.journalled_position as f64),
     ];
     let counts = &origin.traces.counts;
-    for (name, counter) in [("spans_exported", &counts.exported), ("spans_dropped", &counts.dropped)] {
+    for (name, counter) in [
+        ("name_lookups", &origin.names.counts.lookups),
+        ("name_lookups_refused", &origin.names.counts.refused),
+        ("spans_exported", &counts.exported),
+        ("spans_dropped", &counts.dropped),
+    ] {
         let value = counter.get() as f64;
         samples.push(Sample { name, kind: Kind::Counter, labels: Vec::new(), value });
     }

@@ -100,6 +100,22 @@ pub const TOKEN_LOOKUPS_MAX: usize = 4;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.
 pub const EVENTS_PAUSE: Duration = Duration::from_millis(500);
+/// Addresses whose names are remembered.
+pub const NAMES_REMEMBERED_MAX: u64 = 20_000;
+/// How long the name of an address is believed.
+pub const NAME_KEEP: Duration = Duration::from_secs(3_600);
+/// How long after a lookup in vain the next one is made.
+pub const NAME_AGAIN: Duration = Duration::from_secs(5);
+/// How long the lookups of one address may take together.
+pub const NAME_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a name server may take to answer before it is asked once more.
+pub const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Addresses that are looked up at once.
+pub const NAME_LOOKUPS_MAX: usize = 16;
+/// Lookups that begin in one second, whatever edges ask for.
+pub const NAME_LOOKUPS_PER_S: u32 = 50;
+/// Names of one address that are looked at.
+pub const NAMES_OF_ADDRESS_MAX: usize = 4;
 /// Spans that may wait for the collector, where no variable says so; the standard's default.
 pub const TRACE_QUEUE_SPANS: usize = 2_048;
 /// Spans of one request to the collector; the standard's default.

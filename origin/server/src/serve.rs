@@ -25,6 +25,7 @@ use crate::context::{Replays, now_ms_i64};
 use crate::control::auth::Operators;
 use crate::edge::authority::Authority;
 use crate::edge::journal::Journal;
+use crate::edge::names::Names;
 use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{
@@ -99,6 +100,7 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
     traces.send(&mut background, &stopping);
     let origin = Arc::new(Origin {
         peers: Peers::new(&config.peers, &peer_tls),
+        names: Names::new(&config.name_servers),
         config,
         store,
         replication,

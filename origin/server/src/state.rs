@@ -13,6 +13,7 @@ use crate::context::Replays;
 use crate::control::auth::Operators;
 use crate::edge::authority::Authority;
 use crate::edge::journal::Journal;
+use crate::edge::names::Names;
 use crate::edge::peers::Peers;
 use crate::edge::regions::RegionStates;
 use crate::limits::{TENANT_AGE_MAX, TENANTS_REMEMBERED_MAX};
@@ -41,6 +42,8 @@ pub struct Origin {
     pub authority: Authority,
     /// Events on their way to the database.
     pub journal: Journal,
+    /// Names of addresses.
+    pub names: Names,
     /// The other regions.
     pub peers: Peers,
     /// Spans on their way to a collector.

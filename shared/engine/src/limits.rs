@@ -160,6 +160,16 @@ pub const KEY_FETCH_MOVED: u32 = 3;
 pub const KEYS_URL_BYTES_MAX: usize = 2_048;
 /// Bytes of a value that an expression puts into HTML.
 pub const HTML_VALUE_BYTES_MAX: usize = 16 * 1024;
+/// Addresses whose names are in memory at once.
+pub const NAMES_MAX: usize = 4_096;
+/// Addresses whose names are asked for at once.
+pub const NAMES_ASKED_MAX: usize = 32;
+/// How long a name is asked for that nobody tells.
+pub const NAME_ASK_MS: u64 = 10_000;
+/// How long a name is believed, whatever the origin says.
+pub const NAME_KEEP_MS_MAX: u64 = 3_600_000;
+/// Bytes of a name (RFC 1035, section 2.3.4).
+pub const NAME_BYTES_MAX: usize = 255;
 /// Hits of injection rules that an explanation tells; all of them count.
 pub const INJECTION_HITS_MAX: usize = 16;
 /// Characters of a parameter's, field's or cookie's name in an explanation.

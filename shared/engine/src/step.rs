@@ -4,6 +4,7 @@
 //! exchange with the [`Answer`] of the same name. The number of steps of an exchange is bounded
 //! ([`STEPS_MAX`](crate::limits::STEPS_MAX)). The engine sees heads only: bodies stay in the host and stream.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::decision::Decision;
@@ -98,6 +99,19 @@ pub struct SyncAsk {
     pub targets: Vec<(Target, u64)>,
     /// How far the purge journal of each region has been read.
     pub purge_cursor: Vec<(RegionId, u64)>,
+    /// Addresses whose names it would like to know; at most [`NAMES_ASKED_MAX`](crate::limits::NAMES_ASKED_MAX).
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The name of an address in DNS, as far as the name has the address too (forward-confirmed).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressName {
+    /// The address.
+    pub address: IpAddr,
+    /// The name; `None` where none is confirmed.
+    pub name: Option<String>,
+    /// How long that may be believed.
+    pub keep_ms: u64,
 }
 
 /// An origin's answer to a [`SyncAsk`].
@@ -115,6 +129,8 @@ pub struct SyncNews {
     pub now_ms: u64,
     /// What the origin knows of every region.
     pub regions: Vec<RegionNews>,
+    /// Names that were asked for, as far as they are known by now.
+    pub names: Vec<AddressName>,
 }
 
 /// One entry of the purge journal.

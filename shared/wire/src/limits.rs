@@ -18,6 +18,8 @@ pub const KIND_MAX: usize = 500;
 pub const ENTRIES_MAX: usize = 1_000;
 /// Entries of a list in a `Security` document; longer lists of networks are several documents.
 pub const NETWORKS_MAX: usize = 50_000;
+/// Characters of the word by which a crawler of a tenant's own is known.
+pub const CRAWLER_AGENT_CHARS_MIN: usize = 5;
 /// Header fields that an injection policy adds to those that are looked at.
 pub const INSPECTED_HEADERS_MAX: usize = 64;
 /// Expressions in the key of one cache policy.
@@ -74,6 +76,8 @@ pub const EDGE_ORIGINS_MAX: usize = 64;
 pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Targets of one sync.
 pub const SYNC_TARGETS_MAX: usize = 2_000;
+/// Addresses in one question for news.
+pub const SYNC_ADDRESSES_MAX: usize = meridian_engine::limits::NAMES_ASKED_MAX;
 /// Purges in one answer to a sync; an edge that is further behind asks again.
 pub const SYNC_PURGES_MAX: usize = 5_000;
 /// Events of one batch.

@@ -1,13 +1,14 @@
 //! `POST /edge/v1/sync` and `GET /edge/v1/hosts/{host}`: how an edge learns what is new.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use meridian_engine::ruleset::Target;
-use meridian_engine::step::{Purge, RegionNews, SyncAsk, SyncNews};
+use meridian_engine::step::{AddressName, Purge, RegionNews, SyncAsk, SyncNews};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{SYNC_PURGES_MAX, SYNC_TARGETS_MAX};
+use crate::limits::{SYNC_ADDRESSES_MAX, SYNC_PURGES_MAX, SYNC_TARGETS_MAX};
 use crate::session::Positions;
 
 /// What an edge has, and asks to hear beyond.
@@ -19,6 +20,9 @@ pub struct SyncRequest {
     pub targets: BTreeMap<String, u64>,
     /// How far the purge journal of each region has been read; `None` at the first time.
     pub purge_cursor: Option<BTreeMap<String, u64>>,
+    /// Addresses whose names it would like to know; at most [`SYNC_ADDRESSES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What is new since.
@@ -38,6 +42,20 @@ pub struct SyncReply {
     pub reset: bool,
     /// What the region knows of every region.
     pub regions: Vec<RegionStatus>,
+    /// Names that were asked for, as far as they are known by now. What is missing is to be asked for again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameEntry>,
+}
+
+/// The name of an address in DNS, as far as the name has the address too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameEntry {
+    /// The address.
+    pub address: IpAddr,
+    /// The name; none where none is confirmed.
+    pub name: Option<String>,
+    /// How long that may be believed.
+    pub keep_ms: u64,
 }
 
 /// The newest release of a target.
@@ -135,6 +153,7 @@ impl SyncRequest {
                 .take(SYNC_TARGETS_MAX)
                 .map(|(target, sequence)| (target.to_string(), *sequence))
                 .collect(),
+            addresses: ask.addresses.iter().take(SYNC_ADDRESSES_MAX).copied().collect(),
             purge_cursor: (!ask.purge_cursor.is_empty()).then(|| cursor.collect()),
         }
     }
@@ -152,6 +171,7 @@ impl From<SyncReply> for SyncNews {
             reset: reply.reset,
             now_ms: reply.now_ms,
             regions: reply.regions.into_iter().map(RegionNews::from).collect(),
+            names: reply.names.into_iter().take(SYNC_ADDRESSES_MAX).map(AddressName::from).collect(),
         }
     }
 }
@@ -160,6 +180,13 @@ impl From<PurgeEntry> for Purge {
     fn from(entry: PurgeEntry) -> Self {
         let PurgeEntry { seq: _, tenant, tag, source, position, at_ms, soft } = entry;
         Self { tenant, tag, source, position, at_ms, soft }
+    }
+}
+
+impl From<NameEntry> for AddressName {
+    fn from(entry: NameEntry) -> Self {
+        let NameEntry { address, name, keep_ms } = entry;
+        Self { address, name, keep_ms }
     }
 }
 

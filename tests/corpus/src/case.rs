@@ -147,6 +147,8 @@ pub struct News {
     pub purges: Vec<(String, String, u16, u64)>,
     /// Soft purges by hand: tenant, tag.
     pub soft_purges: Vec<(String, String)>,
+    /// Confirmed name by address, of those that the edge asks for; an empty text is none.
+    pub names: BTreeMap<IpAddr, String>,
     /// Whether the journal no longer reaches back.
     pub reset: bool,
 }

@@ -124,7 +124,7 @@ fn settle(node: &mut Node, world: &mut World, mut reply: Replied, after: Vec<Aft
             }
             After::Forget(keys) => world.forget(&keys),
             After::Run(exchange, step) => reply.background.push((*exchange, *step)),
-            After::Sync(_) => node.synced(world.news(now_ms), now_ms),
+            After::Sync(ask) => node.synced(world.news(&ask, now_ms), now_ms),
             After::FetchKeys(asked) => {
                 let answer = world.keys(&asked.url);
                 node.keys_fetched(&asked, answer, now_ms);

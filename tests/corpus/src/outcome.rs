@@ -3,7 +3,7 @@
 use meridian_engine::decision::{Conversion, Exposure, Participation};
 use meridian_engine::exchange::Exchange;
 use meridian_engine::ruleset::{Coding, HtmlEdit};
-use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step};
+use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step, SyncAsk};
 use serde::Serialize;
 
 use crate::world::World;
@@ -65,10 +65,14 @@ impl Replied {
     }
 }
 
+fn sync(ask: &SyncAsk) -> String {
+    ask.addresses.iter().fold("sync".to_owned(), |line, address| format!("{line}, name of {address}"))
+}
+
 /// One line about a step.
 pub(crate) fn describe(step: &Step) -> String {
     match step {
-        Step::Sync(_) => "sync".to_owned(),
+        Step::Sync(ask) => sync(ask),
         Step::Load(keys) => {
             let keys: Vec<String> = keys
                 .iter()
@@ -181,7 +185,7 @@ fn afterwards(after: &After, weight: u32) -> String {
             format!("forget {}", keys.join(", "))
         }
         After::Run(_, step) => format!("run {}", describe(step)),
-        After::Sync(_) => "sync".to_owned(),
+        After::Sync(ask) => sync(ask),
         After::FetchKeys(asked) => format!("fetch keys {}", asked.url),
         After::Log if weight == 1 => "log".to_owned(),
         After::Log => format!("log for {weight}"),

@@ -1,11 +1,12 @@
 //! What answers an exchange in place of origins, stores and issuers.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
 use meridian_engine::step::{
-    Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Purge, RegionNews,
-    ResponseHead, Step, SyncNews, Take,
+    AddressName, Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Purge,
+    RegionNews, ResponseHead, Step, SyncAsk, SyncNews, Take,
 };
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ impl World {
             self.out.clear();
         }
         let answer = match step {
-            Step::Sync(_) => Answer::Synced(self.news(now_ms)),
+            Step::Sync(ask) => Answer::Synced(self.news(&ask, now_ms)),
             Step::Load(keys) => Answer::Loaded(keys.iter().map(|key| self.load(key)).collect()),
             Step::FetchKeys(asked) => Answer::Keys(self.keys(&asked.url)),
             Step::Take(takes) => Answer::Taken(takes.iter().map(|take| self.take(take, now_ms)).collect()),
@@ -102,7 +103,7 @@ impl World {
         (Answer::Forwarded { attempt: number, result }, elapsed_ms)
     }
 
-    pub fn news(&self, now_ms: u64) -> Option<SyncNews> {
+    pub fn news(&self, ask: &SyncAsk, now_ms: u64) -> Option<SyncNews> {
         if self.is_away("sync") {
             return None;
         }
@@ -116,6 +117,7 @@ impl World {
                 (news.purges.len() + news.soft_purges.len()) as u64,
             )],
             reset: news.reset,
+            names: ask.addresses.iter().filter_map(|address| name(news, *address)).collect(),
             now_ms,
             regions: regions
                 .iter()
@@ -237,6 +239,13 @@ fn purges(news: &News, at_ms: u64) -> Vec<Purge> {
         soft: true,
     });
     hard.chain(soft).collect()
+}
+
+/// What is known of an address that is asked for.
+fn name(news: &News, address: IpAddr) -> Option<AddressName> {
+    let name = news.names.get(&address)?;
+    let name = Some(name.clone()).filter(|name| !name.is_empty());
+    Some(AddressName { address, name, keep_ms: 60_000 })
 }
 
 fn platform(bytes: &str) -> Result<Arc<Platform>, String> {

@@ -8,6 +8,7 @@ mod sync;
 
 pub mod authority;
 pub mod journal;
+pub mod names;
 pub mod peers;
 pub mod regions;
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use meridian_store::purge::{self, Purge, Purges};
 use meridian_store::{Access, Fault, release};
-use meridian_wire::limits::{SYNC_PURGES_MAX, SYNC_TARGETS_MAX};
+use meridian_wire::limits::{SYNC_ADDRESSES_MAX, SYNC_PURGES_MAX, SYNC_TARGETS_MAX};
 use meridian_wire::sync::{Head, PurgeEntry, SyncReply, SyncRequest};
 
 use super::regions;
@@ -27,12 +27,12 @@ use crate::state::Origin;
     tag = "edge",
     request_body(
         content = Object,
-        description = "{edge, targets: {TARGET: SEQUENCE}, purge_cursor: {REGION: SEQ} or null}",
+        description = "{edge, targets: {TARGET: SEQUENCE}, purge_cursor: {REGION: SEQ} or null, addresses: [ADDRESS]}",
         content_type = "application/json"
     ),
     responses((
         status = 200,
-        description = "{region, now_ms, heads, purges, purge_cursor, reset, regions}",
+        description = "{region, now_ms, heads, purges, purge_cursor, reset, regions, names}",
         body = Object
     )),
     security(("context" = []))
@@ -44,6 +44,9 @@ pub(super) async fn sync(
 ) -> Result<Json<SyncReply>, Problem> {
     if asked.targets.len() > SYNC_TARGETS_MAX {
         return Err(Problem::bad_request(format!("at most {SYNC_TARGETS_MAX} targets")));
+    }
+    if asked.addresses.len() > SYNC_ADDRESSES_MAX {
+        return Err(Problem::bad_request(format!("at most {SYNC_ADDRESSES_MAX} addresses")));
     }
     // Before the journal is read: whatever is written to it later has a later time.
     let now_ms = now_ms();
@@ -59,6 +62,7 @@ pub(super) async fn sync(
         purges: rows.into_iter().map(entry).collect(),
         purge_cursor: BTreeMap::from([(region.clone(), u64::try_from(next).unwrap_or(0))]),
         reset,
+        names: origin.names.of(&asked.addresses),
         regions: regions.map_err(|fault| Problem::unavailable(&*fault))?,
         region,
     }))

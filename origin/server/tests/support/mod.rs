@@ -96,6 +96,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
         peer_keys: MacKeyring::parse(&format!("p1:{}", base64url(&[8; 32]))).expect("a keyring"),
         bundle_signing_key: Some(signing_key()),
         control_token_sha256: Some(sha256_hex(CONTROL_TOKEN.as_bytes()).parse().expect("a hash")),
+        name_servers: vec![],
         events: Events::default(),
     }
 }

@@ -29,7 +29,7 @@ impl Exchange {
         let (rule, cors) = cors_of(rules, number, &inputs)?;
         self.route = Some(number);
         if let Some(problem) =
-            self.secure(rules, rules.route(self.route).map_or(&[], |route| &route.security))
+            self.secure(node, rules, rules.route(self.route).map_or(&[], |route| &route.security))
         {
             return Some(self.refuse(node, problem, Outcome::Denied));
         }

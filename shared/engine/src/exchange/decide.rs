@@ -18,7 +18,7 @@ use crate::step::Step;
 impl Exchange {
     /// Security of the tenant, the route, security of the route; then auth.
     pub(super) fn decide(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
-        if let Some(problem) = self.secure(rules, &rules.ruleset.tenant.security) {
+        if let Some(problem) = self.secure(node, rules, &rules.ruleset.tenant.security) {
             return self.refuse(node, problem, Outcome::Denied);
         }
         if let Some(step) = self.preflight(node, rules) {
@@ -50,7 +50,7 @@ impl Exchange {
             }
         }
         let route = rules.route(self.route);
-        if let Some(problem) = self.secure(rules, route.map_or(&[], |route| &route.security)) {
+        if let Some(problem) = self.secure(node, rules, route.map_or(&[], |route| &route.security)) {
             return self.refuse(node, problem, Outcome::Denied);
         }
         match self.redirect(node, rules) {
@@ -60,12 +60,18 @@ impl Exchange {
     }
 
     /// The first refusal of these policies, in order. A policy that only notes is written down, and the next is asked.
-    pub(super) fn secure(&mut self, rules: &Compiled, policies: &[usize]) -> Option<Problem> {
+    pub(super) fn secure(
+        &mut self,
+        node: &mut Node,
+        rules: &Compiled,
+        policies: &[usize],
+    ) -> Option<Problem> {
         for policy in policies.iter().filter_map(|number| rules.ruleset.security.get(*number)) {
             if policy.is_off() {
                 continue;
             }
-            let inspection = policy.inspect(&self.facts);
+            let inspection = policy.inspect(&self.facts, &mut node.names, self.now_ms);
+            self.unlimited |= inspection.is_unlimited;
             if inspection.hits.is_empty() {
                 self.explain("security", Some(&policy.rule), "passed", inspection.inputs);
             }
@@ -165,6 +171,10 @@ impl Exchange {
             return self.fail_internally(node, "no route to limit");
         };
         if route.limits.is_empty() {
+            return self.experiment(node);
+        }
+        if self.unlimited {
+            self.explain("limit", None, "none: a verified crawler", Vec::new());
             return self.experiment(node);
         }
         let tenant = &rules.ruleset.tenant;

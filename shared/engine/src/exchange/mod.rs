@@ -58,6 +58,8 @@ pub struct Exchange {
     route: Option<usize>,
     token: Option<String>,
     identity: Option<Arc<Identity>>,
+    /// No limit is for who sent it.
+    unlimited: bool,
     limits: Option<LimitCheck>,
     report: LimitReport,
     variants: Vec<(String, String)>,
@@ -206,6 +208,7 @@ impl Exchange {
             route: None,
             token: None,
             identity: None,
+            unlimited: false,
             limits: None,
             report: LimitReport::default(),
             variants: Vec::new(),

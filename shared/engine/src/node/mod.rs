@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::policy::jwt::JwtMemory;
 use crate::policy::rate_limit::LimitMemory;
+use crate::policy::security::Names;
 use crate::policy::steering::SteeringMemory;
 use crate::purge::PurgeJournal;
 use crate::ruleset::{Platform, Target, Version};
@@ -39,6 +40,7 @@ pub struct Node {
     pub(crate) tokens: JwtMemory,
     pub(crate) limits: LimitMemory,
     pub(crate) regions: SteeringMemory,
+    pub(crate) names: Names,
 }
 
 /// Signs the edge's own cookies; never shown.
@@ -127,6 +129,7 @@ impl Node {
             tokens: JwtMemory::new(keyed),
             limits: LimitMemory::new(keyed),
             regions: SteeringMemory::new(keyed),
+            names: Names::new(keyed),
         }
     }
 
@@ -150,6 +153,7 @@ impl Node {
                 }
             }
         }
+        self.names.heard(news.names, now_ms);
         self.regions.heard(news.regions, now_ms);
     }
 
@@ -217,7 +221,8 @@ impl Node {
         self.sync.asking_ms = Some(now_ms);
         let targets =
             self.versions().into_iter().map(|(target, version)| (target, version.sequence)).collect();
-        SyncAsk { targets, purge_cursor: self.purges.cursor().to_vec() }
+        let addresses = self.names.ask(now_ms);
+        SyncAsk { targets, purge_cursor: self.purges.cursor().to_vec(), addresses }
     }
 
     /// What a request to this host is decided by, and what has to be loaded first, or should be because it is newer.

@@ -114,9 +114,49 @@ pub struct BotsSpec {
     pub mode: Option<ModeSpec>,
     /// Scores below this are hits; 1 to 100, 100 being a browser without a sign of anything else.
     pub below: u8,
-    /// Known crawlers, `googlebot`, whose claim in `User-Agent` is enough to pass. Nobody verifies it at the edge.
+    /// Crawlers, known ones such as `googlebot` or those of `own`, that pass whatever their score. A crawler claims in
+    /// `User-Agent` to be one; origins verify that by the name of its address in DNS, a moment after it first came.
     #[serde(default)]
     pub crawlers: Vec<String>,
+    /// Crawlers beside the known ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<CrawlerSpec>,
+    /// What a claim to be a crawler does that is known to be false, whether the crawler is listed or not. Without it, the
+    /// mode of the section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub false_claims: Option<ModeSpec>,
+    /// What becomes of listed crawlers that are not verified yet; some never can be, as their operators name no domain.
+    #[serde(default)]
+    pub unverified: UnverifiedSpec,
+    /// Whether limits are not for listed crawlers once they are verified.
+    #[serde(default)]
+    pub unlimited: bool,
+}
+}
+
+spec! {
+/// A crawler that says in `User-Agent` which it is, and whose addresses have names in DNS.
+#[derive(Eq)]
+pub struct CrawlerSpec {
+    /// Its name, for `crawlers`.
+    pub name: String,
+    /// A word of its `User-Agent`, in upper or lower case.
+    pub agent: String,
+    /// Domains that its addresses have names under: `crawl.example.com`.
+    pub domains: Vec<String>,
+}
+}
+
+spec! {
+/// What becomes of a crawler that is not verified yet.
+pub enum UnverifiedSpec {
+    /// It passes for now.
+    #[default]
+    Allow,
+    /// Its score counts, as of anybody else.
+    Score,
+    /// It is a hit.
+    Block,
 }
 }
 

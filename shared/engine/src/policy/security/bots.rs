@@ -1,8 +1,8 @@
 //! How much a request looks like one that a person's browser sent, by what it says of itself. Whoever wants to can
-//! write a browser's header fields: this sorts out the careless, and proves nothing.
+//! write a browser's header fields: this sorts out the careless, and proves nothing. A crawler's claim can be verified:
+//! its address has a name under the crawler's domain, and that name has the address.
 
-use super::Inputs;
-use crate::facts::Facts;
+use super::{Asked, Inputs, Name};
 use crate::headers::Headers;
 use crate::ruleset::Mode;
 
@@ -13,31 +13,88 @@ pub struct Bots {
     pub mode: Mode,
     /// Scores below this are hits; 0 to 100, 100 being a browser without a sign of anything else.
     pub below: u8,
-    /// Crawlers of [`CRAWLERS`] whose claim to be one is enough to pass. Nothing verifies it here.
+    /// Crawlers that pass whatever their score, by name, once they are verified.
     pub crawlers: Vec<String>,
+    /// Crawlers beside [`CRAWLERS`].
+    pub own: Vec<Crawler>,
+    /// What a claim does that is known to be false.
+    pub false_claims: Mode,
+    /// What becomes of claims that nobody has verified yet.
+    pub unverified: Unverified,
+    /// Whether limits are not for verified crawlers of the list.
+    pub is_unlimited: bool,
 }
 
-/// Crawlers by a word of their `User-Agent`, in lower case.
-pub const CRAWLERS: [&str; 18] = [
-    "ahrefsbot",
-    "amazonbot",
-    "applebot",
-    "baiduspider",
-    "bingbot",
-    "ccbot",
-    "claudebot",
-    "duckduckbot",
-    "facebookexternalhit",
-    "googlebot",
-    "gptbot",
-    "linkedinbot",
-    "petalbot",
-    "pinterestbot",
-    "semrushbot",
-    "slurp",
-    "twitterbot",
-    "yandexbot",
+/// A crawler that says in `User-Agent` which it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crawler {
+    /// Its name.
+    pub name: String,
+    /// A word of its `User-Agent`, in lower case.
+    pub agent: String,
+    /// Domains, in lower case, that its addresses have names under.
+    pub domains: Vec<String>,
+}
+
+/// What becomes of a crawler of the list that nobody has verified yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unverified {
+    /// It passes for now.
+    #[default]
+    Allow,
+    /// Its score counts.
+    Score,
+    /// It is a hit.
+    Block,
+}
+
+/// Crawlers by a word of their `User-Agent`, in lower case, and the domains that their operators say their addresses have
+/// names under. Those without publish lists of addresses at most: their claims stay unverified.
+pub const CRAWLERS: [(&str, &[&str]); 18] = [
+    ("ahrefsbot", &["ahrefs.com", "ahrefs.net"]),
+    ("amazonbot", &["crawl.amazonbot.amazon"]),
+    ("applebot", &["applebot.apple.com"]),
+    ("baiduspider", &["baidu.com", "baidu.jp"]),
+    ("bingbot", &["search.msn.com"]),
+    ("ccbot", &["crawl.commoncrawl.org"]),
+    ("claudebot", &[]),
+    ("duckduckbot", &[]),
+    ("facebookexternalhit", &[]),
+    ("googlebot", &["googlebot.com", "google.com"]),
+    ("gptbot", &[]),
+    ("linkedinbot", &["fwd.linkedin.com"]),
+    ("petalbot", &["petalsearch.com"]),
+    ("pinterestbot", &["pinterest.com"]),
+    ("semrushbot", &["semrush.com"]),
+    ("slurp", &["crawl.yahoo.net"]),
+    ("twitterbot", &[]),
+    ("yandexbot", &["yandex.ru", "yandex.net", "yandex.com"]),
 ];
+
+/// What a request says which crawler it is.
+struct Claim<'a> {
+    name: &'a str,
+    domains: Vec<&'a str>,
+}
+
+/// What came of a claim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    True,
+    False,
+    Open,
+}
+
+/// What is thought of a request.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// What it hit, in order, and what that does.
+    pub hits: Vec<(Mode, &'static str)>,
+    /// What it was judged by.
+    pub inputs: Inputs,
+    /// It is of a verified crawler that no limit is for.
+    pub is_unlimited: bool,
+}
 
 /// Signs in `User-Agent`: what is said of them, how much they cost, words that give them away.
 const SIGNS: [(&str, u8, &[&str]); 4] = [
@@ -99,25 +156,88 @@ const EXPECTED: [(&str, &str, u8); 3] = [
 ];
 
 impl Bots {
-    /// Whether a request is hit, and by what it was judged.
-    pub(super) fn judge(&self, facts: &Facts) -> (bool, Inputs) {
-        let agent = facts.headers.get("user-agent").unwrap_or_default().to_ascii_lowercase();
-        let claim = CRAWLERS.into_iter().find(|name| agent.contains(name));
-        let (score, signs) = assess(&agent, claim, &facts.headers);
-        let mut inputs = vec![("score", format!("{score} of 100"))];
+    /// What is thought of a request.
+    pub(super) fn judge(&self, asked: &mut Asked<'_>) -> Judged {
+        let agent = asked.facts.headers.get("user-agent").unwrap_or_default().to_ascii_lowercase();
+        let claim = self.claim(&agent);
+        let (score, signs) = assess(&agent, claim.is_some(), &asked.facts.headers);
+        let mut judged = Judged { inputs: vec![("score", format!("{score} of 100"))], ..Judged::default() };
         if !signs.is_empty() {
-            inputs.push(("signs", signs.join(",")));
+            judged.inputs.push(("signs", signs.join(",")));
         }
-        if let Some(name) = claim {
-            inputs.push(("agent", format!("claims to be {name}")));
+        let passes = claim.is_some_and(|claim| self.verify(&claim, asked, &mut judged));
+        if score < self.below && !passes {
+            judged.hits.push((self.mode, "looks like a bot"));
         }
-        let is_let = claim.is_some_and(|claim| self.crawlers.iter().any(|name| name == claim));
-        (score < self.below && !is_let, inputs)
+        judged
+    }
+
+    fn claim<'a>(&'a self, agent: &str) -> Option<Claim<'a>> {
+        let own = self.own.iter().find(|crawler| agent.contains(crawler.agent.as_str()));
+        let own = own.map(|Crawler { name, domains, .. }| Claim {
+            name,
+            domains: domains.iter().map(String::as_str).collect(),
+        });
+        let known = || CRAWLERS.into_iter().find(|(name, _)| agent.contains(name));
+        own.or_else(|| known().map(|(name, domains)| Claim { name, domains: domains.to_vec() }))
+    }
+
+    /// Whether a claim lets the request pass whatever its score.
+    fn verify(&self, claim: &Claim<'_>, asked: &mut Asked<'_>, judged: &mut Judged) -> bool {
+        let name = claim.name;
+        let verdict = claim.verdict(asked);
+        let told = match verdict {
+            Verdict::True => format!("{name}, verified"),
+            Verdict::False => format!("claims falsely to be {name}"),
+            Verdict::Open if claim.domains.is_empty() => {
+                format!("claims to be {name}, which nobody can verify")
+            }
+            Verdict::Open => format!("claims to be {name}, not verified yet"),
+        };
+        judged.inputs.push(("agent", told));
+        let is_listed = self.crawlers.iter().any(|listed| listed == name);
+        match (verdict, self.unverified) {
+            (Verdict::False, _) if self.false_claims != Mode::Off => {
+                judged.hits.push((self.false_claims, "claims falsely to be a crawler"));
+                false
+            }
+            (Verdict::False, _) => false,
+            (Verdict::True, _) => {
+                judged.is_unlimited = is_listed && self.is_unlimited;
+                is_listed
+            }
+            (Verdict::Open, Unverified::Allow) => is_listed,
+            (Verdict::Open, Unverified::Score) => false,
+            (Verdict::Open, Unverified::Block) => {
+                if is_listed {
+                    judged.hits.push((self.mode, "claims to be a crawler, not verified yet"));
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Claim<'_> {
+    fn verdict(&self, asked: &mut Asked<'_>) -> Verdict {
+        if self.domains.is_empty() {
+            return Verdict::Open;
+        }
+        let is_under = |name: &str, domain: &str| {
+            name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        match asked.names.of(asked.facts.client, asked.now_ms) {
+            Name::Confirmed(name) if self.domains.iter().any(|domain| is_under(&name, domain)) => {
+                Verdict::True
+            }
+            Name::Confirmed(_) | Name::None => Verdict::False,
+            Name::Unknown => Verdict::Open,
+        }
     }
 }
 
 /// The score of a `User-Agent` in lower case and of the fields beside it, with the signs that lowered it.
-fn assess(agent: &str, claim: Option<&str>, headers: &Headers) -> (u8, Vec<&'static str>) {
+fn assess(agent: &str, claims: bool, headers: &Headers) -> (u8, Vec<&'static str>) {
     let (mut score, mut signs) = (100u8, Vec::new());
     let mut lower = |sign, by| {
         score = score.saturating_sub(by);
@@ -127,7 +247,7 @@ fn assess(agent: &str, claim: Option<&str>, headers: &Headers) -> (u8, Vec<&'sta
         lower("no-user-agent", 70);
     }
     for (sign, by, words) in SIGNS {
-        if words.iter().any(|word| agent.contains(word)) || (sign == "crawler" && claim.is_some()) {
+        if words.iter().any(|word| agent.contains(word)) || (sign == "crawler" && claims) {
             lower(sign, by);
         }
     }
@@ -149,9 +269,9 @@ mod tests {
             "mozilla/5.0 (x11; linux x86_64) applewebkit/537.36 chrome/140.0.0.0 safari/537.36";
         let browser = [("accept", "text/html"), ("accept-language", "de"), ("accept-encoding", "br")];
         let check = |agent: &str, headers: &[(&str, &str)], expect: u8| {
-            let claim = CRAWLERS.into_iter().find(|name| agent.contains(name));
+            let claims = CRAWLERS.into_iter().any(|(name, _)| agent.contains(name));
             let headers = Headers::from_iter(headers.iter().copied());
-            assert_eq!(assess(agent, claim, &headers).0, expect, "{agent}");
+            assert_eq!(assess(agent, claims, &headers).0, expect, "{agent}");
         };
         check(CHROME, &browser, 100);
         check(CHROME, &browser[..1], 65);

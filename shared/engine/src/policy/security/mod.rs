@@ -5,6 +5,7 @@
 mod addresses;
 mod bots;
 mod injection;
+mod names;
 mod places;
 mod sizes;
 
@@ -17,8 +18,9 @@ use crate::facts::Facts;
 use crate::ruleset::{Mode, RuleRef};
 
 pub use addresses::AddressSet;
-pub use bots::{Bots, CRAWLERS};
+pub use bots::{Bots, CRAWLERS, Crawler, Unverified};
 pub use injection::{Class, HEADERS, Injection, RULES, Rule, Spot};
+pub use names::{Name, Names};
 pub use places::{Country, Listing};
 pub use sizes::Sizes;
 
@@ -52,6 +54,15 @@ pub struct Inspection {
     pub hits: Vec<Hit>,
     /// What it was judged by where nothing was hit.
     pub inputs: Inputs,
+    /// It is of a verified crawler that no limit is for.
+    pub is_unlimited: bool,
+}
+
+/// What is looked at.
+struct Asked<'a> {
+    facts: &'a Facts,
+    names: &'a mut Names,
+    now_ms: u64,
 }
 
 /// Names and values for an explanation.
@@ -122,13 +133,14 @@ impl Security {
         (self.mode == Mode::Off || !lists) && sections.iter().flatten().all(|mode| *mode == Mode::Off)
     }
 
-    /// Makes the checks on a request, until one blocks.
+    /// Makes the checks on a request, until one blocks. A crawler's claim is verified by what is known of `names`.
     #[must_use]
-    pub fn inspect(&self, facts: &Facts) -> Inspection {
+    pub fn inspect(&self, facts: &Facts, names: &mut Names, now_ms: u64) -> Inspection {
         let mut inspection = Inspection::default();
+        let mut asked = Asked { facts, names, now_ms };
         let checks = [Self::sizes, Self::addresses, Self::countries, Self::asns, Self::bots, Self::injection];
         for check in checks {
-            check(self, facts, &mut inspection);
+            check(self, &mut asked, &mut inspection);
             if inspection.hits.last().is_some_and(|hit| hit.blocks) {
                 break;
             }
@@ -136,14 +148,16 @@ impl Security {
         inspection
     }
 
-    fn sizes(&self, facts: &Facts, inspection: &mut Inspection) {
+    fn sizes(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
+        let facts = asked.facts;
         let Some(sizes) = self.sizes.as_ref().filter(|sizes| sizes.mode != Mode::Off) else { return };
         if let Some((what, inputs, refusal)) = sizes.exceeded(facts) {
             inspection.hit(sizes.mode, what, inputs, refusal);
         }
     }
 
-    fn addresses(&self, facts: &Facts, inspection: &mut Inspection) {
+    fn addresses(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
+        let facts = asked.facts;
         if self.mode == Mode::Off || (self.allow.is_empty() && self.deny.is_empty()) {
             return;
         }
@@ -157,12 +171,14 @@ impl Security {
         }
     }
 
-    fn countries(&self, facts: &Facts, inspection: &mut Inspection) {
+    fn countries(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
+        let facts = asked.facts;
         let country = facts.place.country.as_deref().and_then(Country::known);
         self.listed(self.countries.as_ref(), country, "country", inspection);
     }
 
-    fn asns(&self, facts: &Facts, inspection: &mut Inspection) {
+    fn asns(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
+        let facts = asked.facts;
         self.listed(self.asns.as_ref(), facts.place.asn, "asn", inspection);
     }
 
@@ -182,17 +198,24 @@ impl Security {
         }
     }
 
-    fn bots(&self, facts: &Facts, inspection: &mut Inspection) {
+    fn bots(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
         let Some(bots) = self.bots.as_ref().filter(|bots| bots.mode != Mode::Off) else { return };
-        let (is_hit, inputs) = bots.judge(facts);
-        if is_hit {
-            inspection.hit(bots.mode, "looks like a bot", inputs, BOT_REFUSED);
-        } else {
-            inspection.inputs.extend(inputs);
+        let judged = bots.judge(asked);
+        inspection.is_unlimited |= judged.is_unlimited;
+        if judged.hits.is_empty() {
+            inspection.inputs.extend(judged.inputs);
+            return;
+        }
+        for (mode, what) in judged.hits {
+            inspection.hit(mode, what, judged.inputs.clone(), BOT_REFUSED);
+            if mode == Mode::Block {
+                break;
+            }
         }
     }
 
-    fn injection(&self, facts: &Facts, inspection: &mut Inspection) {
+    fn injection(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
+        let facts = asked.facts;
         let Some(injection) = self.injection.as_ref().filter(|injection| injection.mode != Mode::Off) else {
             return;
         };

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::bounded::Keyed;
 use crate::facts::BodySize;
 use crate::fixtures::{request, rule};
 use crate::headers::Headers;
@@ -19,10 +20,26 @@ fn strict(mode: Mode) -> Security {
             header_bytes_max: None,
             body_bytes_max: None,
         }),
-        bots: Some(Bots { mode, below: 100, crawlers: vec![] }),
+        bots: Some(bots(mode, 100)),
         injection: Some(injection(mode)),
         ..Security::new(rule("Security"), mode)
     }
+}
+
+fn bots(mode: Mode, below: u8) -> Bots {
+    Bots {
+        mode,
+        below,
+        crawlers: vec![],
+        own: vec![],
+        false_claims: mode,
+        unverified: Unverified::Allow,
+        is_unlimited: false,
+    }
+}
+
+fn inspect(policy: &Security, facts: &Facts) -> Inspection {
+    policy.inspect(facts, &mut Names::new(Keyed::default()), facts.now_ms)
 }
 
 fn injection(mode: Mode) -> Injection {
@@ -38,7 +55,7 @@ fn attack() -> Facts {
 }
 
 fn whats(policy: &Security, facts: &Facts) -> Vec<String> {
-    policy.inspect(facts).hits.iter().map(|hit| hit.what.to_string()).collect()
+    inspect(policy, facts).hits.iter().map(|hit| hit.what.to_string()).collect()
 }
 
 #[test]
@@ -60,8 +77,8 @@ fn checks_are_made_from_cheap_to_dear() {
 #[test]
 fn what_is_off_is_not_checked() {
     let off = strict(Mode::Off);
-    assert!(off.is_off() && off.inspect(&attack()) == Inspection::default());
-    assert!(!Security { bots: Some(Bots { mode: Mode::Log, below: 1, crawlers: vec![] }), ..off }.is_off());
+    assert!(off.is_off() && inspect(&off, &attack()) == Inspection::default());
+    assert!(!Security { bots: Some(bots(Mode::Log, 1)), ..off }.is_off());
     assert!(Security::new(rule("Security"), Mode::Block).is_off());
 }
 
@@ -110,8 +127,8 @@ proptest! {
             ..request("GET", "acme.example", "/")
         };
         let policy = strict(Mode::Log);
-        let inspection = policy.inspect(&facts);
-        prop_assert_eq!(&inspection, &policy.inspect(&facts));
+        let inspection = inspect(&policy, &facts);
+        prop_assert_eq!(&inspection, &inspect(&policy, &facts));
         for hit in &inspection.hits {
             prop_assert!(hit.inputs.iter().all(|(_, value)| !value.contains("secret-")));
         }

@@ -4,16 +4,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use meridian_engine::policy::security::{
-    AddressSet, Bots, CRAWLERS, Country, Injection, Listing, RULES, Security, Sizes, Spot,
+    AddressSet, Bots, CRAWLERS, Country, Crawler, Injection, Listing, RULES, Security, Sizes, Spot,
+    Unverified,
 };
 use meridian_engine::ruleset::Mode;
 
 use super::policies::is_field_name;
-use super::{Body, Compiler, Document, Flaw, of_kind, rule, short};
+use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
 use crate::document::{
-    AsnsSpec, BotsSpec, CountriesSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec, UnknownSpec,
+    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec,
+    UnknownSpec, UnverifiedSpec,
 };
-use crate::limits::INSPECTED_HEADERS_MAX;
+use crate::limits::{CRAWLER_AGENT_CHARS_MIN, INSPECTED_HEADERS_MAX};
 
 /// Codes of ISO 3166-1 alpha-2 that are assigned.
 const COUNTRIES: &str = "\
@@ -161,18 +163,72 @@ impl Compiler {
             self.flaw("spec.bots.below", spec.below, "1 to 100");
         }
         self.unique(&spec.crawlers, "spec.bots.crawlers");
+        let own: Vec<Crawler> =
+            spec.own.iter().enumerate().map(|(at, crawler)| self.crawler(at, crawler)).collect();
+        let names = CRAWLERS.iter().map(|(name, _)| (*name).to_owned());
+        let names: Vec<String> = names.chain(own.iter().map(|crawler| crawler.name.clone())).collect();
+        for (at, crawler) in own.iter().enumerate() {
+            if names.iter().filter(|name| **name == crawler.name).count() > 1 {
+                let found = format!("{:?} once more", short(&crawler.name));
+                self.flaw(format!("spec.bots.own[{at}].name"), found, "a name that no other crawler has");
+            }
+        }
         for (at, name) in spec.crawlers.iter().enumerate() {
-            if !CRAWLERS.contains(&name.as_str()) {
+            if !names.contains(name) {
                 self.flaws.push(Flaw {
                     document: self.document,
                     path: format!("spec.bots.crawlers[{at}]"),
                     found: format!("{:?}", short(name)),
                     expected: "the name of a known crawler, such as googlebot".to_owned(),
-                    names: CRAWLERS.map(str::to_owned).to_vec(),
+                    names: names.clone(),
                 });
             }
         }
-        Bots { mode, below: spec.below, crawlers: spec.crawlers.clone() }
+        Bots {
+            mode,
+            below: spec.below,
+            crawlers: spec.crawlers.clone(),
+            own,
+            false_claims: spec.false_claims.map_or(mode, Mode::from),
+            unverified: match spec.unverified {
+                UnverifiedSpec::Allow => Unverified::Allow,
+                UnverifiedSpec::Score => Unverified::Score,
+                UnverifiedSpec::Block => Unverified::Block,
+            },
+            is_unlimited: spec.unlimited,
+        }
+    }
+
+    fn crawler(&mut self, at: usize, spec: &CrawlerSpec) -> Crawler {
+        let path = |field: &str| format!("spec.bots.own[{at}].{field}");
+        if spec.agent.chars().count() < CRAWLER_AGENT_CHARS_MIN {
+            let expected =
+                format!("a word of at least {CRAWLER_AGENT_CHARS_MIN} characters, which no browser has");
+            self.flaw(path("agent"), format_args!("{:?}", short(&spec.agent)), expected);
+        }
+        if spec.domains.is_empty() {
+            self.flaw(
+                path("domains"),
+                "no domain",
+                "the domains that the crawler's addresses have names under",
+            );
+        }
+        for (number, domain) in spec.domains.iter().enumerate() {
+            // A name under a public suffix could be anybody's.
+            if !is_host(domain) || domain.starts_with('*') || !domain.contains('.') {
+                let path = format!("{}[{number}]", path("domains"));
+                self.flaw(
+                    path,
+                    format_args!("{:?}", short(domain)),
+                    "a domain in lower case, such as crawl.example.com",
+                );
+            }
+        }
+        Crawler {
+            name: spec.name.clone(),
+            agent: spec.agent.to_ascii_lowercase(),
+            domains: spec.domains.clone(),
+        }
     }
 
     fn injection(&mut self, spec: &InjectionSpec, mode: Mode) -> Injection {
