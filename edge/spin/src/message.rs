@@ -171,24 +171,6 @@ impl Body {
         self.end().await?;
         Ok((bytes, None))
     }
-
-    /// Hands the body on and returns a copy, unless it has more than so many bytes.
-    ///
-    /// # Errors
-    /// Where it broke, or where nobody takes it any more.
-    pub async fn tee(mut self, outlet: &mut Outlet, bytes_max: u64) -> Result<Option<Vec<u8>>, SendFault> {
-        let mut copy = Some(Vec::new());
-        while let Some(chunk) = self.chunk().await {
-            let fits = |copy: &Vec<u8>| (copy.len() + chunk.len()) as u64 <= bytes_max;
-            copy = copy.filter(fits);
-            if let Some(copy) = &mut copy {
-                copy.extend_from_slice(&chunk);
-            }
-            outlet.write(chunk).await?;
-        }
-        self.end().await?;
-        Ok(copy)
-    }
 }
 
 /// Where a body is written. Dropped without its end, it breaks off, and whoever reads it sees that.

@@ -7,7 +7,7 @@ use meridian_engine::step::{Reply, ReplyBody};
 use meridian_wire::event::{Event, Seen};
 use spin_sdk::wasip3::http::types::{HeaderError, Response};
 
-use crate::content;
+use crate::content::{self, Plan};
 use crate::later::Later;
 use crate::limits::RUNS_MAX;
 use crate::message::{self, Content, Incoming};
@@ -18,7 +18,6 @@ impl Passage {
     /// Makes the response of a reply and begins what shall be done once it is on its way.
     pub fn respond(mut self, reply: Reply, seen: Seen) -> Result<Response, HeaderError> {
         let Reply { status, headers, body, html, coding, decision, after } = reply;
-        let is_reworked = !html.is_empty() || coding.is_some();
         let elapsed = self.started.elapsed();
         let edge = elapsed.saturating_sub(self.at_targets);
         let elapsed_ms = millis(elapsed);
@@ -29,7 +28,7 @@ impl Passage {
         let mut fields = fields(&headers);
         let timing = ServerTiming { edge, origin: self.at_targets };
         fields.push(("server-timing".to_owned(), timing.to_string().into_bytes()));
-        let mut length = None;
+        let (mut length, mut keep) = (None, None);
         let mut content = match body {
             ReplyBody::Empty => Content::Empty,
             ReplyBody::Bytes(bytes) => {
@@ -50,14 +49,16 @@ impl Passage {
             }
             ReplyBody::Forwarded => match self.response.take().map(Incoming::body) {
                 None => Content::Empty,
-                Some(body) => match later.store.take_if(|store| !store.refresh) {
-                    None => Content::Stream(body),
-                    Some(store) => Content::Stream(store.tee(Rc::clone(&self.memory), body)),
-                },
+                Some(body) => {
+                    let store = later.store.take_if(|store| !store.refresh);
+                    keep = store.map(|store| (store, Rc::clone(&self.memory)));
+                    Content::Stream(body)
+                }
             },
         };
-        if is_reworked {
-            content = content::reworked(content, html, coding, decision.id);
+        let plan = Plan { html, coding, keep, decision: decision.id };
+        if !plan.is_empty() {
+            content = content::pass_on(content, plan);
         } else if let Some(length) = length {
             fields.push(("content-length".to_owned(), length.to_string().into_bytes()));
         }

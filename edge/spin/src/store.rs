@@ -1,14 +1,9 @@
 //! Storing a response, as it passes or once it is here whole.
 
-use std::rc::Rc;
-
 use meridian_engine::step::{CacheKey, Entry};
-use spin_sdk::wasip3::spawn;
 
 use crate::cache::{self, Cached};
 use crate::instance::{Memory, now_ms};
-use crate::limits::CACHE_BODY_BYTES_MAX;
-use crate::message;
 
 /// A response that is to be stored.
 pub struct Store {
@@ -20,20 +15,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Hands a body on and stores the response with a copy of it before it ends: whoever has it whole finds it stored.
-    pub fn tee(self, memory: Rc<Memory>, body: message::Body) -> message::Body {
-        let (mut outlet, through) = message::pipe();
-        spawn(async move {
-            let teed = body.tee(&mut outlet, CACHE_BODY_BYTES_MAX).await;
-            let is_whole = teed.is_ok();
-            self.write(&memory, teed.ok().flatten()).await;
-            if is_whole {
-                outlet.finish(Ok(None)).await;
-            }
-        });
-        through
-    }
-
     /// Stores the response, unless its body did not come whole, and tells those who wait for it.
     pub async fn write(self, memory: &Memory, body: Option<Vec<u8>>) {
         let cached = |body: Vec<u8>| {
