@@ -47,8 +47,9 @@ fn a_trace_goes_on(stack: &Stack, edge: &str) -> Result<()> {
     let token = acme.tokens.get("reader").context("a reader")?;
     let reply =
         stack.edge(edge, "acme")?.bearer(token).with("traceparent", &format!("00-{trace}-{client}-01"));
-    // A list with a condition of its own is no cache's to answer.
-    let reply = reply.get(&format!("/v1/collections/{}/records?limit=3", acme.collection))?.expect(200)?;
+    // A list that nobody has asked for is no cache's to answer, neither the edge's nor the origin's.
+    let path = format!("/v1/collections/{}/records?limit={}", acme.collection, 11 + edge.len());
+    let reply = reply.get(&path)?.expect(200)?;
     let decision = reply.header("meridian-decision").to_owned();
     let told = reply.header("traceparent").to_owned();
     eventually(SEEN_MAX, || {
