@@ -46,7 +46,10 @@ fn log(shape: Log, tracer: Option<SdkTracer>) {
     };
     // Spans are ours alone, whatever is logged.
     let ours = Targets::new().with_target("meridian", LevelFilter::INFO);
-    let spans = tracer.map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours));
+    let spans = tracer.map(|tracer| {
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+        layer.with_location(false).with_target(false).with_threads(false).with_filter(ours)
+    });
     tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
 }
 
