@@ -1,5 +1,6 @@
 //! The rule path: documents pushed, seen by both edges, explained, rolled back.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +16,14 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_wrong_document_is_refused_with_its_place", a_wrong_document_is_refused_with_its_place),
     ("a_decision_is_explained_by_its_id", a_decision_is_explained_by_its_id),
     ("a_new_tenant_is_served_at_once", a_new_tenant_is_served_at_once),
+    ("a_list_of_a_million_networks_is_for_both_edges", a_list_of_a_million_networks_is_for_both_edges),
     ("a_wide_route_reaches_nothing_but_data", a_wide_route_reaches_nothing_but_data),
 ];
 
 /// How long both edges may take to see a push or a rollback.
 const SEEN_MAX: Duration = Duration::from_secs(2);
+/// How long every instance of an edge may take to load rules of some megabytes.
+const LOADED_MAX: Duration = Duration::from_secs(10);
 
 pub fn head(stack: &Stack) -> Result<String> {
     let output = stack.meridian(&["rules", "list", "--target", "tenant:acme", "--json"])?;
@@ -178,6 +182,40 @@ fn a_wide_route_reaches_nothing_but_data(stack: &Stack) -> Result<()> {
         for path in ["/control/v1/tenants", "/replication/v1/stream"] {
             let refused = client.get(path)?;
             ensure!((400..500).contains(&refused.status), "{path}: {} {}", refused.status, refused.text());
+        }
+    }
+    let output =
+        stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
+    ensure!(output.code == 0, "{}", output.stderr);
+    Ok(())
+}
+
+fn a_list_of_a_million_networks_is_for_both_edges(stack: &Stack) -> Result<()> {
+    let before = head(stack)?;
+    let folder = demo_rules(stack, "million")?;
+    // Every other /24 of 10.0.0.0/8 and what follows it, addresses of no other test.
+    let network = |number: u32| Ipv4Addr::from_bits((10 << 24) + (number << 8));
+    let list: Vec<String> = (0..1_000_000).map(|number| format!("{}/25\n", network(number))).collect();
+    std::fs::write(folder.join("million.netset"), list.concat())?;
+    let rules = "apiVersion: meridian/v1\nkind: Security\nmetadata: {name: million}\n\
+                 spec: {denyFrom: [million.netset], everyRequest: true}\n";
+    std::fs::write(folder.join("million.yaml"), rules)?;
+    let output = push(stack, &folder, &[])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    let up = stack.up()?;
+    for edge in EDGES {
+        let client = stack.edge(edge, "acme")?.bearer(&up.tenant("acme")?.tokens["reader"]);
+        let status = |address: Ipv4Addr| -> Result<u16> {
+            Ok(client.from(&address.to_string()).get("/v1/whoami")?.status)
+        };
+        for number in [0, 77_777, 999_999] {
+            let address = network(number).to_bits();
+            eventually(LOADED_MAX, || {
+                let (within, beside) =
+                    (status(Ipv4Addr::from_bits(address + 7))?, status(Ipv4Addr::from_bits(address + 200))?);
+                ensure!((within, beside) == (403, 200), "{edge} {number}: {within} within, {beside} beside");
+                Ok(())
+            })?;
         }
     }
     let output =

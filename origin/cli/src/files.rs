@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use meridian_wire::authored::File;
+use meridian_wire::authored::{File, is_list};
 
 use crate::failure::Failure;
 use crate::limits::FOLDER_DEPTH_MAX;
 
-/// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder and those below, in the order of their names.
+/// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder and those below, and the lists of networks among
+/// them (`.netset`, `.ipset`), in the order of their names.
 /// Hidden files and folders are left out.
 ///
 /// # Errors
@@ -35,6 +36,10 @@ pub fn read(path: &Path) -> Result<Vec<File>, Failure> {
     Ok(files)
 }
 
+fn is_document(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
+}
+
 fn collect(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), Failure> {
     if depth > FOLDER_DEPTH_MAX {
         return Err(Failure::Usage(format!(
@@ -50,7 +55,7 @@ fn collect(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), F
         }
         if path.is_dir() {
             collect(&path, depth + 1, into)?;
-        } else if path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json") {
+        } else if is_document(&path) || is_list(&path.to_string_lossy()) {
             into.push(path);
         }
     }

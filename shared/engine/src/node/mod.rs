@@ -12,8 +12,8 @@ use held::Held;
 use crate::bounded::{Bounded, Keyed};
 use crate::compiled::Compiled;
 use crate::limits::{
-    HOST_KNOWN_MS, HOSTS_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS,
-    TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
+    HOST_KNOWN_MS, HOSTS_MAX, LIST_BYTES_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS,
+    SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
 };
 use crate::policy::jwt::JwtMemory;
 use crate::policy::rate_limit::LimitMemory;
@@ -301,9 +301,19 @@ impl Node {
                 let sequence = ruleset.version.sequence;
                 let have = held.current.as_ref().map(|held| held.ruleset.version.sequence);
                 let told = held.take(Arc::new(Compiled::new(ruleset)), sequence, have, now_ms);
+                self.make_room_for_lists(slug);
                 told.map_err(|fault| format!("tenant:{slug}: {fault}"))
             }
             (LoadKey::Target(target), loaded) => self.refuse(target, fault(&loaded), now_ms),
+        }
+    }
+
+    /// Where the lists of all tenants take too much, those of the others are forgotten until they are asked for again.
+    fn make_room_for_lists(&mut self, slug: &str) {
+        let bytes =
+            |held: &Held<Compiled>| held.current.as_ref().map_or(0, |rules| rules.ruleset.list_bytes());
+        if self.tenants.iter().map(|(_, held)| bytes(held)).sum::<usize>() > LIST_BYTES_MAX {
+            self.tenants.retain(|key, held| key == slug || bytes(held) == 0);
         }
     }
 
@@ -362,8 +372,10 @@ fn fault(loaded: &Loaded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{platform, route, ruleset};
+    use crate::fixtures::{platform, route, rule, ruleset};
     use crate::limits::LOAD_WAIT_MS;
+    use crate::policy::security::{AddressSet, Security};
+    use crate::ruleset::Mode;
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -426,6 +438,35 @@ mod tests {
         }
         assert!(node.tenants.len() <= TENANTS_MAX);
         assert!(node.ask_sync(NOW).targets.len() <= TENANTS_MAX);
+    }
+
+    #[test]
+    fn long_lists_of_one_tenant_make_room_for_those_of_another() {
+        let mut node = node();
+        let mut load = |number: u32, entries: u32| {
+            let slug = format!("t{number}");
+            let ranges = (0..entries).map(|at| (at * 4, at * 4)).collect();
+            let mut security = Security::new(rule("Security"), Mode::Block);
+            security.deny = AddressSet::of_ranges(ranges, Vec::new());
+            let mut rules = ruleset(vec![]);
+            rules.tenant.slug.clone_from(&slug);
+            rules.security = vec![security];
+            let key = LoadKey::Target(Target::Tenant(slug));
+            node.loaded(&key, Loaded::Ruleset(Arc::new(rules)), NOW).unwrap();
+            node.tenants
+                .iter()
+                .filter_map(|(_, held)| held.current.as_ref())
+                .map(|rules| rules.ruleset.list_bytes())
+                .sum()
+        };
+        let most = u32::try_from(LIST_BYTES_MAX / 8).unwrap();
+        load(0, 0);
+        for number in 1..6 {
+            let bytes: usize = load(number, most / 2);
+            assert!(bytes <= LIST_BYTES_MAX, "{bytes}");
+        }
+        assert_eq!(load(7, most + 1), LIST_BYTES_MAX + 8, "a list that is too long by itself is kept alone");
+        assert!(node.rules("t0").is_some() && node.rules("t7").is_some() && node.rules("t5").is_none());
     }
 
     #[test]

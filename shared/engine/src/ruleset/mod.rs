@@ -135,6 +135,14 @@ pub struct Ruleset {
     pub routes: Vec<Route>,
 }
 
+impl Ruleset {
+    /// Bytes that its lists of addresses take in memory.
+    #[must_use]
+    pub fn list_bytes(&self) -> usize {
+        self.security.iter().map(|security| security.allow.bytes() + security.deny.bytes()).sum()
+    }
+}
+
 /// A customer organisation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tenant {

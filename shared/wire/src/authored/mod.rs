@@ -18,12 +18,14 @@ mod diff;
 mod invalid;
 mod lint;
 mod located;
+mod networks;
 mod owners;
 mod schema;
 mod trial;
 
 pub use diff::{Change, Diff, FieldChange, OwnerChange, diff};
 pub use invalid::{Invalid, Warning, nearest};
+pub use networks::is_list;
 pub use schema::{KINDS, schemas};
 pub use trial::{
     Answered, Expectation, IdentitySpec, OriginAnswer, OriginWord, PlaceSpec, RequestSpec, TestFailure,
@@ -41,7 +43,7 @@ use self::located::{At, Node};
 use crate::bundle::{BLANK, Bundle, Flaw, Rules};
 use crate::document::{API_VERSION, Body, Document, Metadata, Source};
 use crate::encoding::version;
-use crate::limits::{BUNDLE_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, TESTS_MAX};
+use crate::limits::{BUNDLE_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, LISTS_BYTES_MAX, TESTS_MAX};
 
 /// A file of documents, by the name that errors and explanations call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,7 @@ pub fn compile(
     if let Some(generated) = generated {
         reading.replace(generated, &mut warnings);
     }
+    reading.lists(files);
     reading.conditions(files);
     reading.selectors();
     let bundle = Bundle::new(target, std::mem::take(&mut reading.documents));
@@ -126,7 +129,8 @@ pub fn compile(
 /// regions.
 #[must_use]
 pub fn target_of(files: &[File]) -> Option<Target> {
-    let documents = files.iter().filter_map(|file| located::read(&file.path, &file.content).ok()).flatten();
+    let documents = files.iter().filter(|file| !is_list(&file.path));
+    let documents = documents.filter_map(|file| located::read(&file.path, &file.content).ok()).flatten();
     let target = |node: Node| match node.member("kind").and_then(Node::text) {
         Some("Tenant") => {
             let name = node.member("metadata")?.member("name").and_then(Node::text)?;
@@ -153,13 +157,20 @@ struct Reading {
 
 impl Reading {
     fn files(&mut self, files: &[File]) {
-        let bytes: usize = files.iter().map(|file| file.content.len()).sum();
-        if files.len() > FILES_MAX || bytes > FILES_BYTES_MAX {
-            let found = format!("{} files with {bytes} bytes", files.len());
-            self.whole(files, found, format!("at most {FILES_MAX} files with {FILES_BYTES_MAX} bytes"));
+        let bytes = |lists: bool| -> usize {
+            let of_kind = files.iter().filter(|file| is_list(&file.path) == lists);
+            of_kind.map(|file| file.content.len()).sum()
+        };
+        let (documents, lists) = (bytes(false), bytes(true));
+        if files.len() > FILES_MAX || documents > FILES_BYTES_MAX || lists > LISTS_BYTES_MAX {
+            let found =
+                format!("{} files with {documents} bytes of documents and {lists} of lists", files.len());
+            let expected =
+                format!("at most {FILES_MAX} files, {FILES_BYTES_MAX} and {LISTS_BYTES_MAX} bytes");
+            self.whole(files, found, expected);
             return;
         }
-        for file in files {
+        for file in files.iter().filter(|file| !is_list(&file.path)) {
             match located::read(&file.path, &file.content) {
                 Err(invalid) => self.invalid.push(*invalid),
                 Ok(nodes) => {
@@ -306,6 +317,22 @@ impl Reading {
         }
         self.documents.retain(|document| !by_table(document));
         self.documents.extend(generated.iter().cloned());
+    }
+
+    /// Reads the lists of networks, and gives them to the documents that name them.
+    fn lists(&mut self, files: &[File]) {
+        let lists = networks::read(files.iter().filter(|file| is_list(&file.path)), &mut self.invalid);
+        let mut documents = std::mem::take(&mut self.documents);
+        for document in &mut documents {
+            let source = &document.source;
+            for (path, found, suggestion) in networks::resolve(&mut document.body, &lists) {
+                let node = self.nodes.get(&(source.file.clone(), source.line));
+                let at = node.map_or(At { line: source.line.max(1), column: 1 }, |node| node.locate(&path));
+                let expected = "the path of a file of the push that ends with .netset or .ipset".to_owned();
+                self.report(&source.file, at, &path, found, expected, suggestion);
+            }
+        }
+        self.documents = documents;
     }
 
     /// Checks every condition, and keeps its tree.

@@ -15,6 +15,7 @@ use std::fmt;
 
 use meridian_engine::ruleset::{RuleRef, Target, Version};
 
+pub(crate) use self::security::network;
 use super::Rules;
 use crate::document::{Body, Document};
 use crate::limits::{

@@ -6,10 +6,12 @@
 
 mod compile;
 mod key;
+pub(crate) mod networks;
 mod order;
 
 #[cfg(feature = "documents")]
 pub(crate) use compile::BLANK;
+pub(crate) use compile::network;
 pub use compile::{Flaw, compile};
 
 use meridian_engine::ruleset::{Platform, Ruleset, Target, Version};

@@ -50,8 +50,8 @@ pub use route::{
     StrategySpec,
 };
 pub use security::{
-    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, ExclusionSpec, InjectionSpec, ModeSpec, SecuritySpec,
-    SizesSpec, UnknownSpec, UnverifiedSpec,
+    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, ExclusionSpec, InjectionSpec, ModeSpec, NetworkFile,
+    SecuritySpec, SizesSpec, UnknownSpec, UnverifiedSpec,
 };
 pub use segment::SegmentSpec;
 pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};

@@ -1,6 +1,9 @@
 //! What requests are checked for.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 spec! {
 /// What requests are checked for, in this order: `limits`, networks, `countries`, `asns`, `bots`, `injection`. The first
@@ -13,6 +16,13 @@ pub struct SecuritySpec {
     /// Networks that may not; wins over `allow`.
     #[serde(default)]
     pub deny: Vec<String>,
+    /// Files beside this one that list further networks of `allow`, one a line; `#` begins a comment. Their names end with
+    /// `.netset` or `.ipset`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<NetworkFile>,
+    /// Files beside this one that list further networks of `deny`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_from: Vec<NetworkFile>,
     /// Countries of clients, by their ISO 3166-1 alpha-2 codes in upper case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub countries: Option<CountriesSpec>,
@@ -35,6 +45,59 @@ pub struct SecuritySpec {
     #[serde(default)]
     pub every_request: bool,
 }
+}
+
+/// A file that lists networks. Written as its name; a bundle carries `{"file": NAME, "networks": PACKED}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkFile {
+    /// Its path in the pushed folder.
+    pub file: String,
+    /// What it lists, packed; only a bundle has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for NetworkFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Read {
+            file: String,
+            networks: String,
+        }
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = NetworkFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a file that lists networks")
+            }
+
+            fn visit_str<E: de::Error>(self, file: &str) -> Result<NetworkFile, E> {
+                Ok(NetworkFile { file: file.to_owned(), networks: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NetworkFile, A::Error> {
+                let Read { file, networks } = Read::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(NetworkFile { file, networks: Some(networks) })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[cfg(feature = "documents")]
+impl schemars::JsonSchema for NetworkFile {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NetworkFile".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "description": "A file that lists networks, one a line." })
+    }
 }
 
 spec! {

@@ -26,7 +26,35 @@ impl AddressSet {
                 },
             }
         }
+        Self::of_ranges(four, six)
+    }
+
+    /// The addresses of these ranges, each from its first to its last.
+    #[must_use]
+    pub fn of_ranges(four: Vec<(u32, u32)>, six: Vec<(u128, u128)>) -> Self {
         Self { four: merge(four, |last| last.checked_add(1)), six: merge(six, |last| last.checked_add(1)) }
+    }
+
+    /// The ranges of IPv4, in order and apart from one another.
+    #[must_use]
+    pub fn four(&self) -> &[(u32, u32)] {
+        &self.four
+    }
+
+    /// The ranges of IPv6, in order and apart from one another.
+    #[must_use]
+    pub fn six(&self) -> &[(u128, u128)] {
+        &self.six
+    }
+
+    /// The addresses of both sets.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        if other.is_empty() {
+            return self;
+        }
+        let (four, six) = ([self.four, other.four].concat(), [self.six, other.six].concat());
+        Self::of_ranges(four, six)
     }
 
     /// Whether an address is in the set; an IPv4-mapped one counts as IPv4.

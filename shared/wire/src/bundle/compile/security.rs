@@ -11,9 +11,10 @@ use meridian_engine::ruleset::Mode;
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
+use crate::bundle::networks::unpack;
 use crate::document::{
-    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, InjectionSpec, ModeSpec, SecuritySpec, SizesSpec,
-    UnknownSpec, UnverifiedSpec,
+    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, InjectionSpec, ModeSpec, NetworkFile, SecuritySpec,
+    SizesSpec, UnknownSpec, UnverifiedSpec,
 };
 use crate::limits::{CRAWLER_AGENT_CHARS_MIN, INSPECTED_HEADERS_MAX};
 
@@ -27,6 +28,15 @@ const COUNTRIES: &str = "\
     QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
     TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
 
+/// Reads a network, or a single address as one; the error says what was expected.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+        Ok(network) if network.trunc() == network => Ok(network),
+        Ok(network) => Err(format!("the network without host bits, {}", network.trunc())),
+        Err(_) => Err("a network such as 192.0.2.0/24 or 2001:db8::/32, or an address".to_owned()),
+    }
+}
+
 impl Compiler {
     pub(super) fn security(&mut self, documents: &[Document]) -> Vec<Security> {
         let mut security = Vec::new();
@@ -35,6 +45,8 @@ impl Compiler {
             let SecuritySpec {
                 allow,
                 deny,
+                allow_from,
+                deny_from,
                 countries,
                 asns,
                 limits,
@@ -43,7 +55,9 @@ impl Compiler {
                 mode,
                 every_request: _,
             } = spec;
-            let has_list = !allow.is_empty() || !deny.is_empty() || countries.is_some() || asns.is_some();
+            let has_networks =
+                [allow.len(), deny.len(), allow_from.len(), deny_from.len()].iter().any(|count| *count > 0);
+            let has_list = has_networks || countries.is_some() || asns.is_some();
             if !has_list && limits.is_none() && bots.is_none() && injection.is_none() {
                 let expected = "at least one of allow, deny, countries, asns, limits, bots and injection";
                 self.flaw("spec", "nothing to check", expected);
@@ -52,8 +66,8 @@ impl Compiler {
             security.push(Security {
                 rule: rule(document),
                 mode: Mode::from(*mode),
-                allow: AddressSet::new(&self.networks(allow, "spec.allow")),
-                deny: AddressSet::new(&self.networks(deny, "spec.deny")),
+                allow: self.addresses(allow, allow_from, "spec.allow"),
+                deny: self.addresses(deny, deny_from, "spec.deny"),
                 countries: countries.as_ref().map(|spec| self.countries(spec)),
                 asns: asns.as_ref().map(|spec| self.asns(spec)),
                 sizes: limits.as_ref().map(|spec| self.sizes(spec, of(spec.mode))),
@@ -64,18 +78,27 @@ impl Compiler {
         security
     }
 
+    /// The addresses of a list and of the files that go on with it.
+    fn addresses(&mut self, texts: &[String], files: &[NetworkFile], path: &str) -> AddressSet {
+        let mut set = AddressSet::new(&self.networks(texts, path));
+        for (at, file) in files.iter().enumerate() {
+            match file.networks.as_deref().and_then(unpack) {
+                Some(networks) => set = set.joined(networks),
+                None => {
+                    let found = format!("{:?} without its networks", short(&file.file));
+                    self.flaw(format!("{path}From[{at}]"), found, "the packed networks of the file");
+                }
+            }
+        }
+        set
+    }
+
     fn networks(&mut self, texts: &[String], path: &str) -> Vec<IpNet> {
         let mut networks = Vec::with_capacity(texts.len());
         for (at, text) in texts.iter().enumerate() {
-            let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            match network {
-                Ok(network) if network.trunc() == network => networks.push(network),
-                Ok(network) => {
-                    let expected = format!("the network without host bits, {}", network.trunc());
-                    self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
-                }
-                Err(_) => {
-                    let expected = "a network such as 192.0.2.0/24 or 2001:db8::/32, or an address";
+            match network(text) {
+                Ok(network) => networks.push(network),
+                Err(expected) => {
                     self.flaw(format!("{path}[{at}]"), format_args!("{:?}", short(text)), expected);
                 }
             }
