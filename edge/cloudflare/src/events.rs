@@ -162,6 +162,7 @@ mod tests {
             status: 404,
             region: None,
             subject: None,
+            subject_hash: None,
             variants: Vec::new(),
             participation: Default::default(),
             cache: None,

@@ -93,6 +93,7 @@ mod tests {
             status: 403,
             region: None,
             subject: None,
+            subject_hash: None,
             variants: Vec::new(),
             participation: Default::default(),
             cache: None,

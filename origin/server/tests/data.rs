@@ -183,11 +183,21 @@ async fn a_repeated_request_is_done_once() {
         answers[0].json()["id"],
         "a key is its subject's"
     );
+    let of_issuer = async |issuer: &str| {
+        let signed = context("acme", &["orders:write"]);
+        let context = Context { issuer: Some(issuer.to_owned()), subject: Some("ada".to_owned()), ..signed };
+        let mut request = region.forwarded(&context, Method::POST, RECORDS, Some(&order()));
+        request.headers_mut().insert("idempotency-key", "k3".parse().expect("a key"));
+        region.send(request).await.json()["id"].clone()
+    };
+    let (one, other) = (of_issuer("https://a.example").await, of_issuer("https://b.example").await);
+    assert_ne!(one, other, "one subject of two issuers is two people");
+    assert_eq!(of_issuer("https://a.example").await, one);
     // What failed was not done and may be tried again with the same key.
     assert_eq!(send("ada", "k2", json!({"status": "lost"})).await.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(send("ada", "k2", order()).await.status, StatusCode::CREATED);
     let all = region.as_tenant("acme", Method::GET, RECORDS, None).await.json();
-    assert_eq!(all["records"].as_array().unwrap().len(), 3);
+    assert_eq!(all["records"].as_array().unwrap().len(), 5);
     region.serving.stop().await;
 }
 

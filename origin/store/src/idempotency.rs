@@ -9,7 +9,7 @@ use crate::{Fault, Scope};
 pub struct Claim<'a> {
     /// Tenant.
     pub tenant: &'a str,
-    /// Subject of the request; empty where it has none.
+    /// Whose request it is, the issuer included; empty where it has no subject.
     pub subject: &'a str,
     /// The key that the client chose.
     pub key: &'a str,

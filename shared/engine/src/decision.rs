@@ -1,5 +1,10 @@
 //! What was decided about a request, with what it takes to explain it.
 
+use std::fmt::Write as _;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 use crate::explanation::Explanation;
 use crate::ruleset::RegionId;
 use crate::trace::Trace;
@@ -23,6 +28,8 @@ pub struct Decision {
     pub region: Option<RegionId>,
     /// Verified subject.
     pub subject: Option<String>,
+    /// Tells subjects of the tenant apart without naming them: [`subject_hash`].
+    pub subject_hash: Option<String>,
     /// Variant by experiment.
     pub variants: Vec<(String, String)>,
     /// What its experiments are to count.
@@ -38,6 +45,21 @@ pub struct Decision {
     pub waits: Vec<Wait>,
     /// Each stage with its rule, its inputs and its outcome.
     pub explanation: Explanation,
+}
+
+/// Tells subjects with their issuers apart without naming them, in 32 hexadecimal characters: HMAC-SHA256 with the platform's
+/// secret, as subjects can be guessed. It changes with the secret.
+#[must_use]
+pub(crate) fn subject_hash(secret: &[u8; 32], tenant: &str, person: &str) -> Option<String> {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).ok()?;
+    for part in ["meridian-subject-v1\n", tenant, "\n", person] {
+        mac.update(part.as_bytes());
+    }
+    let tag = mac.finalize().into_bytes();
+    Some(tag.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
 
 /// Something that a request waited for.
@@ -147,6 +169,23 @@ pub fn decision_id(now_ms: u64, random: [u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_is_told_apart_by_issuer_and_tenant_and_only_with_the_secret() {
+        let hash = |secret, tenant, issuer, subject| {
+            subject_hash(&[secret; 32], tenant, &crate::policy::jwt::person(issuer, subject)).unwrap()
+        };
+        let ada = hash(7, "acme", "https://a.example", "ada");
+        assert_eq!((ada.len(), &ada), (32, &hash(7, "acme", "https://a.example", "ada")));
+        for other in [
+            hash(8, "acme", "https://a.example", "ada"),
+            hash(7, "globex", "https://a.example", "ada"),
+            hash(7, "acme", "https://b.example", "ada"),
+            hash(7, "acme", "https://a.examplea", "da"),
+        ] {
+            assert_ne!(ada, other);
+        }
+    }
 
     #[test]
     fn ids_sort_by_time_and_tell_the_random_bits_apart() {

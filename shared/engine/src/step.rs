@@ -350,7 +350,9 @@ pub struct Forward {
 pub struct ContextClaims {
     /// Tenant.
     pub tenant: String,
-    /// Verified subject.
+    /// Who signed the token (`iss`).
+    pub issuer: Option<String>,
+    /// Verified subject. Another issuer's is another person.
     pub subject: Option<String>,
     /// Scopes of the verified token.
     pub scopes: Vec<String>,

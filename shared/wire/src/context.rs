@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use meridian_engine::policy::jwt::person;
 use meridian_engine::step::ContextClaims;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +25,10 @@ const DOMAIN: &str = "meridian-context-v1\n";
 pub struct Context {
     /// Tenant; absent in an edge's own calls.
     pub tenant: Option<String>,
-    /// Verified subject.
+    /// Who signed the client's token (`iss`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Verified subject. Another issuer's is another person: see [`Context::person`].
     pub subject: Option<String>,
     /// Claims that the issuer's document maps, by attribute.
     #[serde(default)]
@@ -118,6 +122,7 @@ impl Context {
         let json = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
         Self {
             tenant: Some(claims.tenant.clone()).filter(|tenant| !tenant.is_empty()),
+            issuer: claims.issuer.clone(),
             subject: claims.subject.clone(),
             claims: claims.claims.iter().map(|(name, text)| (name.clone(), json(text))).collect(),
             scopes: claims.scopes.clone(),
@@ -132,6 +137,14 @@ impl Context {
             edge: edge.to_owned(),
             issued_ms: claims.issued_ms,
         }
+    }
+
+    /// Whom the request is of: the subject with its issuer, since two issuers may give one subject to two people; empty
+    /// where there is no subject.
+    #[must_use]
+    pub fn person(&self) -> String {
+        let issuer = self.issuer.as_deref().unwrap_or_default();
+        self.subject.as_deref().map(|subject| person(issuer, subject)).unwrap_or_default()
     }
 
     /// The context of an edge's own call to an origin (sync, lease, bundle, events). `id` is fresh for every call.
@@ -205,6 +218,7 @@ mod tests {
     fn context() -> Context {
         let claims = ContextClaims {
             tenant: "acme".into(),
+            issuer: None,
             subject: Some("ada".into()),
             scopes: vec!["orders:read".into()],
             claims: vec![("plan".into(), "\"gold\"".into()), ("seats".into(), "3".into())],
@@ -242,6 +256,18 @@ mod tests {
         );
         assert_eq!(read("GET", "127.0.0.1:17101", "/v1/whoami?a=b", 1_030_001), Err(InvalidContext::Expired));
         assert_eq!(read("GET", "127.0.0.1:17101", "/v1/whoami?a=b", 994_999), Err(InvalidContext::NotYet));
+    }
+
+    #[test]
+    fn one_subject_of_two_issuers_is_two_people() {
+        let of = |issuer: Option<&str>, subject: Option<&str>| {
+            let (issuer, subject) = (issuer.map(str::to_owned), subject.map(str::to_owned));
+            let read = |header: String| Context::verify(Some(&header), &keys(), "GET", "a", "/", 1_000_000);
+            read(Context { issuer, subject, ..context() }.sign(&keys(), "GET", "a", "/")).unwrap().person()
+        };
+        assert_ne!(of(Some("https://a.example"), Some("ada")), of(Some("https://b.example"), Some("ada")));
+        assert_ne!(of(Some("https://a"), Some("bada")), of(Some("https://ab"), Some("ada")));
+        assert_eq!(of(Some("https://a.example"), None), "");
     }
 
     #[test]

@@ -8,8 +8,6 @@ use meridian_engine::ruleset::RuleRef;
 use meridian_engine::trace::Trace;
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::sha256_hex;
-
 /// Events and faults of one edge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EventBatch {
@@ -42,7 +40,7 @@ pub struct Event {
     pub status: u16,
     /// Region that answered.
     pub region: Option<String>,
-    /// Hash of tenant and verified subject: tells subjects apart without naming them.
+    /// Keyed hash of tenant, issuer and verified subject: tells people apart without naming them.
     pub subject_hash: Option<String>,
     /// Variant by experiment.
     #[serde(default)]
@@ -199,16 +197,10 @@ impl Event {
     /// The event of a decision.
     #[must_use]
     pub fn of(decision: &Decision, seen: Seen) -> Self {
-        let tenant = decision.tenant.clone();
-        let hash = |subject: &String| {
-            let mut hash = sha256_hex(format!("{}\n{subject}", tenant.as_deref().unwrap_or("")).as_bytes());
-            hash.truncate(32);
-            hash
-        };
         Self {
             id: decision.id.clone(),
             at_ms: seen.at_ms,
-            subject_hash: decision.subject.as_ref().map(hash),
+            subject_hash: decision.subject_hash.clone(),
             bundle: decision.bundle.clone(),
             route: decision.route.clone(),
             outcome: decision.outcome.as_str().to_owned(),
@@ -227,7 +219,7 @@ impl Event {
             trace: Some(TracePart::from(decision.trace)),
             waits: decision.waits.iter().copied().map(Wait::from).collect(),
             explanation: decision.explanation.stages.iter().map(ExplainedStage::from).collect(),
-            tenant,
+            tenant: decision.tenant.clone(),
         }
     }
 }
@@ -306,6 +298,7 @@ mod tests {
             status: 429,
             region: None,
             subject: Some("ada@example.com".into()),
+            subject_hash: Some("5ab3".into()),
             variants: vec![("checkout".into(), "b".into())],
             participation: decision::Participation {
                 exposures: vec![decision::Exposure {

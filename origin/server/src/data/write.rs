@@ -125,9 +125,8 @@ impl Repeatable {
     /// Id of the record that the request makes, or of the one that its operation number `index` makes: the same in every
     /// region, so that a request repeated elsewhere, where its key is not known, does not make a second record.
     pub fn record_id(&self, tenant: &str, signed: &Signed, index: usize) -> Uuid {
-        let subject = signed.subject.as_deref().unwrap_or("");
         let mut hash = Sha256::new();
-        for part in [tenant, subject, &self.key, &self.request_sha256] {
+        for part in [tenant, &signed.person(), &self.key, &self.request_sha256] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -138,8 +137,7 @@ impl Repeatable {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    fn claim<'a>(&'a self, tenant: &'a str, signed: &'a Signed) -> Claim<'a> {
-        let subject = signed.subject.as_deref().unwrap_or("");
+    fn claim<'a>(&'a self, tenant: &'a str, subject: &'a str) -> Claim<'a> {
         Claim { tenant, subject, key: &self.key, request_sha256: &self.request_sha256 }
     }
 }
@@ -155,7 +153,8 @@ pub(super) async fn before(
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<Written>, Problem> {
     let Some(repeatable) = repeatable else { return Ok(None) };
-    let claim = repeatable.claim(tenant, signed);
+    let person = signed.person();
+    let claim = repeatable.claim(tenant, &person);
     match idempotency::claim(scope, claim, now_ms_i64(), IDEMPOTENCY_KEEP_MS).await? {
         Claimed::New => Ok(None),
         Claimed::Before(kept) => {
@@ -179,7 +178,7 @@ pub(super) async fn keep(
 ) -> Result<(), Problem> {
     let Some(repeatable) = repeatable else { return Ok(()) };
     let kept = serde_json::to_value(written).map_err(|error| Problem::internal(&error))?;
-    Ok(idempotency::keep(scope, repeatable.claim(tenant, signed), &kept).await?)
+    Ok(idempotency::keep(scope, repeatable.claim(tenant, &signed.person()), &kept).await?)
 }
 
 /// The body of a request as a JSON object.

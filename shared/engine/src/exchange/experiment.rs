@@ -152,8 +152,8 @@ impl Exchange {
     }
 
     fn subject_unit(&self, unit: Unit) -> Option<String> {
-        let subject = self.identity.as_ref()?.subject.as_deref()?;
-        (unit == Unit::Subject).then(|| format!("s:{subject}"))
+        let identity = self.identity.as_ref().filter(|_| unit == Unit::Subject)?;
+        Some(format!("s:{}", identity.person()?))
     }
 
     /// The unit of the client's cookie; a new one is set at most once a reply.

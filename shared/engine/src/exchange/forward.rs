@@ -58,12 +58,14 @@ impl Exchange {
             self.explain("steering", None, "no regions at hand", Vec::new());
             return self.without_response(node, None);
         };
+        let person = self.identity.as_ref().filter(|_| route.steering.affinity == Affinity::Subject);
+        let person = person.and_then(|identity| identity.person());
         let ask = Ask {
             platform,
             tenant: &rules.ruleset.tenant,
             steering: &route.steering,
             facts: &self.facts,
-            subject: self.identity.as_ref().and_then(|identity| identity.subject.as_deref()),
+            person: person.as_deref(),
             sticky: self.sticky(node),
             positions: &self.session.positions,
             upstream: self.upstream(),
@@ -119,6 +121,7 @@ impl Exchange {
         let version = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
         ContextClaims {
             tenant: self.tenant.as_deref().unwrap_or_default().to_owned(),
+            issuer: identity.map(|identity| identity.iss.clone()),
             subject: identity.and_then(|identity| identity.subject.clone()),
             scopes: identity.map(|identity| identity.scopes.clone()).unwrap_or_default(),
             claims: identity.map(|identity| identity.attributes.clone()).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! The reply: what every client is told, and what is left to do after it.
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::decision::{Decision, Outcome, Participation};
+use crate::decision::{Decision, Outcome, Participation, subject_hash};
 use crate::facts::Scheme;
 use crate::headers::{Headers, is_field_value};
 use crate::limits::SESSION_BYTES_MAX;
@@ -99,6 +99,10 @@ impl Exchange {
             status,
             region: self.region.clone(),
             subject: self.identity.as_ref().and_then(|identity| identity.subject.clone()),
+            subject_hash: self.identity.as_ref().and_then(|identity| {
+                let tenant = self.tenant.as_deref().unwrap_or_default();
+                subject_hash(&node.secret.0, tenant, &identity.person()?)
+            }),
             variants: std::mem::take(&mut self.variants),
             participation,
             cache: self.cache.as_ref().map(ToString::to_string),

@@ -118,7 +118,9 @@ pub(super) fn at(
     }
     for name in &policy.claims {
         let claim = subject.identity.and_then(|identity| identity.claims.get(name));
-        parts.named("c:", name, claim.map(|claim| digest(&claim.to_string())).as_deref());
+        // A subject is one person with its issuer only.
+        let issuer = subject.identity.filter(|_| name == "sub").map_or("", |identity| &identity.iss);
+        parts.named("c:", name, claim.map(|claim| digest(&format!("{issuer}{claim}"))).as_deref());
     }
     if policy.variants {
         let mut variants: Vec<_> = subject.variants.iter().collect();
@@ -223,6 +225,8 @@ fn only(query: &str, names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -302,6 +306,41 @@ mod tests {
         };
         let Begin::LookUp(lookup) = begin(&policy, &subject, false) else { panic!() };
         lookup.key().clone()
+    }
+
+    #[test]
+    fn one_subject_of_two_issuers_has_two_keys() {
+        let key = |iss: &str, claim: &str| {
+            let policy = CachePolicy { claims: vec![claim.to_owned()], ..policy() };
+            let identity = Identity {
+                issuer: String::new(),
+                iss: iss.to_owned(),
+                subject: Some("ada".to_owned()),
+                scopes: vec![],
+                claims: BTreeMap::from([
+                    ("sub".to_owned(), json!("ada")),
+                    ("plan".to_owned(), json!("gold")),
+                ]),
+                attributes: vec![],
+                expires_ms: 0,
+            };
+            let facts = get("/", &[]);
+            let identity = Some(&identity);
+            primary(
+                &policy,
+                &Subject {
+                    tenant: "acme",
+                    facts: &facts,
+                    identity,
+                    variants: &[],
+                    values: &[],
+                    positions: &[],
+                },
+            )
+            .0
+        };
+        assert_ne!(key("https://a.example", "sub"), key("https://b.example", "sub"));
+        assert_eq!(key("https://a.example", "plan"), key("https://b.example", "plan"), "a plan is no person");
     }
 
     proptest! {

@@ -45,6 +45,21 @@ pub struct Identity {
     pub expires_ms: u64,
 }
 
+impl Identity {
+    /// Whom the token is of: the subject with its issuer, since two issuers may give one subject to two people. `None` where
+    /// there is no subject.
+    #[must_use]
+    pub fn person(&self) -> Option<String> {
+        Some(person(&self.iss, self.subject.as_deref()?))
+    }
+}
+
+/// A subject with its issuer as one text, that of no other pair.
+#[must_use]
+pub fn person(issuer: &str, subject: &str) -> String {
+    format!("{}:{issuer}{subject}", issuer.len())
+}
+
 /// What [`JwtMemory::poll`] has to say about a token.
 #[derive(Debug)]
 pub enum Verdict {

@@ -39,7 +39,13 @@ pub(super) fn hash(
                 None => input.part(b"-", b""),
             },
             LimitKey::Claim(name) => match identity.and_then(|identity| identity.claims.get(name)) {
-                Some(value) => input.part(b"c", value.to_string().as_bytes()),
+                Some(value) => {
+                    // A subject is one person with its issuer only.
+                    if let Some(identity) = identity.filter(|_| name == "sub") {
+                        input.part(b"i", identity.iss.as_bytes());
+                    }
+                    input.part(b"c", value.to_string().as_bytes());
+                }
                 None => input.part(b"-", b""),
             },
             LimitKey::Expr(expr) => match expr.evaluate(inputs) {

@@ -48,8 +48,8 @@ pub struct Ask<'a> {
     pub steering: &'a Steering,
     /// The request.
     pub facts: &'a Facts,
-    /// Its verified subject.
-    pub subject: Option<&'a str>,
+    /// Its verified subject with the issuer, where the route keeps a subject at its region.
+    pub person: Option<&'a str>,
     /// The region that the client's cookie names.
     pub sticky: Option<&'a str>,
     /// Position that the client has seen of each source, by ordinal: from its session token; empty without one.
@@ -353,8 +353,8 @@ impl Ask<'_> {
 
     /// What an order by weight is drawn from: the client where it is to stay, and chance where not.
     fn seed(&self) -> Vec<u8> {
-        match (self.steering.affinity, self.subject) {
-            (Affinity::Subject, Some(subject)) => [b"s", subject.as_bytes()].concat(),
+        match (self.steering.affinity, self.person) {
+            (Affinity::Subject, Some(person)) => [b"s", person.as_bytes()].concat(),
             (Affinity::Subject | Affinity::Client, _) => match self.facts.client.to_canonical() {
                 IpAddr::V4(address) => [b"4", &address.octets()[..]].concat(),
                 IpAddr::V6(address) => [b"6", &(u128::from(address) >> 64).to_be_bytes()[..]].concat(),

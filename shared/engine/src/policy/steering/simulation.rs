@@ -110,7 +110,7 @@ impl World {
             tenant: &self.tenants[usize::from(restricted)],
             steering: &self.steering,
             facts: &facts,
-            subject: None,
+            person: None,
             sticky: None,
             positions: &[],
             upstream: None,

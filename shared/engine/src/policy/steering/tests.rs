@@ -48,7 +48,7 @@ impl World {
             tenant: &self.tenant,
             steering: &self.steering,
             facts: &self.facts,
-            subject: self.subject,
+            person: self.subject,
             sticky: self.sticky,
             positions: &self.positions,
             upstream: self.upstream.as_ref(),
