@@ -25,7 +25,7 @@ fn reader<'a>(coding: &str, body: &'a [u8]) -> Result<Box<dyn Read + 'a>> {
     Ok(match coding {
         "" => Box::new(body),
         "gzip" => Box::new(flate2::read::GzDecoder::new(body)),
-        "br" => Box::new(brotli_decompressor::Decompressor::new(body, 4096)),
+        "br" => Box::new(brotli::Decompressor::new(body, 4096)),
         "zstd" => Box::new(zstd::stream::read::Decoder::new(body)?),
         other => bail!("nobody asked for {other}"),
     })

@@ -2,20 +2,20 @@
 
 use std::io::{self, Write};
 
+use brotli::CompressorWriter;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use meridian_engine::ruleset::Coding;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use crate::brotli::Brotli;
-use crate::limits::{GZIP_LEVEL, UNIT_BYTES};
+use crate::limits::{BROTLI_BUFFER_BYTES, BROTLI_QUALITY, BROTLI_WINDOW_BITS, GZIP_LEVEL, UNIT_BYTES};
 
 /// Codes one body.
 pub struct Coder(Inner);
 
 enum Inner {
     Gzip(GzEncoder<Vec<u8>>),
-    Brotli(Box<Brotli>),
+    Brotli(Box<CompressorWriter<Vec<u8>>>),
     Zstd(Zstd),
 }
 
@@ -25,7 +25,12 @@ impl Coder {
     pub fn new(coding: Coding) -> Self {
         Self(match coding {
             Coding::Gzip => Inner::Gzip(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL))),
-            Coding::Brotli => Inner::Brotli(Box::default()),
+            Coding::Brotli => Inner::Brotli(Box::new(CompressorWriter::new(
+                Vec::new(),
+                BROTLI_BUFFER_BYTES,
+                BROTLI_QUALITY,
+                BROTLI_WINDOW_BITS,
+            ))),
             Coding::Zstd => Inner::Zstd(Zstd::default()),
         })
     }
@@ -40,7 +45,10 @@ impl Coder {
                 encoder.write_all(bytes)?;
                 Ok(std::mem::take(encoder.get_mut()))
             }
-            Inner::Brotli(encoder) => Ok(encoder.push(bytes)),
+            Inner::Brotli(encoder) => {
+                encoder.write_all(bytes)?;
+                Ok(std::mem::take(encoder.get_mut()))
+            }
             Inner::Zstd(encoder) => Ok(encoder.push(bytes)),
         }
     }
@@ -55,7 +63,10 @@ impl Coder {
                 encoder.flush()?;
                 Ok(std::mem::take(encoder.get_mut()))
             }
-            Inner::Brotli(encoder) => Ok(encoder.flush()),
+            Inner::Brotli(encoder) => {
+                encoder.flush()?;
+                Ok(std::mem::take(encoder.get_mut()))
+            }
             Inner::Zstd(encoder) => Ok(encoder.flush()),
         }
     }
@@ -67,7 +78,7 @@ impl Coder {
     pub fn finish(self) -> io::Result<Vec<u8>> {
         match self.0 {
             Inner::Gzip(encoder) => encoder.finish(),
-            Inner::Brotli(encoder) => Ok(encoder.finish()),
+            Inner::Brotli(encoder) => Ok(encoder.into_inner()),
             Inner::Zstd(encoder) => Ok(encoder.finish()),
         }
     }
@@ -124,7 +135,7 @@ mod tests {
         match coding {
             Coding::Gzip => _ = flate2::read::GzDecoder::new(coded).read_to_end(&mut bytes).unwrap(),
             Coding::Brotli => {
-                brotli_decompressor::BrotliDecompress(&mut coded, &mut bytes).unwrap();
+                brotli::BrotliDecompress(&mut coded, &mut bytes).unwrap();
                 assert!(coded.is_empty(), "{} bytes are left", coded.len());
             }
             Coding::Zstd => {
@@ -187,7 +198,7 @@ mod tests {
             match coding {
                 Coding::Gzip => _ = flate2::read::GzDecoder::new(coded.as_slice()).read_to_end(&mut seen),
                 Coding::Brotli => {
-                    _ = brotli_decompressor::BrotliDecompress(&mut coded.as_slice(), &mut seen);
+                    _ = brotli::BrotliDecompress(&mut coded.as_slice(), &mut seen);
                 }
                 Coding::Zstd => seen = decoded(coding, &coded),
             }

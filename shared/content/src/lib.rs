@@ -15,7 +15,6 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-mod brotli;
 mod coder;
 mod html;
 pub mod limits;
