@@ -15,6 +15,7 @@ use std::fmt;
 
 use meridian_engine::ruleset::{RuleRef, Target, Version};
 
+#[cfg(feature = "documents")]
 pub(crate) use self::security::network;
 use super::Rules;
 use crate::document::{Body, Document};

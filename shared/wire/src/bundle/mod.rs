@@ -11,6 +11,7 @@ mod order;
 
 #[cfg(feature = "documents")]
 pub(crate) use compile::BLANK;
+#[cfg(feature = "documents")]
 pub(crate) use compile::network;
 pub use compile::{Flaw, compile};
 

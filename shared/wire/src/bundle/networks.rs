@@ -5,9 +5,12 @@
 
 use meridian_engine::policy::security::AddressSet;
 
-use crate::encoding::{base64url, from_base64url};
+#[cfg(any(feature = "documents", test))]
+use crate::encoding::base64url;
+use crate::encoding::from_base64url;
 
 /// A set as text.
+#[cfg(any(feature = "documents", test))]
 #[must_use]
 pub fn pack(set: &AddressSet) -> String {
     let (four, six) = (set.four(), set.six());
@@ -29,6 +32,7 @@ pub fn unpack(text: &str) -> Option<AddressSet> {
     rest.is_empty().then(|| AddressSet::of_ranges(four, six))
 }
 
+#[cfg(any(feature = "documents", test))]
 fn write_ranges(bytes: &mut Vec<u8>, ranges: impl ExactSizeIterator<Item = (u128, u128)>) {
     write_number(bytes, ranges.len() as u128);
     let mut end = 0;
@@ -52,6 +56,7 @@ fn read_ranges(bytes: &mut &[u8]) -> Option<Vec<(u128, u128)>> {
     Some(ranges)
 }
 
+#[cfg(any(feature = "documents", test))]
 fn write_number(bytes: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
