@@ -49,7 +49,7 @@ pub const PURGE_SOURCES_MAX: usize = 64;
 /// Bytes of a request body that are kept for another attempt.
 pub const REPLAY_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a body that is stored in the cache.
-pub const CACHE_BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub const CACHE_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a cache key; a longer one is replaced by its hash.
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
 /// Attempts of one exchange, whatever the rule says.

@@ -138,12 +138,23 @@ impl Exchange {
 
     /// What the response to an unsafe request made stale.
     pub(super) fn invalidate(&mut self, node: &mut Node, head: &crate::step::ResponseHead) {
-        let invalidation = cache::invalidate(&self.subject(), self.cache_policy(), head, self.now_ms);
+        let policy = self.cache_policy();
+        let bypass = policy.and_then(|policy| policy.bypass.as_ref()).filter(|_| self.facts.method == "POST");
+        let bypass = bypass.is_some_and(|bypass| bypass.holds(&self.inputs()).unwrap_or(true));
+        // What the canary answers is not for others.
+        let may_store = !self.canary && !bypass;
+        let invalidation = cache::invalidate(&self.subject(), policy, may_store, head, self.now_ms);
         for purge in &invalidation.purges {
             node.purges.mark(purge);
         }
         if !invalidation.forget.is_empty() {
             self.after.push(After::Forget(invalidation.forget));
+        }
+        if let Some(store) = invalidation.store {
+            self.store(store);
+            if let Some(status) = &mut self.cache {
+                status.stored = true;
+            }
         }
     }
 

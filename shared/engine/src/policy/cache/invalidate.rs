@@ -1,10 +1,15 @@
 //! What unsafe requests make stale (RFC 9111, section 4.4).
 
-use super::{Subject, key};
+use std::collections::BTreeMap;
+
+use super::directives::Directives;
+use super::freshness::{Times, has_validator, judge};
+use super::validate::storable_headers;
+use super::{Store, Subject, key};
 use crate::facts::{Facts, normalise_host, normalise_path};
 use crate::limits::CACHE_TAG_BYTES_MAX;
 use crate::ruleset::{CachePolicy, KeyPart};
-use crate::step::{CacheKey, Purge, ResponseHead};
+use crate::step::{CacheKey, Entry, Purge, ResponseHead};
 
 /// What an unsafe request made stale (RFC 9111, section 4.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,14 +18,18 @@ pub struct Invalidation {
     pub forget: Vec<CacheKey>,
     /// Marks for the journal of this node: every stored variant of these URIs is stale.
     pub purges: Vec<Purge>,
+    /// The response itself, where it is what a `GET` of the same URI would bring from now on.
+    pub store: Option<Store>,
 }
 
 /// What the response to an unsafe request makes stale (RFC 9111, section 4.4): its own URI, and those of the same host that
-/// `Location` and `Content-Location` name. `policy` is that of the route, for the key.
+/// `Location` and `Content-Location` name. `policy` is that of the route, for the key;
+/// `may_store` is whether this request is none that goes past the cache.
 #[must_use]
 pub fn invalidate(
     subject: &Subject<'_>,
     policy: Option<&CachePolicy>,
+    may_store: bool,
     head: &ResponseHead,
     now_ms: u64,
 ) -> Invalidation {
@@ -35,12 +44,16 @@ pub fn invalidate(
     uris.sort();
     uris.dedup();
     let own = format!("={}", facts.host);
-    let mut invalidation = Invalidation::default();
+    let store = policy.filter(|_| may_store).and_then(|policy| posted(policy, subject, head, now_ms));
+    let mut invalidation = Invalidation { store, ..Invalidation::default() };
     for uri in uris {
         if let (Some(policy), Some(target)) = (policy, uri.strip_prefix(&own)) {
             let (path, query) =
                 target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-            invalidation.forget.push(key::at(policy, subject, path, query).0);
+            let key = key::at(policy, subject, path, query).0;
+            if invalidation.store.as_ref().is_none_or(|store| store.key != key) {
+                invalidation.forget.push(key);
+            }
         }
         let tenant = subject.tenant.to_owned();
         invalidation.purges.push(Purge {
@@ -53,6 +66,29 @@ pub fn invalidate(
         });
     }
     invalidation
+}
+
+/// The response to a `POST` for later requests with `GET`: where it says that it is the representation of its own URI,
+/// and for how long (RFC 9110, section 9.3.3). One that varies, or that the request would have past the cache, is not.
+fn posted(policy: &CachePolicy, subject: &Subject<'_>, head: &ResponseHead, now_ms: u64) -> Option<Store> {
+    let facts = subject.facts;
+    let location = head.headers.get("content-location")?;
+    let own = uri_tag(&facts.host, &facts.path, facts.query.as_deref());
+    let is_of_its_uri = facts.method == "POST" && head.status == 200 && resolve(facts, location)? == own;
+    let varies = head.headers.get("vary").is_some();
+    if !is_of_its_uri || varies || Directives::of_request(&facts.headers).no_store {
+        return None;
+    }
+    // Only what the response itself says counts.
+    let explicit = CachePolicy { default_ttl_ms: BTreeMap::new(), heuristic: 0, ..policy.clone() };
+    // What this very request makes stale was stored before it.
+    let times = Times { requested_ms: now_ms.saturating_add(1), received_ms: now_ms };
+    let notes = judge(&explicit, &facts.headers, head.status, &head.headers, times).ok()?;
+    let headers = storable_headers(&head.headers, policy.store_cookies);
+    let keep_ms = notes.keep_ms(has_validator(&headers));
+    let entry = Entry { status: head.status, headers, meta: notes.write(), body_bytes: 0 };
+    let key = key::primary(policy, subject).0;
+    Some(Store { key, entry, keep_ms, refresh: false })
 }
 
 /// The tag of a URI reference (RFC 3986, section 5.2) on this host; `None` for another host or what can't be read.

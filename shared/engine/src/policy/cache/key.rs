@@ -195,6 +195,18 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
     Some(normal)
 }
 
+/// Whether a response that varies by language is in the one that a request prefers to all others: the origin would choose
+/// it as well (RFC 9111, section 4.1; RFC 9110, section 12.5.4).
+pub(super) fn is_preferred(response: &Headers, request: &Headers) -> bool {
+    let Some(wanted) = normal(request, "accept-language") else { return false };
+    let mut wanted = wanted.split(',').filter_map(|element| element.split_once(';'));
+    let (Some((language, weight)), next) = (wanted.next(), wanted.next()) else { return false };
+    let is_alone = next.is_none_or(|(_, other)| other != weight);
+    is_alone
+        && weight != "0"
+        && response.joined("content-language").is_some_and(|of| of.eq_ignore_ascii_case(language))
+}
+
 /// Languages in the order of their weights; equal weights have no order (RFC 9110, section 12.4.2).
 fn by_preference(list: &str) -> String {
     let weighted = |element: &str| {
@@ -245,6 +257,24 @@ mod tests {
         check(true, "en;q=0.5, de", "de;q=1.0, en; q=0.50");
         check(false, "en;q=0.5, de", "en, de;q=0.5");
         check(false, "en", "en, de");
+    }
+
+    #[test]
+    fn the_language_that_is_preferred_to_all_others_is_preferred() {
+        let check = |accept: &str, language: &str, expect: bool| {
+            let request = Headers::from_iter([("accept-language", accept)]);
+            let response = Headers::from_iter([("content-language", language)]);
+            assert_eq!(is_preferred(&response, &request), expect, "RFC 9110 12.5.4: {accept} | {language}");
+        };
+        check("fr;q=0.5, de;q=1.0", "de", true);
+        check("de", "DE", true);
+        check("fr;q=0.5, de", "fr", false);
+        check("fr, de", "de", false);
+        check("de;q=0", "de", false);
+        check("de-AT", "de", false);
+        check("de", "de, en", false);
+        assert!(!is_preferred(&Headers::from_iter([("content-language", "de")]), &Headers::default()));
+        assert!(!is_preferred(&Headers::default(), &Headers::from_iter([("accept-language", "de")])));
     }
 
     /// What goes into a key, drawn from few values so that equal ones occur.

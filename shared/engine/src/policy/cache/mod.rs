@@ -243,7 +243,11 @@ impl Lookup {
             self.fwd = if self.variant.is_some() { Fwd::VaryMiss } else { Fwd::UriMiss };
             return self.forward();
         };
-        if !notes.vary.iter().all(|(name, value)| key::value(name, request) == *value) {
+        let is_for_it = |(name, value): &(String, Option<String>)| {
+            key::value(name, request) == *value
+                || (name == "accept-language" && key::is_preferred(&entry.headers, request))
+        };
+        if !notes.vary.iter().all(is_for_it) {
             if self.variant.is_some() {
                 self.fwd = Fwd::VaryMiss;
                 return self.forward();

@@ -99,7 +99,7 @@ impl World {
         match begin(&self.policy, &subject, false) {
             Begin::Pass(status) => {
                 let head = self.forward(facts.headers.clone());
-                let invalidation = invalidate(&subject, Some(&self.policy), &head, self.now_ms);
+                let invalidation = invalidate(&subject, Some(&self.policy), true, &head, self.now_ms);
                 for key in invalidation.forget {
                     self.store.remove(&key);
                 }
