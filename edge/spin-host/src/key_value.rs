@@ -1,12 +1,14 @@
-//! Key-value stores: in memory for reading, one file a key on disk, `spin:key-value` for components.
+//! Key-value stores: one file a key on disk, `spin:key-value` for components.
 //!
-//! A change is seen by every reader at once and is on disk within [`limits::KEY_VALUE_FLUSH`]; a file is written beside
-//! its place and renamed, so a killed host leaves the old value or the new one, never half of one. It is meant for one
-//! machine; a store of production is the platform's own.
+//! Small values are in memory for reading; a change of one is seen by every reader at once and is on disk within
+//! [`limits::KEY_VALUE_FLUSH`]. Large ones are on disk alone, read and written as they are asked for, so that the memory
+//! of the host doesn't grow with them. A file is written beside its place and renamed, so a killed host leaves the old
+//! value or the new one, never half of one. It is meant for one machine; a store of production is the platform's own.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -34,6 +36,9 @@ pub enum StoreError {
     /// The store has no room left.
     #[error("the store is full: it may hold {0} bytes")]
     Full(usize),
+    /// The disk didn't do what was asked.
+    #[error("the disk: {0}")]
+    Disk(io::ErrorKind),
 }
 
 /// One store. Dropping it writes what is not on disk yet.
@@ -46,15 +51,34 @@ struct Shared {
     folder: PathBuf,
     bytes_max: usize,
     state: Mutex<State>,
+    /// Held while files are written.
+    writing: Mutex<()>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    values: HashMap<String, Arc<[u8]>>,
+    values: HashMap<String, Value>,
     bytes: usize,
     unwritten: HashSet<String>,
     closing: bool,
+}
+
+/// Where a value is.
+#[derive(Clone)]
+enum Value {
+    Memory(Arc<[u8]>),
+    /// In its file; so many bytes.
+    Disk(usize),
+}
+
+impl Value {
+    fn len(&self) -> usize {
+        match self {
+            Self::Memory(value) => value.len(),
+            Self::Disk(bytes) => *bytes,
+        }
+    }
 }
 
 impl Store {
@@ -64,10 +88,10 @@ impl Store {
         let mut state = State::default();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            match read(&path) {
+            match read(&path, limits::VALUE_MEMORY_BYTES_MAX) {
                 Some((key, value)) if state.bytes + key.len() + value.len() <= bytes_max => {
                     state.bytes += key.len() + value.len();
-                    state.values.insert(key, value.into());
+                    state.values.insert(key, value);
                 }
                 Some((key, _)) => {
                     tracing::warn!(%key, "the key-value store has no room for this key any more");
@@ -82,6 +106,7 @@ impl Store {
             folder: folder.to_owned(),
             bytes_max,
             state: Mutex::new(state),
+            writing: Mutex::new(()),
             changed: Condvar::new(),
         });
         let writer = std::thread::Builder::new().name("key-value".to_owned()).spawn({
@@ -91,9 +116,22 @@ impl Store {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// The value of a key.
+    /// The value of a key. May wait for the disk.
     pub fn get(&self, key: &str) -> Option<Arc<[u8]>> {
-        self.shared.lock().values.get(key).cloned()
+        let value = self.shared.lock().values.get(key).cloned();
+        match value? {
+            Value::Memory(value) => Some(value),
+            // Written anew meanwhile, it is the new value that is read; deleted, there is none.
+            Value::Disk(_) => match read(&self.shared.path(key), usize::MAX)? {
+                (_, Value::Memory(value)) => Some(value),
+                (_, Value::Disk(_)) => None,
+            },
+        }
+    }
+
+    /// Whether the value of a key is in memory, so that nobody waits for it.
+    pub fn is_at_hand(&self, key: &str) -> bool {
+        !matches!(self.shared.lock().values.get(key), Some(Value::Disk(_)))
     }
 
     /// Whether a key has a value.
@@ -106,7 +144,7 @@ impl Store {
         self.shared.lock().values.keys().cloned().collect()
     }
 
-    /// Gives a key a value.
+    /// Gives a key a value. Waits for the disk where it is a large one.
     pub fn set(&self, key: String, value: Vec<u8>) -> Result<(), StoreError> {
         if key.len() > limits::KEY_BYTES_MAX {
             return Err(StoreError::Key(key.len()));
@@ -114,16 +152,27 @@ impl Store {
         if value.len() > limits::VALUE_BYTES_MAX {
             return Err(StoreError::Value(value.len()));
         }
+        let is_large = value.len() > limits::VALUE_MEMORY_BYTES_MAX;
+        // One after the other: a file and what is known of it must not come from two writers.
+        let writing = is_large.then(|| self.shared.writing());
+        let entry = if is_large { Value::Disk(value.len()) } else { Value::Memory(value.as_slice().into()) };
         let mut state = self.shared.lock();
         let old = state.values.get(&key).map_or(0, |value| key.len() + value.len());
         let bytes = state.bytes - old + key.len() + value.len();
         if bytes > self.shared.bytes_max {
             return Err(StoreError::Full(self.shared.bytes_max));
         }
-        state.bytes = bytes;
-        state.unwritten.insert(key.clone());
-        state.values.insert(key, value.into());
-        drop(state);
+        if is_large {
+            drop(state);
+            self.shared.write(&key, Some(&value)).map_err(|error| StoreError::Disk(error.kind()))?;
+            state = self.shared.lock();
+            state.unwritten.remove(&key);
+        } else {
+            state.unwritten.insert(key.clone());
+        }
+        let old = state.values.insert(key.clone(), entry).map_or(0, |old| key.len() + old.len());
+        state.bytes = state.bytes - old + key.len() + value.len();
+        drop((state, writing));
         self.shared.changed.notify_one();
         Ok(())
     }
@@ -157,6 +206,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(hex(&Sha256::digest(key.as_bytes())))
+    }
+
     /// Writes changed keys until the store closes; many changes of one key in a short time are one write.
     fn write_changes(&self) {
         loop {
@@ -168,17 +225,27 @@ impl Shared {
             if !closing {
                 drop(state);
                 std::thread::sleep(limits::KEY_VALUE_FLUSH);
-                state = self.lock();
+            } else {
+                drop(state);
             }
+            let writing = self.writing();
+            let mut state = self.lock();
             let keys = std::mem::take(&mut state.unwritten);
-            let changes: Vec<(Option<Arc<[u8]>>, String)> =
+            let changes: Vec<(Option<Value>, String)> =
                 keys.into_iter().map(|key| (state.values.get(&key).cloned(), key)).collect();
             drop(state);
             for (value, key) in changes {
-                if let Err(error) = self.write(&key, value.as_deref()) {
+                let value = match &value {
+                    Some(Value::Memory(value)) => Some(&**value),
+                    // It is in its file already.
+                    Some(Value::Disk(_)) => continue,
+                    None => None,
+                };
+                if let Err(error) = self.write(&key, value) {
                     tracing::error!(%key, %error, folder = %self.folder.display(), "a key-value change is not on disk");
                 }
             }
+            drop(writing);
             if closing {
                 return;
             }
@@ -186,8 +253,7 @@ impl Shared {
     }
 
     fn write(&self, key: &str, value: Option<&[u8]>) -> io::Result<()> {
-        let name = hex(&Sha256::digest(key.as_bytes()));
-        let path = self.folder.join(&name);
+        let path = self.path(key);
         let Some(value) = value else {
             return match fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -199,19 +265,35 @@ impl Shared {
         content.extend_from_slice(&key_bytes.to_le_bytes());
         content.extend_from_slice(key.as_bytes());
         content.extend_from_slice(value);
-        let beside = self.folder.join(format!("{name}.new"));
+        let beside = path.with_extension("new");
         fs::write(&beside, content)?;
         fs::rename(beside, path)
     }
 }
 
-/// Reads an entry: the key's length (4 bytes, little-endian), the key, the value.
-fn read(path: &Path) -> Option<(String, Vec<u8>)> {
-    let content = fs::read(path).ok()?;
-    let (length, rest) = content.split_first_chunk::<4>()?;
-    let (key, value) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    let key = String::from_utf8(key.to_vec()).ok()?;
-    (path.file_name()?.to_str()? == hex(&Sha256::digest(key.as_bytes()))).then(|| (key, value.to_vec()))
+/// Reads an entry: the key's length (4 bytes, little-endian), the key, the value, which stays on disk where it has more
+/// than so many bytes.
+fn read(path: &Path, bytes_max: usize) -> Option<(String, Value)> {
+    let mut file = fs::File::open(path).ok()?;
+    let mut length = [0; 4];
+    file.read_exact(&mut length).ok()?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > limits::KEY_BYTES_MAX {
+        return None;
+    }
+    let mut key = vec![0; length];
+    file.read_exact(&mut key).ok()?;
+    let key = String::from_utf8(key).ok()?;
+    if path.file_name()?.to_str()? != hex(&Sha256::digest(key.as_bytes())) {
+        return None;
+    }
+    let bytes = usize::try_from(file.metadata().ok()?.len()).ok()?.checked_sub(4 + length)?;
+    if bytes > bytes_max {
+        return Some((key, Value::Disk(bytes)));
+    }
+    let mut value = Vec::with_capacity(bytes);
+    file.read_to_end(&mut value).ok()?;
+    Some((key, Value::Memory(value.into())))
 }
 
 /// Bytes as lower-case hexadecimal digits.
@@ -276,14 +358,28 @@ pub fn link(linker: &mut Linker<Guest>) -> Result<()> {
         "[method]store.get",
         |accessor, (store, key): (Resource<Handle>, String)| {
             let store = opened(accessor, &store);
-            Box::pin(async move { Ok((Ok::<_, Error>(store?.get(&key).map(|value| value.to_vec())),)) })
+            Box::pin(async move {
+                let store = store?;
+                let value = match store.is_at_hand(&key) {
+                    true => store.get(&key),
+                    false => tokio::task::spawn_blocking(move || store.get(&key)).await?,
+                };
+                Ok((Ok::<_, Error>(value.map(|value| value.to_vec())),))
+            })
         },
     )?;
     instance.func_wrap_concurrent(
         "[method]store.set",
         |accessor, (store, key, value): (Resource<Handle>, String, Vec<u8>)| {
             let store = opened(accessor, &store);
-            Box::pin(async move { Ok((store?.set(key, value).map_err(Error::from),)) })
+            Box::pin(async move {
+                let store = store?;
+                let written = match value.len() > limits::VALUE_MEMORY_BYTES_MAX {
+                    true => tokio::task::spawn_blocking(move || store.set(key, value)).await?,
+                    false => store.set(key, value),
+                };
+                Ok((written.map_err(Error::from),))
+            })
         },
     )?;
     instance.func_wrap_concurrent(
@@ -350,6 +446,35 @@ mod tests {
         keys.sort();
         assert_eq!(keys, ["a", "empty"]);
         assert!(!folder.join("half.new").exists());
+        drop(store);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn large_values_are_on_disk_alone_and_there_after_a_restart() {
+        let folder = folder("large");
+        let large = |byte: u8| vec![byte; limits::VALUE_MEMORY_BYTES_MAX + 1];
+        let store = Store::open(&folder, 1 << 20).unwrap();
+        store.set("k".to_owned(), large(1)).unwrap();
+        assert!(!store.is_at_hand("k"));
+        assert_eq!(store.get("k").as_deref(), Some(large(1).as_slice()));
+        // Small, large and gone by turns: the last one counts, here and on disk.
+        store.set("k".to_owned(), b"small".to_vec()).unwrap();
+        assert!(store.is_at_hand("k"));
+        store.set("k".to_owned(), large(2)).unwrap();
+        store.set("l".to_owned(), large(3)).unwrap();
+        store.set("l".to_owned(), b"small".to_vec()).unwrap();
+        store.set("m".to_owned(), large(4)).unwrap();
+        store.delete("m");
+        drop(store);
+        let store = Store::open(&folder, 1 << 20).unwrap();
+        assert!(!store.is_at_hand("k") && store.is_at_hand("l"));
+        assert_eq!(store.get("k").as_deref(), Some(large(2).as_slice()));
+        assert_eq!(store.get("l").as_deref(), Some(b"small".as_slice()));
+        assert!(store.get("m").is_none());
+        let most = (1 << 20) - "k".len() - large(2).len() - "l".len() - "small".len() - "n".len();
+        assert_eq!(store.set("n".to_owned(), vec![0; most + 1]), Err(StoreError::Full(1 << 20)));
+        store.set("n".to_owned(), vec![0; most]).unwrap();
         drop(store);
         fs::remove_dir_all(folder).unwrap();
     }

@@ -67,12 +67,14 @@ pub const IDLE_CONNECTIONS_MAX: usize = 256;
 /// How long an idle outbound connection is kept; less than servers usually keep theirs.
 pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of all keys and values of one key-value store.
-pub const KEY_VALUE_BYTES_MAX: usize = 512 << 20;
+/// Bytes of all keys and values of one key-value store, most of them on disk.
+pub const KEY_VALUE_BYTES_MAX: usize = 2 << 30;
 /// Bytes of one key.
 pub const KEY_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one value.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a value that is kept in memory; a larger one is on disk alone.
+pub const VALUE_MEMORY_BYTES_MAX: usize = 32 << 10;
 /// How long a change of a key-value store may wait before it is written to disk.
 pub const KEY_VALUE_FLUSH: Duration = Duration::from_millis(20);
 

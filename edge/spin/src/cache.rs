@@ -1,13 +1,12 @@
-//! Cache entries as they lie in the key-value store: a length, the head as JSON, the body.
-
-use std::hash::{DefaultHasher, Hash, Hasher};
+//! Cache entries as they lie in the key-value store: a length, the head as JSON, the body where it is small.
 
 use meridian_engine::step::{CacheKey, Entry};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::CACHE_PLACES;
+use crate::limits::CACHE_ENTRY_BYTES_MAX;
+use crate::place::{Occupant, Shelved};
 
-/// A cache entry with its body.
+/// A cache entry with its body, or where that lies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cached {
     /// Key that it was stored under.
@@ -16,8 +15,38 @@ pub struct Cached {
     pub entry: Entry,
     /// From when on it is of no use, in milliseconds since the Unix epoch.
     pub until_ms: u64,
+    /// When it was stored, in milliseconds since the Unix epoch.
+    pub stored_ms: u64,
     /// Body.
-    pub body: Vec<u8>,
+    pub body: Kept,
+}
+
+/// The body of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    /// With the entry.
+    Here(Vec<u8>),
+    /// In a place of its own.
+    Shelved(Shelved),
+}
+
+impl Kept {
+    /// Length of the body.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Here(body) => body.len() as u64,
+            Self::Shelved(shelved) => shelved.bytes,
+        }
+    }
+}
+
+impl Cached {
+    /// As one who is in a place.
+    #[must_use]
+    pub fn occupant(&self) -> Occupant {
+        Occupant { until_ms: self.until_ms, used_ms: self.stored_ms }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,18 +56,13 @@ struct StoredHead {
     headers: Vec<(String, String)>,
     meta: String,
     until_ms: u64,
+    #[serde(default)]
+    stored_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shelved: Option<Shelved>,
 }
 
-/// Where in the key-value store an entry lies. Two keys may have the same place; the later one takes it.
-#[must_use]
-pub fn place_of(key: &CacheKey) -> String {
-    // The hash only spreads keys: the key itself is in the entry and compared.
-    let mut hasher = DefaultHasher::new();
-    key.0.hash(&mut hasher);
-    format!("cache/{}", hasher.finish() % u64::from(CACHE_PLACES))
-}
-
-/// An entry as bytes; `None` where it can't be put in words, which no entry of the engine's comes to.
+/// An entry as bytes; `None` where it is larger than its place.
 #[must_use]
 pub fn encode(cached: &Cached) -> Option<Vec<u8>> {
     let head = serde_json::to_vec(&StoredHead {
@@ -52,77 +76,83 @@ pub fn encode(cached: &Cached) -> Option<Vec<u8>> {
             .collect(),
         meta: cached.entry.meta.clone(),
         until_ms: cached.until_ms,
+        stored_ms: cached.stored_ms,
+        shelved: match &cached.body {
+            Kept::Here(_) => None,
+            Kept::Shelved(shelved) => Some(*shelved),
+        },
     })
     .ok()?;
+    let body = match &cached.body {
+        Kept::Here(body) => body.as_slice(),
+        Kept::Shelved(_) => &[],
+    };
     let length = u32::try_from(head.len()).ok()?;
-    let mut bytes = Vec::with_capacity(4 + head.len() + cached.body.len());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(&cached.body);
-    Some(bytes)
+    let bytes = [&length.to_le_bytes(), head.as_slice(), body].concat();
+    Some(bytes).filter(|bytes| bytes.len() <= CACHE_ENTRY_BYTES_MAX)
 }
 
-/// The entry of this key in bytes from the store; `None` where they hold another one, or one that is of no use any more.
+/// The entry in bytes from the store; `None` where they hold none.
 #[must_use]
-pub fn decode(mut bytes: Vec<u8>, key: &CacheKey, now_ms: u64) -> Option<Cached> {
+pub fn decode(mut bytes: Vec<u8>) -> Option<Cached> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
     let head: StoredHead = serde_json::from_slice(rest.get(..length)?).ok()?;
-    if head.key != key.0 || head.until_ms <= now_ms {
-        return None;
-    }
     bytes.drain(..4 + length);
+    let body = head.shelved.map_or_else(|| Kept::Here(bytes), Kept::Shelved);
     let entry = Entry {
         status: head.status,
         headers: head.headers.into_iter().collect(),
         meta: head.meta,
-        body_bytes: bytes.len() as u64,
+        body_bytes: body.bytes(),
     };
-    Some(Cached { key: key.clone(), entry, until_ms: head.until_ms, body: bytes })
+    Some(Cached { key: CacheKey(head.key), entry, until_ms: head.until_ms, stored_ms: head.stored_ms, body })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::place::{Place, Size};
 
-    fn cached(body: &[u8]) -> Cached {
+    fn cached(body: Kept) -> Cached {
         Cached {
             key: CacheKey("acme GET /v1/orders".to_owned()),
             entry: Entry {
                 status: 200,
                 headers: [("content-type", "text/plain"), ("x", "é")].into_iter().collect(),
                 meta: "notes".to_owned(),
-                body_bytes: body.len() as u64,
+                body_bytes: body.bytes(),
             },
             until_ms: 100,
-            body: body.to_vec(),
+            stored_ms: 50,
+            body,
         }
     }
 
     #[test]
     fn what_was_stored_is_found() {
-        for body in [b"".as_slice(), b"hello", &[0xff; 1000]] {
+        let place = Place { size: Size::Large, number: 3 };
+        let shelved = Kept::Shelved(Shelved { place, number: u64::MAX, bytes: 5_000_000 });
+        let here = [b"".as_slice(), b"hello", &[0xff; 1000]].map(|body| Kept::Here(body.to_vec()));
+        for body in here.into_iter().chain([shelved]) {
             let cached = cached(body);
-            assert_eq!(decode(encode(&cached).unwrap(), &cached.key, 99), Some(cached));
+            assert_eq!(decode(encode(&cached).unwrap()), Some(cached));
         }
     }
 
     #[test]
-    fn another_key_an_old_entry_and_garbage_are_not() {
-        let stored = cached(b"hello");
-        let bytes = encode(&stored).unwrap();
-        assert_eq!(decode(bytes.clone(), &CacheKey("globex GET /v1/orders".to_owned()), 0), None);
-        assert_eq!(decode(bytes.clone(), &stored.key, 100), None);
+    fn garbage_is_not() {
+        let bytes = encode(&cached(Kept::Here(b"hello".to_vec()))).unwrap();
         for garbage in [&b""[..], b"abc", &[0xff; 64], bytes.get(..40).unwrap()] {
-            assert_eq!(decode(garbage.to_vec(), &stored.key, 0), None);
+            assert_eq!(decode(garbage.to_vec()), None);
         }
     }
 
     #[test]
-    fn places_are_bounded_and_stay() {
-        let key = CacheKey("k".to_owned());
-        assert_eq!(place_of(&key), place_of(&key));
-        let number: u32 = place_of(&key).strip_prefix("cache/").unwrap().parse().unwrap();
-        assert!(number < CACHE_PLACES);
+    fn an_entry_is_no_larger_than_its_place() {
+        let of = |bytes| encode(&cached(Kept::Here(vec![0; bytes])));
+        let head = of(0).unwrap().len();
+        assert!(of(CACHE_ENTRY_BYTES_MAX - head).is_some());
+        assert!(of(CACHE_ENTRY_BYTES_MAX - head + 1).is_none());
     }
 }

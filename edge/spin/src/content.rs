@@ -3,7 +3,6 @@
 
 use std::fmt::Display;
 use std::pin::pin;
-use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -12,9 +11,9 @@ use meridian_engine::ruleset::{Coding, HtmlEdit};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::spawn;
 
-use crate::instance::Memory;
-use crate::limits::{CACHE_BODY_BYTES_MAX, PAUSE_MS, PIECE_BYTES};
-use crate::message::{self, Body, Content, Outlet};
+use crate::limits::{PAUSE_MS, PIECE_BYTES};
+use crate::message::{self, Body, Content, Outlet, SendFault};
+use crate::shelf::{Reading, Shelving};
 use crate::store::Store;
 
 /// What becomes of a body.
@@ -24,7 +23,7 @@ pub struct Plan {
     /// The coding that it gets.
     pub coding: Option<Coding>,
     /// What stores a copy of it as it came, before it ends: whoever has it whole finds it stored.
-    pub keep: Option<(Store, Rc<Memory>)>,
+    pub keep: Option<(Store, Shelving)>,
     /// For the log.
     pub decision: String,
 }
@@ -40,21 +39,31 @@ impl Plan {
 /// says why.
 pub fn pass_on(content: Content, plan: Plan) -> Content {
     let source = match content {
-        Content::Empty => Source { begun: Vec::new(), rest: None },
-        Content::Bytes(bytes) => Source { begun: bytes, rest: None },
-        Content::Stream(body) => Source { begun: Vec::new(), rest: Some(body) },
-        Content::Begun(begun, rest) => Source { begun, rest: Some(rest) },
+        Content::Empty => Source { begun: Vec::new(), rest: Rest::None },
+        Content::Bytes(bytes) => Source { begun: bytes, rest: Rest::None },
+        Content::Stream(body) => Source { begun: Vec::new(), rest: Rest::Host(body) },
+        Content::Begun(begun, rest) => Source { begun, rest: Rest::Host(rest) },
+        Content::Shelved(reading) => Source { begun: Vec::new(), rest: Rest::Shelf(reading) },
     };
     let (outlet, through) = message::pipe();
     spawn(async move {
         let Plan { html, coding, keep, decision } = plan;
-        let mut copy = keep.is_some().then(Vec::new);
+        let (store, mut copy) = keep.unzip();
+        let memory = copy.as_ref().map(Shelving::memory);
         let passed = rework(source, outlet, html, coding, &mut copy).await;
         if let Err(fault) = &passed {
             eprintln!("decision {decision}: the body broke off: {fault}");
         }
-        if let Some((store, memory)) = keep {
-            store.write(&memory, copy.filter(|_| passed.is_ok())).await;
+        if let (Some(store), Some(memory)) = (store, memory) {
+            let kept = match copy {
+                Some(copy) if passed.is_ok() => copy.finish().await,
+                Some(mut copy) => {
+                    copy.give_up().await;
+                    None
+                }
+                None => None,
+            };
+            store.write(&memory, kept).await;
         }
         if let Ok(outlet) = passed {
             outlet.finish(Ok(None)).await;
@@ -69,7 +78,7 @@ async fn rework(
     mut outlet: Outlet,
     html: Vec<HtmlEdit>,
     coding: Option<Coding>,
-    copy: &mut Option<Vec<u8>>,
+    copy: &mut Option<Shelving>,
 ) -> Result<Outlet, String> {
     let mut work = Work {
         rewriter: (!html.is_empty()).then(|| Rewriter::new(html)).transpose().map_err(text)?,
@@ -86,14 +95,15 @@ async fn rework(
                 }
             }
         };
-        let Some(bytes) = next else { break };
-        *copy = copy.take().filter(|copy| (copy.len() + bytes.len()) as u64 <= CACHE_BODY_BYTES_MAX);
-        if let Some(copy) = copy {
-            copy.extend_from_slice(&bytes);
+        let Some(bytes) = next.map_err(text)? else { break };
+        if let Some(kept) = copy
+            && !kept.push(&bytes).await
+        {
+            *copy = None;
         }
         outlet.write(work.push(bytes)?).await.map_err(text)?;
     }
-    if let Some(rest) = source.rest {
+    if let Rest::Host(rest) = source.rest {
         rest.end().await.map_err(text)?;
     }
     outlet.write(work.finish()?).await.map_err(text)?;
@@ -104,23 +114,34 @@ fn text(fault: impl Display) -> String {
     fault.to_string()
 }
 
-/// Bytes that are here, and those that are still with the host.
+/// Bytes that are here, and those that are elsewhere.
 struct Source {
     begun: Vec<u8>,
-    rest: Option<Body>,
+    rest: Rest,
+}
+
+/// Where the rest of a body is.
+enum Rest {
+    None,
+    Host(Body),
+    Shelf(Reading),
 }
 
 impl Source {
-    /// The next bytes, not too many at once.
-    async fn next(&mut self) -> Option<Vec<u8>> {
+    /// The next bytes, not too many at once; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, SendFault> {
         if self.begun.is_empty() {
-            return match &mut self.rest {
-                Some(rest) => rest.chunk().await,
-                None => None,
-            };
+            match &mut self.rest {
+                Rest::None => return Ok(None),
+                Rest::Host(rest) => return Ok(rest.chunk().await),
+                Rest::Shelf(reading) => match reading.next().await? {
+                    Some(chunk) => self.begun = chunk,
+                    None => return Ok(None),
+                },
+            }
         }
         let later = self.begun.split_off(PIECE_BYTES.min(self.begun.len()));
-        Some(std::mem::replace(&mut self.begun, later))
+        Ok(Some(std::mem::replace(&mut self.begun, later)))
     }
 }
 

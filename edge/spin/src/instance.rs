@@ -17,6 +17,7 @@ use spin_sdk::wasip3::random::random::get_random_bytes;
 
 use crate::events::Events;
 use crate::limits::PLACES_BYTES_MAX;
+use crate::place::Uses;
 
 /// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
 const COOKIES: &str = "meridian-cookie-v1\n";
@@ -35,6 +36,8 @@ pub struct Memory {
     pub newest: RefCell<HashMap<Target, u64>>,
     /// What the origins are to be told.
     pub events: RefCell<Events>,
+    /// Places of the cache whose use was noted lately.
+    pub uses: RefCell<Uses>,
     /// Index of the origin that answered last.
     pub origin: Cell<usize>,
     /// The key-value store, where it can be opened.
@@ -48,12 +51,17 @@ thread_local! {
 impl Memory {
     /// The memory of this instance, made at its first request.
     pub async fn get() -> Result<Rc<Self>, InvalidConfig> {
-        if let Some(memory) = MEMORY.with_borrow(Clone::clone) {
+        if let Some(memory) = Self::here() {
             return Ok(memory);
         }
         let made = Rc::new(Self::make().await?);
         // Another first request may have been as quick; all of them must have the same memory.
         Ok(MEMORY.with_borrow_mut(|memory| Rc::clone(memory.get_or_insert(made))))
+    }
+
+    /// The memory of this instance, where it was made already.
+    pub fn here() -> Option<Rc<Self>> {
+        MEMORY.with_borrow(Clone::clone)
     }
 
     async fn make() -> Result<Self, InvalidConfig> {
@@ -72,6 +80,7 @@ impl Memory {
             places: places(),
             newest: RefCell::default(),
             events: RefCell::default(),
+            uses: RefCell::default(),
             origin: Cell::new(0),
             store: store.inspect_err(|error| eprintln!("the key-value store can't be opened: {error}")).ok(),
             config,

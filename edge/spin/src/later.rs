@@ -9,14 +9,14 @@ use meridian_engine::step::{After, Step};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::spawn;
 
-use crate::cache::{self, Cached};
+use crate::cache::Cached;
 use crate::forward::RequestBody;
 use crate::instance::{Memory, now_ms};
-use crate::limits::{CACHE_BODY_BYTES_MAX, EVENTS_AGAIN_MS, EVENTS_WAIT_MS, SYNC_TIMEOUT_MS};
+use crate::limits::{EVENTS_AGAIN_MS, EVENTS_WAIT_MS, SYNC_TIMEOUT_MS};
 use crate::message::Incoming;
 use crate::perform::Passage;
 use crate::store::Store;
-use crate::{bundle, origin};
+use crate::{bundle, origin, shelf};
 
 /// What is left to do once a reply is on its way.
 pub struct Later {
@@ -67,12 +67,10 @@ impl Later {
 
     async fn perform(self) {
         let memory = &self.memory;
-        if let Some(mut store) = self.store {
-            let body = match (store.refresh, self.response) {
-                (false, Some(response)) => response.bytes(CACHE_BODY_BYTES_MAX as usize).await.ok(),
-                _ => store.body.take(),
-            };
-            store.write(memory, body).await;
+        if let Some(store) = self.store {
+            // What came with a 304 is no body of it.
+            let body = self.response.filter(|_| !store.refresh).map(Incoming::body);
+            store.perform(memory, body).await;
         }
         join_all(self.items.into_iter().map(|item| perform_after(memory, item, self.runs_left))).await;
     }
@@ -82,7 +80,7 @@ async fn perform_after(memory: &Rc<Memory>, item: After, runs_left: u32) {
     match item {
         After::Forget(keys) => {
             for key in keys {
-                memory.delete(&cache::place_of(&key)).await;
+                shelf::forget(memory, &key).await;
             }
         }
         After::Run(exchange, step) => Box::pin(run(Rc::clone(memory), exchange, step, runs_left)).await,

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod events;
 pub mod facts;
 pub mod limits;
+pub mod place;
 pub mod stored;
 pub mod url;
 
@@ -31,5 +32,7 @@ mod origin;
 mod perform;
 #[cfg(target_family = "wasm")]
 mod respond;
+#[cfg(target_family = "wasm")]
+mod shelf;
 #[cfg(target_family = "wasm")]
 mod store;

@@ -1,5 +1,9 @@
 //! Every limit of this host, in one place.
 
+use meridian_engine::limits::CACHE_BODY_BYTES_MAX;
+
+use crate::place::NUMBER_BYTES;
+
 /// Bytes of the place database.
 pub const PLACES_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
@@ -21,11 +25,27 @@ pub const HEADS_FRESH_MS: u64 = 1_000;
 /// Age up to which a hostname in the key-value store is believed without asking an origin.
 pub const HOST_FRESH_MS: u64 = 30_000;
 
-/// Places that cache entries have in the key-value store. A key has one place, by its hash, and takes it from whatever
-/// was there, so that the cache never grows beyond them.
-pub const CACHE_PLACES: u32 = 16_384;
-/// Bytes of a body that is cached: all of it is in memory while it is stored or found.
-pub const CACHE_BODY_BYTES_MAX: u64 = 1024 * 1024;
+/// Places of the cache for entries with a small body. A key has two of them, by its hash.
+pub const CACHE_ENTRY_PLACES: u32 = 16_384;
+/// Bytes of such an entry with its head.
+pub const CACHE_ENTRY_BYTES_MAX: usize = 32 * 1024;
+/// Places of the cache for bodies of one chunk.
+pub const CACHE_MEDIUM_PLACES: u32 = 256;
+/// Places of the cache for larger bodies.
+pub const CACHE_LARGE_PLACES: u32 = 16;
+/// Bytes of a body in one chunk: as much of it is in memory while it is stored or served.
+pub const CACHE_CHUNK_BYTES: usize = 1024 * 1024;
+/// Bytes of all values that the cache ever has in the key-value store, notes of uses and records of places aside, which
+/// have 32 bytes each: 1.75 GiB.
+pub const CACHE_BYTES_MAX: u64 = CACHE_ENTRY_PLACES as u64 * CACHE_ENTRY_BYTES_MAX as u64
+    + CACHE_MEDIUM_PLACES as u64 * (CACHE_CHUNK_BYTES + NUMBER_BYTES) as u64
+    + CACHE_LARGE_PLACES as u64 * (CACHE_BODY_BYTES_MAX + CACHE_CHUNKS_MAX * NUMBER_BYTES as u64);
+/// Chunks of a body.
+pub const CACHE_CHUNKS_MAX: u64 = CACHE_BODY_BYTES_MAX.div_ceil(CACHE_CHUNK_BYTES as u64);
+/// How long after the last one a use of a place is noted again.
+pub const CACHE_USE_MS: u64 = 60_000;
+/// Places whose last use an instance remembers to have noted.
+pub const CACHE_USES_MAX: usize = 1_024;
 
 /// How long a body that is coded may pause before what is there is sent rather than kept for better compression.
 pub const PAUSE_MS: u64 = 10;

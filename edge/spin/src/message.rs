@@ -10,6 +10,7 @@ use spin_sdk::wasip3::wit_bindgen::{FutureReader, FutureWriter, StreamReader, St
 use spin_sdk::wasip3::{self, wit_future, wit_stream};
 
 use crate::facts::Head;
+use crate::shelf::Reading;
 use crate::url::Url;
 
 /// Bytes that are read of a body at once.
@@ -18,7 +19,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// A body that is still with the host.
 pub struct Body {
     stream: StreamReader<u8>,
-    trailers: FutureReader<Result<Option<Trailers>, ErrorCode>>,
+    trailers: TrailersReader,
 }
 
 /// A body to send.
@@ -31,6 +32,8 @@ pub enum Content {
     Stream(Body),
     /// What was read of a body already, and the rest of it.
     Begun(Vec<u8>, Body),
+    /// What lies in the cache.
+    Shelved(Reading),
 }
 
 /// A request to send.
@@ -229,7 +232,7 @@ fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
             Some(0).filter(|_| !matches!(outgoing.method, "GET" | "HEAD" | "OPTIONS" | "TRACE"))
         }
         Content::Bytes(bytes) => Some(bytes.len() as u64),
-        Content::Stream(_) | Content::Begun(..) => outgoing.length,
+        Content::Stream(_) | Content::Begun(..) | Content::Shelved(_) => outgoing.length,
     };
     let mut fields = outgoing.fields;
     fields.retain(|(name, _)| {
@@ -254,7 +257,7 @@ fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
     set.map(|()| request).map_err(|()| HeaderError::InvalidSyntax)
 }
 
-type Contents = (Option<StreamReader<u8>>, FutureReader<Result<Option<Trailers>, ErrorCode>>);
+type Contents = (Option<StreamReader<u8>>, TrailersReader);
 
 fn open(content: Content) -> Contents {
     match content {
@@ -267,6 +270,19 @@ fn open(content: Content) -> Contents {
                 let _ = writer.write_all(bytes).await;
             });
             (Some(stream), no_trailers())
+        }
+        Content::Shelved(mut reading) => {
+            let (mut outlet, Body { stream, trailers }) = pipe();
+            wasip3::spawn(async move {
+                // Where it breaks off, the outlet is dropped without its end.
+                while let Ok(next) = reading.next().await {
+                    let Some(bytes) = next else { return outlet.finish(Ok(None)).await };
+                    if outlet.write(bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            (Some(stream), trailers)
         }
         Content::Begun(bytes, mut rest) => {
             let (mut outlet, Body { stream, trailers }) = pipe();
@@ -285,7 +301,9 @@ fn open(content: Content) -> Contents {
     }
 }
 
-fn no_trailers() -> FutureReader<Result<Option<Trailers>, ErrorCode>> {
+type TrailersReader = FutureReader<Result<Option<Trailers>, ErrorCode>>;
+
+fn no_trailers() -> TrailersReader {
     wit_future::new(|| Ok(None)).1
 }
 

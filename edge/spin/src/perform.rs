@@ -12,11 +12,11 @@ use meridian_engine::step::{Answer, CacheKey, Entry, Reply, Step, Verify};
 use meridian_wire::signature::verify_token;
 use spin_sdk::time::sleep;
 
-use crate::cache::{self, Cached};
+use crate::cache::Cached;
 use crate::forward::{Ended, RequestBody};
 use crate::instance::{Memory, now_ms};
 use crate::message::Incoming;
-use crate::{bundle, origin};
+use crate::{bundle, origin, shelf};
 
 /// One exchange on its way, with what the host keeps for it.
 pub struct Passage {
@@ -79,8 +79,7 @@ impl Passage {
     }
 
     async fn look_up(&mut self, key: &CacheKey) -> Option<Entry> {
-        let stored = self.memory.read(&cache::place_of(key)).await;
-        self.found = stored.and_then(|bytes| cache::decode(bytes, key, now_ms()));
+        self.found = shelf::look_up(&self.memory, key).await;
         self.found.as_ref().map(|found| found.entry.clone())
     }
 }

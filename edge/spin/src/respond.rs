@@ -7,11 +7,13 @@ use meridian_engine::step::{Reply, ReplyBody};
 use meridian_wire::event::{Event, Seen};
 use spin_sdk::wasip3::http::types::{HeaderError, Response};
 
+use crate::cache::Kept;
 use crate::content::{self, Plan};
 use crate::later::Later;
 use crate::limits::RUNS_MAX;
 use crate::message::{self, Content, Incoming};
 use crate::perform::{Passage, fields, millis};
+use crate::shelf::{Reading, Shelving};
 use crate::store::Store;
 
 impl Passage {
@@ -36,22 +38,34 @@ impl Passage {
                 Content::Bytes(bytes)
             }
             part @ (ReplyBody::Cached | ReplyBody::CachedPart { .. }) => {
-                let mut body =
-                    self.found.as_mut().map(|found| std::mem::take(&mut found.body)).unwrap_or_default();
+                let kept = self.found.as_mut().map(|found| match &mut found.body {
+                    Kept::Here(body) => Kept::Here(std::mem::take(body)),
+                    Kept::Shelved(shelved) => Kept::Shelved(*shelved),
+                });
+                let kept = kept.unwrap_or(Kept::Here(Vec::new()));
                 if let Some(Store { refresh: true, body: stored, .. }) = &mut later.store {
-                    *stored = Some(body.clone());
+                    *stored = Some(kept.clone());
                 }
-                if let ReplyBody::CachedPart { first, bytes } = part {
-                    body = within(body, first, bytes);
+                let (first, bytes) = match part {
+                    ReplyBody::CachedPart { first, bytes } => (first, bytes),
+                    _ => (0, kept.bytes()),
+                };
+                length = usize::try_from(bytes).ok();
+                match kept {
+                    Kept::Here(body) => Content::Bytes(within(body, first, bytes)),
+                    Kept::Shelved(shelved) => {
+                        Content::Shelved(Reading::new(Rc::clone(&self.memory), shelved, first, bytes))
+                    }
                 }
-                length = Some(body.len());
-                Content::Bytes(body)
             }
             ReplyBody::Forwarded => match self.response.take().map(Incoming::body) {
                 None => Content::Empty,
                 Some(body) => {
                     let store = later.store.take_if(|store| !store.refresh);
-                    keep = store.map(|store| (store, Rc::clone(&self.memory)));
+                    keep = store.map(|store| {
+                        let shelving = Shelving::new(Rc::clone(&self.memory), store.until_ms);
+                        (store, shelving)
+                    });
                     Content::Stream(body)
                 }
             },

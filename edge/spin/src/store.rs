@@ -1,9 +1,13 @@
-//! Storing a response, as it passes or once it is here whole.
+//! Storing a response, as it passes or once nobody waits for it.
+
+use std::rc::Rc;
 
 use meridian_engine::step::{CacheKey, Entry};
 
-use crate::cache::{self, Cached};
+use crate::cache::{Cached, Kept};
 use crate::instance::{Memory, now_ms};
+use crate::message::Body;
+use crate::shelf::{self, Shelving};
 
 /// A response that is to be stored.
 pub struct Store {
@@ -11,21 +15,47 @@ pub struct Store {
     pub(crate) entry: Entry,
     pub(crate) until_ms: u64,
     pub(crate) refresh: bool,
-    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) body: Option<Kept>,
 }
 
 impl Store {
-    /// Stores the response, unless its body did not come whole, and tells those who wait for it.
-    pub async fn write(self, memory: &Memory, body: Option<Vec<u8>>) {
-        let cached = |body: Vec<u8>| {
-            let entry = Entry { body_bytes: body.len() as u64, ..self.entry };
-            cache::encode(&Cached { key: self.key.clone(), entry, until_ms: self.until_ms, body })
+    /// Stores the response with the body of the entry found, or with this one, which goes nowhere else.
+    pub async fn perform(mut self, memory: &Rc<Memory>, body: Option<Body>) {
+        let kept = match (self.body.take(), body) {
+            (Some(kept), _) => Some(kept),
+            (None, Some(body)) => keep(Shelving::new(Rc::clone(memory), self.until_ms), body).await,
+            (None, None) => None,
         };
-        let bytes = body.and_then(cached);
-        let stored = match bytes {
-            Some(bytes) => memory.write(&cache::place_of(&self.key), bytes).await,
+        self.write(memory, kept).await;
+    }
+
+    /// Stores the response, unless its body did not come whole, and tells those who wait for it.
+    pub async fn write(self, memory: &Memory, body: Option<Kept>) {
+        let Self { key, entry, until_ms, .. } = self;
+        let stored = match body {
+            Some(body) => {
+                let entry = Entry { body_bytes: body.bytes(), ..entry };
+                let cached = Cached { key: key.clone(), entry, until_ms, stored_ms: now_ms(), body };
+                shelf::put(memory, cached).await
+            }
             None => false,
         };
-        memory.node.borrow_mut().fetched(&self.key, stored, now_ms());
+        memory.node.borrow_mut().fetched(&key, stored, now_ms());
+    }
+}
+
+/// A body that comes whole and is not too large.
+async fn keep(mut shelving: Shelving, mut body: Body) -> Option<Kept> {
+    while let Some(chunk) = body.chunk().await {
+        if !shelving.push(&chunk).await {
+            return None;
+        }
+    }
+    match body.end().await {
+        Ok(()) => shelving.finish().await,
+        Err(_) => {
+            shelving.give_up().await;
+            None
+        }
     }
 }
