@@ -8,8 +8,17 @@ use anyhow::Result;
 /// Bytes of a request; those of these tests are far below.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a body that is as large as any that is stored.
+pub const LARGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// A large body; each number has its own.
+pub fn large(number: usize) -> Vec<u8> {
+    (0..LARGE_BYTES).map(|at| (at.wrapping_mul(31) ^ (at >> 12) ^ (at >> 20) ^ number) as u8).collect()
+}
+
 /// Starts the service and says its URL. It ends with the process, and answers
-/// - `/kept/none` with a 204 and `/kept/digits` with ten digits, both to be stored for a minute,
+/// - `/kept/none` with a 204, `/kept/digits` with ten digits, `/kept/large/N` with [`large`] and `/kept/open/N` with the
+///   same without a length ahead, all to be stored for a minute,
 /// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
 /// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
 ///   and `/…/ambiguous` with HTML that can't be parsed as it streams,
@@ -62,6 +71,16 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         "/kept/none" => write!(stream, "HTTP/1.1 204 No Content\r\n{kept}\r\n"),
         "/kept/digits" => {
             write!(stream, "HTTP/1.1 200 OK\r\n{kept}etag: \"d\"\r\ncontent-length: 10\r\n\r\n0123456789")
+        }
+        large if large.starts_with("/kept/large/") || large.starts_with("/kept/open/") => {
+            let number = large.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+            let length = if large.starts_with("/kept/large/") {
+                format!("content-length: {LARGE_BYTES}\r\n")
+            } else {
+                String::new()
+            };
+            write!(stream, "HTTP/1.1 200 OK\r\n{kept}{length}\r\n")?;
+            stream.write_all(&self::large(number))
         }
         _ => write!(
             stream,

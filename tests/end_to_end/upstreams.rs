@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
 use meridian_tests::stack::{Stack, eventually};
 
@@ -10,12 +10,13 @@ use crate::EdgeTest;
 use crate::bad_bundles::roll_back;
 use crate::requests::raw;
 use crate::rules::{demo_rules, head, push};
-use crate::upstream;
+use crate::upstream::{self, LARGE_BYTES};
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("forwards_a_body_whatever_the_method", forwards_a_body_whatever_the_method),
     ("keeps_an_answer_without_a_body", keeps_an_answer_without_a_body),
     ("answers_a_part_of_what_is_kept", answers_a_part_of_what_is_kept),
+    ("keeps_large_bodies_without_holding_them", keeps_large_bodies_without_holding_them),
 ];
 
 /// Each instance of an edge hears of new rules by itself.
@@ -122,4 +123,48 @@ fn answers_a_part_of_what_is_kept(stack: &Stack, edge: &str) -> Result<()> {
         ensure!(beyond.header("content-range") == "bytes */10", "{:?}", beyond.headers);
         Ok(())
     })
+}
+
+/// What is kept comes back byte for byte, whole and in part, and the edge's memory does not grow with it.
+fn keeps_large_bodies_without_holding_them(stack: &Stack, edge: &str) -> Result<()> {
+    with_upstream(stack, edge, |url| {
+        let client = Client::new(url, "acme.localhost");
+        let keep = |path: &str, number: usize| -> Result<()> {
+            let body = upstream::large(number);
+            eventually(SEEN_MAX, || {
+                let whole = client.get(&format!("{path}/{number}"))?.expect(200)?;
+                ensure!(whole.body == body, "{} other bytes", whole.body.len());
+                ensure!(whole.header("cache-status").contains("hit"), "{}", whole.header("cache-status"));
+                Ok(())
+            })?;
+            for first in [0, 1, 1_048_575, 30_000_000, LARGE_BYTES - 70_000] {
+                let range = format!("bytes={first}-{}", first + 69_999);
+                let part = client.with("range", &range).get(&format!("{path}/{number}"))?.expect(206)?;
+                ensure!(part.body == body[first..first + 70_000], "{range}: {} other bytes", part.body.len());
+                let content_range = format!("bytes {first}-{}/{LARGE_BYTES}", first + 69_999);
+                ensure!(part.header("content-range") == content_range, "{range}: {:?}", part.headers);
+                ensure!(part.header("cache-status").contains("hit"), "{range}: {:?}", part.headers);
+            }
+            Ok(())
+        };
+        // What the edge needs once, for its first large body, is none of what it would hold.
+        keep("/kept/large", 0)?;
+        keep("/kept/open", 1)?;
+        let before = memory_bytes(stack, edge)?;
+        for number in 2..6 {
+            keep("/kept/large", number)?;
+        }
+        let grown = memory_bytes(stack, edge)?.saturating_sub(before);
+        ensure!(grown < LARGE_BYTES as u64, "four bodies of {LARGE_BYTES} bytes, and {grown} more in memory");
+        Ok(())
+    })
+}
+
+/// Resident memory of an edge's process.
+fn memory_bytes(stack: &Stack, edge: &str) -> Result<u64> {
+    let pid = *stack.up()?.pids.get(&format!("edge-{edge}")).context("the edge's process")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.and_then(|text| text.trim().strip_suffix(" kB")).context("VmRSS in kB")?;
+    Ok(kilobytes.trim().parse::<u64>()? * 1024)
 }

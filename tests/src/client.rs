@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Longest wait for one response.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest body that a test reads.
-const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const BODY_BYTES_MAX: u64 = 65 * 1024 * 1024;
 
 /// Sends requests to one server under one `Host`.
 #[derive(Clone)]

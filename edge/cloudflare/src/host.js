@@ -44,7 +44,13 @@ export async function send(method, url, fields, body, timeoutMs, limit = new Abo
       cf: NOT_CACHED,
     });
     let head = `${response.status}`;
-    for (const [name, value] of response.headers) head += `\n${name}\n${value}`;
+    const about = {};
+    for (const [name, value] of response.headers) {
+      head += `\n${name}\n${value}`;
+      if (name === "content-length") about.length = Number(value);
+      if (name === "content-encoding") about.encoded = true;
+    }
+    if (response.body !== null) known.set(response.body, about);
     return { head, body: response.body };
   } catch (error) {
     return { head: limit.signal.aborted ? "timeout" : `broken ${error?.message}`, body: null };
@@ -87,6 +93,12 @@ export function giveUp(attempt) {
   attempt.answer.then(({ body }) => body?.cancel()).catch(() => {});
 }
 
+/**
+ * What is known of the stream of a body: its `length`, whether it is `encoded`, so that bytes read here are not those of
+ * its length, and the `key` and `entry` that it is stored with.
+ */
+const known = new WeakMap();
+
 /** Meridian's own cache is the one that a purge reaches. */
 const NOT_CACHED = { cacheTtl: 0 };
 
@@ -118,6 +130,10 @@ async function readAll(stream, bytesMax) {
     if (length > bytesMax) return undefined;
     chunks.push(chunk);
   }
+  return joined(chunks, length);
+}
+
+function joined(chunks, length) {
   const whole = new Uint8Array(length);
   let at = 0;
   for (const chunk of chunks) {
@@ -131,9 +147,62 @@ export function headOf(answer) {
   return answer.head;
 }
 
-/** A response without a body, such as a 204, has nothing to divide. */
+/** Bytes of a body that may be in memory at once. */
+const HELD_BYTES_MAX = 1024 * 1024;
+/** Bytes that are moved at once. */
+const CHUNK_BYTES = 64 * 1024;
+
+/**
+ * Divides a stream in two: one for the client, one for the cache. A response without a body, such as a 204, has nothing
+ * to divide. A long body is handed on no faster than both take it, so that it is never in memory.
+ */
 export function tee(stream) {
-  return stream === null ? [null, null] : stream.tee();
+  if (stream === null) return [null, null];
+  const about = known.get(stream) ?? {};
+  if (about.encoded || about.length <= HELD_BYTES_MAX) {
+    const both = stream.tee();
+    for (const one of both) known.set(one, about);
+    return both;
+  }
+  const [client, cache] = [pipe(about.length), pipe(about.length)];
+  known.set(cache.readable, about);
+  divide(stream, client.writable, cache.writable).catch(() => {});
+  return [client.readable, cache.readable];
+}
+
+function pipe(length) {
+  return length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
+}
+
+async function divide(stream, client, cache) {
+  const [toClient, toCache] = [client.getWriter(), cache.getWriter()];
+  let stored = true;
+  const store = (done) => done.catch(() => (stored = false));
+  try {
+    for await (const chunk of chunksOf(stream)) {
+      await Promise.all([toClient.write(chunk), stored && store(toCache.write(chunk))]);
+    }
+    await Promise.all([toClient.close(), stored && store(toCache.close())]);
+  } catch (error) {
+    // Broken, or the client is gone: what is not whole is not stored.
+    await Promise.allSettled([toCache.abort(error), toClient.abort(error), stream.cancel(error)]);
+  }
+}
+
+/** The bytes of a stream, as many at once as there are; each array is good until the next one is asked for. */
+async function* chunksOf(stream) {
+  const reader = stream.getReader({ mode: "byob" });
+  let buffer = new ArrayBuffer(CHUNK_BYTES);
+  try {
+    for (;;) {
+      const { value, done } = await reader.read(new Uint8Array(buffer));
+      if (done) return;
+      yield value;
+      buffer = value.buffer;
+    }
+  } finally {
+    reader.releaseLock();
+  }
 }
 
 /** The bytes of a stream from `first` on, `length` of them; what follows is not read. */
@@ -144,6 +213,11 @@ export function part(stream, first, length) {
 }
 
 async function cut(stream, first, length, writable) {
+  const nearer = first > HELD_BYTES_MAX ? await storedPart(known.get(stream), first, length) : undefined;
+  if (nearer !== undefined) {
+    cancel(stream);
+    return nearer.pipeTo(writable);
+  }
   const writer = writable.getWriter();
   let skip = first;
   let left = length;
@@ -160,6 +234,17 @@ async function cut(stream, first, length, writable) {
   } catch (error) {
     await writer.abort(error);
   }
+}
+
+/** Has the cache itself skip what comes before a part; undefined where it doesn't, or holds something else by now. */
+async function storedPart(about, first, length) {
+  if (about?.key === undefined) return undefined;
+  const headers = { Range: `bytes=${first}-${first + length - 1}` };
+  const found = await caches.default.match(new Request(urlOf(about.key), { headers }));
+  if (found === undefined || found.body === null) return undefined;
+  if (found.status === 206 && found.headers.get(ENTRY) === about.entry) return found.body;
+  cancel(found.body);
+  return undefined;
 }
 
 export function cancel(stream) {
@@ -194,20 +279,72 @@ export async function lookUp(key) {
   if (found === undefined) return undefined;
   const entry = found.headers.get(ENTRY);
   if (entry === null) return undefined;
-  return { head: `${found.headers.get("Content-Length") ?? ""}\n${entry}`, body: found.body };
+  const length = found.headers.get("Content-Length") ?? "";
+  if (found.body !== null) {
+    const encoded = found.headers.has("Content-Encoding");
+    known.set(found.body, { length: length === "" ? undefined : Number(length), encoded, key, entry });
+  }
+  return { head: `${length}\n${entry}`, body: found.body };
 }
 
+/** Bytes of a body that is stored though it is encoded: it has to be in memory whole. */
+const ENCODED_BYTES_MAX = 8 * 1024 * 1024;
+
 /**
- * Stores a body once all of it is there, so that its length is known; nothing where it breaks or has more than
- * `bytesMax`. Resolves to whether it did.
+ * Stores a body of at most `bytesMax`, nothing where it breaks. A long one is streamed; of a short one the length is
+ * known once it is here. Resolves to whether it did.
  */
 export async function store(key, entry, encoding, keepSeconds, body, bytesMax) {
-  const bytes = body === null ? null : await readAll(body, bytesMax);
-  if (bytes === undefined) return false;
   const headers = { [ENTRY]: entry, "Cache-Control": `public, max-age=${keepSeconds}` };
   if (encoding !== "") headers["Content-Encoding"] = encoding;
-  await caches.default.put(urlOf(key), new Response(bytes, { headers }));
+  const content = body === null ? null : await storable(body, encoding !== "", bytesMax);
+  if (content === undefined) return false;
+  await caches.default.put(urlOf(key), new Response(content, { headers }));
   return true;
+}
+
+/** A body as it is stored: its bytes or a stream; undefined where it is too large. */
+async function storable(body, encoded, bytesMax) {
+  if (encoded) return readAll(body, ENCODED_BYTES_MAX);
+  const { length } = known.get(body) ?? {};
+  if (length > bytesMax) {
+    cancel(body);
+    return undefined;
+  }
+  if (length > HELD_BYTES_MAX) return body;
+  const { readable, writable } = new IdentityTransformStream();
+  return (await gathered(body, writable, bytesMax)) ?? readable;
+}
+
+/** A whole body where it is short; of a long one the beginning and then the rest goes to `writable`. */
+async function gathered(body, writable, bytesMax) {
+  const chunks = chunksOf(body);
+  const held = [];
+  let length = 0;
+  for (;;) {
+    const { value, done } = await chunks.next();
+    if (done) return joined(held, length);
+    held.push(value.slice());
+    length += value.byteLength;
+    if (length > HELD_BYTES_MAX) break;
+  }
+  passOn(held, length, chunks, writable.getWriter(), bytesMax).catch(() => cancel(body));
+  return undefined;
+}
+
+async function passOn(held, length, chunks, writer, bytesMax) {
+  try {
+    for (const chunk of held.splice(0)) await writer.write(chunk);
+    for await (const chunk of chunks) {
+      length += chunk.byteLength;
+      if (length > bytesMax) throw new RangeError("the body is too large to be cached");
+      await writer.write(chunk);
+    }
+    await writer.close();
+  } catch (error) {
+    await writer.abort(error);
+    throw error;
+  }
 }
 
 export function forget(key) {

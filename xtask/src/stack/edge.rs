@@ -63,7 +63,7 @@ impl Edge {
     /// # Errors
     /// When its configuration can't be written.
     pub fn on_workerd(&self, build: &Path, tools: &npm::Tools, keys: &Keys) -> Result<Service> {
-        for folder in ["kv", "objects"] {
+        for folder in ["kv", "objects", "cache"] {
             fs::create_dir_all(self.state.join(folder))
                 .with_context(|| format!("could not create {}", self.state.display()))?;
         }
