@@ -5,6 +5,7 @@ mod analytics;
 mod bad_bundles;
 mod cold_edges;
 mod content;
+mod crowds;
 mod failures;
 mod issuers;
 mod limits;
@@ -58,6 +59,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(upstreams::TESTS)
         .chain(content::TESTS)
         .chain(limits::TESTS)
+        .chain(crowds::TESTS)
         .chain(traces::TESTS)
         .chain(issuers::TESTS)
         .chain(bad_bundles::TESTS)

@@ -1,0 +1,156 @@
+//! A target that is slow: equal requests that wait for one answer, and requests that ask elsewhere as well.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use meridian_tests::client::Client;
+use meridian_tests::stack::{Stack, eventually};
+
+use crate::EdgeTest;
+use crate::upstreams::with_rules;
+
+pub const TESTS: &[(&str, EdgeTest)] = &[
+    ("fetches_once_what_many_ask_for", fetches_once_what_many_ask_for),
+    ("asks_elsewhere_beside_a_slow_region", asks_elsewhere_beside_a_slow_region),
+];
+
+/// Each instance of an edge hears of new rules by itself.
+const SEEN_MAX: Duration = Duration::from_secs(5);
+/// Clients that ask at the same time.
+const CLIENTS: usize = 50;
+/// Instances of an edge that each fetch for themselves, at the most.
+const INSTANCES_MAX: u32 = 8;
+/// How long the slow target takes for what is to be kept: longer than the clients take to ask.
+const SLOW: Duration = Duration::from_secs(2);
+/// How long the target that does not answer may be waited for.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn fetches_once_what_many_ask_for(stack: &Stack, edge: &str) -> Result<()> {
+    let target = Target::start()?;
+    let rules = format!(
+        "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: slow}}\n\
+         spec: {{regions: {{us-east-1: \"{}\"}}}}\n---\n\
+         apiVersion: meridian/v1\nkind: CachePolicy\nmetadata: {{name: own}}\nspec: {{}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: crowd}}\n\
+         spec: {{match: {{path: \"/crowd/**\"}}, auth: {{mode: anonymous}}, cache: own, upstream: slow}}\n",
+        target.url
+    );
+    with_rules(stack, edge, &rules, |url| {
+        let client = Client::new(url, "acme.localhost");
+        eventually(SEEN_MAX, || client.get("/crowd/first")?.expect(200).map(drop))?;
+        let before = target.requests();
+        let crowd: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let client = client.clone();
+                std::thread::spawn(move || client.get("/crowd/second"))
+            })
+            .collect();
+        let mut collapsed = 0;
+        for one in crowd {
+            let response = one.join().map_err(|_| anyhow::anyhow!("a client panicked"))??.expect(200)?;
+            ensure!(response.text() == "slowly", "{:?}", response.text());
+            collapsed += u32::from(response.header("cache-status").contains("collapsed"));
+        }
+        let fetches = target.requests() - before;
+        ensure!((1..=INSTANCES_MAX).contains(&fetches), "{fetches} fetches for {CLIENTS} requests");
+        ensure!(collapsed > 0, "nobody says that it has waited");
+        Ok(())
+    })
+}
+
+fn asks_elsewhere_beside_a_slow_region(stack: &Stack, edge: &str) -> Result<()> {
+    let (slow, quick) = (Target::start()?, Target::start()?);
+    let rules = format!(
+        "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: uneven}}\n\
+         spec: {{regions: {{us-east-1: \"{}/never\", eu-west-1: \"{}\"}}}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: hedged}}\n\
+         spec:\n  match: {{path: /hedged}}\n  auth: {{mode: anonymous}}\n  upstream: uneven\n  \
+         steering: {{strategy: priority, regions: [us-east-1, eu-west-1], timeout: {}s, hedge: {{after: 100ms}}}}\n",
+        slow.url,
+        quick.url,
+        TIMEOUT.as_secs()
+    );
+    with_rules(stack, edge, &rules, |url| {
+        let client = Client::new(url, "acme.localhost");
+        let mut answered = Duration::ZERO;
+        eventually(SEEN_MAX, || {
+            let started = Instant::now();
+            let response = client.get("/hedged")?.expect(200)?;
+            answered = started.elapsed();
+            ensure!(response.header("meridian-region") == "eu-west-1", "{:?}", response.headers);
+            Ok(())
+        })?;
+        ensure!(answered < TIMEOUT / 2, "the slow region was waited for: {answered:?}");
+        ensure!(slow.requests() > 0 && quick.requests() > 0, "one of the regions was not asked");
+        eventually(TIMEOUT / 2, || {
+            ensure!(slow.given_up() == slow.requests(), "the slow region still works for nobody");
+            Ok(())
+        })?;
+        Ok(())
+    })
+}
+
+/// Answers `/never/…` never, `/hedged` at once, and everything else after a while, to be kept for a minute.
+struct Target {
+    url: String,
+    requests: Arc<AtomicU32>,
+    given_up: Arc<AtomicU32>,
+}
+
+impl Target {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let target = Self { url, requests: Arc::default(), given_up: Arc::default() };
+        let (requests, given_up) = (Arc::clone(&target.requests), Arc::clone(&target.given_up));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (requests, given_up) = (Arc::clone(&requests), Arc::clone(&given_up));
+                // A connection that breaks is the edge's to open anew.
+                std::thread::spawn(move || answer(stream, &requests, &given_up));
+            }
+        });
+        Ok(target)
+    }
+
+    fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests that are not answered and that nobody waits for any more.
+    fn given_up(&self) -> u32 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+fn answer(mut stream: TcpStream, requests: &AtomicU32, given_up: &AtomicU32) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut part = [0; 4096];
+    while !request.ends_with(b"\r\n\r\n") {
+        let read = stream.read(&mut part)?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&part[..read]);
+    }
+    requests.fetch_add(1, Ordering::Relaxed);
+    let line = String::from_utf8_lossy(&request);
+    let path = line.split(' ').nth(1).unwrap_or_default();
+    if path.starts_with("/never/") {
+        // Until the other side closes.
+        let _closed = stream.read(&mut part);
+        given_up.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    if path != "/hedged" {
+        std::thread::sleep(SLOW);
+    }
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 6\r\nconnection: close\r\n\r\nslowly"
+    )
+}
