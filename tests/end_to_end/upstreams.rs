@@ -17,6 +17,7 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("keeps_an_answer_without_a_body", keeps_an_answer_without_a_body),
     ("answers_a_part_of_what_is_kept", answers_a_part_of_what_is_kept),
     ("keeps_large_bodies_without_holding_them", keeps_large_bodies_without_holding_them),
+    ("breaks_off_what_an_upstream_may_not_send", breaks_off_what_an_upstream_may_not_send),
 ];
 
 /// Each instance of an edge hears of new rules by itself.
@@ -34,7 +35,8 @@ fn with_upstream(stack: &Stack, edge: &str, test: impl FnOnce(&str) -> Result<()
     with_rules(stack, edge, rules, test)
 }
 
-/// Pushes these rules beside those of the demo and the upstream `own`, and takes them back after the test.
+/// Pushes these rules beside those of the demo and the upstream `own`, and takes them back after the test. `{own}` in them
+/// is the upstream's URL.
 pub fn with_rules(
     stack: &Stack,
     edge: &str,
@@ -43,12 +45,12 @@ pub fn with_rules(
 ) -> Result<()> {
     let before = head(stack)?;
     let folder = demo_rules(stack, &format!("{edge}-upstream"))?;
+    let own = upstream::start()?;
     let upstream = format!(
         "apiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: own}}\n\
-         spec: {{regions: {{us-east-1: \"{}\"}}}}\n",
-        upstream::start()?
+         spec: {{regions: {{us-east-1: \"{own}\"}}}}\n"
     );
-    std::fs::write(folder.join("upstream.yaml"), upstream + rules)?;
+    std::fs::write(folder.join("upstream.yaml"), upstream + &rules.replace("{own}", &own))?;
     let output = push(stack, &folder, &[])?;
     ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
     let outcome = test(&stack.up()?.edges[edge]);
@@ -167,4 +169,32 @@ fn memory_bytes(stack: &Stack, edge: &str) -> Result<u64> {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = resident.and_then(|text| text.trim().strip_suffix(" kB")).context("VmRSS in kB")?;
     Ok(kilobytes.trim().parse::<u64>()? * 1024)
+}
+
+/// Too long by its head, too long as it comes, and with too long a pause; what is within the limits comes whole.
+fn breaks_off_what_an_upstream_may_not_send(stack: &Stack, edge: &str) -> Result<()> {
+    let rules = "---\n\
+        apiVersion: meridian/v1\nkind: CachePolicy\nmetadata: {name: own}\nspec: {}\n---\n\
+        apiVersion: meridian/v1\nkind: Upstream\nmetadata: {name: short}\n\
+        spec: {regions: {us-east-1: \"{own}\"}, maxResponseBytes: 20, bodyTimeout: 300ms}\n---\n\
+        apiVersion: meridian/v1\nkind: Route\nmetadata: {name: kept}\n\
+        spec: {match: {path: \"/kept/**\"}, auth: {mode: anonymous}, cache: own, upstream: short}\n---\n\
+        apiVersion: meridian/v1\nkind: Route\nmetadata: {name: short}\n\
+        spec: {match: {path: \"/short/**\"}, auth: {mode: anonymous}, upstream: short}\n";
+    with_rules(stack, edge, rules, |url| {
+        let client = Client::new(url, "acme.localhost");
+        eventually(SEEN_MAX, || {
+            let declared = client.get("/short/page")?.expect(502)?;
+            ensure!(declared.text().contains("response-too-large"), "{}", declared.text());
+            Ok(())
+        })?;
+        ensure!(client.get("/kept/digits")?.expect(200)?.text() == "0123456789", "it is within its limits");
+        for path in
+            ["/short/ambiguous", "/kept/ambiguous", "/kept/ambiguous", "/short/pauses", "/kept/pauses"]
+        {
+            let answer = client.get(path);
+            ensure!(answer.is_err(), "{path} came whole: {answer:?}");
+        }
+        Ok(())
+    })
 }

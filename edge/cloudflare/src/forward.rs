@@ -34,9 +34,16 @@ pub struct Attempts {
 }
 
 struct Attempt {
+    handle: JsValue,
+    asked: Asked,
+}
+
+/// What is known of an attempt when its answer comes.
+struct Asked {
     number: u32,
     begun_ms: u64,
-    handle: JsValue,
+    body_timeout_ms: Option<u32>,
+    response_bytes_max: Option<u64>,
 }
 
 impl Attempts {
@@ -55,15 +62,20 @@ impl Attempts {
             let signed = origin::sign(isolate, &context, &ask.method, &ask.url);
             ask.headers.set(context::HEADER, signed);
         }
-        let begun_ms = host::now_ms();
+        let asked = Asked {
+            number,
+            begun_ms: host::now_ms(),
+            body_timeout_ms: ask.body_timeout_ms,
+            response_bytes_max: ask.response_bytes_max,
+        };
         let fields = host::lines(&ask.headers);
         if ask.patience_ms.is_none() && self.out.is_empty() {
             let sent = host::sent(host::send(&ask.method, &ask.url, &fields, &body, ask.timeout_ms)).await;
-            self.waited_ms += host::now_ms().saturating_sub(begun_ms);
-            return self.ended(number, begun_ms, sent);
+            self.waited_ms += host::now_ms().saturating_sub(asked.begun_ms);
+            return self.ended(&asked, sent);
         }
         let handle = host::begin(&ask.method, &ask.url, &fields, &body, ask.timeout_ms);
-        self.out.push(Attempt { number, begun_ms, handle });
+        self.out.push(Attempt { handle, asked });
         self.next_to_end(ask.patience_ms).await
     }
 
@@ -80,22 +92,24 @@ impl Attempts {
         if at >= self.out.len() {
             return Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Broken) };
         }
-        let Attempt { number, begun_ms, .. } = self.out.remove(at);
-        self.ended(number, begun_ms, Sent::of(first))
+        let Attempt { asked, .. } = self.out.remove(at);
+        self.ended(&asked, Sent::of(first))
     }
 
-    fn ended(&mut self, attempt: u32, begun_ms: u64, sent: Sent) -> Answer {
+    fn ended(&mut self, asked: &Asked, sent: Sent) -> Answer {
         self.drop_body();
         let result = match sent.status {
             Ok(status) => {
-                let elapsed_ms = u32::try_from(host::now_ms().saturating_sub(begun_ms)).unwrap_or(u32::MAX);
-                self.body = Some(sent.body);
-                Ok(ResponseHead { status, headers: sent.headers, elapsed_ms })
+                let elapsed_ms =
+                    u32::try_from(host::now_ms().saturating_sub(asked.begun_ms)).unwrap_or(u32::MAX);
+                let head = ResponseHead { status, headers: sent.headers, elapsed_ms };
+                self.body = Some(asked.limited(&head, sent.body));
+                Ok(head)
             }
             Err(SendFault::Timeout) => Err(ForwardFault::Timeout),
             Err(_) => Err(ForwardFault::Broken),
         };
-        Answer::Forwarded { attempt, result }
+        Answer::Forwarded { attempt: asked.number, result }
     }
 
     /// Gives up the attempts that are still out.
@@ -108,6 +122,18 @@ impl Attempts {
     /// Gives up the body of the response that came last.
     pub fn drop_body(&mut self) {
         host::give_up_body(self.body.take());
+    }
+}
+
+impl Asked {
+    /// The body of a response within its limits. The bytes of a length that is told need not be counted.
+    fn limited(&self, head: &ResponseHead, body: JsValue) -> JsValue {
+        let bytes_max = self.response_bytes_max.filter(|_| head.body_bytes().is_none());
+        if bytes_max.is_none() && self.body_timeout_ms.is_none() {
+            return body;
+        }
+        let pause_ms = self.body_timeout_ms.map_or(-1.0, f64::from);
+        host::limited(&body, bytes_max.map_or(-1.0, |bytes| bytes as f64), pause_ms)
     }
 }
 

@@ -205,6 +205,50 @@ async function* chunksOf(stream) {
   }
 }
 
+/**
+ * A stream that breaks off where it turns out to have more than `bytesMax` bytes, or pauses for longer than `pauseMs`; a
+ * negative limit is none.
+ */
+export function limited(stream, bytesMax, pauseMs) {
+  if (stream === null) return stream;
+  const about = known.get(stream) ?? {};
+  const { readable, writable } = pipe(about.encoded ? undefined : about.length);
+  known.set(readable, about);
+  limit(stream.getReader(), writable.getWriter(), bytesMax < 0 ? Infinity : bytesMax, pauseMs);
+  return readable;
+}
+
+async function limit(source, writer, bytesMax, pauseMs) {
+  let length = 0;
+  try {
+    for (;;) {
+      const { done, value } = await within(source.read(), pauseMs);
+      if (done) break;
+      length += value.byteLength;
+      if (length > bytesMax) throw new RangeError(`a response has more than ${bytesMax} bytes`);
+      await writer.write(value);
+    }
+    await writer.close();
+  } catch (error) {
+    console.warn(`a response breaks off: ${error?.message}`);
+    await Promise.allSettled([writer.abort(error), source.cancel(error)]);
+  }
+}
+
+/** A promise that fails where it takes longer than `ms`; a negative time has no end. */
+async function within(promise, ms) {
+  if (ms < 0) return promise;
+  let late;
+  const lateness = new Promise((_, reject) => {
+    late = setTimeout(() => reject(new Error(`a response pauses for more than ${ms} ms`)), ms);
+  });
+  try {
+    return await Promise.race([promise, lateness]);
+  } finally {
+    clearTimeout(late);
+  }
+}
+
 /** The bytes of a stream from `first` on, `length` of them; what follows is not read. */
 export function part(stream, first, length) {
   const { readable, writable } = new FixedLengthStream(length);

@@ -59,6 +59,9 @@ extern "C" {
     #[wasm_bindgen(catch)]
     pub fn tee(stream: &JsValue) -> Result<Array, JsValue>;
 
+    /// A stream that breaks off beyond so many bytes and after so long a pause; a negative limit is none.
+    pub fn limited(stream: &JsValue, bytes_max: f64, pause_ms: f64) -> JsValue;
+
     /// The stream of a part of a stream.
     pub fn part(stream: &JsValue, first: f64, bytes: f64) -> JsValue;
 

@@ -18,6 +18,8 @@ use crate::store::Store;
 
 /// What becomes of a body.
 pub struct Plan {
+    /// Bytes that it may have as it comes, where they have to be counted.
+    pub bytes_max: Option<u64>,
     /// Changes to its HTML.
     pub html: Vec<HtmlEdit>,
     /// The coding that it gets.
@@ -31,7 +33,7 @@ pub struct Plan {
 impl Plan {
     /// Whether the body that came will do.
     pub fn is_empty(&self) -> bool {
-        self.html.is_empty() && self.coding.is_none() && self.keep.is_none()
+        self.bytes_max.is_none() && self.html.is_empty() && self.coding.is_none() && self.keep.is_none()
     }
 }
 
@@ -47,10 +49,13 @@ pub fn pass_on(content: Content, plan: Plan) -> Content {
     };
     let (outlet, through) = message::pipe();
     spawn(async move {
-        let Plan { html, coding, keep, decision } = plan;
+        let Plan { bytes_max, html, coding, keep, decision } = plan;
         let (store, mut copy) = keep.unzip();
         let memory = copy.as_ref().map(Shelving::memory);
-        let passed = rework(source, outlet, html, coding, &mut copy).await;
+        let passed = match Work::new(bytes_max, html, coding) {
+            Ok(work) => rework(source, outlet, work, &mut copy).await,
+            Err(fault) => Err(fault),
+        };
         if let Err(fault) = &passed {
             eprintln!("decision {decision}: the body broke off: {fault}");
         }
@@ -76,14 +81,9 @@ pub fn pass_on(content: Content, plan: Plan) -> Content {
 async fn rework(
     mut source: Source,
     mut outlet: Outlet,
-    html: Vec<HtmlEdit>,
-    coding: Option<Coding>,
+    mut work: Work,
     copy: &mut Option<Shelving>,
 ) -> Result<Outlet, String> {
-    let mut work = Work {
-        rewriter: (!html.is_empty()).then(|| Rewriter::new(html)).transpose().map_err(text)?,
-        coder: coding.map(Coder::new),
-    };
     loop {
         let next = {
             let mut next = pin!(source.next());
@@ -96,6 +96,7 @@ async fn rework(
             }
         };
         let Some(bytes) = next.map_err(text)? else { break };
+        work.count(bytes.len() as u64)?;
         if let Some(kept) = copy
             && !kept.push(&bytes).await
         {
@@ -147,11 +148,25 @@ impl Source {
 
 /// What is done to the bytes.
 struct Work {
+    /// How many more may come.
+    bytes_left: Option<u64>,
     rewriter: Option<Rewriter>,
     coder: Option<Coder>,
 }
 
 impl Work {
+    fn new(bytes_left: Option<u64>, html: Vec<HtmlEdit>, coding: Option<Coding>) -> Result<Self, String> {
+        let rewriter = (!html.is_empty()).then(|| Rewriter::new(html)).transpose().map_err(text)?;
+        Ok(Self { bytes_left, rewriter, coder: coding.map(Coder::new) })
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), String> {
+        if let Some(left) = &mut self.bytes_left {
+            *left = left.checked_sub(bytes).ok_or("it is longer than its upstream's responses may be")?;
+        }
+        Ok(())
+    }
+
     fn push(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
         let page = match &mut self.rewriter {
             Some(rewriter) => rewriter.push(&bytes).map_err(text)?,

@@ -33,6 +33,8 @@ pub enum RequestBody {
 pub struct Ended {
     attempt: u32,
     answer: Result<Incoming, SendFault>,
+    /// Bytes that the body of the answer may have.
+    bytes_max: Option<u64>,
     elapsed: Duration,
 }
 
@@ -61,9 +63,11 @@ impl Passage {
                 content: request.content,
                 length: request.length,
                 timeout_ms: request.forward.timeout_ms,
+                body_timeout_ms: request.forward.body_timeout_ms,
             })
             .await;
-            Ended { attempt, answer, elapsed: sent.elapsed() }
+            let bytes_max = request.forward.response_bytes_max;
+            Ended { attempt, answer, bytes_max, elapsed: sent.elapsed() }
         };
         if patience_ms.is_none() && self.out.is_empty() {
             let ended = sending.await;
@@ -98,11 +102,12 @@ impl Passage {
     }
 
     fn ended(&mut self, ended: Ended) -> Answer {
-        let Ended { attempt, answer, elapsed } = ended;
+        let Ended { attempt, answer, bytes_max, elapsed } = ended;
         let result = match answer {
             Ok(mut response) => {
                 let headers = std::mem::take(&mut response.headers);
                 let head = ResponseHead { status: response.status, headers, elapsed_ms: millis(elapsed) };
+                response.bytes_max = bytes_max.filter(|_| head.body_bytes().is_none());
                 self.response = Some(response);
                 Ok(head)
             }

@@ -69,8 +69,8 @@ impl Later {
         let memory = &self.memory;
         if let Some(store) = self.store {
             // What came with a 304 is no body of it.
-            let body = self.response.filter(|_| !store.refresh).map(Incoming::body);
-            store.perform(memory, body).await;
+            let response = self.response.filter(|_| !store.refresh);
+            store.perform(memory, response).await;
         }
         join_all(self.items.into_iter().map(|item| perform_after(memory, item, self.runs_left))).await;
     }

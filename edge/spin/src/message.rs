@@ -50,6 +50,8 @@ pub struct Outgoing<'a> {
     pub length: Option<u64>,
     /// Until the head of the answer must be here.
     pub timeout_ms: u32,
+    /// The longest pause in the body of the answer, if the host is not to decide.
+    pub body_timeout_ms: Option<u32>,
 }
 
 /// An answer whose body is still with the host.
@@ -58,6 +60,8 @@ pub struct Incoming {
     pub status: u16,
     /// Header fields.
     pub headers: Headers,
+    /// Bytes that the body may have, where they have to be counted.
+    pub bytes_max: Option<u64>,
     response: Response,
 }
 
@@ -109,6 +113,7 @@ pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
             .into_iter()
             .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
             .collect(),
+        bytes_max: None,
         response,
     })
 }
@@ -246,6 +251,9 @@ fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
     // A host may have no such option; its own limits hold then.
     let _ = options.set_connect_timeout(Some(timeout_ns));
     let _ = options.set_first_byte_timeout(Some(timeout_ns));
+    if let Some(pause_ms) = outgoing.body_timeout_ms {
+        let _ = options.set_between_bytes_timeout(Some(u64::from(pause_ms) * 1_000_000));
+    }
     let (contents, trailers) = open(outgoing.content);
     let (request, _) = Request::new(Fields::from_list(&fields)?, contents, trailers, Some(options));
     let scheme = if url.secure { Scheme::Https } else { Scheme::Http };

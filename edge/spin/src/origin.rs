@@ -90,7 +90,15 @@ pub async fn attempt(
         }
         None => Content::Empty,
     };
-    let outgoing = Outgoing { method: call.method, url: &url, fields, content, length: None, timeout_ms };
+    let outgoing = Outgoing {
+        method: call.method,
+        url: &url,
+        fields,
+        content,
+        length: None,
+        timeout_ms,
+        body_timeout_ms: None,
+    };
     let mut incoming = send(outgoing).await?;
     let (status, headers) = (incoming.status, std::mem::take(&mut incoming.headers));
     Ok(Answer { status, headers, body: incoming.bytes(call.bytes_max).await? })

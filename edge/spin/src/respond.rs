@@ -11,7 +11,7 @@ use crate::cache::Kept;
 use crate::content::{self, Plan};
 use crate::later::Later;
 use crate::limits::RUNS_MAX;
-use crate::message::{self, Content, Incoming};
+use crate::message::{self, Content};
 use crate::perform::{Passage, fields, millis};
 use crate::shelf::{Reading, Shelving};
 use crate::store::Store;
@@ -30,7 +30,7 @@ impl Passage {
         let mut fields = fields(&headers);
         let timing = ServerTiming { edge, origin: self.at_targets };
         fields.push(("server-timing".to_owned(), timing.to_string().into_bytes()));
-        let (mut length, mut keep) = (None, None);
+        let (mut length, mut keep, mut bytes_max) = (None, None, None);
         let mut content = match body {
             ReplyBody::Empty => Content::Empty,
             ReplyBody::Bytes(bytes) => {
@@ -58,19 +58,20 @@ impl Passage {
                     }
                 }
             }
-            ReplyBody::Forwarded => match self.response.take().map(Incoming::body) {
+            ReplyBody::Forwarded => match self.response.take() {
                 None => Content::Empty,
-                Some(body) => {
+                Some(response) => {
+                    bytes_max = response.bytes_max;
                     let store = later.store.take_if(|store| !store.refresh);
                     keep = store.map(|store| {
                         let shelving = Shelving::new(Rc::clone(&self.memory), store.until_ms);
                         (store, shelving)
                     });
-                    Content::Stream(body)
+                    Content::Stream(response.body())
                 }
             },
         };
-        let plan = Plan { html, coding, keep, decision: decision.id };
+        let plan = Plan { bytes_max, html, coding, keep, decision: decision.id };
         if !plan.is_empty() {
             content = content::pass_on(content, plan);
         } else if let Some(length) = length {

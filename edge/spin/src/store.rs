@@ -6,7 +6,7 @@ use meridian_engine::step::{CacheKey, Entry};
 
 use crate::cache::{Cached, Kept};
 use crate::instance::{Memory, now_ms};
-use crate::message::Body;
+use crate::message::Incoming;
 use crate::shelf::{self, Shelving};
 
 /// A response that is to be stored.
@@ -19,11 +19,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Stores the response with the body of the entry found, or with this one, which goes nowhere else.
-    pub async fn perform(mut self, memory: &Rc<Memory>, body: Option<Body>) {
-        let kept = match (self.body.take(), body) {
+    /// Stores the response with the body of the entry found, or with that of this one, which goes nowhere else.
+    pub async fn perform(mut self, memory: &Rc<Memory>, response: Option<Incoming>) {
+        let kept = match (self.body.take(), response) {
             (Some(kept), _) => Some(kept),
-            (None, Some(body)) => keep(Shelving::new(Rc::clone(memory), self.until_ms), body).await,
+            (None, Some(response)) => keep(Shelving::new(Rc::clone(memory), self.until_ms), response).await,
             (None, None) => None,
         };
         self.write(memory, kept).await;
@@ -45,8 +45,17 @@ impl Store {
 }
 
 /// A body that comes whole and is not too large.
-async fn keep(mut shelving: Shelving, mut body: Body) -> Option<Kept> {
+async fn keep(mut shelving: Shelving, response: Incoming) -> Option<Kept> {
+    let mut left = response.bytes_max.unwrap_or(u64::MAX);
+    let mut body = response.body();
     while let Some(chunk) = body.chunk().await {
+        match left.checked_sub(chunk.len() as u64) {
+            Some(rest) => left = rest,
+            None => {
+                shelving.give_up().await;
+                return None;
+            }
+        }
         if !shelving.push(&chunk).await {
             return None;
         }

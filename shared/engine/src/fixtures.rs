@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::facts::{BodySize, Facts, Place, Scheme};
 use crate::headers::Headers;
 use crate::ruleset::{
-    Affinity, Auth, Matcher, PathTemplate, Platform, Region, RegionState, Route, RouteTarget, RuleRef,
-    Ruleset, Sampling, Segment, Steering, Strategy, Tenant, TenantState, Version,
+    Affinity, Auth, Matcher, PathTemplate, Platform, Region, RegionId, RegionState, Route, RouteTarget,
+    RuleRef, Ruleset, Sampling, Segment, Steering, Strategy, Tenant, TenantState, Upstream, Version,
 };
 
 /// Where a rule stands, for the tests of this crate.
@@ -88,6 +88,18 @@ pub(crate) fn platform() -> Platform {
             region("eu-west-1", 2, 53.35, -6.26),
             region("us-east-1", 1, 39.04, -77.49),
         ],
+    }
+}
+
+/// An upstream without limits.
+pub(crate) fn upstream(regions: Vec<(RegionId, String)>) -> Upstream {
+    Upstream {
+        rule: rule("Upstream"),
+        regions,
+        timeout_ms: 1_000,
+        body_timeout_ms: None,
+        response_bytes_max: None,
+        headers: Vec::new(),
     }
 }
 

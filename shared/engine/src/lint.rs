@@ -273,9 +273,9 @@ fn lint_changes(rules: &Ruleset, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{route, rule, ruleset};
+    use crate::fixtures::{route, rule, ruleset, upstream};
     use crate::policy::security::{AddressSet, Security};
-    use crate::ruleset::{HeaderValue, Layer, Route, Transform, Unit, Upstream, Variant};
+    use crate::ruleset::{HeaderValue, Layer, Route, Transform, Unit, Variant};
 
     fn check(rules: &Ruleset, expect: &[&str]) {
         let found: Vec<String> = lint(rules).iter().map(ToString::to_string).collect();
@@ -347,7 +347,7 @@ mod tests {
         });
         let deny = AddressSet::new(&["0.0.0.0/0".parse().unwrap()]);
         rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });
-        rules.upstreams.push(Upstream { rule: rule("Upstream"), regions: vec![], timeout_ms: 1 });
+        rules.upstreams.push(upstream(vec![]));
         let expect = [
             "rules.yaml:1: Route r: beyond-limit: 9 attempts, of which 5 are made at the most",
             "rules.yaml:1: Security r: refuses-all: the deny list holds every address of a family",

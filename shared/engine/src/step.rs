@@ -341,6 +341,11 @@ pub struct Forward {
     pub keep_body: bool,
     /// Until the head of the response must be here.
     pub timeout_ms: u32,
+    /// The longest pause in the body of the response; after a longer one it breaks off. `None` leaves it to the host.
+    pub body_timeout_ms: Option<u32>,
+    /// Bytes that the body of the response may have. Where its head does not say how many there are
+    /// ([`ResponseHead::body_bytes`]), the host counts, and breaks the body off, for the client and for the cache.
+    pub response_bytes_max: Option<u64>,
     /// After which time without an answer the host says [`Answer::Slow`].
     pub patience_ms: Option<u32>,
 }
@@ -389,6 +394,14 @@ pub struct ResponseHead {
     pub headers: Headers,
     /// Milliseconds from sending the request to having the head.
     pub elapsed_ms: u32,
+}
+
+impl ResponseHead {
+    /// How many bytes the content has, where the head says so (RFC 9110, section 8.6).
+    #[must_use]
+    pub fn body_bytes(&self) -> Option<u64> {
+        self.headers.get("content-length")?.trim().parse().ok()
+    }
 }
 
 /// Why an attempt brought no response.

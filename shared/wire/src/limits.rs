@@ -46,6 +46,16 @@ pub const EXPR_NODES_MAX: usize = 500;
 pub const EXPR_BYTES_MAX: usize = 4 * 1024;
 /// The longest time that a document may name: 366 days.
 pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Header fields that an `Upstream` document sets.
+pub const UPSTREAM_HEADERS_MAX: usize = 32;
+/// Bytes of a header field's value.
+pub const FIELD_VALUE_BYTES_MAX: usize = 4_096;
+/// Bytes that an `Upstream` document may let a response have.
+pub const RESPONSE_BYTES_MAX: u64 = 1 << 40;
+/// The shortest pause in a body that an `Upstream` document may call too long.
+pub const BODY_TIMEOUT_MS_MIN: u64 = 100;
+/// The longest.
+pub const BODY_TIMEOUT_MS_MAX: u64 = 10 * 60 * 1000;
 /// Entries of an issuer's list of revoked tokens.
 pub const REVOKED_MAX: usize = 10_000;
 /// Inline keys of one issuer.

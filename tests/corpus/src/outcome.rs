@@ -100,6 +100,9 @@ pub(crate) fn describe(step: &Step) -> String {
             if let Some(patience_ms) = forward.patience_ms {
                 line += &format!(" | patience: {patience_ms} ms");
             }
+            if let Some(bytes_max) = forward.response_bytes_max {
+                line += &format!(" | at most {bytes_max} bytes");
+            }
             for (name, value) in forward.headers.iter() {
                 line += &format!(" | {name}: {value}");
             }

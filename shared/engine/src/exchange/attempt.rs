@@ -61,6 +61,8 @@ impl Exchange {
             send_body: self.facts.body != BodySize::Empty && !self.background,
             keep_body: more && self.may_replay_body(),
             timeout_ms,
+            body_timeout_ms: self.upstream().and_then(|upstream| upstream.body_timeout_ms),
+            response_bytes_max: self.upstream().and_then(|upstream| upstream.response_bytes_max),
             patience_ms,
         };
         self.attempts.out.push(Attempt { number, candidate, requested_ms: self.now_ms });
@@ -151,9 +153,18 @@ impl Exchange {
         }
         self.give_up_others(node);
         match result {
+            Ok(head) if self.is_too_large(&head) => self.too_large(node, &head),
             Ok(head) => self.respond(node, attempt, head),
             Err(fault) => self.without_response(node, Some(fault)),
         }
+    }
+
+    /// Whether a response says that it is longer than its upstream's may be. To HEAD, and with a 304, that is not its own
+    /// length (RFC 9110, section 8.6).
+    fn is_too_large(&self, head: &ResponseHead) -> bool {
+        let bytes_max = self.upstream().and_then(|upstream| upstream.response_bytes_max);
+        let has_content = self.facts.method != "HEAD" && head.status != 304;
+        has_content && bytes_max.is_some_and(|max| head.body_bytes().is_some_and(|bytes| bytes > max))
     }
 
     /// An answer that is none: what is out counts as broken.

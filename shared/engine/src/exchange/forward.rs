@@ -158,6 +158,9 @@ impl Exchange {
         }
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);
+        for (name, value) in self.upstream().iter().flat_map(|upstream| &upstream.headers) {
+            headers.set(name.as_str(), value.as_str());
+        }
         let client = &self.client;
         let scheme = match self.facts.scheme {
             Scheme::Http => "http",
@@ -260,13 +263,6 @@ impl Exchange {
 
     /// No attempt brought a response: something stale, or a problem.
     pub(super) fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
-        // Nobody shall wait for one failure after the other.
-        self.collapse.unshared = true;
-        if let Some(serve) =
-            self.lookup.as_ref().and_then(|lookup| lookup.failed(&self.facts.headers, self.now_ms))
-        {
-            return self.serve(node, serve);
-        }
         let problem = match fault {
             Some(ForwardFault::Timeout) => {
                 Problem::new(504, "target-timeout", "No region answered in time").header("retry-after", "1")
@@ -277,7 +273,31 @@ impl Exchange {
             None if self.platform.is_none() => not_ready(),
             None => Problem::new(503, "no-region", "No region may answer now").header("retry-after", "1"),
         };
-        self.refuse(node, problem, Outcome::Failed)
+        self.stale_or(node, problem)
+    }
+
+    /// A response is longer than it may be: another region's would be too.
+    pub(super) fn too_large(&mut self, node: &mut Node, head: &ResponseHead) -> Step {
+        let rule = self.upstream().map(|upstream| upstream.rule.clone());
+        let bytes_max = self.upstream().and_then(|upstream| upstream.response_bytes_max).unwrap_or_default();
+        let inputs = vec![
+            ("bytes", head.body_bytes().unwrap_or_default().to_string()),
+            ("bytes_max", bytes_max.to_string()),
+        ];
+        self.explain("forward", rule.as_ref(), "response too large", inputs);
+        let problem =
+            Problem::new(502, "response-too-large", "The upstream's response is longer than it may be");
+        self.stale_or(node, problem)
+    }
+
+    /// Something stale where a failure lets it be served, or a problem.
+    fn stale_or(&mut self, node: &mut Node, problem: Problem) -> Step {
+        // Nobody shall wait for one failure after the other.
+        self.collapse.unshared = true;
+        match self.lookup.as_ref().and_then(|lookup| lookup.failed(&self.facts.headers, self.now_ms)) {
+            Some(serve) => self.serve(node, serve),
+            None => self.refuse(node, problem, Outcome::Failed),
+        }
     }
 }
 

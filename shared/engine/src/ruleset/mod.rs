@@ -189,4 +189,10 @@ pub struct Upstream {
     pub regions: Vec<(RegionId, String)>,
     /// Until the head of a response must be there.
     pub timeout_ms: u32,
+    /// The longest pause in a response's body.
+    pub body_timeout_ms: Option<u32>,
+    /// Bytes that a response's body may have.
+    pub response_bytes_max: Option<u64>,
+    /// Fields set on each request to it, by name in lower case. Values may be secrets.
+    pub headers: Vec<(String, String)>,
 }

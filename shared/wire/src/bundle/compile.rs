@@ -9,6 +9,7 @@ mod security;
 mod segments;
 mod tenant;
 mod transforms;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::fmt;

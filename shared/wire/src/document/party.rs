@@ -56,6 +56,22 @@ pub struct UpstreamSpec {
     /// Until the head of a response must be there.
     #[serde(default = "timeout")]
     pub timeout: Span,
+    /// The longest pause in a response's body, 100ms to 10m; after a longer one the response breaks off. By default the
+    /// edge's host decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_timeout: Option<Span>,
+    /// Bytes that the body of a response may have, 1 to 2⁴⁰. One that says that it is longer is not passed on (502
+    /// `response-too-large`), and one that turns out to be breaks off. Content is counted as the edge gets it: on
+    /// Cloudflare, what comes in gzip or br without a length is counted decoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_response_bytes: Option<u64>,
+    /// Header fields set on each request to it, after all transforms; at most 32, each at most 4096 bytes long. They are
+    /// never shown, so that they may hold what the service knows the edge by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Secret>,
+    /// Lets base URLs be http to other machines than the edge's own. With https, certificates are always verified.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plaintext: bool,
 }
 }
 

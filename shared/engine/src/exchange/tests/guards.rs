@@ -165,7 +165,7 @@ fn a_region_wide_limit_asks_its_authority_and_fails_as_the_rule_says() {
 fn an_upstream_gets_the_token_but_neither_context_nor_session() {
     let mut rules = ruleset(vec![route("/**")]);
     let regions = vec![("eu-west-1".into(), "https://shop.example/base/".to_owned())];
-    rules.upstreams.push(Upstream { rule: rule("Upstream"), regions, timeout_ms: 700 });
+    rules.upstreams.push(Upstream { timeout_ms: 700, ..upstream(regions) });
     rules.routes[0].target = RouteTarget::Upstream(0);
     let mut host = Host::new(rules);
     let mut facts = with_token("x");

@@ -9,13 +9,14 @@ mod guards;
 mod hedging;
 mod pipeline;
 mod properties;
+mod upstreams;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::*;
 use crate::decision::Outcome;
 use crate::facts::BodySize;
-use crate::fixtures::{platform, request, route, rule, ruleset};
+use crate::fixtures::{platform, request, route, rule, ruleset, upstream};
 use crate::headers::Headers;
 use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Security};

@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::fixtures::{platform, request, route, rule, ruleset};
+use crate::fixtures::{platform, request, route, ruleset, upstream};
 use crate::ruleset::Strategy;
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -204,7 +204,7 @@ fn an_upstream_has_its_own_addresses_and_its_own_health() {
     world.hear(&[(US, 1, false, &[])]);
     let regions =
         vec![(US.into(), "https://us.example".to_owned()), (EU.into(), "https://eu.example".to_owned())];
-    world.upstream = Some(Upstream { rule: rule("Upstream"), regions, timeout_ms: 1_000 });
+    world.upstream = Some(upstream(regions));
     let plan = world.plan(NOW_MS);
     assert_eq!(world.order(NOW_MS), [US, EU]);
     assert_eq!(plan.candidates[1].base, "https://eu.example");

@@ -1,10 +1,10 @@
-//! A tenant: itself, its domains, issuers and upstreams, and the whole ruleset.
+//! A tenant: itself, its domains and issuers, and the whole ruleset.
 
 use std::sync::Arc;
 
 use meridian_engine::policy::jwt::is_guarded;
 use meridian_engine::ruleset::{
-    Issuer, IssuerKey, Jwks, RegionId, Revoked, Ruleset, Tenant, TenantState, Upstream, Version,
+    Issuer, IssuerKey, Jwks, RegionId, Revoked, Ruleset, Tenant, TenantState, Version,
 };
 use meridian_engine::step::Algorithm;
 
@@ -94,23 +94,6 @@ impl Compiler {
             domains.push(document.metadata.name.clone());
         }
         domains
-    }
-
-    fn upstreams(&mut self, documents: &[Document]) -> Vec<Upstream> {
-        let mut upstreams = Vec::new();
-        for (at, document, spec) in of_kind!(documents, Upstream) {
-            self.document = at;
-            if spec.regions.is_empty() {
-                self.flaw("spec.regions", "no region", "a URL for at least one region");
-            }
-            let region = |(id, url): (&String, &String)| {
-                (RegionId::from(id.as_str()), self.base_url(url, &format!("spec.regions.{id}")))
-            };
-            let regions = spec.regions.iter().map(region).collect();
-            let timeout_ms = self.timeout(spec.timeout, "spec.timeout");
-            upstreams.push(Upstream { rule: rule(document), regions, timeout_ms });
-        }
-        upstreams
     }
 
     fn issuers(&mut self, documents: &[Document]) -> Vec<Issuer> {

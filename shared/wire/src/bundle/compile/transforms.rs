@@ -10,6 +10,7 @@ use meridian_engine::ruleset::{
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
+use crate::limits::FIELD_VALUE_BYTES_MAX;
 
 /// Longest text that a rule sets or sends to.
 const TEXT_BYTES_MAX: usize = 4_096;
@@ -191,7 +192,7 @@ impl Compiler {
         changes
     }
 
-    fn changeable(&mut self, name: &str, path: &str) -> String {
+    pub(super) fn changeable(&mut self, name: &str, path: &str) -> String {
         let lower = name.to_ascii_lowercase();
         if is_reserved(&lower) || !is_field_name(name) {
             self.flaw(path, format_args!("{:?}", short(name)), "a header field that rules may change");
@@ -204,7 +205,7 @@ impl Compiler {
             HeaderText::Expr(condition) => self.condition(Some(condition), path).map(HeaderValue::Expr),
             HeaderText::Text(text) => {
                 // RFC 9110, section 5.5: no control characters.
-                if text.chars().any(char::is_control) || text.len() > 4_096 {
+                if text.chars().any(char::is_control) || text.len() > FIELD_VALUE_BYTES_MAX {
                     self.flaw(
                         path,
                         format_args!("{:?}", short(text)),

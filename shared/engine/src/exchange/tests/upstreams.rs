@@ -1,0 +1,73 @@
+//! What a rule says of a tenant's own service.
+
+use super::*;
+use crate::ruleset::{RouteTarget, Upstream};
+
+/// Rules of one open route to an upstream in two regions.
+fn rules(change: impl FnOnce(&mut Upstream)) -> Ruleset {
+    let mut rules = ruleset(vec![route("/**")]);
+    let region = |id: &str| (id.into(), format!("https://{id}.shop.example"));
+    let mut upstream = upstream(vec![region("us-east-1"), region("eu-west-1")]);
+    change(&mut upstream);
+    rules.upstreams.push(upstream);
+    rules.routes[0].target = RouteTarget::Upstream(0);
+    rules
+}
+
+fn length(bytes: &str) -> Result<ResponseHead, ForwardFault> {
+    ok(200, &[("content-length", bytes), ("cache-control", "public, max-age=60")])
+}
+
+#[test]
+fn a_response_that_says_it_is_too_long_is_not_passed_on_and_asked_for_nowhere_else() {
+    let mut host = Host::new(cached(rules(|upstream| upstream.response_bytes_max = Some(10))));
+    host.says("us-east-1", length("11"));
+    let reply = host.get("/");
+    assert_eq!((reply.status, host.forwards.len()), (502, 1));
+    assert!(body(&reply)["type"].as_str().unwrap().ends_with("response-too-large"), "{}", body(&reply));
+    assert!(host.store.is_empty());
+    assert!(stages(&reply).contains("response too large"), "{}", stages(&reply));
+    assert_eq!(host.forwards[0].response_bytes_max, Some(10));
+    for long_enough in [length("10"), ok(200, &[]), ok(304, &[("content-length", "11")])] {
+        host.says("us-east-1", long_enough);
+        assert_eq!(host.get("/a").decision.outcome, Outcome::Forwarded);
+        host.store.clear();
+    }
+}
+
+#[test]
+fn to_head_a_length_is_not_that_of_what_comes() {
+    let mut host = Host::new(rules(|upstream| upstream.response_bytes_max = Some(10)));
+    host.says("us-east-1", length("11"));
+    assert_eq!(host.send(request("HEAD", "acme.example", "/")).status, 200);
+}
+
+#[test]
+fn something_stale_is_better_than_a_response_that_is_too_long() {
+    let mut host = Host::new(cached(rules(|upstream| upstream.response_bytes_max = Some(10))));
+    host.says("us-east-1", length("10"));
+    host.get("/");
+    host.now_ms += 100_000;
+    host.says("us-east-1", length("11"));
+    let reply = host.get("/");
+    assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached));
+}
+
+#[test]
+fn an_upstream_gets_its_fields_whatever_clients_and_transforms_say() {
+    let mut rules = rules(|upstream| {
+        upstream.headers = vec![("x-key".to_owned(), "ours".to_owned())];
+        upstream.body_timeout_ms = Some(300);
+    });
+    let set = HeaderChange::Set("x-key".to_owned(), HeaderValue::Text("transformed".to_owned()));
+    rules.transforms.push(Transform { request: vec![set], ..Transform::new(rule("Transform")) });
+    rules.routes[0].transforms = vec![0];
+    let mut host = Host::new(rules);
+    let mut facts = request("GET", "acme.example", "/");
+    facts.headers.append("x-key", "theirs");
+    let reply = host.send(facts);
+    let sent: Vec<&str> = host.forwards[0].headers.get_all("x-key").collect();
+    assert_eq!((sent, host.forwards[0].body_timeout_ms), (vec!["ours"], Some(300)));
+    assert_eq!(reply.headers.get("x-key"), None);
+    assert!(!stages(&reply).contains("ours"));
+}
