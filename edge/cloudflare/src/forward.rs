@@ -2,9 +2,9 @@
 
 use meridian_engine::facts::BodySize;
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
-use meridian_engine::step::{Answer, Forward, ForwardFault, ResponseHead};
+use meridian_engine::step::{Answer, Forward, ForwardFault, Peeked, ResponseHead};
 use meridian_wire::context::{self, Context};
-use worker::js_sys::Array;
+use worker::js_sys::{Array, Uint8Array};
 use worker::wasm_bindgen::JsValue;
 
 use crate::host::{self, SendFault, Sent};
@@ -15,7 +15,7 @@ use crate::origin;
 pub enum RequestBody {
     /// There is none.
     None,
-    /// Not touched yet; the request and what is known of its length.
+    /// Not touched yet, or as good as that; the message and what is known of its length.
     Untouched(JsValue, BodySize),
     /// Kept whole.
     Kept(JsValue),
@@ -149,6 +149,25 @@ impl RequestBody {
             BodySize::Empty => Self::None,
             size => Self::Untouched(request.clone(), size),
         }
+    }
+
+    /// Reads the beginning of the body, which stays at hand for the attempts.
+    pub async fn peek(&mut self, bytes_max: u32) -> Option<Peeked> {
+        let (message, size) = match std::mem::replace(self, Self::Gone) {
+            Self::Untouched(message, size) => (message, size),
+            // There is none, or nothing is left of it to read.
+            body => {
+                *self = body;
+                return None;
+            }
+        };
+        let length = if let BodySize::Bytes(length) = size { length as f64 } else { -1.0 };
+        let peeked = Array::from(&host::wait(host::peek(&message, bytes_max, length)).await.ok()?);
+        let (bytes, rest) = (Uint8Array::from(peeked.get(0)), peeked.get(1));
+        let whole = rest.is_undefined();
+        let first = bytes.subarray(0, bytes_max).to_vec();
+        *self = if whole { Self::Kept(bytes.into()) } else { Self::Untouched(rest, size) };
+        Some(Peeked { bytes: first, whole })
     }
 
     /// The body to send: the stream, or the bytes where it is to be kept and known to be short enough.

@@ -19,8 +19,42 @@ export function bodyOf(message) {
   return message.body;
 }
 
-export function bytesOf(request) {
-  return request.arrayBuffer().then((buffer) => new Uint8Array(buffer));
+export function bytesOf(message) {
+  return message.arrayBuffer().then((buffer) => new Uint8Array(buffer));
+}
+
+/**
+ * Reads a body until it ends or has brought more than `bytesMax`. Resolves to the bytes, and in the second case to a message
+ * whose body is these bytes and the rest; `length` is that of the whole body, negative where it is not known.
+ */
+export async function peek(message, bytesMax, length) {
+  const reader = message.body.getReader();
+  const chunks = [];
+  let read = 0;
+  while (read <= bytesMax) {
+    const { done, value } = await reader.read();
+    if (done) return [joined(chunks, read)];
+    chunks.push(value);
+    read += value.byteLength;
+  }
+  reader.releaseLock();
+  const bytes = joined(chunks, read);
+  // A body of known length stays one, so that the target is told the length as well.
+  const { readable, writable } = length < 0 ? new IdentityTransformStream() : new FixedLengthStream(length);
+  goOn(bytes, message.body, writable).catch(() => {});
+  return [bytes, new Response(readable)];
+}
+
+async function goOn(bytes, rest, writable) {
+  const writer = writable.getWriter();
+  try {
+    await writer.write(bytes);
+  } catch (error) {
+    await rest.cancel(error);
+    throw error;
+  }
+  writer.releaseLock();
+  await rest.pipeTo(writable);
 }
 
 const WITHOUT_BODY = new Set([101, 204, 205, 304]);

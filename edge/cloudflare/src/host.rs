@@ -15,9 +15,13 @@ extern "C" {
     #[wasm_bindgen(js_name = bodyOf)]
     pub fn body_of(message: &JsValue) -> JsValue;
 
-    /// Promise of a request's whole body as a `Uint8Array`.
+    /// Promise of a message's whole body as a `Uint8Array`.
     #[wasm_bindgen(js_name = bytesOf)]
-    pub fn bytes_of(request: &JsValue) -> Promise;
+    pub fn bytes_of(message: &JsValue) -> Promise;
+
+    /// Promise of the first bytes of a body, a few more than `bytes_max` where it has more, and then of a message with the
+    /// whole body. Its length is negative where it is not known.
+    pub fn peek(message: &JsValue, bytes_max: u32, length: f64) -> Promise;
 
     /// A `Response`. `coded`: its body is in its content coding already.
     #[wasm_bindgen(catch)]

@@ -60,6 +60,7 @@ impl Passage {
             Step::Load(keys) => Answer::Loaded(bundle::load(isolate, &self.ctx, &keys).await),
             Step::FetchKeys(ask) => Answer::Keys(bundle::fetch_keys(&ask).await),
             Step::Verify(ask) => Answer::Verified(signature::verify(isolate, &ask).await),
+            Step::Peek { bytes_max } => Answer::Peeked(self.request_body.peek(bytes_max).await),
             Step::Take(takes) => Answer::Taken(authority::take(isolate, &takes).await),
             Step::Pause { ms } => {
                 // A timer that fails is over.

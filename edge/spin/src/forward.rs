@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
-use meridian_engine::step::{Answer, Forward, ForwardFault, ResponseHead};
+use meridian_engine::step::{Answer, Forward, ForwardFault, Peeked, ResponseHead};
 use meridian_wire::context::{self, Context};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::http::types::Request;
@@ -116,6 +116,28 @@ impl Passage {
             Err(SendFault::Broken(_) | SendFault::TooLarge(_)) => Err(ForwardFault::Broken),
         };
         Answer::Forwarded { attempt, result }
+    }
+
+    /// Reads the beginning of the client's body, which stays at hand for the attempts.
+    pub(crate) async fn peek(&mut self, bytes_max: u32) -> Option<Peeked> {
+        let (begun, rest) = match std::mem::replace(&mut self.body, RequestBody::Gone) {
+            RequestBody::Unread(request) => (Vec::new(), message::request_body(request)),
+            RequestBody::Begun(bytes, rest) => (bytes, rest),
+            // There is none, or nothing is left of it to read.
+            body => {
+                self.body = body;
+                return None;
+            }
+        };
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let (bytes, rest) = rest.at_most(begun, bytes_max).await.ok()?;
+        let first = bytes.get(..bytes_max).unwrap_or(&bytes).to_vec();
+        let whole = rest.is_none();
+        self.body = match rest {
+            Some(rest) => RequestBody::Begun(bytes, rest),
+            None => RequestBody::Kept(bytes),
+        };
+        Some(Peeked { bytes: first, whole })
     }
 
     async fn request(&mut self, forward: Forward) -> Result<ToSend, ForwardFault> {

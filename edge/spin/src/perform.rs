@@ -66,6 +66,7 @@ impl Passage {
                 Step::Take(takes) => {
                     Answer::Taken(join_all(takes.iter().map(|take| origin::take(&self.memory, take))).await)
                 }
+                Step::Peek { bytes_max } => Answer::Peeked(self.peek(bytes_max).await),
                 Step::Pause { ms } => {
                     sleep(Duration::from_millis(ms.into())).await;
                     Answer::Paused

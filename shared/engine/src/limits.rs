@@ -174,5 +174,11 @@ pub const NAME_KEEP_MS_MAX: u64 = 3_600_000;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Hits of injection rules that an explanation tells; all of them count.
 pub const INJECTION_HITS_MAX: usize = 16;
+/// Bytes of a request's body that are looked at, whatever a rule says.
+pub const PEEK_BYTES_MAX: u32 = 128 * 1024;
+/// Names and texts of a body that are looked at.
+pub const INJECTION_BODY_VALUES_MAX: usize = 8_192;
+/// Levels of lists and objects in a body of JSON.
+pub const INJECTION_BODY_DEPTH_MAX: usize = 32;
 /// Characters of a parameter's, field's or cookie's name in an explanation.
 pub const INJECTION_NAME_CHARS_MAX: usize = 64;

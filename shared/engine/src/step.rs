@@ -2,7 +2,8 @@
 //!
 //! An [`Exchange`](crate::exchange::Exchange) hands out one [`Step`] at a time; the host performs it and resumes the
 //! exchange with the [`Answer`] of the same name. The number of steps of an exchange is bounded
-//! ([`STEPS_MAX`](crate::limits::STEPS_MAX)). The engine sees heads only: bodies stay in the host and stream.
+//! ([`STEPS_MAX`](crate::limits::STEPS_MAX)). Bodies stay in the host and stream: of a request's the engine sees the
+//! beginning at most, where a rule looks into it, and of a response's nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ pub enum Step {
     FetchKeys(FetchKeys),
     /// Check one signature.
     Verify(Verify),
+    /// Read the beginning of the request's body, and keep it for forwarding.
+    Peek {
+        /// How many bytes are of use.
+        bytes_max: u32,
+    },
     /// Take from limits that an authority keeps.
     Take(Vec<Take>),
     /// Look up one cache entry.
@@ -51,6 +57,8 @@ pub enum Answer {
     Keys(Result<Vec<u8>, FetchFault>),
     /// To [`Step::Verify`]: whether the signature is right.
     Verified(bool),
+    /// To [`Step::Peek`]; `None` where the body broke off or is gone.
+    Peeked(Option<Peeked>),
     /// To [`Step::Take`], in the order asked; `None` where the authority is away.
     Taken(Vec<Option<Lease>>),
     /// To [`Step::LookUp`]: the entry's head, if there is one; the host keeps its body at hand.
@@ -250,6 +258,21 @@ impl std::fmt::Debug for VerificationKey {
             Self::P384(_) => "P384(…)",
             Self::Ed25519(_) => "Ed25519(…)",
         })
+    }
+}
+
+/// The beginning of a request's body.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peeked {
+    /// Its first bytes: as many as were asked for, or all where it has fewer.
+    pub bytes: Vec<u8>,
+    /// Whether these are all.
+    pub whole: bool,
+}
+
+impl std::fmt::Debug for Peeked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peeked({} bytes, whole: {})", self.bytes.len(), self.whole)
     }
 }
 

@@ -70,6 +70,9 @@ pub struct Request {
     /// Length of the body; none without.
     #[serde(default)]
     pub body_bytes: Option<u64>,
+    /// The body itself; with `body_bytes` alone there is one that can't be looked into.
+    #[serde(default)]
+    pub body: Option<String>,
     /// Replaces the reactions of these origins.
     #[serde(default)]
     pub origins: BTreeMap<String, Vec<Reaction>>,
@@ -161,8 +164,8 @@ pub fn facts(request: &Request, index: usize) -> Result<Facts, String> {
     let (path, query) =
         path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.to_owned())));
     let coordinates = request.place.longitude.zip(request.place.latitude).map(|(x, y)| Point::new(x, y));
-    let body = match request.body_bytes {
-        None => BodySize::Empty,
+    let body = match request.body_bytes.or(request.body.as_ref().map(|body| body.len() as u64)) {
+        None | Some(0) => BodySize::Empty,
         Some(bytes) => BodySize::Bytes(bytes),
     };
     Ok(Facts {

@@ -93,6 +93,7 @@ pub(crate) fn describe(step: &Step) -> String {
             format!("take {}", takes.join(", "))
         }
         Step::Await => "await".to_owned(),
+        Step::Peek { bytes_max } => format!("peek {bytes_max} bytes"),
         Step::Pause { ms } => format!("pause {ms} ms"),
         Step::LookUp(key) => format!("look up {}", key.0),
         Step::Forward(forward) => {

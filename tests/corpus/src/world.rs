@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
 use meridian_engine::step::{
-    AddressName, Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Purge,
-    RegionNews, ResponseHead, Step, SyncAsk, SyncNews, Take,
+    AddressName, Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Peeked,
+    Purge, RegionNews, ResponseHead, Step, SyncAsk, SyncNews, Take,
 };
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub struct World {
     keys: BTreeMap<String, String>,
     news: Option<News>,
     away: Vec<String>,
+    /// Body of the request that is on its way.
+    body: Option<String>,
     authority: Authority,
     cache: BTreeMap<String, (Entry, String)>,
     /// Attempts that are out: when each ends, its number and how.
@@ -47,6 +49,7 @@ impl World {
             keys: input.case.keys.clone(),
             news: Some(News::default()),
             away: Vec::new(),
+            body: None,
             authority: Authority::default(),
             cache: BTreeMap::new(),
             out: Vec::new(),
@@ -60,6 +63,7 @@ impl World {
         self.origins.extend(request.origins.clone());
         self.keys.extend(request.keys.clone());
         self.away.clone_from(&request.away);
+        self.body.clone_from(&request.body);
         if let Some(news) = &request.news {
             self.news = Some(news.clone());
         }
@@ -74,6 +78,7 @@ impl World {
             Step::Sync(ask) => Answer::Synced(self.news(&ask, now_ms)),
             Step::Load(keys) => Answer::Loaded(keys.iter().map(|key| self.load(key)).collect()),
             Step::FetchKeys(asked) => Answer::Keys(self.keys(&asked.url)),
+            Step::Peek { bytes_max } => Answer::Peeked(self.peek(bytes_max)),
             Step::Take(takes) => Answer::Taken(takes.iter().map(|take| self.take(take, now_ms)).collect()),
             Step::LookUp(key) => Answer::Found(self.look_up(&key)),
             Step::Forward(forward) => {
@@ -189,6 +194,14 @@ impl World {
             .filter(|ruleset| ruleset.tenant.domains.iter().any(|domain| claims(domain)))
             .map(|ruleset| ruleset.tenant.slug.clone())
             .next()
+    }
+
+    fn peek(&self, bytes_max: u32) -> Option<Peeked> {
+        let mut bytes = self.body.clone()?.into_bytes();
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let whole = bytes.len() <= bytes_max;
+        bytes.truncate(bytes_max);
+        Some(Peeked { bytes, whole })
     }
 
     fn take(&mut self, take: &Take, now_ms: u64) -> Option<Lease> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Exchange;
+use super::secure::Secured;
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::expr::Inputs;
@@ -11,6 +12,7 @@ use crate::facts::normalise_path;
 use crate::headers::Headers;
 use crate::node::Node;
 use crate::policy::route::Matched;
+use crate::policy::security::Sample;
 use crate::policy::transform::preflight_method;
 use crate::ruleset::{Cors, RuleRef, Transform};
 use crate::step::{ReplyBody, Step};
@@ -28,9 +30,12 @@ impl Exchange {
         };
         let (rule, cors) = cors_of(rules, number, &inputs)?;
         self.route = Some(number);
-        if let Some(problem) =
-            self.secure(node, rules, rules.route(self.route).map_or(&[], |route| &route.security))
-        {
+        if self.sample == Sample::Unread {
+            // Its body goes nowhere.
+            self.sample = Sample::Missing;
+        }
+        let policies = rules.route(self.route).map_or(&[][..], |route| &route.security);
+        if let Secured::Refused(problem) = self.secure(node, rules, policies, 0) {
             return Some(self.refuse(node, problem, Outcome::Denied));
         }
         let headers = cors.preflight(&self.facts, &method);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::secure::Guard;
 use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
@@ -18,9 +19,11 @@ use crate::step::Step;
 impl Exchange {
     /// Security of the tenant, the route, security of the route; then auth.
     pub(super) fn decide(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
-        if let Some(problem) = self.secure(node, rules, &rules.ruleset.tenant.security) {
-            return self.refuse(node, problem, Outcome::Denied);
-        }
+        self.guarded(node, rules, Guard::Tenant, 0)
+    }
+
+    /// Goes on behind the security of the tenant.
+    pub(super) fn find_route(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
         if let Some(step) = self.preflight(node, rules) {
             return step;
         }
@@ -49,41 +52,15 @@ impl Exchange {
                 return self.refuse(node, problem.header("allow", allow), Outcome::Denied);
             }
         }
-        let route = rules.route(self.route);
-        if let Some(problem) = self.secure(node, rules, route.map_or(&[], |route| &route.security)) {
-            return self.refuse(node, problem, Outcome::Denied);
-        }
+        self.guarded(node, rules, Guard::Route, 0)
+    }
+
+    /// Goes on behind the security of the route.
+    pub(super) fn enter_route(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
         match self.redirect(node, rules) {
             Some(step) => step,
             None => self.token_of_request(node),
         }
-    }
-
-    /// The first refusal of these policies, in order. A policy that only notes is written down, and the next is asked.
-    pub(super) fn secure(
-        &mut self,
-        node: &mut Node,
-        rules: &Compiled,
-        policies: &[usize],
-    ) -> Option<Problem> {
-        for policy in policies.iter().filter_map(|number| rules.ruleset.security.get(*number)) {
-            if policy.is_off() {
-                continue;
-            }
-            let inspection = policy.inspect(&self.facts, &mut node.names, self.now_ms);
-            self.unlimited |= inspection.is_unlimited;
-            if inspection.hits.is_empty() {
-                self.explain("security", Some(&policy.rule), "passed", inspection.inputs);
-            }
-            for hit in inspection.hits {
-                let verb = if hit.blocks { "denied" } else { "noted" };
-                self.explain("security", Some(&policy.rule), format!("{verb}: {}", hit.what), hit.inputs);
-                if hit.blocks {
-                    return Some(Problem::new(hit.refusal.status, hit.refusal.slug, hit.refusal.title));
-                }
-            }
-        }
-        None
     }
 
     fn token_of_request(&mut self, node: &mut Node) -> Step {

@@ -12,12 +12,14 @@ mod experiment;
 mod forward;
 mod reply;
 mod resolve;
+mod secure;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use self::attempt::Attempts;
 use self::collapse::Collapse;
+use self::secure::Guard;
 use crate::compiled::Compiled;
 use crate::decision::{Participation, Wait, decision_id};
 use crate::explanation::{Explanation, Stage};
@@ -29,6 +31,7 @@ use crate::policy::cache::{CacheStatus, Lookup};
 use crate::policy::jwt::{Identity, Pending};
 use crate::policy::rate_limit::{LimitCheck, LimitReport};
 use crate::policy::request::admit;
+use crate::policy::security::Sample;
 use crate::policy::steering::Plan;
 use crate::ruleset::{Platform, RegionId, Route, RuleRef};
 use crate::step::{After, Answer, FetchFault, FetchKeys, LoadKey, Step};
@@ -56,6 +59,8 @@ pub struct Exchange {
     rules: Option<Arc<Compiled>>,
     platform: Option<Arc<Platform>>,
     route: Option<usize>,
+    /// What is at hand of the request's body, while policies may look into it.
+    sample: Sample,
     token: Option<String>,
     identity: Option<Arc<Identity>>,
     /// No limit is for who sent it.
@@ -103,6 +108,8 @@ enum Waiting {
     Nothing,
     Sync,
     Load(Vec<LoadKey>),
+    /// For the policy at this place among those of a guard.
+    Peek(Guard, usize),
     Keys(FetchKeys),
     Signature(Box<Pending>),
     Take,
@@ -117,6 +124,7 @@ impl Waiting {
             Self::Nothing => return None,
             Self::Sync => "sync",
             Self::Load(_) => "load",
+            Self::Peek(..) => "peek",
             Self::Keys(_) => "keys",
             Self::Signature(_) => "signature",
             Self::Take => "take",
@@ -154,6 +162,11 @@ impl Exchange {
             }
             (Waiting::Load(keys), Answer::Loaded(loaded)) => self.loaded(node, &keys, loaded),
             (Waiting::Load(keys), _) => self.loaded(node, &keys, Vec::new()),
+            (Waiting::Peek(guard, at), answer) => self.peeked(
+                node,
+                (guard, at),
+                if let Answer::Peeked(peeked) = answer { peeked } else { None },
+            ),
             (Waiting::Keys(ask), answer) => {
                 let keys = if let Answer::Keys(keys) = answer { keys } else { Err(FetchFault::Unreachable) };
                 node.tokens.keys_fetched(&ask, keys, self.now_ms);
@@ -206,6 +219,7 @@ impl Exchange {
             rules: None,
             platform: None,
             route: None,
+            sample: Sample::default(),
             token: None,
             identity: None,
             unlimited: false,

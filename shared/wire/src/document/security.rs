@@ -35,7 +35,7 @@ pub struct SecuritySpec {
     /// What is thought of bots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bots: Option<BotsSpec>,
-    /// Signs of an injection in path, query, cookies and header fields.
+    /// Signs of an injection in path, query, cookies and header fields, and in the beginning of bodies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<InjectionSpec>,
     /// What a hit does.
@@ -224,7 +224,7 @@ pub enum UnverifiedSpec {
 }
 
 spec! {
-/// Signs of an injection in path, query, cookies and header fields. Bodies are not looked at.
+/// Signs of an injection in path, query, cookies and header fields, and in the beginning of bodies where `bodyBytes` says so.
 #[derive(Eq)]
 pub struct InjectionSpec {
     /// What a hit does.
@@ -239,6 +239,12 @@ pub struct InjectionSpec {
     /// Header fields to look at, beside `Referer`, `User-Agent`, `X-Forwarded-Host`, `X-Original-URL` and `X-Rewrite-URL`.
     #[serde(default)]
     pub headers: Vec<String>,
+    /// How many of the first bytes of a body are looked at, 1 to 131,072; bodies are not looked at without it. It is for
+    /// bodies of `application/x-www-form-urlencoded`, `application/json` and other types that end with `+json`,
+    /// `multipart/form-data` (of files the name only) and `text/plain`, in no content coding. What is longer passes
+    /// unseen: `limits` with the same `bodyBytes` refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u32>,
     /// Rules that are not applied in a place.
     #[serde(default)]
     pub exclude: Vec<ExclusionSpec>,
@@ -251,7 +257,8 @@ spec! {
 pub struct ExclusionSpec {
     /// Id of the rule, as explanations name it.
     pub rule: String,
-    /// `query:NAME`, `header:NAME`, `cookie:NAME` or `path`.
+    /// `query:NAME`, `header:NAME`, `cookie:NAME`, `body:NAME`, `path` or `body`. A value in JSON has the names of its members
+    /// with dots between, `body:user.name`; `body` is the body as such.
     #[serde(rename = "in")]
     pub place: String,
 }

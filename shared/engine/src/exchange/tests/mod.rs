@@ -19,11 +19,13 @@ use crate::facts::BodySize;
 use crate::fixtures::{platform, request, route, rule, ruleset, upstream};
 use crate::headers::Headers;
 use crate::policy::rate_limit::Authority;
-use crate::policy::security::{AddressSet, Security};
+use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
     Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState, Transform,
 };
-use crate::step::{CacheKey, Entry, Forward, ForwardFault, Loaded, Reply, ReplyBody, ResponseHead, SyncNews};
+use crate::step::{
+    CacheKey, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead, SyncNews,
+};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -42,6 +44,8 @@ struct Host {
     verified: u32,
     right: bool,
     authority: Option<Authority>,
+    /// What is at hand of each request's body.
+    body: Option<Peeked>,
     now_ms: u64,
 }
 
@@ -62,6 +66,7 @@ impl Host {
             verified: 0,
             right: true,
             authority: None,
+            body: None,
             now_ms: NOW,
         }
     }
@@ -130,6 +135,10 @@ impl Host {
                 self.verified += 1;
                 Answer::Verified(self.right)
             }
+            Step::Peek { .. } => {
+                self.asked.push("peek");
+                Answer::Peeked(self.body.clone())
+            }
             Step::Take(takes) => {
                 let take = |take| Some(self.authority.as_mut()?.take(take, self.now_ms));
                 Answer::Taken(takes.iter().map(take).collect())
@@ -192,6 +201,19 @@ fn cached(mut rules: Ruleset) -> Ruleset {
     });
     rules.routes.iter_mut().for_each(|route| route.cache = Some(0));
     rules
+}
+
+/// A policy that looks into so many bytes of a body.
+fn looks_into(bytes_max: u32) -> Security {
+    let injection = Injection {
+        mode: Mode::Block,
+        paranoia: 1,
+        threshold: 5,
+        headers: vec![],
+        body_bytes_max: Some(bytes_max),
+        exclude: vec![],
+    };
+    Security { injection: Some(injection), ..Security::new(rule("Security"), Mode::Block) }
 }
 
 fn body(reply: &Reply) -> serde_json::Value {

@@ -119,6 +119,42 @@ fn addresses_are_refused_or_noted() {
 }
 
 #[test]
+fn a_body_is_read_once_for_the_policies_of_the_tenant_and_of_the_route() {
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.security.extend([looks_into(4), looks_into(64)]);
+    rules.tenant.security.push(0);
+    rules.routes[0].security.push(1);
+    let mut facts = request("POST", "acme.example", "/");
+    facts.headers.append("content-type", "text/plain");
+    facts.body = BodySize::Unknown;
+    let mut host = Host::new(rules.clone());
+    let mut status = |text: Option<&str>, whole| {
+        host.asked.clear();
+        host.body = text.map(|text| Peeked { bytes: text.as_bytes().to_vec(), whole });
+        let reply = host.send(facts.clone());
+        assert_eq!(host.asked.iter().filter(|step| **step == "peek").count(), 1, "{:?}", host.asked);
+        (
+            reply.status,
+            stages(&reply).matches("body=cut").count(),
+            stages(&reply).matches("not at hand").count(),
+        )
+    };
+    assert_eq!(status(Some("abcd"), true), (200, 0, 0));
+    assert_eq!(status(Some("abcde"), true), (200, 1, 0));
+    assert_eq!(status(Some("abcd"), false), (200, 2, 0));
+    assert_eq!(status(Some("<script>"), true), (403, 1, 0));
+    assert_eq!(status(None, true), (200, 0, 2));
+    let (mut exchange, mut step) = Exchange::begin(&mut host.node, facts);
+    while !matches!(step, Step::Peek { .. }) {
+        let answer = host.answer(step);
+        step = exchange.resume(&mut host.node, answer, NOW);
+    }
+    assert!(matches!(step, Step::Peek { bytes_max: 64 }), "as much as any policy wants: {step:?}");
+    let step = exchange.resume(&mut host.node, Answer::Verified(true), NOW);
+    assert!(matches!(step, Step::Forward(_)), "an answer that does not fit is no body at hand: {step:?}");
+}
+
+#[test]
 fn transforms_change_both_ways_but_not_what_is_ours() {
     let set =
         |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));

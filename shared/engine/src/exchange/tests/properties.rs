@@ -16,6 +16,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     ];
     let name = prop_oneof![
         Just("authorization"),
+        Just("content-type"),
         Just("cookie"),
         Just("if-none-match"),
         Just("cache-control"),
@@ -27,6 +28,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         Just("x-a")
     ];
     let value = prop_oneof![
+        Just("application/json".to_owned()),
         Just("Bearer eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJhIn0.c2ln".to_owned()),
         Just("chunked".to_owned()),
         "[0-9]{1,3}",
@@ -71,13 +73,15 @@ fn any_answer() -> impl Strategy<Value = Answer> {
         Just(Answer::Taken(vec![None])),
         any::<bool>().prop_map(move |any| Answer::Found(any.then(|| entry.clone()))),
         (0u32..3, head).prop_map(|(attempt, result)| Answer::Forwarded { attempt, result }),
+        (proptest::collection::vec(any::<u8>(), 0..40), any::<bool>())
+            .prop_map(|(bytes, whole)| Answer::Peeked(Some(Peeked { bytes, whole }))),
         Just(Answer::Slow),
         Just(Answer::Paused),
         Just(Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Connect) })
     ]
 }
 
-/// `/open/**` may be forwarded, `/closed` needs a token that nobody can have, `/denied` refuses every address.
+/// `/open/**` may be forwarded, where neither the tenant's nor the route's policy finds anything in the body; `/closed` needs a token that nobody can have, `/denied` refuses every address.
 fn guarded() -> Ruleset {
     let (open, mut closed, mut denied) = (route("/open/**"), route("/closed"), route("/denied"));
     closed.auth = Auth::Required { scopes: vec![], when: None };
@@ -85,6 +89,9 @@ fn guarded() -> Ruleset {
     let mut rules = cached(ruleset(vec![open, closed, denied]));
     let deny = AddressSet::new(&["0.0.0.0/0".parse().unwrap()]);
     rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });
+    rules.security.extend([looks_into(8), looks_into(16)]);
+    rules.tenant.security.push(1);
+    rules.routes[0].security.push(2);
     rules
 }
 

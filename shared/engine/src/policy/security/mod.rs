@@ -1,6 +1,7 @@
 //! What a request is checked for before anybody asks who sent it. The checks of a policy go from cheap to dear, and the
 //! first that blocks ends it: sizes, addresses, countries, autonomous systems, signs of a bot, signs of an injection.
-//! A check that only logs never keeps a later one from being made. Nothing here looks into a body.
+//! A check that only logs never keeps a later one from being made. Only injection rules look into a body, where a policy
+//! says so: then its beginning has to be at hand.
 
 mod addresses;
 mod bots;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 
 use crate::facts::Facts;
 use crate::ruleset::{Mode, RuleRef};
+use crate::step::Peeked;
 
 pub use addresses::AddressSet;
 pub use bots::{Bots, CRAWLERS, Crawler, Unverified};
@@ -56,11 +58,26 @@ pub struct Inspection {
     pub inputs: Inputs,
     /// It is of a verified crawler that no limit is for.
     pub is_unlimited: bool,
+    /// Nothing is said yet: the beginning of the body has to be at hand first.
+    pub needs_body: bool,
+}
+
+/// What is at hand of a request's body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sample {
+    /// Nobody asked for it.
+    #[default]
+    Unread,
+    /// It could not be had.
+    Missing,
+    /// Its beginning.
+    Begun(Peeked),
 }
 
 /// What is looked at.
 struct Asked<'a> {
     facts: &'a Facts,
+    sample: &'a Sample,
     names: &'a mut Names,
     now_ms: u64,
 }
@@ -133,11 +150,18 @@ impl Security {
         (self.mode == Mode::Off || !lists) && sections.iter().flatten().all(|mode| *mode == Mode::Off)
     }
 
-    /// Makes the checks on a request, until one blocks. A crawler's claim is verified by what is known of `names`.
+    /// How many of the first bytes of a body it looks at.
     #[must_use]
-    pub fn inspect(&self, facts: &Facts, names: &mut Names, now_ms: u64) -> Inspection {
+    pub fn body_bytes_max(&self) -> Option<u32> {
+        self.injection.as_ref().filter(|injection| injection.mode != Mode::Off)?.body_bytes_max
+    }
+
+    /// Makes the checks on a request, until one blocks. A crawler's claim is verified by what is known of `names`. Where
+    /// the body has to be at hand first, ask again with it: the checks before cost little.
+    #[must_use]
+    pub fn inspect(&self, facts: &Facts, sample: &Sample, names: &mut Names, now_ms: u64) -> Inspection {
         let mut inspection = Inspection::default();
-        let mut asked = Asked { facts, names, now_ms };
+        let mut asked = Asked { facts, sample, names, now_ms };
         let checks = [Self::sizes, Self::addresses, Self::countries, Self::asns, Self::bots, Self::injection];
         for check in checks {
             check(self, &mut asked, &mut inspection);
@@ -219,7 +243,11 @@ impl Security {
         let Some(injection) = self.injection.as_ref().filter(|injection| injection.mode != Mode::Off) else {
             return;
         };
-        let (score, inputs) = injection.judge(facts);
+        if *asked.sample == Sample::Unread && injection.needs_body(facts) {
+            inspection.needs_body = true;
+            return;
+        }
+        let (score, inputs) = injection.judge(facts, asked.sample);
         if score >= injection.threshold {
             inspection.hit(injection.mode, "looks like an injection", inputs, REQUEST_REFUSED);
         } else {

@@ -39,11 +39,18 @@ fn bots(mode: Mode, below: u8) -> Bots {
 }
 
 fn inspect(policy: &Security, facts: &Facts) -> Inspection {
-    policy.inspect(facts, &mut Names::new(Keyed::default()), facts.now_ms)
+    policy.inspect(facts, &Sample::Missing, &mut Names::new(Keyed::default()), facts.now_ms)
 }
 
 fn injection(mode: Mode) -> Injection {
-    Injection { mode, paranoia: 4, threshold: 1, headers: vec!["x-text".to_owned()], exclude: vec![] }
+    Injection {
+        mode,
+        paranoia: 4,
+        threshold: 1,
+        headers: vec!["x-text".to_owned()],
+        body_bytes_max: Some(64),
+        exclude: vec![],
+    }
 }
 
 fn attack() -> Facts {
@@ -139,7 +146,7 @@ proptest! {
     fn more_paranoia_never_finds_less(text in "[ -~]{0,60}", paranoia in 1u8..4) {
         let score = |paranoia| {
             let facts = Facts { query: Some(format!("q={text}")), ..request("GET", "acme.example", "/") };
-            Injection { paranoia, ..injection(Mode::Log) }.judge(&facts).0
+            Injection { paranoia, ..injection(Mode::Log) }.judge(&facts, &Sample::Unread).0
         };
         prop_assert!(score(paranoia) <= score(paranoia + 1));
     }

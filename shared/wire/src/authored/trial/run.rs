@@ -96,6 +96,8 @@ impl Trial {
                 Step::Verify(_) => Answer::Verified(signed),
                 Step::Take(takes) => Answer::Taken(takes.iter().map(|take| Some(self.take(take))).collect()),
                 Step::LookUp(_) => Answer::Found(None),
+                // A test says nothing of bodies.
+                Step::Peek { .. } => Answer::Peeked(None),
                 Step::Pause { .. } => Answer::Paused,
                 Step::Forward(forward) => {
                     Answer::Forwarded { attempt: forward.attempt, result: answer(&forward, origins) }

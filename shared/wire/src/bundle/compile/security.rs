@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use meridian_engine::limits::PEEK_BYTES_MAX;
 use meridian_engine::policy::security::{
     AddressSet, Bots, CRAWLERS, Country, Crawler, Injection, Listing, RULES, Security, Sizes, Spot,
     Unverified,
@@ -265,6 +266,9 @@ impl Compiler {
             let found = format!("{} fields", spec.headers.len());
             self.flaw("spec.injection.headers", found, format!("at most {INSPECTED_HEADERS_MAX}"));
         }
+        if let Some(bytes) = spec.body_bytes.filter(|bytes| !(1..=PEEK_BYTES_MAX).contains(bytes)) {
+            self.flaw("spec.injection.bodyBytes", bytes, format!("1 to {PEEK_BYTES_MAX}"));
+        }
         for (at, name) in spec.headers.iter().enumerate() {
             if !is_field_name(name) || name.eq_ignore_ascii_case("cookie") {
                 let path = format!("spec.injection.headers[{at}]");
@@ -291,7 +295,11 @@ impl Compiler {
             }
             if place.is_none() {
                 let found = format!("{:?}", short(&exclusion.place));
-                self.flaw(format!("{path}.in"), found, "query:NAME, header:NAME, cookie:NAME or path");
+                self.flaw(
+                    format!("{path}.in"),
+                    found,
+                    "query:NAME, header:NAME, cookie:NAME, body:NAME, path or body",
+                );
             }
             exclude.extend(known.map(|rule| rule.id).zip(place));
         }
@@ -300,6 +308,7 @@ impl Compiler {
             paranoia: spec.paranoia,
             threshold: spec.threshold,
             headers: spec.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            body_bytes_max: spec.body_bytes,
             exclude,
         }
     }

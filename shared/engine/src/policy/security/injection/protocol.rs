@@ -1,8 +1,12 @@
-//! Encodings that no honest client makes, and line breaks that would begin a header field.
+//! Encodings and bodies that no honest client makes, and line breaks that would begin a header field.
 
 use super::rules::{At, Class, Rule, View, anywhere, near, row};
 
-pub(super) const RULES: [Rule; 6] = [
+/// A body that is not what its type says: who reads it next may read something else. No text is searched for it.
+pub(super) const BODY_MALFORMED: Rule =
+    row("protocol-body-malformed", Class::Protocol, (1, 5), View::Raw, &[], anywhere);
+
+pub(super) const RULES: [Rule; 7] = [
     row("header-split", Class::Header, (1, 5), View::Decoded, &["\r", "\n"], begins_field),
     row("header-break", Class::Header, (3, 3), View::Decoded, &["\r", "\n"], anywhere),
     row("protocol-null", Class::Protocol, (1, 5), View::Raw, &["%00", "%2500"], anywhere),
@@ -16,6 +20,7 @@ pub(super) const RULES: [Rule; 6] = [
     ),
     row("protocol-unicode", Class::Protocol, (1, 5), View::Raw, &["%u"], |at| hexadecimal(at, 4)),
     row("protocol-double", Class::Protocol, (2, 3), View::Raw, &["%25"], |at| hexadecimal(at, 2)),
+    BODY_MALFORMED,
 ];
 
 /// A header field, status line or blank line behind a line break (RFC 9112, sections 2.1 and 5).

@@ -15,7 +15,7 @@ pub enum Class {
     Command,
     /// Header fields of a response or of a request further on.
     Header,
-    /// Encodings that no honest client makes.
+    /// Encodings and bodies that no honest client makes.
     Protocol,
 }
 
