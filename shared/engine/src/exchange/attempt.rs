@@ -42,11 +42,12 @@ impl Exchange {
         if number >= attempts_max {
             return None;
         }
-        let candidate = self.plan.take_next()?;
-        if !node.regions.attempt(&candidate, number, self.now_ms) {
+        // What the budget does not allow now stays for a later attempt.
+        if !node.regions.attempt(self.plan.candidates.first()?, number, self.now_ms) {
             self.explain("forward", None, "retry budget used up", Vec::new());
             return None;
         }
+        let candidate = self.plan.take_next()?;
         self.attempts.made += 1;
         let more = number + 1 < attempts_max && !self.plan.candidates.is_empty();
         let patience_ms = self.patience_ms(node, &candidate).filter(|ms| more && *ms < timeout_ms);
@@ -173,11 +174,12 @@ impl Exchange {
         self.forwarded(node, number, Err(ForwardFault::Broken))
     }
 
-    /// Gives up what is still out. That says nothing of the region's health, nor how fast it is.
+    /// Gives up what is still out. That says nothing of the region's health, and of how fast it is only that its answer
+    /// takes longer.
     fn give_up_others(&mut self, node: &mut Node) {
         for attempt in std::mem::take(&mut self.attempts.out) {
             let elapsed_ms = self.now_ms.saturating_sub(attempt.requested_ms);
-            node.regions.given_up(&attempt.candidate, elapsed_ms);
+            node.regions.given_up(&attempt.candidate, elapsed_ms, self.now_ms);
             let inputs = attempt.inputs();
             self.explain("forward", None, "given up: another region answered first", inputs);
         }

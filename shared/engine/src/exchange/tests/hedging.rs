@@ -92,19 +92,50 @@ fn a_failure_waits_for_the_other_and_only_two_failures_fail() {
 }
 
 #[test]
-fn what_was_given_up_is_no_failure_and_no_latency() {
+fn what_was_given_up_is_no_failure_but_is_known_to_be_slow() {
     let mut open = route("/**");
     open.steering.hedge = Some(Hedge::After(80));
     open.steering.strategy = Strategy::Latency;
     let mut host = Host::new(ruleset(vec![open]));
     host.get("/before");
+    let mut regions = Vec::new();
     for _ in 0..2 * EJECT_FAILURES {
         let (mut exchange, first) = get(&mut host);
-        assert_eq!(first.region.as_deref(), Some("us-east-1"), "neither ejected nor slower");
+        regions.push(first.region.unwrap().to_string());
         resume(&mut host, &mut exchange, 80, Answer::Slow);
         let mut quick = ok(200, &[]).unwrap();
-        quick.elapsed_ms = 90;
+        quick.elapsed_ms = 10;
         resume(&mut host, &mut exchange, 90, answered(1, Ok(quick)));
+    }
+    assert_eq!(regions.first().map(String::as_str), Some("us-east-1"));
+    assert!(regions.iter().any(|region| region != "us-east-1"), "never known to be slow: {regions:?}");
+
+    let mut host = hedged(Hedge::After(80));
+    for _ in 0..2 * EJECT_FAILURES {
+        let (mut exchange, first) = get(&mut host);
+        assert_eq!(first.region.as_deref(), Some("us-east-1"), "not ejected");
+        resume(&mut host, &mut exchange, 80, Answer::Slow);
+        resume(&mut host, &mut exchange, 90, answered(1, ok(200, &[])));
+    }
+}
+
+#[test]
+fn a_hedge_that_the_budget_refuses_leaves_the_other_region_for_a_failure() {
+    let mut open = route("/**");
+    open.steering.hedge = Some(Hedge::After(80));
+    open.steering.strategy = Strategy::Priority(vec!["us-east-1".into(), "eu-west-1".into()]);
+    let mut host = Host::new(ruleset(vec![open]));
+    host.get("/before");
+    loop {
+        let (mut exchange, _) = get(&mut host);
+        if matches!(resume(&mut host, &mut exchange, 0, Answer::Slow), Step::Await) {
+            // The budget grows again by the second.
+            let second =
+                forward(resume(&mut host, &mut exchange, 1_000, answered(0, Err(ForwardFault::Timeout))));
+            assert_eq!(second.region.as_deref(), Some("eu-west-1"));
+            return;
+        }
+        resume(&mut host, &mut exchange, 0, answered(0, ok(200, &[])));
     }
 }
 

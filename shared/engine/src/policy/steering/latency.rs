@@ -35,8 +35,16 @@ impl Latency {
         self.note(elapsed_ms);
     }
 
+    /// Takes that an answer would have taken longer than this. Where even this is less than the mean, it says nothing of it.
+    pub(super) fn add_at_least(&mut self, elapsed_ms: u32, now_ms: u64) {
+        match u64::from(elapsed_ms) * 1_000 > self.mean_us {
+            true => self.add(elapsed_ms, now_ms),
+            false => self.note(elapsed_ms),
+        }
+    }
+
     /// Notes an answer among the last ones, without a part in the mean.
-    pub(super) fn note(&mut self, elapsed_ms: u32) {
+    fn note(&mut self, elapsed_ms: u32) {
         if self.recent.len() >= LATENCY_RECENT_MAX {
             self.recent.pop_front();
         }

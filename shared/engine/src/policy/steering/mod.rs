@@ -272,11 +272,13 @@ impl SteeringMemory {
     }
 
     /// Takes the end of an attempt that was given up after so long because another one answered first. Its answer would have
-    /// taken longer: as one of the last answers it counts with what is known, or the percentile would fall with every
-    /// answer that it makes nobody wait for.
-    pub fn given_up(&mut self, candidate: &Candidate, elapsed_ms: u64) {
-        if let Some(latency) = self.latencies.get(&candidate.key()) {
-            latency.note(u32::try_from(elapsed_ms).unwrap_or(u32::MAX));
+    /// taken longer: it counts with what is known, or the percentile would fall with every answer that it makes nobody wait
+    /// for, and a service that has become slow would never be known as such.
+    pub fn given_up(&mut self, candidate: &Candidate, elapsed_ms: u64, now_ms: u64) {
+        let elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
+        match self.latencies.get(&candidate.key()) {
+            Some(latency) => latency.add_at_least(elapsed_ms, now_ms),
+            None => self.latencies.insert(candidate.key(), Latency::new(elapsed_ms, now_ms)),
         }
     }
 
