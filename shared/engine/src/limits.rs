@@ -18,8 +18,10 @@ pub const LOAD_WAIT_MS: u64 = 2_000;
 pub const LOAD_RETRY_MS: u64 = 500;
 /// Tenants in memory at once.
 pub const TENANTS_MAX: usize = 1_000;
-/// Bytes of the tenants' lists of addresses in memory at once, unless one alone has more.
-pub const LIST_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Bytes of all tenants' lists of addresses in memory at once.
+pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of one tenant's lists of addresses in memory: two million ranges of IPv4, or half a million of IPv6.
+pub const TENANT_LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Hostnames in memory at once.
 pub const HOSTS_MAX: usize = 10_000;
 /// How long it is believed whose a hostname is that its tenant's rules don't name.

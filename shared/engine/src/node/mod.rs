@@ -308,12 +308,17 @@ impl Node {
         }
     }
 
-    /// Where the lists of all tenants take too much, those of the others are forgotten until they are asked for again.
+    /// Where the lists of all tenants take too much, the longest of the others are forgotten until they are asked for again.
     fn make_room_for_lists(&mut self, slug: &str) {
         let bytes =
             |held: &Held<Compiled>| held.current.as_ref().map_or(0, |rules| rules.ruleset.list_bytes());
-        if self.tenants.iter().map(|(_, held)| bytes(held)).sum::<usize>() > LIST_BYTES_MAX {
-            self.tenants.retain(|key, held| key == slug || bytes(held) == 0);
+        let mut total: usize = self.tenants.iter().map(|(_, held)| bytes(held)).sum();
+        while total > LIST_BYTES_MAX {
+            let others = self.tenants.iter().filter(|(key, held)| *key != slug && bytes(held) > 0);
+            let longest = others.max_by_key(|(_, held)| bytes(held));
+            let Some((key, freed)) = longest.map(|(key, held)| (key.clone(), bytes(held))) else { return };
+            self.tenants.remove(key.as_str());
+            total -= freed;
         }
     }
 

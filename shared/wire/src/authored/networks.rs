@@ -95,6 +95,7 @@ pub(super) fn resolve(
 
 #[cfg(test)]
 mod tests {
+    use meridian_engine::limits::TENANT_LIST_BYTES_MAX;
     use meridian_engine::ruleset::Target;
 
     use super::*;
@@ -163,5 +164,22 @@ spec: {deny: [192.0.2.1], denyFrom: [lists/bad.netset], everyRequest: true}
         );
         let wrong = push("lists/bad.netset", &"x\n".repeat(2 * INVALID_MAX)).unwrap_err();
         assert_eq!(wrong.len(), INVALID_MAX);
+    }
+
+    #[test]
+    fn lists_that_an_edge_could_not_bear_are_refused() {
+        // Short as text and long in memory: each a range of its own, next to the one before.
+        let networks = TENANT_LIST_BYTES_MAX / 32 + 1;
+        let list: String = (0..networks as u128)
+            .map(|at| format!("{}\n", std::net::Ipv6Addr::from_bits((0x2001 << 112) + at * 2)))
+            .collect();
+        let bytes = networks * 32;
+        assert_eq!(
+            push("lists/bad.netset", &list).unwrap_err(),
+            [format!(
+                "rules.yaml:10:7: spec: found {} bytes of networks in memory, those before included, expected at most {TENANT_LIST_BYTES_MAX} (TENANT_LIST_BYTES_MAX)",
+                bytes + 8
+            )]
+        );
     }
 }

@@ -27,8 +27,6 @@ pub fn unpack(text: &str) -> Option<AddressSet> {
     let mut rest = bytes.as_slice();
     let four = read_ranges(&mut rest)?;
     let six = read_ranges(&mut rest)?;
-    let short = |(from, until): (u128, u128)| Some((u32::try_from(from).ok()?, u32::try_from(until).ok()?));
-    let four = four.into_iter().map(short).collect::<Option<_>>()?;
     rest.is_empty().then(|| AddressSet::of_ranges(four, six))
 }
 
@@ -43,7 +41,7 @@ fn write_ranges(bytes: &mut Vec<u8>, ranges: impl ExactSizeIterator<Item = (u128
     }
 }
 
-fn read_ranges(bytes: &mut &[u8]) -> Option<Vec<(u128, u128)>> {
+fn read_ranges<N: TryFrom<u128>>(bytes: &mut &[u8]) -> Option<Vec<(N, N)>> {
     let count = usize::try_from(read_number(bytes)?).ok()?;
     // Each takes two bytes at the least, so that no text asks for more memory than it has earned.
     let mut ranges = Vec::with_capacity(count.min(bytes.len() / 2));
@@ -51,7 +49,7 @@ fn read_ranges(bytes: &mut &[u8]) -> Option<Vec<(u128, u128)>> {
     for _ in 0..count {
         let from = end.checked_add(read_number(bytes)?)?;
         end = from.checked_add(read_number(bytes)?)?;
-        ranges.push((from, end));
+        ranges.push((N::try_from(from).ok()?, N::try_from(end).ok()?));
     }
     Some(ranges)
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use meridian_engine::limits::PEEK_BYTES_MAX;
+use meridian_engine::limits::{PEEK_BYTES_MAX, TENANT_LIST_BYTES_MAX};
 use meridian_engine::policy::security::{
     AddressSet, Bots, CRAWLERS, Country, Crawler, Injection, Listing, RULES, Security, Sizes, Spot,
     Unverified,
@@ -41,6 +41,7 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
 impl Compiler {
     pub(super) fn security(&mut self, documents: &[Document]) -> Vec<Security> {
         let mut security = Vec::new();
+        let mut list_bytes = 0;
         for (at, document, spec) in of_kind!(documents, Security) {
             self.document = at;
             let SecuritySpec {
@@ -64,11 +65,19 @@ impl Compiler {
                 self.flaw("spec", "nothing to check", expected);
             }
             let of = |section: Option<ModeSpec>| Mode::from(section.unwrap_or(*mode));
+            let allow = self.addresses(allow, allow_from, "spec.allow");
+            let deny = self.addresses(deny, deny_from, "spec.deny");
+            let fits = list_bytes <= TENANT_LIST_BYTES_MAX;
+            list_bytes += allow.bytes() + deny.bytes();
+            if fits && list_bytes > TENANT_LIST_BYTES_MAX {
+                let found = format!("{list_bytes} bytes of networks in memory, those before included");
+                self.flaw("spec", found, format!("at most {TENANT_LIST_BYTES_MAX} (TENANT_LIST_BYTES_MAX)"));
+            }
             security.push(Security {
                 rule: rule(document),
                 mode: Mode::from(*mode),
-                allow: self.addresses(allow, allow_from, "spec.allow"),
-                deny: self.addresses(deny, deny_from, "spec.deny"),
+                allow,
+                deny,
                 countries: countries.as_ref().map(|spec| self.countries(spec)),
                 asns: asns.as_ref().map(|spec| self.asns(spec)),
                 sizes: limits.as_ref().map(|spec| self.sizes(spec, of(spec.mode))),
