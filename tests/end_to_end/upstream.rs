@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use anyhow::Result;
 
 /// Bytes of a request; those of these tests are far below.
-const REQUEST_BYTES_MAX: usize = 64 * 1024;
+const REQUEST_BYTES_MAX: usize = 512 * 1024;
 
 /// Bytes of a body that is as large as any that is stored.
 pub const LARGE_BYTES: usize = 64 * 1024 * 1024;
@@ -22,6 +22,7 @@ pub fn large(number: usize) -> Vec<u8> {
 /// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
 /// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
 ///   and `/…/ambiguous` with HTML that can't be parsed as it streams,
+/// - `/…/mirror` with the request's body, its length in `x-bytes` and what the head says of that in `x-length`,
 /// - everything else with the request's body in the field `x-echo`.
 pub fn start() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -67,6 +68,16 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
                 Some("ambiguous") => write!(stream, "0\r\n\r\n"),
                 _ => Ok(()),
             }
+        }
+        mirror if mirror.ends_with("/mirror") => {
+            let head = request.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("none");
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nx-length: {length}\r\nx-bytes: {0}\r\ncontent-length: {0}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
         }
         "/kept/none" => write!(stream, "HTTP/1.1 204 No Content\r\n{kept}\r\n"),
         "/kept/digits" => {

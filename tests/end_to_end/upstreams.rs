@@ -14,6 +14,7 @@ use crate::upstream::{self, LARGE_BYTES};
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("forwards_a_body_whatever_the_method", forwards_a_body_whatever_the_method),
+    ("looks_into_a_body_and_forwards_it_whole", looks_into_a_body_and_forwards_it_whole),
     ("keeps_an_answer_without_a_body", keeps_an_answer_without_a_body),
     ("answers_a_part_of_what_is_kept", answers_a_part_of_what_is_kept),
     ("keeps_large_bodies_without_holding_them", keeps_large_bodies_without_holding_them),
@@ -80,6 +81,50 @@ fn forwards_a_body_whatever_the_method(stack: &Stack, edge: &str) -> Result<()> 
                     Ok(())
                 })?;
             }
+        }
+        Ok(())
+    })
+}
+
+fn looks_into_a_body_and_forwards_it_whole(stack: &Stack, edge: &str) -> Result<()> {
+    let rules = "---\n\
+        apiVersion: meridian/v1\nkind: Security\nmetadata: {name: bodies}\nspec: {injection: {bodyBytes: 16384}}\n---\n\
+        apiVersion: meridian/v1\nkind: Route\nmetadata: {name: peeked}\n\
+        spec: {match: {path: \"/peeked/**\"}, auth: {mode: anonymous}, security: [bodies], upstream: own}\n";
+    with_rules(stack, edge, rules, |url| {
+        let client = Client::new(url, "acme.localhost").with("content-type", "application/json");
+        let attack = r#"{"user":{"name":"x' or 1=1--"}}"#;
+        eventually(SEEN_MAX, || {
+            let refused = client.request("POST", "/peeked/mirror", Some(attack.into()))?.expect(403)?;
+            ensure!(refused.value()?["type"].to_string().contains("request-refused"), "{}", refused.text());
+            Ok(())
+        })?;
+        for (method, bytes) in
+            [("POST", 2_000), ("PUT", 40_000), ("POST", 40_000), ("PUT", 200_000), ("POST", 200_000)]
+        {
+            let text: String = (0..bytes / 8).map(|at| format!("{at:7} ")).collect();
+            let sent = serde_json::json!({ "text": text }).to_string();
+            let response =
+                client.request(method, "/peeked/mirror", Some(sent.clone().into()))?.expect(200)?;
+            ensure!(
+                response.body == sent.as_bytes(),
+                "{method} of {} bytes came as {}",
+                sent.len(),
+                response.body.len()
+            );
+            ensure!(
+                response.header("x-length") == sent.len().to_string(),
+                "{method}: {:?}",
+                response.headers
+            );
+            let head = format!(
+                "{method} /peeked/mirror HTTP/1.1\r\nHost: acme.localhost\r\nContent-Type: application/json\r\n\
+                 Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            );
+            let (first, rest) = sent.split_at(sent.len() / 2);
+            let chunks = format!("{:x}\r\n{first}\r\n{:x}\r\n{rest}\r\n0\r\n\r\n", first.len(), rest.len());
+            let response = raw(url, (head + &chunks).as_bytes())?.expect(200)?;
+            ensure!(response.header("x-bytes") == sent.len().to_string(), "{method}: {:?}", response.headers);
         }
         Ok(())
     })
