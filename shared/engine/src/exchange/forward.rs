@@ -12,12 +12,12 @@ use crate::facts::{BodySize, Scheme};
 use crate::headers::Headers;
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::Node;
-use crate::policy::cache::Arrival;
+use crate::policy::cache::{Arrival, VARY_REWRITTEN};
 use crate::policy::experiment::UNIT_COOKIE;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
-use crate::ruleset::{Affinity, RegionId, RouteTarget, Upstream, UserSegment};
+use crate::ruleset::{Affinity, RegionId, RouteTarget, Transform, Upstream, UserSegment};
 use crate::step::{ContextClaims, ForwardFault, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
@@ -231,9 +231,12 @@ impl Exchange {
         let Attempt { candidate, requested_ms, .. } = attempt;
         self.invalidate(node, &head);
         if let (Some(lookup), Some(policy)) = (&self.lookup, self.cache_policy()) {
+            let transforms = self.rules.iter().flat_map(|rules| rules.transforms(self.route));
+            let rewritten: Vec<&str> = transforms.flat_map(Transform::rewritten).collect();
             let responded = lookup.responded(&Arrival {
                 policy,
                 request: &self.facts.headers,
+                rewritten: &rewritten,
                 head: &head,
                 journal: &node.purges,
                 requested_ms,
@@ -249,6 +252,9 @@ impl Exchange {
                     self.region = Some(candidate.region);
                 }
                 return self.serve(node, serve);
+            }
+            if responded.status_line.detail == Some(VARY_REWRITTEN) {
+                self.explain_cache("not stored: varies by a field that the edge writes");
             }
             self.cache = Some(responded.status_line);
         }

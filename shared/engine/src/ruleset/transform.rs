@@ -45,6 +45,19 @@ impl Transform {
             compress: None,
         }
     }
+
+    /// Fields of the forwarded request whose values don't follow from the client's alone: those that a condition or an
+    /// expression decides. A fixed change of every request makes the values of all clients alike.
+    pub fn rewritten(&self) -> impl Iterator<Item = &str> {
+        let is_conditional = self.when.is_some();
+        self.request.iter().filter_map(move |change| match change {
+            HeaderChange::Set(name, HeaderValue::Expr(_))
+            | HeaderChange::Append(name, HeaderValue::Expr(_)) => Some(name.as_str()),
+            HeaderChange::Set(name, _) | HeaderChange::Append(name, _) | HeaderChange::Remove(name) => {
+                is_conditional.then_some(name.as_str())
+            }
+        })
+    }
 }
 
 /// An answer that sends the client elsewhere (RFC 9110, section 15.4).

@@ -69,3 +69,49 @@ fn a_stale_answer_is_served_when_nothing_else_can_answer() {
     let reply = host.get("/a");
     assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached), "{}", stages(&reply));
 }
+
+/// A route whose forwarded requests say the client's country in a field, and whose answers vary by it.
+fn by_country() -> Host {
+    let mut rules = cached(ruleset(vec![route("/**")]));
+    let country = HeaderValue::Expr(crate::expr::Expr::Fact(crate::expr::Fact::Country));
+    let fixed = HeaderValue::Text("1".to_owned());
+    rules.transforms.push(Transform {
+        request: vec![
+            HeaderChange::Set("x-country".to_owned(), country),
+            HeaderChange::Set("x-edge".to_owned(), fixed),
+        ],
+        ..Transform::new(rule("Transform"))
+    });
+    rules.routes[0].transforms.push(0);
+    Host::new(rules)
+}
+
+#[test]
+fn what_varies_by_a_field_that_the_edge_writes_is_not_stored() {
+    for name in ["X-Country", "accept-language, x-country", "X-Forwarded-For", "Via", "Meridian-Context"] {
+        let mut host = by_country();
+        for country in ["DE", "US"] {
+            host.says("us-east-1", ok(200, &[("cache-control", "max-age=60"), ("vary", name)]));
+            let mut facts = request("GET", "acme.example", "/a");
+            facts.place.country = Some(country.to_owned());
+            let reply = host.send(facts);
+            assert_eq!(reply.decision.outcome, Outcome::Forwarded, "RFC 9111 4.1: {name} {country}");
+            let sent = host.forwards.last().unwrap().headers.get("x-country");
+            assert_eq!(sent, Some(country), "{name}");
+            let status = reply.headers.get("cache-status").unwrap();
+            assert!(status.ends_with("detail=vary-rewritten"), "{name}: {status}");
+            assert!(stages(&reply).contains("varies by a field that the edge writes"), "{}", stages(&reply));
+        }
+        assert!(host.store.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn what_varies_by_a_field_that_is_alike_for_all_clients_is_stored() {
+    for name in ["X-Edge", "Accept-Language", "X-Forwarded-Proto"] {
+        let mut host = by_country();
+        host.says("us-east-1", ok(200, &[("cache-control", "max-age=60"), ("vary", name)]));
+        host.get("/a");
+        assert_eq!(host.get("/a").decision.outcome, Outcome::Cached, "RFC 9111 4.1: {name}");
+    }
+}

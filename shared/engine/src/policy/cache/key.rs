@@ -167,6 +167,13 @@ pub(super) fn vary(response: &Headers, request: &Headers) -> Option<Vec<(String,
     Some(names.into_iter().map(valued).collect())
 }
 
+/// Whether the edge writes a field of forwarded requests itself, so that the client's value says nothing of it. Scheme and
+/// host are in the key: what else `X-Forwarded-Proto` and `X-Forwarded-Host` hold is the client's.
+pub(super) fn is_of_edge(name: &str) -> bool {
+    matches!(name, "forwarded" | "traceparent" | "tracestate" | "via" | "x-forwarded-for")
+        || name.starts_with("meridian-")
+}
+
 /// This request's value of a field, hashed.
 pub(super) fn value(name: &str, request: &Headers) -> Option<String> {
     normal(request, name).map(|value| digest(&value))

@@ -34,6 +34,9 @@ use crate::purge::{PurgeJournal, Purged};
 use crate::ruleset::CachePolicy;
 use crate::step::{BODY_BYTES_UNKNOWN, CacheKey, Entry, ReplyBody, ResponseHead};
 
+/// Why a response that varies by what the edge itself writes is not stored.
+pub const VARY_REWRITTEN: &str = "vary-rewritten";
+
 /// What the key of a request is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -123,6 +126,9 @@ pub struct Arrival<'a> {
     pub policy: &'a CachePolicy,
     /// Header fields of the client's request.
     pub request: &'a Headers,
+    /// Header fields whose forwarded values don't follow from the client's alone, as rules set them by expressions or
+    /// conditions. What varies by one of them is not stored: no later request would tell which answer is for it.
+    pub rewritten: &'a [&'a str],
     /// The response with all the header fields that came, `Meridian-Seen` too.
     pub head: &'a ResponseHead,
     /// What was purged.
@@ -476,6 +482,11 @@ impl Lookup {
         }
         let times = Times { requested_ms: arrival.requested_ms, received_ms: arrival.now_ms };
         let notes = judge(arrival.policy, arrival.request, status, judged, times)?;
+        // RFC 9111, section 4.1: what counts is the request that the response was selected by, which the client's is not.
+        let is_rewritten = |name: &str| arrival.rewritten.contains(&name) || key::is_of_edge(name);
+        if notes.vary.iter().any(|(name, _)| is_rewritten(name)) {
+            return Err(VARY_REWRITTEN);
+        }
         // Purged while it was on its way, or of a region that has not heard of the change: of no use.
         if self.purged(&notes, arrival.journal) == Some(Purged::Hard) {
             return Err("purged");

@@ -145,6 +145,7 @@ impl World {
             );
         }
         let responded = lookup.responded(&Arrival {
+            rewritten: &[],
             policy: &self.policy,
             request: &facts.headers,
             head: &head,
