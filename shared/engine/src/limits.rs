@@ -138,6 +138,10 @@ pub const RETRY_TOKENS_MAX: u64 = 100;
 pub const CACHE_TAGS_MAX: usize = 128;
 /// Bytes of a tag of a cache entry.
 pub const CACHE_TAG_BYTES_MAX: usize = 256;
+/// Groups of a cache entry, and those that one response makes stale. RFC 9875, section 2 wants 32 at least.
+pub const CACHE_GROUPS_MAX: usize = 64;
+/// Bytes of a group's name. RFC 9875, section 2 wants 32 at least.
+pub const CACHE_GROUP_BYTES_MAX: usize = 128;
 /// Header fields that a response may vary by.
 pub const CACHE_VARY_MAX: usize = 16;
 /// Sources whose positions a cache entry notes.

@@ -1,11 +1,11 @@
-//! What unsafe requests make stale (RFC 9111, section 4.4).
+//! What unsafe requests make stale (RFC 9111, section 4.4; RFC 9875, section 3).
 
 use std::collections::BTreeMap;
 
 use super::directives::Directives;
 use super::freshness::{Times, has_validator, judge};
 use super::validate::storable_headers;
-use super::{Store, Subject, key};
+use super::{Store, Subject, groups, key};
 use crate::facts::{Facts, normalise_host, normalise_path};
 use crate::limits::CACHE_TAG_BYTES_MAX;
 use crate::ruleset::{CachePolicy, KeyPart};
@@ -16,14 +16,14 @@ use crate::step::{CacheKey, Entry, Purge, ResponseHead};
 pub struct Invalidation {
     /// Keys to forget in the host's store.
     pub forget: Vec<CacheKey>,
-    /// Marks for the journal of this node: every stored variant of these URIs is stale.
+    /// Marks for the journal of this node: every stored variant of these URIs, and what is in these groups, is stale.
     pub purges: Vec<Purge>,
     /// The response itself, where it is what a `GET` of the same URI would bring from now on.
     pub store: Option<Store>,
 }
 
-/// What the response to an unsafe request makes stale (RFC 9111, section 4.4): its own URI, and those of the same host that
-/// `Location` and `Content-Location` name. `policy` is that of the route, for the key;
+/// What the response to an unsafe request makes stale (RFC 9111, section 4.4): its own URI, those of the same host that
+/// `Location` and `Content-Location` name, and the groups of the host in `Cache-Group-Invalidation`. `policy` is that of the route, for the key;
 /// `may_store` is whether this request is none that goes past the cache.
 #[must_use]
 pub fn invalidate(
@@ -46,6 +46,7 @@ pub fn invalidate(
     let own = format!("={}", facts.host);
     let store = policy.filter(|_| may_store).and_then(|policy| posted(policy, subject, head, now_ms));
     let mut invalidation = Invalidation { store, ..Invalidation::default() };
+    let mut tags = Vec::with_capacity(uris.len());
     for uri in uris {
         if let (Some(policy), Some(target)) = (policy, uri.strip_prefix(&own)) {
             let (path, query) =
@@ -55,16 +56,13 @@ pub fn invalidate(
                 invalidation.forget.push(key);
             }
         }
-        let tenant = subject.tenant.to_owned();
-        invalidation.purges.push(Purge {
-            tenant,
-            tag: uri,
-            source: 0,
-            position: 0,
-            at_ms: now_ms,
-            soft: false,
-        });
+        tags.push(uri);
     }
+    tags.extend(groups::invalidated(&facts.host, &head.headers));
+    let tenant = subject.tenant;
+    let mark =
+        |tag| Purge { tenant: tenant.to_owned(), tag, source: 0, position: 0, at_ms: now_ms, soft: false };
+    invalidation.purges = tags.into_iter().map(mark).collect();
     invalidation
 }
 
@@ -83,7 +81,8 @@ fn posted(policy: &CachePolicy, subject: &Subject<'_>, head: &ResponseHead, now_
     let explicit = CachePolicy { default_ttl_ms: BTreeMap::new(), heuristic: 0, ..policy.clone() };
     // What this very request makes stale was stored before it.
     let times = Times { requested_ms: now_ms.saturating_add(1), received_ms: now_ms };
-    let notes = judge(&explicit, &facts.headers, head.status, &head.headers, times).ok()?;
+    let mut notes = judge(&explicit, &facts.headers, head.status, &head.headers, times).ok()?;
+    notes.tags.extend(groups::of(&facts.host, &head.headers).ok()?);
     let headers = storable_headers(&head.headers, policy.store_cookies);
     let keep_ms = notes.keep_ms(has_validator(&headers));
     let entry = Entry { status: head.status, headers, meta: notes.write(), body_bytes: 0 };

@@ -1,5 +1,5 @@
 //! A shared HTTP cache as decisions: RFC 9111, with RFC 5861 (stale service), RFC 9211 (`Cache-Status`), RFC 9213
-//! (targeted fields), tags and the purge journal.
+//! (targeted fields), RFC 9875 (groups), tags and the purge journal.
 //!
 //! One [`Lookup`] goes with one request: the host looks its key up, [`Lookup::found`] judges the entry, and
 //! [`Lookup::responded`] judges what came where the request was forwarded. A response that varies is stored at the primary
@@ -10,6 +10,7 @@
 
 mod directives;
 mod freshness;
+mod groups;
 mod invalidate;
 mod key;
 mod notes;
@@ -67,6 +68,8 @@ pub enum Begin {
 #[derive(Clone, Debug)]
 pub struct Lookup {
     tenant: String,
+    /// Host of the request, which the groups of its response are of.
+    host: String,
     directives: Directives,
     is_head: bool,
     positions: Vec<(u16, u64)>,
@@ -188,6 +191,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
     let (key, key_text) = key::primary(policy, subject);
     Begin::LookUp(Box::new(Lookup {
         tenant: subject.tenant.to_owned(),
+        host: facts.host.clone(),
         directives,
         is_head: facts.method == "HEAD",
         positions: subject.positions.to_vec(),
@@ -481,7 +485,8 @@ impl Lookup {
             return Err("head");
         }
         let times = Times { requested_ms: arrival.requested_ms, received_ms: arrival.now_ms };
-        let notes = judge(arrival.policy, arrival.request, status, judged, times)?;
+        let mut notes = judge(arrival.policy, arrival.request, status, judged, times)?;
+        notes.tags.extend(groups::of(&self.host, judged)?);
         // RFC 9111, section 4.1: what counts is the request that the response was selected by, which the client's is not.
         let is_rewritten = |name: &str| arrival.rewritten.contains(&name) || key::is_of_edge(name);
         if notes.vary.iter().any(|(name, _)| is_rewritten(name)) {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::key::escape;
 use crate::facts::percent_decode;
-use crate::limits::{CACHE_SEEN_MAX, CACHE_TAGS_MAX, CACHE_VARY_MAX};
+use crate::limits::{CACHE_GROUPS_MAX, CACHE_SEEN_MAX, CACHE_TAGS_MAX, CACHE_VARY_MAX};
 
 const VERSION: &str = "1";
 
@@ -31,7 +31,7 @@ pub(super) struct Notes {
     pub(super) shared_lifetime: bool,
     /// Positions that it reflects, by the region's ordinal.
     pub(super) seen: Vec<(u16, u64)>,
-    /// Tags that it goes stale by.
+    /// Tags that it goes stale by, those of its groups too.
     pub(super) tags: Vec<String>,
     /// Header fields that it varies by, with the hashes of their values.
     pub(super) vary: Vec<(String, Option<String>)>,
@@ -101,7 +101,7 @@ impl Notes {
             }
         }
         let fits = notes.seen.len() <= CACHE_SEEN_MAX
-            && notes.tags.len() <= CACHE_TAGS_MAX
+            && notes.tags.len() <= CACHE_TAGS_MAX + CACHE_GROUPS_MAX
             && notes.vary.len() <= CACHE_VARY_MAX;
         fits.then_some(notes)
     }
