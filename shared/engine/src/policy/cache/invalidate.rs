@@ -41,6 +41,7 @@ pub fn invalidate(
     let named = ["location", "content-location"].into_iter().filter_map(|name| head.headers.get(name));
     let mut uris: Vec<String> = named.filter_map(|reference| resolve(facts, reference)).collect();
     uris.push(uri_tag(&facts.host, &facts.path, facts.query.as_deref()));
+    uris.extend(policy.map(|policy| keyed_tag(policy, &facts.host, &facts.path, facts.query.as_deref())));
     uris.sort();
     uris.dedup();
     let own = format!("={}", facts.host);
@@ -52,12 +53,16 @@ pub fn invalidate(
             let (path, query) =
                 target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
             let key = key::at(policy, subject, path, query).0;
-            if invalidation.store.as_ref().is_none_or(|store| store.key != key) {
+            let is_new = invalidation.store.as_ref().is_none_or(|store| store.key != key);
+            if is_new && !invalidation.forget.contains(&key) {
                 invalidation.forget.push(key);
             }
+            tags.push(keyed_tag(policy, &facts.host, path, query));
         }
         tags.push(uri);
     }
+    tags.sort();
+    tags.dedup();
     tags.extend(groups::invalidated(&facts.host, &head.headers));
     let tenant = subject.tenant;
     let mark =
@@ -132,14 +137,22 @@ fn split_authority(url: &str) -> Option<(&str, String)> {
     Some((authority, format!("{slash}{target}")))
 }
 
-/// The tags of a request's URI. Where its query is no part of the key, or not all of it, a purge of the URL without a
-/// query reaches what is stored for all of them.
+/// The tags of a request's URI. Where its query is no part of the key, or not all of it, a purge of the URL with what the
+/// key takes of it reaches what is stored for them, and one of the URL without a query what is stored for all.
 pub(super) fn uri_tags(policy: &CachePolicy, facts: &Facts) -> Vec<String> {
     let mut tags = vec![uri_tag(&facts.host, &facts.path, facts.query.as_deref())];
     if facts.query.is_some() && policy.query != KeyPart::All {
         tags.push(uri_tag(&facts.host, &facts.path, None));
+        tags.push(keyed_tag(policy, &facts.host, &facts.path, facts.query.as_deref()));
+        tags.sort();
+        tags.dedup();
     }
     tags
+}
+
+/// The tag of a URI with what the key takes of its query, which all that share the entry have.
+fn keyed_tag(policy: &CachePolicy, host: &str, path: &str, query: Option<&str>) -> String {
+    uri_tag(host, path, key::query_part(policy, query).as_deref())
 }
 
 fn tag_at(host: &str, target: &str) -> Option<String> {
@@ -162,7 +175,9 @@ fn uri_tag(host: &str, path: &str, query: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{get, policy};
     use super::*;
+    use crate::headers::Headers;
 
     #[test]
     fn a_url_has_the_tag_of_the_requests_for_it() {
@@ -195,5 +210,40 @@ mod tests {
         ] {
             check(wrong, None);
         }
+    }
+
+    #[test]
+    fn what_shares_an_entry_shares_a_tag() {
+        let only = CachePolicy { query: KeyPart::Only(vec!["x".to_owned(), "y".to_owned()]), ..policy() };
+        let none = CachePolicy { query: KeyPart::None, ..policy() };
+        let check = |policy: &CachePolicy, url: &str, read: &[&str], written: &[&str]| {
+            let mut facts = get(url, &[]);
+            facts.host = "h".to_owned();
+            assert_eq!(uri_tags(policy, &facts), read, "read {url}");
+            facts.method = "POST".to_owned();
+            let subject = Subject {
+                tenant: "acme",
+                facts: &facts,
+                identity: None,
+                variants: &[],
+                values: &[],
+                positions: &[],
+            };
+            let head = ResponseHead { status: 200, headers: Headers::default(), elapsed_ms: 0 };
+            let invalidation = invalidate(&subject, Some(policy), true, &head, 1);
+            let tags: Vec<_> = invalidation.purges.iter().map(|purge| purge.tag.as_str()).collect();
+            assert_eq!((tags.as_slice(), invalidation.forget.len()), (written, 1), "written {url}");
+        };
+        let all = ["=h/a?u=2&y=3&x=1"];
+        check(&policy(), "/a?u=2&y=3&x=1", &all, &all);
+        check(
+            &only,
+            "/a?u=2&y=3&x=1",
+            &["=h/a", "=h/a?u=2&y=3&x=1", "=h/a?x=1&y=3"],
+            &["=h/a?u=2&y=3&x=1", "=h/a?x=1&y=3"],
+        );
+        check(&only, "/a?u=2", &["=h/a", "=h/a?u=2"], &["=h/a", "=h/a?u=2"]);
+        check(&none, "/a?u=2", &["=h/a", "=h/a?u=2"], &["=h/a", "=h/a?u=2"]);
+        check(&only, "/a", &["=h/a"], &["=h/a"]);
     }
 }

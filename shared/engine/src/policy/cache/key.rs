@@ -101,12 +101,7 @@ pub(super) fn at(
     parts.part(if facts.scheme == Scheme::Https { "https" } else { "http" }, "");
     parts.part("", &facts.host);
     parts.part("", path);
-    let query = match (&policy.query, query) {
-        (KeyPart::None, _) | (_, None) => None,
-        (KeyPart::All, Some(query)) => Some(query.to_owned()),
-        (KeyPart::Only(names), Some(query)) => Some(only(query, names)).filter(|query| !query.is_empty()),
-    };
-    match query {
+    match query_part(policy, query) {
         Some(query) => parts.part("?", &query),
         None => parts.part("", ""),
     }
@@ -135,6 +130,15 @@ pub(super) fn at(
         parts.named("x:", "", value.as_deref().map(digest).as_deref());
     }
     parts.key(subject.tenant)
+}
+
+/// What of a query is in the key.
+pub(super) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<String> {
+    match (&policy.query, query) {
+        (KeyPart::None, _) | (_, None) => None,
+        (KeyPart::All, Some(query)) => Some(query.to_owned()),
+        (KeyPart::Only(names), Some(query)) => Some(only(query, names)).filter(|query| !query.is_empty()),
+    }
 }
 
 /// The key of this request's variant of a response that varies by these fields (RFC 9111, section 4.1). `text` is what
