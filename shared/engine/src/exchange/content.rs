@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::headers::Headers;
-use crate::policy::transform::{detach, edits, judge, unfit};
+use crate::policy::transform::{detach, edits, judge, make_private, unfit};
 use crate::ruleset::{Coding, HtmlEdit, Transform};
 use crate::step::ReplyBody;
 
@@ -69,6 +69,7 @@ impl Exchange {
 
     fn rewrite(&mut self, status: u16, headers: &mut Headers) -> Vec<HtmlEdit> {
         let (mut all, Some(rules)) = (Vec::new(), self.rules.clone()) else { return Vec::new() };
+        let mut is_personal = false;
         for transform in rules.transforms(self.route).filter(|transform| !transform.html.is_empty()) {
             if !self.applies(transform) {
                 continue;
@@ -77,6 +78,7 @@ impl Exchange {
                 Some(why) => format!("left as it is: {why}"),
                 None => {
                     let (edits, left_out) = edits(&transform.html, &self.inputs());
+                    is_personal |= !edits.is_empty() && transform.is_personal();
                     all.extend(edits);
                     match left_out.is_empty() {
                         true => "applied".to_owned(),
@@ -88,6 +90,9 @@ impl Exchange {
         }
         if !all.is_empty() {
             detach(headers);
+        }
+        if is_personal {
+            make_private(headers);
         }
         all
     }

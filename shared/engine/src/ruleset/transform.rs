@@ -1,6 +1,6 @@
 //! Changes on the way in and out.
 
-use super::{Compress, HtmlRule, RuleRef};
+use super::{Compress, HtmlChange, HtmlRule, RuleRef};
 use crate::expr::Expr;
 
 /// Changes to headers on the way in and out.
@@ -44,6 +44,18 @@ impl Transform {
             html: Vec::new(),
             compress: None,
         }
+    }
+
+    /// Whether what it makes of a page is for some clients only: a condition or an expression decides it.
+    #[must_use]
+    pub fn is_personal(&self) -> bool {
+        let is_decided = |change: &HtmlChange<HeaderValue>| match change {
+            HtmlChange::SetAttribute(_, value) | HtmlChange::Put(_, _, value) => {
+                matches!(value, HeaderValue::Expr(_))
+            }
+            HtmlChange::RemoveAttribute(_) | HtmlChange::Remove => false,
+        };
+        self.when.is_some() || self.html.iter().any(|rule| is_decided(&rule.change))
     }
 
     /// Fields of the forwarded request whose values don't follow from the client's alone: those that a condition or an

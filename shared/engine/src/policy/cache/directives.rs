@@ -120,7 +120,7 @@ fn members(field: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
 }
 
 /// The elements of a list, split at commas that are not inside quotes (RFC 9110, sections 5.6.1 and 5.6.4).
-pub(super) fn split(field: &str) -> impl Iterator<Item = &str> {
+pub(in crate::policy) fn split(field: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let mut escaped = false;
     field

@@ -19,6 +19,7 @@ mod status;
 mod validate;
 
 use self::directives::Directives;
+pub(in crate::policy) use self::directives::split;
 use self::freshness::{Freshness, Times, has_validator, judge, write_seen};
 use self::invalidate::uri_tags;
 pub use self::invalidate::{Invalidation, invalidate, url_tag};

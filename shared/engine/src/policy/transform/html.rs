@@ -4,6 +4,7 @@ use super::{forget_bytes, is_coded, is_not_to_be_transformed, media_type, text};
 use crate::expr::Inputs;
 use crate::headers::Headers;
 use crate::limits::HTML_VALUE_BYTES_MAX;
+use crate::policy::cache::split;
 use crate::ruleset::{HeaderValue, HtmlChange, HtmlEdit, HtmlRule};
 
 /// Why the HTML of a reply is left as it is, if it is. Pages of errors are changed like any other; a part of a page, and
@@ -72,6 +73,23 @@ pub fn detach(headers: &mut Headers) {
     headers.remove("last-modified");
 }
 
+/// Makes a page that expressions have changed one of its client alone: no shared cache on its way may keep it for others
+/// (RFC 9111, section 5.2.2.7). What `Cache-Control` says to the client stays; what is for shared caches alone goes.
+pub fn make_private(headers: &mut Headers) {
+    let is_for_client = |directive: &&str| {
+        let name = directive.split('=').next().unwrap_or_default().trim();
+        !["public", "private", "s-maxage", "proxy-revalidate"]
+            .iter()
+            .any(|shared| name.eq_ignore_ascii_case(shared))
+    };
+    let kept = headers.get_all("cache-control").flat_map(split).filter(is_for_client);
+    let control: Vec<&str> = std::iter::once("private").chain(kept).collect();
+    let control = control.join(", ");
+    // RFC 9213, section 2: targeted fields are called so.
+    headers.retain(|name, _| !name.ends_with("-cache-control") && name != "surrogate-control");
+    headers.set("cache-control", control);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +115,25 @@ mod tests {
         check(200, &[html, ("content-encoding", "gzip")], Some("coded already"));
         check(200, &[html, ("cache-control", "no-transform")], Some("no-transform"));
         check(200, &[("content-type", "text/html; charset=iso-8859-1")], Some("another encoding than UTF-8"));
+    }
+
+    #[test]
+    fn a_page_of_one_client_is_for_no_shared_cache() {
+        let check = |control: &[&str], expect: &str| {
+            let mut headers: Headers = control.iter().map(|control| ("cache-control", *control)).collect();
+            for name in ["cdn-cache-control", "meridian-cdn-cache-control", "surrogate-control"] {
+                headers.append(name, "max-age=60");
+            }
+            make_private(&mut headers);
+            assert_eq!(headers, Headers::from_iter([("cache-control", expect)]), "{control:?}");
+        };
+        check(&[], "private");
+        check(&["public, max-age=60, s-maxage=600"], "private, max-age=60");
+        check(&["Public", "S-MaxAge = 600, No-Store"], "private, No-Store");
+        check(
+            &["private=\"set-cookie, x\", no-cache=\"a, public\", proxy-revalidate"],
+            "private, no-cache=\"a, public\"",
+        );
     }
 
     #[test]

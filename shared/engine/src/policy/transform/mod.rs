@@ -11,7 +11,7 @@ use std::borrow::Cow;
 pub use self::compress::{Verdict, judge};
 pub use self::cors::preflight_method;
 pub use self::hardening::harden;
-pub use self::html::{detach, edits, unfit};
+pub use self::html::{detach, edits, make_private, unfit};
 
 use crate::expr::{Inputs, Seen};
 use crate::headers::{Headers, is_field_name, is_field_value};
