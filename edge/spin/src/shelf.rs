@@ -42,11 +42,7 @@ pub async fn look_up(memory: &Memory, key: &CacheKey) -> Option<Cached> {
 /// is there now.
 pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
     let encoded = match (cache::encode(&cached), &mut cached.body) {
-        (Some(encoded), Kept::Shelved(shelved)) => {
-            renew(memory, shelved, cached.until_ms).await;
-            encoded
-        }
-        (Some(encoded), Kept::Here(_)) => encoded,
+        (Some(encoded), _) => encoded,
         (None, Kept::Shelved(_)) => return false,
         (None, Kept::Here(body)) => {
             let body = std::mem::take(body);
@@ -60,6 +56,12 @@ pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
             encoded
         }
     };
+    // Somebody else may have taken the body's place while its last chunk was written.
+    if let Kept::Shelved(shelved) = &cached.body
+        && !renew(memory, shelved, cached.until_ms).await
+    {
+        return false;
+    }
     let places = Place::of_entry(&cached.key);
     let there = join_all(places.map(|place| async move {
         let there = memory.read(&place.key()).await.and_then(cache::decode)?;
@@ -112,6 +114,10 @@ impl Shelving {
     pub async fn push(&mut self, bytes: &[u8]) -> bool {
         let kept = self.shelved.map_or(0, |shelved| shelved.bytes) + self.pending.len() as u64;
         let fits = kept + bytes.len() as u64 <= CACHE_BODY_BYTES_MAX;
+        // A body that comes slowly is not the one used longest ago.
+        if let Some(shelved) = &self.shelved {
+            note_use(&self.memory, shelved.place, now_ms());
+        }
         let mut rest = bytes;
         while fits && self.pending.len() + rest.len() > CACHE_CHUNK_BYTES {
             let (now, later) = rest.split_at(CACHE_CHUNK_BYTES - self.pending.len());
@@ -157,9 +163,15 @@ impl Shelving {
         self.pending = Vec::new();
     }
 
+    /// Writes what is pending; `false` where that can't be done, or somebody else has the place by now.
     async fn write_chunk(&mut self) -> bool {
         let mut shelved = match self.shelved {
-            Some(shelved) => shelved,
+            Some(shelved) => {
+                if !is_there(&self.memory, &shelved).await {
+                    return false;
+                }
+                shelved
+            }
             None => {
                 let Some(taken) = take_place(&self.memory, Size::Large, self.until_ms).await else {
                     return false;
@@ -192,12 +204,13 @@ impl Reading {
     /// The next bytes, `None` at the end.
     ///
     /// # Errors
-    /// Where somebody else has the place by now.
+    /// Where a chunk is another body's or gone; this body is then found no more.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, SendFault> {
         let Some((index, part)) = self.chunks.next() else { return Ok(None) };
         let chunk = self.memory.read(&self.shelved.place.chunk_key(index)).await;
         let chunk = chunk.and_then(|chunk| open_chunk(chunk, self.shelved.number));
         let Some(mut chunk) = chunk.filter(|chunk| chunk.len() >= part.end) else {
+            give_up(&self.memory, &self.shelved).await;
             return Err(SendFault::Broken("the stored body was evicted while it was read".to_owned()));
         };
         chunk.truncate(part.end);
@@ -242,14 +255,16 @@ async fn give_up(memory: &Memory, shelved: &Shelved) {
     }
 }
 
-/// A body that stays is of use for longer.
-async fn renew(memory: &Memory, shelved: &Shelved, until_ms: u64) {
+/// A body that stays is of use for longer; whether it is still there.
+async fn renew(memory: &Memory, shelved: &Shelved, until_ms: u64) -> bool {
     let read = memory.read(&shelved.place.key()).await.and_then(|bytes| read_record(&bytes));
-    if let Some((number, occupant)) = read.filter(|(number, _)| *number == shelved.number)
-        && occupant.until_ms < until_ms
-    {
+    let Some((number, occupant)) = read.filter(|(number, _)| *number == shelved.number) else {
+        return false;
+    };
+    if occupant.until_ms < until_ms {
         memory.write(&shelved.place.key(), record(number, Occupant { until_ms, ..occupant })).await;
     }
+    true
 }
 
 async fn is_there(memory: &Memory, shelved: &Shelved) -> bool {
