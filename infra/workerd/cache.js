@@ -75,8 +75,9 @@ async function put(key, message, files) {
   const kept = small.ended ? { body: small.bytes, file: null, length: small.bytes.byteLength } : await writeFile(reader, small.bytes, entry.length, files);
   forget(key);
   if (kept === null) return new Response(null, { status: 413 });
-  entries.set(key, { ...entry, ...kept });
-  storedBytes += inMemory(kept);
+  const stored = { ...entry, ...kept, heldBytes: OVERHEAD_BYTES + key.length + begun.head.byteLength + (kept.body?.byteLength ?? 0) };
+  entries.set(key, stored);
+  storedBytes += stored.heldBytes;
   for (const [oldest, { file }] of entries) {
     if (storedBytes <= STORED_BYTES_MAX) break;
     if (file === null) forget(oldest);
@@ -84,15 +85,11 @@ async function put(key, message, files) {
   return new Response(null, { status: 204 });
 }
 
-function inMemory({ body }) {
-  return OVERHEAD_BYTES + (body?.byteLength ?? 0);
-}
-
 function forget(key) {
   const entry = entries.get(key);
   if (entry === undefined) return false;
   entries.delete(key);
-  storedBytes -= inMemory(entry);
+  storedBytes -= entry.heldBytes;
   if (entry.file !== null) vacant.push(entry.file);
   return true;
 }
