@@ -357,9 +357,10 @@ export async function lookUp(key) {
   if (found === undefined) return undefined;
   const entry = found.headers.get(ENTRY);
   if (entry === null) return undefined;
-  const length = found.headers.get("Content-Length") ?? "";
+  const encoded = found.headers.has("Content-Encoding");
+  // What is read is decoded, so that nobody knows its length.
+  const length = encoded ? "" : (found.headers.get("Content-Length") ?? "");
   if (found.body !== null) {
-    const encoded = found.headers.has("Content-Encoding");
     known.set(found.body, { length: length === "" ? undefined : Number(length), encoded, key, entry });
   }
   return { head: `${length}\n${entry}`, body: found.body };
