@@ -2,6 +2,7 @@
 
 use meridian_engine::headers::Headers;
 use meridian_engine::limits::CACHE_BODY_BYTES_MAX;
+use meridian_engine::node::Fetched;
 use meridian_engine::step::{BODY_BYTES_UNKNOWN, CacheKey, Entry};
 use serde::{Deserialize, Serialize};
 use worker::console_warn;
@@ -36,17 +37,21 @@ pub async fn look_up(key: &CacheKey) -> Option<(Entry, JsValue)> {
     Some((entry, host::body_of(&found)))
 }
 
-/// Stores an entry with a body; `false` where the body breaks or is too large, or the cache does not take it.
-pub async fn store(key: &CacheKey, entry: &Entry, keep_ms: u64, body: &JsValue) -> bool {
+/// Stores an entry with a body, unless that breaks off or is too large, or the cache does not take it.
+pub async fn store(key: &CacheKey, entry: &Entry, keep_ms: u64, body: &JsValue) -> Fetched {
     let stored = Stored { status: entry.status, headers: owned(&entry.headers), meta: entry.meta.clone() };
     let entry_text = ascii(&serde_json::to_string(&stored).unwrap_or_default());
     let encoding = entry.headers.get("content-encoding").unwrap_or_default();
     let keep_seconds = keep_ms.div_ceil(1_000) as f64;
     let storing = host::store(&key.0, &entry_text, encoding, keep_seconds, body, CACHE_BODY_BYTES_MAX as f64);
-    let stored = host::wait(storing).await;
-    stored
-        .inspect_err(|error| console_warn!("not cached: {}", host::text_of(error)))
-        .is_ok_and(|stored| stored.is_truthy())
+    match host::wait(storing).await {
+        Ok(stored) if stored.is_truthy() => Fetched::Stored,
+        Ok(_) => Fetched::NotForOthers,
+        Err(error) => {
+            console_warn!("not cached: {}", host::text_of(&error));
+            Fetched::Lost
+        }
+    }
 }
 
 /// Forgets entries.

@@ -129,7 +129,7 @@ export function giveUp(attempt) {
 
 /**
  * What is known of the stream of a body: its `length`, whether it is `encoded`, so that bytes read here are not those of
- * its length, and the `key` and `entry` that it is stored with.
+ * its length, the `key` and `entry` that it is stored with, and whether it is `tooLarge` to be stored.
  */
 const known = new WeakMap();
 
@@ -248,18 +248,19 @@ export function limited(stream, bytesMax, pauseMs) {
   const about = known.get(stream) ?? {};
   const { readable, writable } = pipe(about.encoded ? undefined : about.length);
   known.set(readable, about);
-  limit(stream.getReader(), writable.getWriter(), bytesMax < 0 ? Infinity : bytesMax, pauseMs);
+  limit(stream.getReader(), writable.getWriter(), bytesMax < 0 ? Infinity : bytesMax, pauseMs, about);
   return readable;
 }
 
-async function limit(source, writer, bytesMax, pauseMs) {
+async function limit(source, writer, bytesMax, pauseMs, about) {
   let length = 0;
   try {
     for (;;) {
       const { done, value } = await within(source.read(), pauseMs);
       if (done) break;
       length += value.byteLength;
-      if (length > bytesMax) throw new RangeError(`a response has more than ${bytesMax} bytes`);
+      about.tooLarge = length > bytesMax;
+      if (about.tooLarge) throw new RangeError(`a response has more than ${bytesMax} bytes`);
       await writer.write(value);
     }
     await writer.close();
@@ -370,16 +371,25 @@ export async function lookUp(key) {
 const ENCODED_BYTES_MAX = 8 * 1024 * 1024;
 
 /**
- * Stores a body of at most `bytesMax`, nothing where it breaks. A long one is streamed; of a short one the length is
- * known once it is here. Resolves to whether it did.
+ * Stores a body of at most `bytesMax`. A long one is streamed; of a short one the length is known once it is here.
+ * Resolves to whether it did, which it does not where the body is too large or the cache does not take it, and fails
+ * where the body breaks off.
  */
 export async function store(key, entry, encoding, keepSeconds, body, bytesMax) {
   const headers = { [ENTRY]: entry, "Cache-Control": `public, max-age=${keepSeconds}` };
   if (encoding !== "") headers["Content-Encoding"] = encoding;
-  const content = body === null ? null : await storable(body, encoding !== "", bytesMax);
-  if (content === undefined) return false;
-  await caches.default.put(urlOf(key), new Response(content, { headers }));
-  return true;
+  let content;
+  try {
+    content = body === null ? null : await storable(body, encoding !== "", bytesMax);
+    if (content === undefined) return false;
+    await caches.default.put(urlOf(key), new Response(content, { headers }));
+    return true;
+  } catch (error) {
+    const isWhole = content === null || content instanceof Uint8Array;
+    if (!isWhole && !known.get(body)?.tooLarge) throw error;
+    console.warn(`not cached: ${error?.message}`);
+    return false;
+  }
 }
 
 /** A body as it is stored: its bytes or a stream; undefined where it is too large. */
@@ -407,16 +417,19 @@ async function gathered(body, writable, bytesMax) {
     length += value.byteLength;
     if (length > HELD_BYTES_MAX) break;
   }
-  passOn(held, length, chunks, writable.getWriter(), bytesMax).catch(() => cancel(body));
+  const about = known.get(body) ?? {};
+  known.set(body, about);
+  passOn(held, length, chunks, writable.getWriter(), bytesMax, about).catch(() => cancel(body));
   return undefined;
 }
 
-async function passOn(held, length, chunks, writer, bytesMax) {
+async function passOn(held, length, chunks, writer, bytesMax, about) {
   try {
     for (const chunk of held.splice(0)) await writer.write(chunk);
     for await (const chunk of chunks) {
       length += chunk.byteLength;
-      if (length > bytesMax) throw new RangeError("the body is too large to be cached");
+      about.tooLarge = length > bytesMax;
+      if (about.tooLarge) throw new RangeError("the body is too large to be cached");
       await writer.write(chunk);
     }
     await writer.close();

@@ -79,7 +79,7 @@ extern "C" {
     #[wasm_bindgen(js_name = lookUp)]
     pub fn look_up(key: &str) -> Promise;
 
-    /// Promise of whether an entry is stored.
+    /// Promise of whether an entry is stored; it fails where the body breaks off.
     pub fn store(
         key: &str,
         entry: &str,

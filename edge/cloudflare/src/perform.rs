@@ -112,7 +112,7 @@ impl Passage {
             });
         self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
         let event = || Event::of(&reply.decision, self.seen.clone());
-        after(&self.isolate, &self.ctx, reply.after, stored, event);
+        after(&self.isolate, &self.ctx, &reply.decision.id, reply.after, stored, event);
         self.attempts.drop_body();
         host::give_up_body(self.found.take());
         response
@@ -137,10 +137,11 @@ impl Passage {
     }
 }
 
-/// Begins everything that shall be done after a reply.
+/// Begins everything that shall be done after the reply of the decision `of`.
 fn after(
     isolate: &Rc<Isolate>,
     ctx: &Rc<Context>,
+    of: &str,
     items: Vec<After>,
     mut stored: Option<JsValue>,
     event: impl Fn() -> Event,
@@ -149,10 +150,10 @@ fn after(
         match item {
             After::Store { key, entry, keep_ms, refresh: _ } => {
                 let body = stored.take().unwrap_or(JsValue::NULL);
-                let isolate = Rc::clone(isolate);
+                let (isolate, of) = (Rc::clone(isolate), of.to_owned());
                 ctx.wait_until(async move {
-                    let stored = cache::store(&key, &entry, keep_ms, &body).await;
-                    isolate.node.borrow_mut().fetched(&key, stored, host::now_ms());
+                    let fetched = cache::store(&key, &entry, keep_ms, &body).await;
+                    isolate.node.borrow_mut().fetched(&key, &of, fetched, host::now_ms());
                 });
             }
             After::Forget(keys) => ctx.wait_until(async move { cache::forget(&keys).await }),

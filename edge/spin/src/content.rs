@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use meridian_content::{Coder, Rewriter};
+use meridian_engine::node::Fetched;
 use meridian_engine::ruleset::{Coding, HtmlEdit};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::spawn;
@@ -61,12 +62,12 @@ pub fn pass_on(content: Content, plan: Plan) -> Content {
         }
         if let (Some(store), Some(memory)) = (store, memory) {
             let kept = match copy {
-                Some(copy) if passed.is_ok() => copy.finish().await,
+                Some(copy) if passed.is_ok() => copy.finish().await.ok_or(Fetched::NotForOthers),
                 Some(mut copy) => {
                     copy.give_up().await;
-                    None
+                    Err(Fetched::Lost)
                 }
-                None => None,
+                None => Err(Fetched::NotForOthers),
             };
             store.write(&memory, kept).await;
         }
@@ -96,7 +97,13 @@ async fn rework(
             }
         };
         let Some(bytes) = next.map_err(text)? else { break };
-        work.count(bytes.len() as u64)?;
+        if let Err(fault) = work.count(bytes.len() as u64) {
+            // The next one will be too long as well.
+            if let Some(mut kept) = copy.take() {
+                kept.give_up().await;
+            }
+            return Err(fault);
+        }
         if let Some(kept) = copy
             && !kept.push(&bytes).await
         {

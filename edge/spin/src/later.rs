@@ -29,15 +29,16 @@ pub struct Later {
 }
 
 impl Later {
-    /// Sorts what a reply leaves to do.
-    pub fn new(memory: Rc<Memory>, after: Vec<After>, runs_left: u32) -> Self {
+    /// Sorts what the reply of a decision leaves to do.
+    pub fn new(memory: Rc<Memory>, after: Vec<After>, of: &str, runs_left: u32) -> Self {
         let mut later =
             Self { memory, items: Vec::new(), store: None, response: None, logs: false, runs_left };
         for item in after {
             match item {
                 After::Store { key, entry, keep_ms, refresh } => {
                     let until_ms = now_ms().saturating_add(keep_ms);
-                    later.store = Some(Store { key, entry, until_ms, refresh, body: None });
+                    later.store =
+                        Some(Store { of: of.to_owned(), key, entry, until_ms, refresh, body: None });
                 }
                 After::Log => later.logs = true,
                 item => later.items.push(item),
@@ -102,7 +103,7 @@ async fn run(memory: Rc<Memory>, exchange: Box<Exchange>, step: Box<Step>, runs_
     let Some(runs_left) = runs_left.checked_sub(1) else { return };
     let mut passage = Passage::new(Rc::clone(&memory), RequestBody::None, None);
     let reply = passage.drive(*exchange, *step).await;
-    let mut later = Later::new(memory, reply.after, runs_left);
+    let mut later = Later::new(memory, reply.after, &reply.decision.id, runs_left);
     later.take_rest(passage.response, passage.found);
     later.perform().await;
 }

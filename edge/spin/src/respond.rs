@@ -23,7 +23,7 @@ impl Passage {
         let elapsed = self.started.elapsed();
         let edge = elapsed.saturating_sub(self.at_targets);
         let elapsed_ms = millis(elapsed);
-        let mut later = Later::new(Rc::clone(&self.memory), after, RUNS_MAX);
+        let mut later = Later::new(Rc::clone(&self.memory), after, &decision.id, RUNS_MAX);
         if later.logs {
             self.memory.events.borrow_mut().push(Event::of(&decision, Seen { elapsed_ms, ..seen }));
         }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use meridian_engine::node::Fetched;
 use meridian_engine::step::{CacheKey, Entry};
 
 use crate::cache::{Cached, Kept};
@@ -11,6 +12,8 @@ use crate::shelf::{self, Shelving};
 
 /// A response that is to be stored.
 pub struct Store {
+    /// Decision that fetched it.
+    pub(crate) of: String,
     pub(crate) key: CacheKey,
     pub(crate) entry: Entry,
     pub(crate) until_ms: u64,
@@ -22,30 +25,30 @@ impl Store {
     /// Stores the response with the body of the entry found, or with that of this one, which goes nowhere else.
     pub async fn perform(mut self, memory: &Rc<Memory>, response: Option<Incoming>) {
         let kept = match (self.body.take(), response) {
-            (Some(kept), _) => Some(kept),
+            (Some(kept), _) => Ok(kept),
             (None, Some(response)) => keep(Shelving::new(Rc::clone(memory), self.until_ms), response).await,
-            (None, None) => None,
+            (None, None) => Err(Fetched::Lost),
         };
         self.write(memory, kept).await;
     }
 
-    /// Stores the response, unless its body did not come whole, and tells those who wait for it.
-    pub async fn write(self, memory: &Memory, body: Option<Kept>) {
-        let Self { key, entry, until_ms, .. } = self;
-        let stored = match body {
-            Some(body) => {
+    /// Stores the response with its body, unless that is not whole or can't be kept, and tells those who wait for it.
+    pub async fn write(self, memory: &Memory, body: Result<Kept, Fetched>) {
+        let Self { of, key, entry, until_ms, .. } = self;
+        let fetched = match body {
+            Ok(body) => {
                 let entry = Entry { body_bytes: body.bytes(), ..entry };
                 let cached = Cached { key: key.clone(), entry, until_ms, stored_ms: now_ms(), body };
-                shelf::put(memory, cached).await
+                if shelf::put(memory, cached).await { Fetched::Stored } else { Fetched::NotForOthers }
             }
-            None => false,
+            Err(fetched) => fetched,
         };
-        memory.node.borrow_mut().fetched(&key, stored, now_ms());
+        memory.node.borrow_mut().fetched(&key, &of, fetched, now_ms());
     }
 }
 
 /// A body that comes whole and is not too large.
-async fn keep(mut shelving: Shelving, response: Incoming) -> Option<Kept> {
+async fn keep(mut shelving: Shelving, response: Incoming) -> Result<Kept, Fetched> {
     let mut left = response.bytes_max.unwrap_or(u64::MAX);
     let mut body = response.body();
     while let Some(chunk) = body.chunk().await {
@@ -53,18 +56,18 @@ async fn keep(mut shelving: Shelving, response: Incoming) -> Option<Kept> {
             Some(rest) => left = rest,
             None => {
                 shelving.give_up().await;
-                return None;
+                return Err(Fetched::NotForOthers);
             }
         }
         if !shelving.push(&chunk).await {
-            return None;
+            return Err(Fetched::NotForOthers);
         }
     }
     match body.end().await {
-        Ok(()) => shelving.finish().await,
+        Ok(()) => shelving.finish().await.ok_or(Fetched::NotForOthers),
         Err(_) => {
             shelving.give_up().await;
-            None
+            Err(Fetched::Lost)
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod outcome;
 mod world;
 
 use meridian_engine::exchange::Exchange;
-use meridian_engine::node::Node;
+use meridian_engine::node::{Fetched, Node};
 use meridian_engine::ruleset::HtmlEdit;
 use meridian_engine::step::{After, Answer, Step, Verify};
 
@@ -96,8 +96,9 @@ async fn exchange_to_its_end(
         steps.push(outcome::describe(&step));
         let answer = match step {
             Step::Reply(reply) => {
+                let of = reply.decision.id.clone();
                 let (reply, after) = outcome::replied(*reply, steps, world);
-                return settle(node, world, reply, after, now_ms);
+                return settle(node, world, &of, reply, after, now_ms);
             }
             Step::Verify(asked) => Answer::Verified(verify(&asked, now_ms).await),
             Step::Pause { ms } => {
@@ -115,11 +116,18 @@ async fn exchange_to_its_end(
     Replied::endless(steps)
 }
 
-fn settle(node: &mut Node, world: &mut World, mut reply: Replied, after: Vec<After>, now_ms: u64) -> Replied {
+fn settle(
+    node: &mut Node,
+    world: &mut World,
+    of: &str,
+    mut reply: Replied,
+    after: Vec<After>,
+    now_ms: u64,
+) -> Replied {
     for item in after {
         match item {
             After::Store { key, entry, refresh, .. } => {
-                node.fetched(&key, true, now_ms);
+                node.fetched(&key, of, Fetched::Stored, now_ms);
                 world.store(key, entry, refresh);
             }
             After::Forget(keys) => world.forget(&keys),

@@ -6,7 +6,7 @@
 
 use super::{Exchange, Waiting};
 use crate::limits::{COLLAPSE_PAUSE_MS_MAX, COLLAPSE_PAUSE_MS_MIN, COLLAPSE_WAIT_MS};
-use crate::node::{Node, Turn};
+use crate::node::{Fetched, Node, Patience, Turn};
 use crate::policy::cache::{Fwd, Serve};
 use crate::step::{After, CacheKey, Step};
 
@@ -15,8 +15,8 @@ use crate::step::{After, CacheKey, Step};
 pub(super) struct Collapse {
     /// The key that it fetches for the others too.
     pub(super) leads: Option<CacheKey>,
-    /// What it fetched turned out to be for itself alone.
-    pub(super) unshared: bool,
+    /// What became of it, unless the host says so once it is stored.
+    pub(super) fetched: Fetched,
     /// The fetch that it waits or waited for.
     waits: Option<Wait>,
     /// How long it has waited in all.
@@ -45,8 +45,13 @@ impl Exchange {
         let key = lookup.place().clone();
         let fwd = lookup.fwd();
         let has_waited = self.collapse.waits.as_ref().is_some_and(|wait| wait.key == key);
-        let may_wait = fwd != Fwd::Request && !has_waited && self.collapse.waited_ms < COLLAPSE_WAIT_MS;
-        match node.fetches.begin(&key, &self.id, may_wait, self.now_ms) {
+        let may_wait = fwd != Fwd::Request && self.collapse.waited_ms < COLLAPSE_WAIT_MS;
+        let patience = match (may_wait, has_waited) {
+            (true, false) => Patience::Any,
+            (true, true) => Patience::Again,
+            (false, _) => Patience::None,
+        };
+        match node.fetches.begin(&key, &self.id, patience, self.now_ms) {
             Turn::Wait(leader) => {
                 self.collapse.waits = Some(Wait { key, leader, fwd, begun_ms: self.now_ms });
                 self.pause()
@@ -96,7 +101,7 @@ impl Exchange {
         let Some(leads) = self.collapse.leads.take() else { return };
         let is_stored = |item: &After| matches!(item, After::Store { key, .. } if *key == leads);
         if !after.iter().any(is_stored) {
-            node.fetches.end(&leads, &self.id, self.collapse.unshared, self.now_ms);
+            node.fetches.end(&leads, &self.id, self.collapse.fetched, self.now_ms);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
 use crate::headers::Headers;
 use crate::limits::REPLAY_BODY_BYTES_MAX;
-use crate::node::Node;
+use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
 use crate::policy::experiment::UNIT_COOKIE;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
@@ -245,7 +245,8 @@ impl Exchange {
             match responded.store {
                 Some(store) => self.store(store),
                 // What was purged on its way says nothing of what comes next.
-                None => self.collapse.unshared = responded.status_line.detail != Some("purged"),
+                None if responded.status_line.detail == Some("purged") => {}
+                None => self.collapse.fetched = Fetched::NotForOthers,
             }
             if let Some(serve) = responded.serve {
                 if head.status == 304 {
@@ -299,7 +300,7 @@ impl Exchange {
     /// Something stale where a failure lets it be served, or a problem.
     fn stale_or(&mut self, node: &mut Node, problem: Problem) -> Step {
         // Nobody shall wait for one failure after the other.
-        self.collapse.unshared = true;
+        self.collapse.fetched = Fetched::NotForOthers;
         match self.lookup.as_ref().and_then(|lookup| lookup.failed(&self.facts.headers, self.now_ms)) {
             Some(serve) => self.serve(node, serve),
             None => self.refuse(node, problem, Outcome::Failed),

@@ -19,11 +19,38 @@ enum Fetch {
         /// Decision that fetches.
         by: String,
         since_ms: u64,
+        /// It takes the place of one that was lost.
+        again: bool,
         /// How many wait, those that gave up included.
         joined: u32,
     },
     /// What came was for one request alone.
     Unshared { since_ms: u64 },
+    /// Nothing came: whoever waited for it waits for the next one.
+    Lost,
+}
+
+/// What became of a fetch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fetched {
+    /// It is stored.
+    Stored,
+    /// It is of no use to others, and so will be what comes next: it may not, or can't, be stored, or the target failed.
+    NotForOthers,
+    /// It broke off, which says nothing of what comes next.
+    #[default]
+    Lost,
+}
+
+/// Whom a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Any fetch.
+    Any,
+    /// One that takes the place of a lost one: it has waited once.
+    Again,
+    /// Nobody.
+    None,
 }
 
 /// What a request for a key does.
@@ -43,11 +70,16 @@ impl Fetches {
     }
 
     /// The turn of a request, named by its decision. A fetch that takes longer than anybody waits for it is led anew.
-    pub(crate) fn begin(&mut self, key: &CacheKey, by: &str, may_wait: bool, now_ms: u64) -> Turn {
+    pub(crate) fn begin(&mut self, key: &CacheKey, by: &str, patience: Patience, now_ms: u64) -> Turn {
         match self.keys.get(key) {
-            Some(Fetch::UnderWay { by, since_ms, joined })
+            Some(Fetch::UnderWay { by, since_ms, again, joined })
                 if is_within(*since_ms, COLLAPSE_WAIT_MS.into(), now_ms) =>
             {
+                let may_wait = match patience {
+                    Patience::Any => true,
+                    Patience::Again => *again,
+                    Patience::None => false,
+                };
                 if !may_wait || *joined >= COLLAPSE_JOINED_MAX {
                     return Turn::Alone;
                 }
@@ -66,7 +98,7 @@ impl Fetches {
     pub(crate) fn begin_background(&mut self, key: &CacheKey, by: &str, now_ms: u64) -> bool {
         let is_under_way = self.keys.peek(key).is_some_and(|fetch| match fetch {
             Fetch::UnderWay { since_ms, .. } => is_within(*since_ms, REVALIDATION_LOST_MS, now_ms),
-            Fetch::Unshared { .. } => false,
+            Fetch::Unshared { .. } | Fetch::Lost => false,
         });
         if !is_under_way {
             self.lead(key, by, now_ms);
@@ -79,24 +111,28 @@ impl Fetches {
         matches!(self.keys.peek(key), Some(Fetch::UnderWay { by, .. }) if by == of)
     }
 
-    /// A fetch ended without something to store; `unshared`: and so will the next.
-    pub(crate) fn end(&mut self, key: &CacheKey, of: &str, unshared: bool, now_ms: u64) {
-        if self.is_under_way(key, of) {
-            self.ended(key, unshared, now_ms);
+    /// What a decision fetched came to its end. Only the one that leads a fetch ends it.
+    pub(crate) fn end(&mut self, key: &CacheKey, of: &str, fetched: Fetched, now_ms: u64) {
+        let is_other = match self.keys.peek(key) {
+            Some(Fetch::UnderWay { by, .. }) => by != of,
+            // Something was stored after all.
+            Some(Fetch::Unshared { .. } | Fetch::Lost) => fetched != Fetched::Stored,
+            None => true,
+        };
+        if is_other {
+            return;
         }
-    }
-
-    /// What was fetched is stored, or (`unshared`) could not be.
-    pub(crate) fn ended(&mut self, key: &CacheKey, unshared: bool, now_ms: u64) {
-        if unshared {
-            self.keys.insert(key.clone(), Fetch::Unshared { since_ms: now_ms });
-        } else {
-            self.keys.remove(key);
+        match fetched {
+            Fetched::Stored => drop(self.keys.remove(key)),
+            Fetched::NotForOthers => self.keys.insert(key.clone(), Fetch::Unshared { since_ms: now_ms }),
+            Fetched::Lost => self.keys.insert(key.clone(), Fetch::Lost),
         }
     }
 
     fn lead(&mut self, key: &CacheKey, by: &str, now_ms: u64) {
-        self.keys.insert(key.clone(), Fetch::UnderWay { by: by.to_owned(), since_ms: now_ms, joined: 0 });
+        let again = matches!(self.keys.peek(key), Some(Fetch::Lost));
+        let fetch = Fetch::UnderWay { by: by.to_owned(), since_ms: now_ms, again, joined: 0 };
+        self.keys.insert(key.clone(), fetch);
     }
 }
 
@@ -122,31 +158,55 @@ mod tests {
     #[test]
     fn one_leads_and_the_others_wait_until_it_ends() {
         let mut fetches = fetches();
-        assert_eq!(fetches.begin(&key("k"), "a", true, NOW), Turn::Lead);
-        assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Wait("a".to_owned()));
-        assert_eq!(fetches.begin(&key("k"), "c", false, NOW), Turn::Alone);
-        assert_eq!(fetches.begin(&key("other"), "d", true, NOW), Turn::Lead);
-        fetches.end(&key("k"), "b", false, NOW);
+        assert_eq!(fetches.begin(&key("k"), "a", Patience::Any, NOW), Turn::Lead);
+        assert_eq!(fetches.begin(&key("k"), "b", Patience::Any, NOW), Turn::Wait("a".to_owned()));
+        assert_eq!(fetches.begin(&key("k"), "c", Patience::None, NOW), Turn::Alone);
+        assert_eq!(fetches.begin(&key("other"), "d", Patience::Any, NOW), Turn::Lead);
+        fetches.end(&key("k"), "b", Fetched::Stored, NOW);
         assert!(fetches.is_under_way(&key("k"), "a"), "only the one that leads ends it");
-        fetches.end(&key("k"), "a", false, NOW);
+        fetches.end(&key("k"), "a", Fetched::Stored, NOW);
         assert!(!fetches.is_under_way(&key("k"), "a"));
-        assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Lead);
+        assert_eq!(fetches.begin(&key("k"), "b", Patience::Any, NOW), Turn::Lead);
     }
 
     #[test]
     fn what_is_for_nobody_else_is_not_waited_for() {
         let mut fetches = fetches();
-        fetches.begin(&key("k"), "a", true, NOW);
-        fetches.end(&key("k"), "a", true, NOW);
-        assert_eq!(fetches.begin(&key("k"), "b", true, NOW + UNSHARED_MS - 1), Turn::Alone);
-        fetches.ended(&key("k"), false, NOW + 1);
+        fetches.begin(&key("k"), "a", Patience::Any, NOW);
+        fetches.end(&key("k"), "a", Fetched::NotForOthers, NOW);
+        assert_eq!(fetches.begin(&key("k"), "b", Patience::Any, NOW + UNSHARED_MS - 1), Turn::Alone);
+        fetches.end(&key("k"), "d", Fetched::Stored, NOW + 1);
         assert_eq!(
-            fetches.begin(&key("k"), "c", true, NOW + 1),
+            fetches.begin(&key("k"), "c", Patience::Any, NOW + 1),
             Turn::Lead,
             "something was stored after all"
         );
-        fetches.ended(&key("k"), true, NOW + 1);
-        assert_eq!(fetches.begin(&key("k"), "d", true, NOW + 1 + UNSHARED_MS), Turn::Lead, "tried anew");
+        fetches.end(&key("k"), "c", Fetched::NotForOthers, NOW + 1);
+        assert_eq!(
+            fetches.begin(&key("k"), "d", Patience::Any, NOW + 1 + UNSHARED_MS),
+            Turn::Lead,
+            "tried anew"
+        );
+    }
+
+    #[test]
+    fn what_breaks_off_is_fetched_once_more_and_waited_for() {
+        let mut fetches = fetches();
+        fetches.begin(&key("k"), "a", Patience::Any, NOW);
+        for fetched in [Fetched::Stored, Fetched::NotForOthers, Fetched::Lost] {
+            fetches.end(&key("k"), "alone", fetched, NOW);
+            assert!(
+                fetches.is_under_way(&key("k"), "a"),
+                "{fetched:?} is not what the one that leads fetched"
+            );
+        }
+        assert_eq!(fetches.begin(&key("k"), "b", Patience::Again, NOW), Turn::Alone);
+        fetches.end(&key("k"), "a", Fetched::Lost, NOW);
+        assert_eq!(fetches.begin(&key("k"), "b", Patience::Again, NOW), Turn::Lead);
+        assert_eq!(fetches.begin(&key("k"), "c", Patience::Again, NOW), Turn::Wait("b".to_owned()));
+        fetches.end(&key("k"), "b", Fetched::Stored, NOW);
+        assert_eq!(fetches.begin(&key("k"), "d", Patience::Any, NOW), Turn::Lead);
+        assert_eq!(fetches.begin(&key("k"), "e", Patience::Again, NOW), Turn::Alone);
     }
 
     #[test]
@@ -154,8 +214,8 @@ mod tests {
         let wait_ms = u64::from(COLLAPSE_WAIT_MS);
         for now_ms in [NOW + wait_ms, NOW - wait_ms, 0] {
             let mut fetches = fetches();
-            fetches.begin(&key("k"), "lost", true, NOW);
-            assert_eq!(fetches.begin(&key("k"), "a", true, now_ms), Turn::Lead, "{now_ms}");
+            fetches.begin(&key("k"), "lost", Patience::Any, NOW);
+            assert_eq!(fetches.begin(&key("k"), "a", Patience::Any, now_ms), Turn::Lead, "{now_ms}");
             assert!(!fetches.is_under_way(&key("k"), "lost"));
         }
     }
@@ -165,17 +225,17 @@ mod tests {
         let mut fetches = fetches();
         assert!(fetches.begin_background(&key("k"), "a", NOW));
         assert!(!fetches.begin_background(&key("k"), "b", NOW + REVALIDATION_LOST_MS - 1));
-        assert_eq!(fetches.begin(&key("k"), "c", true, NOW), Turn::Wait("a".to_owned()));
+        assert_eq!(fetches.begin(&key("k"), "c", Patience::Any, NOW), Turn::Wait("a".to_owned()));
         assert!(fetches.begin_background(&key("k"), "b", NOW + REVALIDATION_LOST_MS));
     }
 
     #[test]
     fn only_so_many_wait_for_one() {
         let mut fetches = fetches();
-        fetches.begin(&key("k"), "a", true, NOW);
+        fetches.begin(&key("k"), "a", Patience::Any, NOW);
         for _ in 0..COLLAPSE_JOINED_MAX {
-            assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Wait("a".to_owned()));
+            assert_eq!(fetches.begin(&key("k"), "b", Patience::Any, NOW), Turn::Wait("a".to_owned()));
         }
-        assert_eq!(fetches.begin(&key("k"), "b", true, NOW), Turn::Alone);
+        assert_eq!(fetches.begin(&key("k"), "b", Patience::Any, NOW), Turn::Alone);
     }
 }

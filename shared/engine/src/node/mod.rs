@@ -5,8 +5,9 @@ mod held;
 
 use std::sync::Arc;
 
+pub use fetches::Fetched;
 use fetches::Fetches;
-pub(crate) use fetches::Turn;
+pub(crate) use fetches::{Patience, Turn};
 use held::Held;
 
 use crate::bounded::{Bounded, Keyed};
@@ -162,10 +163,10 @@ impl Node {
         self.tokens.keys_fetched(ask, answer, now_ms);
     }
 
-    /// Takes the end of an [`After::Store`](crate::step::After::Store): `stored`, or not because the body broke, was too
-    /// large or could not be kept. Whoever waits for it goes on.
-    pub fn fetched(&mut self, key: &CacheKey, stored: bool, now_ms: u64) {
-        self.fetches.ended(key, !stored, now_ms);
+    /// Takes the end of an [`After::Store`](crate::step::After::Store) of the decision `of`. Whoever waits for that
+    /// decision goes on.
+    pub fn fetched(&mut self, key: &CacheKey, of: &str, fetched: Fetched, now_ms: u64) {
+        self.fetches.end(key, of, fetched, now_ms);
     }
 
     /// Releases in memory: each target with its version.

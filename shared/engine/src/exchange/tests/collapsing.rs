@@ -30,7 +30,9 @@ struct Fetch {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Storing {
     Stores,
+    CannotBeKept,
     Breaks,
+    BreaksOnce,
     /// The host never says how it ended.
     IsLost,
 }
@@ -38,7 +40,7 @@ enum Storing {
 enum Event {
     Begin(Box<Facts>),
     Resume(usize, Step),
-    Stored(CacheKey, Entry),
+    Stored(String, CacheKey, Entry),
 }
 
 impl Crowd {
@@ -96,10 +98,17 @@ impl Crowd {
                     let step = self.exchanges[number].0.resume(&mut self.host.node, answer, now_ms);
                     self.perform(number, step);
                 }
-                Event::Stored(key, entry) => {
-                    let stored = self.fetch.storing == Storing::Stores;
-                    self.host.node.fetched(&key, stored, now_ms);
-                    if stored {
+                Event::Stored(of, key, entry) => {
+                    let fetched = match self.fetch.storing {
+                        Storing::Stores => Fetched::Stored,
+                        Storing::CannotBeKept => Fetched::NotForOthers,
+                        Storing::Breaks | Storing::BreaksOnce | Storing::IsLost => Fetched::Lost,
+                    };
+                    if self.fetch.storing == Storing::BreaksOnce {
+                        self.fetch.storing = Storing::Stores;
+                    }
+                    self.host.node.fetched(&key, &of, fetched, now_ms);
+                    if fetched == Fetched::Stored {
                         self.host.store.insert(key, entry);
                     }
                 }
@@ -128,7 +137,8 @@ impl Crowd {
             match after {
                 After::Store { .. } if self.fetch.storing == Storing::IsLost => {}
                 After::Store { key, entry, .. } => {
-                    self.at(now_ms + self.fetch.storing_ms, Event::Stored(key, entry));
+                    let stored = Event::Stored(reply.decision.id.clone(), key, entry);
+                    self.at(now_ms + self.fetch.storing_ms, stored);
                 }
                 After::Sync(_) => self.host.node.synced(self.host.news.clone(), now_ms),
                 _ => {}
@@ -221,6 +231,18 @@ fn whoever_waits_too_long_goes_alone_and_a_lost_fetch_is_led_anew() {
 }
 
 #[test]
+fn a_fetch_that_breaks_off_is_led_anew_and_waited_for() {
+    let mut crowd = Crowd::new(Fetch { storing: Storing::BreaksOnce, ..storable() });
+    for number in 0..20 {
+        crowd.asks("/a", number, &[]);
+    }
+    crowd.asks("/a", 1_500, &[]);
+    let crowd = crowd.run();
+    assert_eq!(crowd.forwarded, 2, "{:?}", crowd.statuses());
+    assert!(crowd.replies.values().all(|(waited_ms, _)| *waited_ms < 2 * 940 + 600));
+}
+
+#[test]
 fn an_entry_that_must_be_validated_is_validated_once() {
     let headers = [("cache-control", "public, s-maxage=60, must-revalidate"), ("etag", "\"1\"")];
     let mut crowd = Crowd::new(Fetch { answer: ok(304, &headers), ..storable() });
@@ -252,8 +274,13 @@ fn any_fetch() -> impl Strategy<Value = Fetch> {
         1 => Just(ok(500, &[])),
         1 => Just(Err(ForwardFault::Timeout)),
     ];
-    let storing =
-        prop_oneof![4 => Just(Storing::Stores), 1 => Just(Storing::Breaks), 1 => Just(Storing::IsLost)];
+    let storing = prop_oneof![
+        4 => Just(Storing::Stores),
+        1 => Just(Storing::CannotBeKept),
+        1 => Just(Storing::Breaks),
+        1 => Just(Storing::BreaksOnce),
+        1 => Just(Storing::IsLost),
+    ];
     (0u64..4_000, answer, 0u64..900, storing).prop_map(|(takes_ms, answer, storing_ms, storing)| Fetch {
         takes_ms,
         answer,

@@ -18,6 +18,7 @@ use crate::decision::Outcome;
 use crate::facts::BodySize;
 use crate::fixtures::{platform, request, route, rule, ruleset, upstream};
 use crate::headers::Headers;
+use crate::node::Fetched;
 use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
@@ -95,7 +96,7 @@ impl Host {
         for after in std::mem::take(&mut reply.after) {
             match after {
                 After::Store { key, entry, .. } => {
-                    self.node.fetched(&key, true, self.now_ms);
+                    self.node.fetched(&key, &reply.decision.id, Fetched::Stored, self.now_ms);
                     self.store.insert(key, entry);
                 }
                 After::Forget(keys) => keys.iter().for_each(|key| drop(self.store.remove(key))),

@@ -8,7 +8,7 @@ use meridian_engine::decision::Decision;
 use meridian_engine::exchange::Exchange;
 use meridian_engine::facts::{BodySize, Facts, Place, Scheme};
 use meridian_engine::headers::Headers;
-use meridian_engine::node::Node;
+use meridian_engine::node::{Fetched, Node};
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
 use meridian_engine::step::{
     After, Answer, Forward, ForwardFault, Lease, LoadKey, Loaded, RegionNews, ReplyBody, ResponseHead, Step,
@@ -80,7 +80,7 @@ impl Trial {
                     for item in reply.after {
                         // Nothing is kept from one request to the next.
                         if let After::Store { key, .. } = item {
-                            self.node.fetched(&key, false, NOW_MS);
+                            self.node.fetched(&key, &reply.decision.id, Fetched::NotForOthers, NOW_MS);
                         }
                     }
                     return Ok(Answered {
