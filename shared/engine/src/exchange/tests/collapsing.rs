@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::COLLAPSE_WAIT_MS;
+use crate::node::{Patience, Turn};
 
 /// Requests that run at once on one node. What happens next is the earliest event.
 struct Crowd {
@@ -265,6 +266,29 @@ fn ranges_and_requests_for_news_neither_lead_nor_wait() {
     let crowd = crowd.run();
     assert_eq!(crowd.forwarded, 3);
     assert!(crowd.replies.values().all(|(waited_ms, _)| *waited_ms <= 910));
+}
+
+#[test]
+fn a_condition_of_a_client_neither_leads_nor_waits_unless_the_entry_can_be_validated() {
+    let headers = [("cache-control", "public, s-maxage=60, must-revalidate"), ("etag", "\"1\"")];
+    let not_modified = Fetch { answer: ok(304, &headers), ..storable() };
+    let mut crowd = Crowd::new(not_modified.clone());
+    crowd.asks("/a", 0, &[("if-none-match", "\"1\"")]);
+    crowd.asks("/a", 1, &[("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT")]);
+    let crowd = crowd.run();
+    assert_eq!(crowd.forwarded, 2);
+    let key = crowd.exchanges[0].0.lookup.as_ref().unwrap().place().clone();
+    let mut node = crowd.host.node;
+    let turn = node.fetches.begin(&key, "next", Patience::Any, NOW + 1_000);
+    assert_eq!(turn, Turn::Lead, "a 304 to a client says nothing of what others get");
+
+    let mut crowd = Crowd::new(not_modified);
+    crowd.host.says("us-east-1", ok(200, &headers));
+    crowd.host.get("/a");
+    for number in 0..5 {
+        crowd.asks("/a", 100_000 + number, &[("if-none-match", "\"1\"")]);
+    }
+    assert_eq!(crowd.run().forwarded, 1);
 }
 
 fn any_fetch() -> impl Strategy<Value = Fetch> {

@@ -228,10 +228,13 @@ impl Lookup {
         self.fwd
     }
 
-    /// Whether the response to the forwarded request may be of use to others: that to a `HEAD` or of a range is not.
+    /// Whether the response to the forwarded request may be of use to others: that to a `HEAD`, of a range, or to a
+    /// client's own condition is not.
     #[must_use]
     pub fn may_lead(&self, request: &Headers) -> bool {
-        !self.is_head && request.get("range").is_none()
+        let has_condition =
+            ["if-none-match", "if-modified-since"].iter().any(|name| request.get(name).is_some());
+        !self.is_head && request.get("range").is_none() && (!has_condition || self.is_conditional(request))
     }
 
     /// Begins again with [`Lookup::key`] after waiting for the fetch of another request.
