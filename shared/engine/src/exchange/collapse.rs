@@ -45,7 +45,7 @@ impl Exchange {
         let key = lookup.place().clone();
         let fwd = lookup.fwd();
         let has_waited = self.collapse.waits.as_ref().is_some_and(|wait| wait.key == key);
-        let may_wait = fwd != Fwd::Request && self.collapse.waited_ms < COLLAPSE_WAIT_MS;
+        let may_wait = lookup.may_wait() && self.collapse.waited_ms < COLLAPSE_WAIT_MS;
         let patience = match (may_wait, has_waited) {
             (true, false) => Patience::Any,
             (true, true) => Patience::Again,

@@ -258,6 +258,23 @@ fn an_entry_that_must_be_validated_is_validated_once() {
 }
 
 #[test]
+fn an_entry_that_each_request_must_validate_is_not_waited_for() {
+    for control in ["public, no-cache, s-maxage=60", "public, max-age=0"] {
+        let headers = [("cache-control", control), ("etag", "\"1\"")];
+        let mut crowd = Crowd::new(Fetch { answer: ok(304, &headers), ..storable() });
+        crowd.host.says("us-east-1", ok(200, &headers));
+        crowd.host.get("/a");
+        for number in 0..10 {
+            crowd.asks("/a", 1_000 + number, &[]);
+        }
+        let crowd = crowd.run();
+        assert_eq!(crowd.forwarded, 10, "{control}");
+        let waited_ms = crowd.replies.values().map(|(waited_ms, _)| *waited_ms).max();
+        assert!(waited_ms <= Some(910), "{control}: {waited_ms:?}");
+    }
+}
+
+#[test]
 fn ranges_and_requests_for_news_neither_lead_nor_wait() {
     let mut crowd = Crowd::new(storable());
     crowd.asks("/a", 0, &[("range", "bytes=0-1")]);

@@ -237,6 +237,15 @@ impl Lookup {
         !self.is_head && request.get("range").is_none() && (!has_condition || self.is_conditional(request))
     }
 
+    /// Whether another request's fetch may bring what answers this one too: not where each one has to validate the entry.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        let is_never_fresh = |notes: &Notes| {
+            notes.no_cache || (notes.lifetime_ms == 0 && notes.stale_while_revalidate_ms == 0)
+        };
+        self.fwd != Fwd::Request && !self.found.as_ref().is_some_and(|(_, notes)| is_never_fresh(notes))
+    }
+
     /// Begins again with [`Lookup::key`] after waiting for the fetch of another request.
     pub fn again(&mut self) {
         (self.variant, self.found, self.is_outdated) = (None, None, false);
