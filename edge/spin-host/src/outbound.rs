@@ -14,7 +14,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
+    client::legacy::{
+        self,
+        connect::{HttpConnector, capture_connection},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::{Instant, Sleep};
@@ -82,7 +85,7 @@ impl Outbound {
 impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
@@ -95,12 +98,27 @@ impl WasiHttpHooks for Outbound {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
         let options = options.unwrap_or_default();
-        let first_byte = options.connect_timeout.unwrap_or_default()
-            + options.first_byte_timeout.unwrap_or(limits::FIRST_BYTE_TIMEOUT);
+        let first_byte = options.first_byte_timeout.unwrap_or(limits::FIRST_BYTE_TIMEOUT);
+        let connect = options.connect_timeout.unwrap_or(limits::CONNECT_TIMEOUT);
         let between_bytes = options.between_bytes_timeout.unwrap_or(limits::BETWEEN_BYTES_TIMEOUT);
+        let mut connection = capture_connection(&mut request);
         let answer = self.client.request(request);
         Box::new(async move {
-            let response = match tokio::time::timeout(first_byte, answer).await {
+            let connected = async {
+                let connected = tokio::time::timeout(connect, connection.wait_for_connection_metadata());
+                if connected.await.is_ok() {
+                    // From now on it is the answer that is waited for.
+                    std::future::pending::<()>().await;
+                }
+            };
+            let answer = async {
+                tokio::select! {
+                    answer = tokio::time::timeout(first_byte, answer) => Some(answer),
+                    () = connected => None,
+                }
+            };
+            let Some(answer) = answer.await else { return Err(Error::ConnectionTimeout) };
+            let response = match answer {
                 Ok(Ok(mut response)) => {
                     hop::remove_nominated(response.headers_mut());
                     response

@@ -48,6 +48,7 @@ pub async fn fetch_keys(ask: &FetchKeys) -> Result<Vec<u8>, FetchFault> {
         content: Content::Empty,
         length: None,
         timeout_ms: ask.timeout_ms,
+        connect_timeout_ms: ask.timeout_ms,
         body_timeout_ms: None,
     };
     let incoming = send(outgoing).await.map_err(fault)?;

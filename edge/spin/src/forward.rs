@@ -63,6 +63,7 @@ impl Passage {
                 content: request.content,
                 length: request.length,
                 timeout_ms: request.forward.timeout_ms,
+                connect_timeout_ms: request.forward.connect_timeout_ms,
                 body_timeout_ms: request.forward.body_timeout_ms,
             })
             .await;

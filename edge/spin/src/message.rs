@@ -50,6 +50,8 @@ pub struct Outgoing<'a> {
     pub length: Option<u64>,
     /// Until the head of the answer must be here.
     pub timeout_ms: u32,
+    /// Until there must be a connection.
+    pub connect_timeout_ms: u32,
     /// The longest pause in the body of the answer, if the host is not to decide.
     pub body_timeout_ms: Option<u32>,
 }
@@ -247,12 +249,12 @@ fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
         fields.push(("content-length".to_owned(), length.to_string().into_bytes()));
     }
     let options = RequestOptions::new();
-    let timeout_ns = u64::from(outgoing.timeout_ms) * 1_000_000;
+    let ns = |ms: u32| u64::from(ms) * 1_000_000;
     // A host may have no such option; its own limits hold then.
-    let _ = options.set_connect_timeout(Some(timeout_ns));
-    let _ = options.set_first_byte_timeout(Some(timeout_ns));
+    let _ = options.set_connect_timeout(Some(ns(outgoing.connect_timeout_ms)));
+    let _ = options.set_first_byte_timeout(Some(ns(outgoing.timeout_ms)));
     if let Some(pause_ms) = outgoing.body_timeout_ms {
-        let _ = options.set_between_bytes_timeout(Some(u64::from(pause_ms) * 1_000_000));
+        let _ = options.set_between_bytes_timeout(Some(ns(pause_ms)));
     }
     let (contents, trailers) = open(outgoing.content);
     let (request, _) = Request::new(Fields::from_list(&fields)?, contents, trailers, Some(options));

@@ -97,6 +97,7 @@ pub async fn attempt(
         content,
         length: None,
         timeout_ms,
+        connect_timeout_ms: timeout_ms,
         body_timeout_ms: None,
     };
     let mut incoming = send(outgoing).await?;

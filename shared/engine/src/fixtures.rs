@@ -97,6 +97,7 @@ pub(crate) fn upstream(regions: Vec<(RegionId, String)>) -> Upstream {
         rule: rule("Upstream"),
         regions,
         timeout_ms: 1_000,
+        connect_timeout_ms: None,
         body_timeout_ms: None,
         response_bytes_max: None,
         headers: Vec::new(),

@@ -364,6 +364,8 @@ pub struct Forward {
     pub keep_body: bool,
     /// Until the head of the response must be here.
     pub timeout_ms: u32,
+    /// Until there must be a connection, where the host can tell; at most `timeout_ms`.
+    pub connect_timeout_ms: u32,
     /// The longest pause in the body of the response; after a longer one it breaks off. `None` leaves it to the host.
     pub body_timeout_ms: Option<u32>,
     /// Bytes that the body of the response may have. Where its head does not say how many there are

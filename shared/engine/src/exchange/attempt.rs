@@ -62,6 +62,10 @@ impl Exchange {
             send_body: self.facts.body != BodySize::Empty && !self.background,
             keep_body: more && self.may_replay_body(),
             timeout_ms,
+            connect_timeout_ms: self
+                .upstream()
+                .and_then(|upstream| upstream.connect_timeout_ms)
+                .map_or(timeout_ms, |connect_ms| connect_ms.min(timeout_ms)),
             body_timeout_ms: self.upstream().and_then(|upstream| upstream.body_timeout_ms),
             response_bytes_max: self.upstream().and_then(|upstream| upstream.response_bytes_max),
             patience_ms,

@@ -189,6 +189,8 @@ pub struct Upstream {
     pub regions: Vec<(RegionId, String)>,
     /// Until the head of a response must be there.
     pub timeout_ms: u32,
+    /// Until there must be a connection.
+    pub connect_timeout_ms: Option<u32>,
     /// The longest pause in a response's body.
     pub body_timeout_ms: Option<u32>,
     /// Bytes that a response's body may have.

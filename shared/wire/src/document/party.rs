@@ -56,6 +56,10 @@ pub struct UpstreamSpec {
     /// Until the head of a response must be there.
     #[serde(default = "timeout")]
     pub timeout: Span,
+    /// Until there is a connection, 10ms to `timeout`, which is the default: then the service has seen nothing, and any
+    /// request may go to another region. On Cloudflare, where nobody can tell connecting from waiting, it has no meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Span>,
     /// The longest pause in a response's body, 100ms to 10m; after a longer one the response breaks off. By default the
     /// edge's host decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]

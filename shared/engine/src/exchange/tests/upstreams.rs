@@ -58,6 +58,7 @@ fn an_upstream_gets_its_fields_whatever_clients_and_transforms_say() {
     let mut rules = rules(|upstream| {
         upstream.headers = vec![("x-key".to_owned(), "ours".to_owned())];
         upstream.body_timeout_ms = Some(300);
+        upstream.connect_timeout_ms = Some(200);
     });
     let set = HeaderChange::Set("x-key".to_owned(), HeaderValue::Text("transformed".to_owned()));
     rules.transforms.push(Transform { request: vec![set], ..Transform::new(rule("Transform")) });
@@ -67,7 +68,8 @@ fn an_upstream_gets_its_fields_whatever_clients_and_transforms_say() {
     facts.headers.append("x-key", "theirs");
     let reply = host.send(facts);
     let sent: Vec<&str> = host.forwards[0].headers.get_all("x-key").collect();
-    assert_eq!((sent, host.forwards[0].body_timeout_ms), (vec!["ours"], Some(300)));
+    let forward = &host.forwards[0];
+    assert_eq!((sent, forward.body_timeout_ms, forward.connect_timeout_ms), (vec!["ours"], Some(300), 200));
     assert_eq!(reply.headers.get("x-key"), None);
     assert!(!stages(&reply).contains("ours"));
 }

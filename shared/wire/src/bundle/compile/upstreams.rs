@@ -33,12 +33,21 @@ impl Compiler {
                 rule: rule(document),
                 regions,
                 timeout_ms: self.timeout(spec.timeout, "spec.timeout"),
+                connect_timeout_ms: self.connect_timeout(spec),
                 body_timeout_ms: self.body_timeout(spec),
                 response_bytes_max: self.response_bytes(spec),
                 headers: self.upstream_headers(&spec.headers),
             });
         }
         upstreams
+    }
+
+    fn connect_timeout(&mut self, spec: &UpstreamSpec) -> Option<u32> {
+        let timeout = spec.connect_timeout?;
+        if timeout.ms < 10 || timeout > spec.timeout {
+            self.flaw("spec.connectTimeout", timeout, "10ms or more, and at most spec.timeout");
+        }
+        u32::try_from(timeout.ms).ok()
     }
 
     fn body_timeout(&mut self, spec: &UpstreamSpec) -> Option<u32> {
