@@ -3,6 +3,7 @@
 mod support;
 
 use http::{Method, StatusCode};
+use meridian_origin::limits::PUSH_BYTES_MAX;
 use meridian_origin::router::describe;
 use serde_json::{Value, json};
 use support::{CONTROL_TOKEN, Region, Reply};
@@ -234,7 +235,7 @@ spec:
     assert_eq!(nobody.status, StatusCode::NOT_FOUND, "{nobody:?}");
     let odd = region.control(Method::GET, "/targets/odd/head", None).await;
     assert_eq!(odd.status, StatusCode::NOT_FOUND);
-    let large = push(Some(&head), &[("large.yaml", &"#".repeat(5 * 1024 * 1024))]);
+    let large = push(Some(&head), &[("large.yaml", &"#".repeat(PUSH_BYTES_MAX))]);
     let refused = region.control(Method::POST, releases, Some(&large)).await;
     assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::PAYLOAD_TOO_LARGE, "too-large"));
     region.serving.stop().await;
