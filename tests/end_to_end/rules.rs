@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use meridian_engine::limits::SYNC_STALE_MS;
 use meridian_tests::stack::{Stack, eventually};
 use serde_json::Value;
 
@@ -49,6 +50,15 @@ pub fn push(stack: &Stack, folder: &Path, extra: &[&str]) -> Result<meridian_tes
     let mut arguments = vec!["rules", "push", "--target", "tenant:acme", folder];
     arguments.extend(extra);
     stack.meridian(&arguments)
+}
+
+/// Pushes a folder of rules that is right, and waits until every instance of an edge decides by them: one that has just
+/// heard of what is new believes that for a second.
+pub fn push_for_all(stack: &Stack, folder: &Path) -> Result<()> {
+    let output = push(stack, folder, &[])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    std::thread::sleep(Duration::from_millis(SYNC_STALE_MS + 500));
+    Ok(())
 }
 
 fn seen(stack: &Stack, edge: &str) -> Result<String> {

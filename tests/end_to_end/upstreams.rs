@@ -9,7 +9,7 @@ use meridian_tests::stack::{Stack, eventually};
 use crate::EdgeTest;
 use crate::bad_bundles::roll_back;
 use crate::requests::raw;
-use crate::rules::{demo_rules, head, push};
+use crate::rules::{demo_rules, head, push_for_all};
 use crate::upstream::{self, LARGE_BYTES};
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
@@ -52,8 +52,7 @@ pub fn with_rules(
          spec: {{regions: {{us-east-1: \"{own}\"}}}}\n"
     );
     std::fs::write(folder.join("upstream.yaml"), upstream + &rules.replace("{own}", &own))?;
-    let output = push(stack, &folder, &[])?;
-    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    push_for_all(stack, &folder)?;
     let outcome = test(&stack.up()?.edges[edge]);
     roll_back(stack, &before)?;
     outcome
