@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use meridian_engine::limits::SYNC_STALE_MS;
 use meridian_tests::stack::{Stack, eventually};
 use serde_json::Value;
 
@@ -23,6 +22,9 @@ pub const TESTS: &[(&str, StackTest)] = &[
 
 /// How long both edges may take to see a push or a rollback.
 const SEEN_MAX: Duration = Duration::from_secs(2);
+/// Requests at once that meet every instance of an edge, and how often all of them have to be decided by new rules.
+const CROWD: usize = 48;
+const CROWDS: usize = 3;
 /// How long every instance of an edge may take to load rules of some megabytes.
 const LOADED_MAX: Duration = Duration::from_secs(10);
 
@@ -52,12 +54,29 @@ pub fn push(stack: &Stack, folder: &Path, extra: &[&str]) -> Result<meridian_tes
     stack.meridian(&arguments)
 }
 
-/// Pushes a folder of rules that is right, and waits until every instance of an edge decides by them: one that has just
-/// heard of what is new believes that for a second.
+/// Pushes a folder of rules that is right, and waits until every instance of both edges decides by them: while one of its
+/// requests asks what is new, those beside it are decided by what the instance has.
 pub fn push_for_all(stack: &Stack, folder: &Path) -> Result<()> {
     let output = push(stack, folder, &[])?;
     ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
-    std::thread::sleep(Duration::from_millis(SYNC_STALE_MS + 500));
+    let version = head(stack)?;
+    for edge in EDGES {
+        let client = stack.edge(edge, "acme")?;
+        for _ in 0..CROWDS {
+            eventually(LOADED_MAX, || {
+                let ask =
+                    || -> Result<String> { Ok(client.get("/nowhere")?.header("meridian-bundle").to_owned()) };
+                std::thread::scope(|scope| {
+                    let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(ask)).collect();
+                    crowd.into_iter().try_for_each(|one| {
+                        let seen = one.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+                        ensure!(seen == version, "{edge} decides by {seen}, pushed was {version}");
+                        Ok(())
+                    })
+                })
+            })?;
+        }
+    }
     Ok(())
 }
 
