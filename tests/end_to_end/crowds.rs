@@ -23,7 +23,7 @@ const SEEN_MAX: Duration = Duration::from_secs(5);
 /// Clients that ask at the same time.
 const CLIENTS: usize = 50;
 /// Instances of an edge that each fetch for themselves, at the most.
-const INSTANCES_MAX: u32 = 8;
+const INSTANCES_MAX: u32 = 32;
 /// How long the slow target takes for what is to be kept: longer than the clients take to ask.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long the target that does not answer may be waited for.
