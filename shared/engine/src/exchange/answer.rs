@@ -47,8 +47,7 @@ impl Exchange {
 
     /// Whether a transform is for this request; a condition that can't be evaluated is told and does not hold.
     pub(super) fn applies(&mut self, transform: &Transform) -> bool {
-        let holds = transform.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
-        holds.unwrap_or_else(|fault| {
+        transform.is_for(&self.inputs()).unwrap_or_else(|fault| {
             self.explain("transform", Some(&transform.rule), format!("left out: {fault}"), Vec::new());
             false
         })
@@ -105,8 +104,7 @@ impl Exchange {
 
 /// The last sharing of the route's transforms that is for the request which the browser means: as replies have it.
 fn cors_of(rules: &Compiled, route: usize, inputs: &Inputs<'_>) -> Option<(RuleRef, Cors)> {
-    let holds =
-        |transform: &&Transform| transform.when.as_ref().is_none_or(|when| when.holds(inputs) == Ok(true));
-    let mut transforms = rules.transforms(Some(route)).rev().filter(holds);
+    let mut transforms =
+        rules.transforms(Some(route)).rev().filter(|transform| transform.is_for(inputs) == Ok(true));
     transforms.find_map(|transform| Some((transform.rule.clone(), transform.cors.clone()?)))
 }

@@ -10,10 +10,8 @@ impl Exchange {
     /// Whether one of the route's transforms that are for this request has something of a kind.
     fn any_transform(&self, has: impl Fn(&Transform) -> bool) -> bool {
         let Some(rules) = &self.rules else { return false };
-        let holds = |transform: &Transform| {
-            transform.when.as_ref().is_none_or(|when| when.holds(&self.inputs()) == Ok(true))
-        };
-        rules.transforms(self.route).any(|transform| has(transform) && holds(transform))
+        let mut transforms = rules.transforms(self.route);
+        transforms.any(|transform| has(transform) && transform.is_for(&self.inputs()) == Ok(true))
     }
 
     /// Asks the cache and the target for what can be changed: pages whose HTML is changed whole and in no coding, and no

@@ -202,8 +202,7 @@ impl Exchange {
             if changes.is_empty() && !does_more {
                 continue;
             }
-            let applies = transform.when.as_ref().map_or(Ok(true), |when| when.holds(&self.inputs()));
-            let outcome = match applies {
+            let outcome = match transform.is_for(&self.inputs()) {
                 Ok(false) => continue,
                 Err(fault) => format!("left out: {fault}"),
                 Ok(true) => {

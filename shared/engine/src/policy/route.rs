@@ -152,21 +152,6 @@ fn literal(text: &str) -> Box<str> {
         .map_or_else(|_| text.into(), |path| path.strip_prefix('/').unwrap_or_default().into())
 }
 
-/// Whether a host is among `patterns`, which are exact or begin with `*.`; none is all.
-#[must_use]
-pub fn host_matches(patterns: &[String], host: &str) -> bool {
-    patterns.is_empty() || patterns.iter().any(|pattern| is_host(pattern, host))
-}
-
-/// Whether one pattern, exact or with a leading `*.` for any number of labels, means this host.
-#[must_use]
-pub fn is_host(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(suffix) => suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix),
-        None => pattern == host,
-    }
-}
-
 /// Whether a method is among `methods`; none is all. `HEAD` goes wherever `GET` goes (RFC 9110, section 9.3.2).
 fn method_matches(methods: &[String], method: &str) -> bool {
     methods.is_empty()
@@ -210,6 +195,14 @@ mod tests {
         RouteIndex::new(routes).find(routes, &Inputs::anonymous(&facts, "acme"), &mut Vec::new())
     }
 
+    /// Whether a pattern, exact or with a leading `*.` for any number of labels, means this host.
+    fn is_host(pattern: &str, host: &str) -> bool {
+        match pattern.strip_prefix('*') {
+            Some(suffix) => suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix),
+            None => pattern == host,
+        }
+    }
+
     /// The first match by trying all: what the index has to agree with.
     fn find_slowly(routes: &[Route], host: &str, path: &str) -> Matched {
         let inside = path.strip_prefix('/').unwrap();
@@ -222,7 +215,8 @@ mod tests {
                 Segment::Capture(_) => !part.is_empty(),
             })
         };
-        let matches = |route: &Route| host_matches(&route.matcher.hosts, host) && fits(&route.matcher.path);
+        let means = |hosts: &[String]| hosts.is_empty() || hosts.iter().any(|pattern| is_host(pattern, host));
+        let matches = |route: &Route| means(&route.matcher.hosts) && fits(&route.matcher.path);
         routes.iter().position(matches).map_or(Matched::None, Matched::Route)
     }
 

@@ -1,7 +1,7 @@
 //! Changes on the way in and out.
 
 use super::{Compress, HtmlChange, HtmlRule, RuleRef};
-use crate::expr::Expr;
+use crate::expr::{Expr, Fault, Inputs};
 
 /// Changes to headers on the way in and out.
 #[derive(Clone, Debug)]
@@ -44,6 +44,14 @@ impl Transform {
             html: Vec::new(),
             compress: None,
         }
+    }
+
+    /// Whether it is for a request.
+    ///
+    /// # Errors
+    /// Where its condition can't be evaluated.
+    pub fn is_for(&self, inputs: &Inputs<'_>) -> Result<bool, Fault> {
+        self.when.as_ref().map_or(Ok(true), |when| when.holds(inputs))
     }
 
     /// Whether what it makes of a page is for some clients only: a condition or an expression decides it.
