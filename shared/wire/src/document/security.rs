@@ -1,9 +1,6 @@
 //! What requests are checked for.
 
-use std::fmt;
-
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 spec! {
 /// What requests are checked for, in this order: `limits`, networks, `countries`, `asns`, `bots`, `injection`. The first
@@ -48,7 +45,8 @@ pub struct SecuritySpec {
 }
 
 /// A file that lists networks. Written as its name; a bundle carries `{"file": NAME, "networks": PACKED}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "NetworkFileForm")]
 pub struct NetworkFile {
     /// Its path in the pushed folder.
     pub file: String,
@@ -57,35 +55,19 @@ pub struct NetworkFile {
     pub networks: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for NetworkFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum NetworkFileForm {
+    Named(String),
+    Read { file: String, networks: String },
+}
 
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Read {
-            file: String,
-            networks: String,
+impl From<NetworkFileForm> for NetworkFile {
+    fn from(form: NetworkFileForm) -> Self {
+        match form {
+            NetworkFileForm::Named(file) => Self { file, networks: None },
+            NetworkFileForm::Read { file, networks } => Self { file, networks: Some(networks) },
         }
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = NetworkFile;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a file that lists networks")
-            }
-
-            fn visit_str<E: de::Error>(self, file: &str) -> Result<NetworkFile, E> {
-                Ok(NetworkFile { file: file.to_owned(), networks: None })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NetworkFile, A::Error> {
-                let Read { file, networks } = Read::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(NetworkFile { file, networks: Some(networks) })
-            }
-        }
-
-        deserializer.deserialize_any(Either)
     }
 }
 
