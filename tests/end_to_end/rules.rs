@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use meridian_tests::stack::{Stack, eventually};
 use serde_json::Value;
 
+use crate::bad_bundles::roll_back;
 use crate::{EDGES, StackTest};
 
 pub const TESTS: &[(&str, StackTest)] = &[
@@ -213,10 +214,7 @@ fn a_wide_route_reaches_nothing_but_data(stack: &Stack) -> Result<()> {
             ensure!((400..500).contains(&refused.status), "{path}: {} {}", refused.status, refused.text());
         }
     }
-    let output =
-        stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
-    ensure!(output.code == 0, "{}", output.stderr);
-    Ok(())
+    roll_back(stack, &before)
 }
 
 fn a_list_of_a_million_networks_is_for_both_edges(stack: &Stack) -> Result<()> {
@@ -247,8 +245,5 @@ fn a_list_of_a_million_networks_is_for_both_edges(stack: &Stack) -> Result<()> {
             })?;
         }
     }
-    let output =
-        stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &before, "--json"])?;
-    ensure!(output.code == 0, "{}", output.stderr);
-    Ok(())
+    roll_back(stack, &before)
 }
