@@ -8,14 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Deserialize;
 
-use super::Extent;
-use crate::paths;
+use super::{Extent, program};
 use crate::progress::say;
 use crate::report::{self, Spread};
-use crate::run::run;
 use crate::setup::postgres;
-
-const PROGRAM: &str = "bench-cdc";
 
 /// Arguments of `cargo xtask bench cdc`.
 #[derive(Args, Clone, Debug)]
@@ -82,13 +78,7 @@ impl CdcBench {
     pub fn run(&self) -> Result<()> {
         say("Setting up");
         let programs = postgres::programs()?;
-        let binary = paths::target()?.join("stack").join(PROGRAM);
-        if !self.extent.no_build {
-            let mut cargo = paths::cargo();
-            cargo.args(["build", "--profile", "stack", "--package", "meridian-tests", "--features", "bench"]);
-            run(&format!("build {PROGRAM}"), cargo.args(["--bin", PROGRAM]))?;
-        }
-        ensure!(binary.is_file(), "{} is not there: leave out --no-build", binary.display());
+        let binary = program("bench-cdc", "bench", self.extent.no_build)?;
         say("Measuring");
         let mut command = Command::new(&binary);
         let Extent { rounds, seconds, .. } = self.extent;

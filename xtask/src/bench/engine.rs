@@ -7,12 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::paths;
+use super::program;
 use crate::progress::say;
 use crate::report::{self, Spread};
-use crate::run::run;
-
-const PROGRAM: &str = "bench-engine";
 
 /// Arguments of `cargo xtask bench engine`.
 #[derive(Args, Clone, Debug)]
@@ -74,13 +71,7 @@ impl EngineBench {
     /// # Errors
     /// When the program can't be built or fails.
     pub fn run(&self) -> Result<()> {
-        let binary = paths::target()?.join("stack").join(PROGRAM);
-        if !self.no_build {
-            let mut cargo = paths::cargo();
-            cargo.args(["build", "--profile", "stack", "--package", "meridian-tests", "--features", PROGRAM]);
-            run(&format!("build {PROGRAM}"), cargo.args(["--bin", PROGRAM]))?;
-        }
-        ensure!(binary.is_file(), "{} is not there: leave out --no-build", binary.display());
+        let binary = program("bench-engine", "bench-engine", self.no_build)?;
         let mut measured = Vec::new();
         for setting in &SETTINGS {
             say(&format!("Measuring: {}", setting.what));

@@ -9,8 +9,13 @@ mod load;
 mod peer;
 mod upstream;
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
+
+use crate::paths;
+use crate::run::run;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args, Clone, Debug)]
@@ -45,6 +50,19 @@ struct Extent {
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
+}
+
+/// A measuring program of the crate `meridian-tests`, built with the feature that adds it, or with `no_build` as an earlier
+/// build left it.
+fn program(name: &str, feature: &str, no_build: bool) -> Result<PathBuf> {
+    let binary = paths::target()?.join("stack").join(name);
+    if !no_build {
+        let mut cargo = paths::cargo();
+        cargo.args(["build", "--profile", "stack", "--package", "meridian-tests", "--features", feature]);
+        run(&format!("build {name}"), cargo.args(["--bin", name]))?;
+    }
+    ensure!(binary.is_file(), "{} is not there: leave out --no-build", binary.display());
+    Ok(binary)
 }
 
 impl Bench {
