@@ -123,6 +123,11 @@ fn every_reply_says_who_decided(stack: &Stack, edge: &str) -> Result<()> {
 
 /// Sends these very bytes, and reads the head of what comes back.
 pub fn raw(url: &str, request: &[u8]) -> Result<Response> {
+    Ok(begin(url, request)?.0)
+}
+
+/// The same, and the connection on which the rest of the answer comes.
+pub fn begin(url: &str, request: &[u8]) -> Result<(Response, TcpStream)> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
     stream.write_all(request)?;
@@ -139,7 +144,7 @@ pub fn raw(url: &str, request: &[u8]) -> Result<Response> {
     let field = |line: &str| {
         line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    Ok(Response { status, headers: lines.map_while(field).collect(), body: Vec::new() })
+    Ok((Response { status, headers: lines.map_while(field).collect(), body: Vec::new() }, stream))
 }
 
 fn an_edge_without_a_configuration_says_so(stack: &Stack, name: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -10,6 +11,9 @@ const REQUEST_BYTES_MAX: usize = 512 * 1024;
 
 /// Bytes of a body that is as large as any that is stored.
 pub const LARGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a slow answer takes.
+pub const WAITS: Duration = Duration::from_secs(2);
 
 /// A large body; each number has its own.
 pub fn large(number: usize) -> Vec<u8> {
@@ -20,6 +24,7 @@ pub fn large(number: usize) -> Vec<u8> {
 /// - `/kept/none` with a 204, `/kept/digits` with ten digits, `/kept/large/N` with [`large`] and `/kept/open/N` with the
 ///   same without a length ahead, all to be stored for a minute,
 /// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
+/// - `/…/waits` with nothing but only after [`WAITS`],
 /// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
 ///   and `/…/ambiguous` with HTML that can't be parsed as it streams,
 /// - `/…/mirror` with the request's body, its length in `x-bytes` and what the head says of that in `x-length`,
@@ -68,6 +73,10 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
                 Some("ambiguous") => write!(stream, "0\r\n\r\n"),
                 _ => Ok(()),
             }
+        }
+        waits if waits.ends_with("/waits") => {
+            std::thread::sleep(WAITS);
+            write!(stream, "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
         }
         mirror if mirror.ends_with("/mirror") => {
             let head = request.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();

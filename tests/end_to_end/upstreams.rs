@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use meridian_tests::client::Client;
+use anyhow::{Context, Result, anyhow, ensure};
+use meridian_tests::client::{Client, Response};
 use meridian_tests::stack::{Stack, eventually};
 
 use crate::EdgeTest;
 use crate::bad_bundles::roll_back;
-use crate::requests::raw;
+use crate::requests::{begin, raw};
 use crate::rules::{demo_rules, head, push_for_all};
 use crate::upstream::{self, LARGE_BYTES};
 
@@ -19,10 +19,14 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("answers_a_part_of_what_is_kept", answers_a_part_of_what_is_kept),
     ("keeps_large_bodies_without_holding_them", keeps_large_bodies_without_holding_them),
     ("breaks_off_what_an_upstream_may_not_send", breaks_off_what_an_upstream_may_not_send),
+    ("leaves_an_upstream_the_connections_that_it_takes", leaves_an_upstream_the_connections_that_it_takes),
 ];
 
 /// Each instance of an edge hears of new rules by itself.
 const SEEN_MAX: Duration = Duration::from_secs(5);
+
+/// Instances that an edge may have: each counts its connections for itself.
+const INSTANCES_MAX: usize = 16;
 
 /// Pushes rules that send `/echo` and `/kept/**` to an upstream, the latter through the cache, and takes them back after
 /// the test.
@@ -238,6 +242,47 @@ fn breaks_off_what_an_upstream_may_not_send(stack: &Stack, edge: &str) -> Result
         {
             let answer = client.get(path);
             ensure!(answer.is_err(), "{path} came whole: {answer:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Requests under way hold their connections; whoever finds none is told so, until one is free again.
+fn leaves_an_upstream_the_connections_that_it_takes(stack: &Stack, edge: &str) -> Result<()> {
+    let rules = "---\n\
+        apiVersion: meridian/v1\nkind: Upstream\nmetadata: {name: narrow}\n\
+        spec: {regions: {us-east-1: \"{own}\"}, maxConnections: 1, bodyTimeout: 2s}\n---\n\
+        apiVersion: meridian/v1\nkind: Route\nmetadata: {name: narrow}\n\
+        spec: {match: {path: \"/narrow/**\"}, auth: {mode: anonymous}, upstream: narrow}\n";
+    with_rules(stack, edge, rules, |url| {
+        let client = Client::new(url, "acme.localhost");
+        let free = || eventually(SEEN_MAX, || client.get("/narrow/echo")?.expect(200).map(drop));
+        free()?;
+        let answers: Vec<Response> = std::thread::scope(|scope| {
+            let crowd: Vec<_> =
+                (0..=INSTANCES_MAX).map(|_| scope.spawn(|| client.get("/narrow/waits"))).collect();
+            crowd
+                .into_iter()
+                .map(|one| one.join().map_err(|_| anyhow!("a client panicked"))?)
+                .collect::<Result<_>>()
+        })?;
+        let busy: Vec<&Response> = answers.iter().filter(|answer| answer.status != 204).collect();
+        ensure!((1..answers.len()).contains(&busy.len()), "{} of {} are refused", busy.len(), answers.len());
+        for answer in busy {
+            ensure!(answer.status == 503 && answer.text().contains("upstream-busy"), "{}", answer.text());
+            ensure!(answer.header("retry-after") == "1", "{:?}", answer.headers);
+        }
+        free()?;
+        if edge == "spin" {
+            let mut open = Vec::new();
+            while open.len() <= INSTANCES_MAX {
+                let head = b"GET /narrow/pauses HTTP/1.1\r\nHost: acme.localhost\r\n\r\n";
+                open.push(begin(url, head)?);
+            }
+            let coming = open.iter().filter(|(head, _)| head.status == 200).count();
+            ensure!((1..open.len()).contains(&coming), "{coming} bodies come at once");
+            drop(open);
+            free()?;
         }
         Ok(())
     })

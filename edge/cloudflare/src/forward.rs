@@ -2,6 +2,7 @@
 
 use meridian_engine::facts::BodySize;
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
+use meridian_engine::policy::steering::Connection;
 use meridian_engine::step::{Answer, Forward, ForwardFault, Peeked, ResponseHead};
 use meridian_wire::context::{self, Context};
 use worker::js_sys::{Array, Uint8Array};
@@ -44,6 +45,8 @@ struct Asked {
     begun_ms: u64,
     body_timeout_ms: Option<u32>,
     response_bytes_max: Option<u64>,
+    /// Only until the head is there: nothing tells an isolate that a client went away while the body came.
+    _connection: Option<Connection>,
 }
 
 impl Attempts {
@@ -67,6 +70,7 @@ impl Attempts {
             begun_ms: host::now_ms(),
             body_timeout_ms: ask.body_timeout_ms,
             response_bytes_max: ask.response_bytes_max,
+            _connection: ask.connection,
         };
         let fields = host::lines(&ask.headers);
         if ask.patience_ms.is_none() && self.out.is_empty() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use meridian_content::{Coder, Rewriter};
 use meridian_engine::node::Fetched;
+use meridian_engine::policy::steering::Connection;
 use meridian_engine::ruleset::{Coding, HtmlEdit};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::spawn;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub html: Vec<HtmlEdit>,
     /// The coding that it gets.
     pub coding: Option<Coding>,
+    /// The connection that it comes by, where those are counted.
+    pub connection: Option<Connection>,
     /// What stores a copy of it as it came, before it ends: whoever has it whole finds it stored.
     pub keep: Option<(Store, Shelving)>,
     /// For the log.
@@ -34,7 +37,11 @@ pub struct Plan {
 impl Plan {
     /// Whether the body that came will do.
     pub fn is_empty(&self) -> bool {
-        self.bytes_max.is_none() && self.html.is_empty() && self.coding.is_none() && self.keep.is_none()
+        self.bytes_max.is_none()
+            && self.html.is_empty()
+            && self.coding.is_none()
+            && self.connection.is_none()
+            && self.keep.is_none()
     }
 }
 
@@ -50,13 +57,14 @@ pub fn pass_on(content: Content, plan: Plan) -> Content {
     };
     let (outlet, through) = message::pipe();
     spawn(async move {
-        let Plan { bytes_max, html, coding, keep, decision } = plan;
+        let Plan { bytes_max, html, coding, connection, keep, decision } = plan;
         let (store, mut copy) = keep.unzip();
         let memory = copy.as_ref().map(Shelving::memory);
         let passed = match Work::new(bytes_max, html, coding) {
             Ok(work) => rework(source, outlet, work, &mut copy).await,
             Err(fault) => Err(fault),
         };
+        drop(connection);
         if let Err(fault) = &passed {
             eprintln!("decision {decision}: the body broke off: {fault}");
         }

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
+use meridian_engine::policy::steering::Connection;
 use meridian_engine::step::{Answer, Forward, ForwardFault, Peeked, ResponseHead};
 use meridian_wire::context::{self, Context};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::http::types::Request;
 
+use crate::instance::now_ms;
 use crate::message::{self, Body, Content, Incoming, Outgoing, SendFault};
 use crate::origin;
 use crate::perform::{Passage, fields, millis};
@@ -35,6 +37,7 @@ pub struct Ended {
     answer: Result<Incoming, SendFault>,
     /// Bytes that the body of the answer may have.
     bytes_max: Option<u64>,
+    connection: Option<Connection>,
     elapsed: Duration,
 }
 
@@ -68,7 +71,8 @@ impl Passage {
             })
             .await;
             let bytes_max = request.forward.response_bytes_max;
-            Ended { attempt, answer, bytes_max, elapsed: sent.elapsed() }
+            let connection = request.forward.connection;
+            Ended { attempt, answer, bytes_max, connection, elapsed: sent.elapsed() }
         };
         if patience_ms.is_none() && self.out.is_empty() {
             let ended = sending.await;
@@ -103,12 +107,16 @@ impl Passage {
     }
 
     fn ended(&mut self, ended: Ended) -> Answer {
-        let Ended { attempt, answer, bytes_max, elapsed } = ended;
+        let Ended { attempt, answer, bytes_max, connection, elapsed } = ended;
         let result = match answer {
             Ok(mut response) => {
                 let headers = std::mem::take(&mut response.headers);
                 let head = ResponseHead { status: response.status, headers, elapsed_ms: millis(elapsed) };
                 response.bytes_max = bytes_max.filter(|_| head.body_bytes().is_none());
+                if let Some(connection) = &connection {
+                    connection.answered(now_ms());
+                }
+                response.connection = connection;
                 self.response = Some(response);
                 Ok(head)
             }

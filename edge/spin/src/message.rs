@@ -2,6 +2,7 @@
 //! into them, so that the host moves their bytes without the component.
 
 use meridian_engine::headers::Headers;
+use meridian_engine::policy::steering::Connection;
 use spin_sdk::wasip3::http::client;
 use spin_sdk::wasip3::http::types::{
     ErrorCode, Fields, HeaderError, Method, Request, RequestOptions, Response, Scheme, Trailers,
@@ -64,6 +65,8 @@ pub struct Incoming {
     pub headers: Headers,
     /// Bytes that the body may have, where they have to be counted.
     pub bytes_max: Option<u64>,
+    /// Where connections to the target are counted: this one.
+    pub connection: Option<Connection>,
     response: Response,
 }
 
@@ -116,6 +119,7 @@ pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
             .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
             .collect(),
         bytes_max: None,
+        connection: None,
         response,
     })
 }

@@ -30,7 +30,7 @@ impl Passage {
         let mut fields = fields(&headers);
         let timing = ServerTiming { edge, origin: self.at_targets };
         fields.push(("server-timing".to_owned(), timing.to_string().into_bytes()));
-        let (mut length, mut keep, mut bytes_max) = (None, None, None);
+        let (mut length, mut keep, mut bytes_max, mut connection) = (None, None, None, None);
         let mut content = match body {
             ReplyBody::Empty => Content::Empty,
             ReplyBody::Bytes(bytes) => {
@@ -60,8 +60,9 @@ impl Passage {
             }
             ReplyBody::Forwarded => match self.response.take() {
                 None => Content::Empty,
-                Some(response) => {
+                Some(mut response) => {
                     bytes_max = response.bytes_max;
+                    connection = response.connection.take();
                     let store = later.store.take_if(|store| !store.refresh);
                     keep = store.map(|store| {
                         let shelving = Shelving::new(Rc::clone(&self.memory), store.until_ms);
@@ -71,7 +72,7 @@ impl Passage {
                 }
             },
         };
-        let plan = Plan { bytes_max, html, coding, keep, decision: decision.id };
+        let plan = Plan { bytes_max, html, coding, connection, keep, decision: decision.id };
         if !plan.is_empty() {
             content = content::pass_on(content, plan);
         } else if let Some(length) = length {

@@ -98,6 +98,7 @@ pub(crate) fn upstream(regions: Vec<(RegionId, String)>) -> Upstream {
         regions,
         timeout_ms: 1_000,
         connect_timeout_ms: None,
+        connections_max: None,
         body_timeout_ms: None,
         response_bytes_max: None,
         headers: Vec::new(),

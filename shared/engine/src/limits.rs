@@ -152,6 +152,8 @@ pub const CACHE_KEEP_MS_MAX: u64 = 30 * 86_400_000;
 pub const CACHE_VALIDATE_MS: u64 = 3_600_000;
 /// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
 pub const CACHE_HEURISTIC_MS_MAX: u64 = 86_400_000;
+/// How long a connection counts as in use after the head of its response, where no host says that it is not.
+pub const CONNECTION_MS_MAX: u64 = 600_000;
 /// Least time after which another region is asked beside the first.
 pub const HEDGE_AFTER_MS_MIN: u32 = 10;
 /// Last answers of a service that its percentile is of.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
+use crate::policy::steering::Connection;
 use crate::ruleset::{Coding, HtmlEdit, LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
 
 /// One thing that the host shall do.
@@ -371,6 +372,9 @@ pub struct Forward {
     /// Bytes that the body of the response may have. Where its head does not say how many there are
     /// ([`ResponseHead::body_bytes`]), the host counts, and breaks the body off, for the client and for the cache.
     pub response_bytes_max: Option<u64>,
+    /// Present where its target takes only so many at once: the host keeps it until the body of the response has come, or
+    /// its head where the host can't tell, or the attempt is given up.
+    pub connection: Option<Connection>,
     /// After which time without an answer the host says [`Answer::Slow`].
     pub patience_ms: Option<u32>,
 }

@@ -48,6 +48,8 @@ pub const EXPR_BYTES_MAX: usize = 4 * 1024;
 pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 /// Header fields that an `Upstream` document sets.
 pub const UPSTREAM_HEADERS_MAX: usize = 32;
+/// Connections in use at once that an `Upstream` document may allow.
+pub const CONNECTIONS_MAX: u32 = 10_000;
 /// Bytes of a header field's value.
 pub const FIELD_VALUE_BYTES_MAX: usize = 4_096;
 /// Bytes that an `Upstream` document may let a response have.

@@ -7,7 +7,7 @@ use super::{Exchange, Waiting};
 use crate::facts::BodySize;
 use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use crate::node::Node;
-use crate::policy::steering::{AttemptOutcome, Candidate, Standing};
+use crate::policy::steering::{AttemptOutcome, Candidate, Connection, Standing};
 use crate::ruleset::Hedge;
 use crate::step::{Forward, ForwardFault, Permit, ResponseHead, Step};
 
@@ -20,6 +20,8 @@ pub(super) struct Attempts {
     out: Vec<Attempt>,
     /// A second one was begun beside the first, or there was nowhere to.
     hedged: bool,
+    /// A region was passed over: as many connections to it are in use as may be.
+    busy: bool,
 }
 
 /// One attempt.
@@ -42,6 +44,7 @@ impl Exchange {
         if number >= attempts_max {
             return None;
         }
+        let connection = self.connection(node, timeout_ms);
         // What the budget does not allow now stays for a later attempt.
         if !node.regions.attempt(self.plan.candidates.first()?, number, self.now_ms) {
             self.explain("forward", None, "retry budget used up", Vec::new());
@@ -68,10 +71,33 @@ impl Exchange {
                 .map_or(timeout_ms, |connect_ms| connect_ms.min(timeout_ms)),
             body_timeout_ms: self.upstream().and_then(|upstream| upstream.body_timeout_ms),
             response_bytes_max: self.upstream().and_then(|upstream| upstream.response_bytes_max),
+            connection,
             patience_ms,
         };
         self.attempts.out.push(Attempt { number, candidate, requested_ms: self.now_ms });
         Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
+    }
+
+    /// A connection to the first of the regions that has one free, where their number is limited; those before it are
+    /// passed over.
+    fn connection(&mut self, node: &mut Node, timeout_ms: u32) -> Option<Connection> {
+        let upstream = self.upstream()?;
+        let (rule, max) = (upstream.rule.clone(), upstream.connections_max?);
+        while let Some(candidate) = self.plan.candidates.first() {
+            if let Some(connection) = node.regions.connect(candidate, max, timeout_ms, self.now_ms) {
+                return Some(connection);
+            }
+            let inputs = vec![("region", candidate.region.to_string()), ("connections_max", max.to_string())];
+            self.plan.candidates.remove(0);
+            self.attempts.busy = true;
+            self.explain("forward", Some(&rule), "passed over: all connections are in use", inputs);
+        }
+        None
+    }
+
+    /// Whether nothing was tried, for there was no connection to be had.
+    pub(super) fn is_busy(&self) -> bool {
+        self.attempts.busy && self.attempts.made == 0
     }
 
     /// How long an attempt may take before another one is made beside it. Only safe methods without a body are sent twice

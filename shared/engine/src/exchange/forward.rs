@@ -277,6 +277,10 @@ impl Exchange {
                 Problem::new(502, "target-unreachable", "No region could answer").header("retry-after", "1")
             }
             None if self.platform.is_none() => not_ready(),
+            None if self.is_busy() => {
+                Problem::new(503, "upstream-busy", "The upstream takes no more requests at once")
+                    .header("retry-after", "1")
+            }
             None => Problem::new(503, "no-region", "No region may answer now").header("retry-after", "1"),
         };
         self.stale_or(node, problem)

@@ -73,3 +73,38 @@ fn an_upstream_gets_its_fields_whatever_clients_and_transforms_say() {
     assert_eq!(reply.headers.get("x-key"), None);
     assert!(!stages(&reply).contains("ours"));
 }
+
+#[test]
+fn a_region_whose_connections_are_in_use_is_passed_over() {
+    let mut host = Host::new(rules(|upstream| upstream.connections_max = Some(1)));
+    host.says("us-east-1", length("1"));
+    host.says("eu-west-1", length("1"));
+    let (first, second, third) = (host.get("/"), host.get("/"), host.get("/"));
+    let region = |reply: &Reply| reply.decision.region.as_deref().map(str::to_owned);
+    assert_eq!(
+        (region(&first).as_deref(), region(&second).as_deref()),
+        (Some("us-east-1"), Some("eu-west-1"))
+    );
+    assert!(stages(&second).contains("passed over: all connections are in use"), "{}", stages(&second));
+    assert_eq!((third.status, third.headers.get("retry-after")), (503, Some("1")));
+    assert!(body(&third)["type"].as_str().unwrap().ends_with("upstream-busy"), "{}", body(&third));
+    // The bodies have come.
+    host.forwards.clear();
+    host.says("us-east-1", length("1"));
+    assert_eq!(region(&host.get("/")).as_deref(), Some("us-east-1"));
+}
+
+#[test]
+fn something_stale_is_better_than_an_upstream_that_is_busy() {
+    let mut host = Host::new(cached(rules(|upstream| upstream.connections_max = Some(1))));
+    host.says("us-east-1", length("10"));
+    host.get("/");
+    host.forwards.clear();
+    host.now_ms += 100_000;
+    for (region, path) in [("us-east-1", "/one"), ("eu-west-1", "/other")] {
+        host.says(region, length("10"));
+        assert_eq!(host.get(path).status, 200);
+    }
+    let reply = host.get("/");
+    assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached));
+}

@@ -5,6 +5,7 @@
 //! ordered by id, so that a plan depends on its inputs alone.
 
 mod choice;
+mod connections;
 mod health;
 mod latency;
 
@@ -13,7 +14,9 @@ use std::net::IpAddr;
 use geo_types::Point;
 
 pub use self::choice::{REGION_COOKIE, region_cookie, region_of_cookie};
+pub use self::connections::Connection;
 
+use self::connections::Connections;
 use self::health::{Health, RetryBudget};
 use self::latency::Latency;
 use crate::bounded::{Bounded, Keyed};
@@ -31,6 +34,7 @@ pub struct SteeringMemory {
     heard_ms: u64,
     services: Bounded<ServiceKey, Health>,
     latencies: Bounded<ServiceKey, Latency>,
+    connections: Bounded<ServiceKey, Connections>,
     budget: RetryBudget,
 }
 
@@ -150,6 +154,7 @@ impl SteeringMemory {
             heard_ms: 0,
             services: Bounded::new(SERVICES_MAX, keyed),
             latencies: Bounded::new(SERVICES_MAX, keyed),
+            connections: Bounded::new(SERVICES_MAX, keyed),
             budget: RetryBudget::default(),
         }
     }
@@ -269,6 +274,18 @@ impl SteeringMemory {
             health.attempt(now_ms);
         }
         true
+    }
+
+    /// A connection for an attempt that may take `timeout_ms`, where fewer than `max` are in use to the candidate's service.
+    pub fn connect(
+        &mut self,
+        candidate: &Candidate,
+        max: u32,
+        timeout_ms: u32,
+        now_ms: u64,
+    ) -> Option<Connection> {
+        let connections = self.connections.get_or_insert_with(candidate.key(), Connections::default);
+        connections.take(max, timeout_ms, now_ms)
     }
 
     /// Takes the end of an attempt that was given up after so long because another one answered first. Its answer would have

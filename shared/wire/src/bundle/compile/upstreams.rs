@@ -8,7 +8,8 @@ use meridian_engine::ruleset::{RegionId, Upstream};
 use super::{Body, Compiler, Document, of_kind, rule};
 use crate::document::{Secret, UpstreamSpec};
 use crate::limits::{
-    BODY_TIMEOUT_MS_MAX, BODY_TIMEOUT_MS_MIN, FIELD_VALUE_BYTES_MAX, RESPONSE_BYTES_MAX, UPSTREAM_HEADERS_MAX,
+    BODY_TIMEOUT_MS_MAX, BODY_TIMEOUT_MS_MIN, CONNECTIONS_MAX, FIELD_VALUE_BYTES_MAX, RESPONSE_BYTES_MAX,
+    UPSTREAM_HEADERS_MAX,
 };
 
 impl Compiler {
@@ -35,6 +36,7 @@ impl Compiler {
                 timeout_ms: self.timeout(spec.timeout, "spec.timeout"),
                 connect_timeout_ms: self.connect_timeout(spec),
                 body_timeout_ms: self.body_timeout(spec),
+                connections_max: self.connections(spec),
                 response_bytes_max: self.response_bytes(spec),
                 headers: self.upstream_headers(&spec.headers),
             });
@@ -56,6 +58,15 @@ impl Compiler {
             self.flaw("spec.bodyTimeout", timeout, "100ms to 10m");
         }
         u32::try_from(timeout.ms).ok()
+    }
+
+    fn connections(&mut self, spec: &UpstreamSpec) -> Option<u32> {
+        let connections = spec.max_connections?;
+        if !(1..=CONNECTIONS_MAX).contains(&connections) {
+            let expected = format!("1 to {CONNECTIONS_MAX} (CONNECTIONS_MAX)");
+            self.flaw("spec.maxConnections", connections, expected);
+        }
+        Some(connections)
     }
 
     fn response_bytes(&mut self, spec: &UpstreamSpec) -> Option<u64> {
