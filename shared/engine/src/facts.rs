@@ -220,9 +220,6 @@ fn normalise_encoding(path: &str) -> Result<String, InvalidPath> {
         match byte {
             b'/' if encoded => return Err(InvalidPath::EncodedSeparator),
             b'\\' => return Err(InvalidPath::EncodedSeparator),
-            b'%' if matches!(rest, [h, l, ..] if hexadecimal(*h).is_some() && hexadecimal(*l).is_some()) => {
-                return Err(InvalidPath::EncodedTwice);
-            }
             0..0x20 | 0x7f => return Err(InvalidPath::Control),
             _ if is_unreserved(byte) || (!encoded && is_kept(byte)) => normal.push(char::from(byte)),
             _ => {
@@ -232,6 +229,14 @@ fn normalise_encoding(path: &str) -> Result<String, InvalidPath> {
                 }
             }
         }
+    }
+    // Asked of the result: the digits behind a `%25` may have been encoded themselves.
+    let is_twice = |part: &[u8]| match part {
+        [b'%', b'2', b'5', high, low] => hexadecimal(*high).is_some() && hexadecimal(*low).is_some(),
+        _ => false,
+    };
+    if normal.as_bytes().windows(5).any(is_twice) {
+        return Err(InvalidPath::EncodedTwice);
     }
     Ok(normal)
 }
@@ -389,6 +394,8 @@ mod tests {
         check("/a%2fb", Err(InvalidPath::EncodedSeparator));
         check("/a%5cb", Err(InvalidPath::EncodedSeparator));
         check("/a%252fb", Err(InvalidPath::EncodedTwice));
+        check("/a%25%32%66b", Err(InvalidPath::EncodedTwice));
+        check("/a%252%66b", Err(InvalidPath::EncodedTwice));
         check("/100%25", Ok("/100%25"));
         check("/a\\b", Err(InvalidPath::EncodedSeparator));
         check("/a%00", Err(InvalidPath::Control));
