@@ -7,6 +7,7 @@ pub mod artefacts;
 pub mod bench;
 pub mod check;
 pub mod conformance;
+pub mod fuzz;
 pub mod licence;
 pub mod limits;
 pub mod paths;
@@ -46,6 +47,8 @@ enum Command {
     Bench(bench::Bench),
     /// Judge the edges by public test suites, and write the report.
     Conformance(conformance::Conformance),
+    /// Fuzz what reads from outside, with the nightly compiler.
+    Fuzz(fuzz::Fuzz),
     /// Check format, lints, licences and hygiene.
     Check(check::Check),
     /// Run one more edge beside a running stack, with other origins: for tests.
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
         Command::Conformance(conformance) => conformance.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Check(check) => check.run(),
         Command::Edge(edge) => edge.run(),
     };

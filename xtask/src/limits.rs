@@ -54,6 +54,13 @@ pub const RULES_TIMEOUT: Duration = Duration::from_secs(30);
 /// The benchmark's peer serves within this time.
 pub const PEER_START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// An input that a fuzzed target works on for longer is a finding.
+pub const FUZZ_INPUT_SECONDS_MAX: u32 = 10;
+/// Memory that a fuzzed target may take.
+pub const FUZZ_MEMORY_MB_MAX: u32 = 2048;
+/// Bytes of the inputs that are kept of one target.
+pub const FUZZ_CORPUS_BYTES_MAX: u64 = 128 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;

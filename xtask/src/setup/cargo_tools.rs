@@ -1,4 +1,4 @@
-//! Tools that cargo builds: `wasm-bindgen` and `worker-build`, each at the version that the workspace pins.
+//! Tools that cargo builds: `wasm-bindgen` and `worker-build`, each at the version that the workspace pins, and `cargo-fuzz`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -28,6 +28,9 @@ const WASM_BINDGEN: Tool = Tool {
 const WORKER_BUILD: Tool =
     Tool { package: "worker-build", binary: "worker-build", version: "0.8.7", arguments: &["--locked"] };
 
+const CARGO_FUZZ: Tool =
+    Tool { package: "cargo-fuzz", binary: "cargo-fuzz", version: "0.13.2", arguments: &["--locked"] };
+
 /// The `wasm-bindgen` program.
 ///
 /// # Errors
@@ -46,6 +49,14 @@ pub fn worker_build() -> Result<PathBuf> {
         debian::need_debian(&["pkg-config", "libssl-dev"])?;
     }
     WORKER_BUILD.path()
+}
+
+/// The `cargo-fuzz` program.
+///
+/// # Errors
+/// When it is missing and can't be built.
+pub fn cargo_fuzz() -> Result<PathBuf> {
+    CARGO_FUZZ.path()
 }
 
 impl Tool {

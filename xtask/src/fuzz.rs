@@ -1,0 +1,328 @@
+//! `cargo xtask fuzz`: coverage-guided fuzzing of what reads from outside, and the report of it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::limits::{FUZZ_CORPUS_BYTES_MAX, FUZZ_INPUT_SECONDS_MAX, FUZZ_MEMORY_MB_MAX};
+use crate::progress::{Step, say};
+use crate::run::run;
+use crate::setup::cargo_tools;
+use crate::{paths, report};
+
+/// Where everything about it is kept.
+const FOLDER: &str = "tests/fuzz";
+/// The compiler that can count coverage.
+const TOOLCHAIN: &str = "nightly";
+
+/// Arguments of `cargo xtask fuzz`.
+#[derive(Args, Clone, Debug)]
+pub struct Fuzz {
+    /// Targets; all without any.
+    targets: Vec<String>,
+    /// Seconds for each target.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Keep the inputs that add coverage in tests/fuzz/corpus, and write tests/fuzz/report.md.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What fuzzing one target came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Outcome {
+    target: String,
+    seconds: u64,
+    executions: u64,
+    edges: u64,
+    features: u64,
+    inputs: usize,
+    /// Files that hold an input which fails.
+    failing: Vec<PathBuf>,
+}
+
+/// Something that was found, and what became of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Finding {
+    target: String,
+    found: String,
+    became: String,
+}
+
+impl Fuzz {
+    /// Fuzzes, prints what came of it, and with `--keep` writes it down.
+    ///
+    /// # Errors
+    /// When the nightly compiler is missing, the programs can't be built, or an input fails.
+    pub fn run(&self) -> Result<()> {
+        let compiler = nightly()?;
+        let all = targets()?;
+        for target in &self.targets {
+            ensure!(all.contains(target), "no target {target}; there are {}", all.join(", "));
+        }
+        let targets = if self.targets.is_empty() { all } else { self.targets.clone() };
+        let work = paths::target()?.join("fuzz");
+        let programs = build(&work)?;
+        let seeds = work.join("seeds");
+        let mut write = paths::cargo();
+        write.args(["run", "--package", "meridian-fuzz", "--"]).arg(&seeds);
+        run("what each target begins with", &mut write)?;
+        let mut outcomes = Vec::new();
+        for target in &targets {
+            let bench = Bench { program: programs.join(target), work: work.clone(), target };
+            let mut outcome = bench.fuzz(self.seconds)?;
+            if self.keep {
+                bench.keep()?;
+            }
+            outcome.inputs = files(&kept(target))?.len();
+            outcomes.push(outcome);
+        }
+        let text = render(&outcomes, &findings()?, &compiler, self.seconds);
+        println!("{text}");
+        if self.keep {
+            say(&format!("Written to {}", report::write(&format!("{FOLDER}/report.md"), &text)?.display()));
+        }
+        let failing: Vec<String> =
+            outcomes.iter().flat_map(|one| &one.failing).map(|path| path.display().to_string()).collect();
+        ensure!(failing.is_empty(), "inputs that fail:\n{}", failing.join("\n"));
+        Ok(())
+    }
+}
+
+/// The version of the nightly compiler.
+fn nightly() -> Result<String> {
+    let version = report::first_line(on_nightly(&mut Command::new("rustc")).arg("--version"));
+    if !version.contains("nightly") {
+        bail!(
+            "coverage-guided fuzzing needs the nightly compiler: `rustup toolchain install {TOOLCHAIN}` brings it \
+             (the kept inputs run with any compiler: `cargo test --package meridian-fuzz`)"
+        );
+    }
+    Ok(version)
+}
+
+fn on_nightly(command: &mut Command) -> &mut Command {
+    paths::forget_outer_cargo(command);
+    command.env("RUSTUP_TOOLCHAIN", TOOLCHAIN).env_remove("RUSTC").current_dir(paths::root())
+}
+
+/// Every target, by its program.
+fn targets() -> Result<Vec<String>> {
+    let folder = paths::root().join(FOLDER).join("libfuzzer/targets");
+    let mut names: Vec<String> =
+        files(&folder)?.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Builds the programs and returns their folder. They link the very versions that the workspace does.
+fn build(work: &Path) -> Result<PathBuf> {
+    let folder = paths::root().join(FOLDER).join("libfuzzer");
+    fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
+        .context("could not copy Cargo.lock")?;
+    let mut build = Command::new(cargo_tools::cargo_fuzz()?);
+    build.arg("build").arg("--fuzz-dir").arg(&folder).arg("--target-dir").arg(work);
+    run("cargo fuzz build", on_nightly(&mut build))?;
+    Ok(work.join(paths::rustc()?.host).join("release"))
+}
+
+fn kept(target: &str) -> PathBuf {
+    paths::root().join(FOLDER).join("corpus").join(target)
+}
+
+/// The files of a folder; none where there is no folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("could not list {}", folder.display())),
+    }
+}
+
+fn findings() -> Result<Vec<Finding>> {
+    let file = paths::root().join(FOLDER).join("findings.yaml");
+    let text = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("in {}", file.display()))
+}
+
+/// One target at work.
+struct Bench<'a> {
+    program: PathBuf,
+    work: PathBuf,
+    target: &'a str,
+}
+
+impl Bench<'_> {
+    fn place(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.work.join(name).join(self.target);
+        fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// The program with the limits that hold whatever it does.
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new(&self.program);
+        command.arg(format!("-rss_limit_mb={FUZZ_MEMORY_MB_MAX}"));
+        command.arg(format!("-timeout={FUZZ_INPUT_SECONDS_MAX}"));
+        command.arg(format!("-artifact_prefix={}/", self.place("failing")?.display()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// New inputs go to the work folder; those that are kept and the seeds are where it begins.
+    fn fuzz(&self, seconds: u64) -> Result<Outcome> {
+        let failing = self.place("failing")?;
+        let before = files(&failing)?;
+        let kept = kept(self.target);
+        fs::create_dir_all(&kept)?;
+        let mut command = self.command()?;
+        command.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
+        command.args([self.place("corpus")?, kept, self.place("seeds")?]);
+        let mut step = Step::start(format!("fuzz {}", self.target));
+        let started = Instant::now();
+        let mut child = command.spawn().context("could not start a program of libfuzzer")?;
+        let lines = child.stderr.take().context("its output is piped")?;
+        let mut outcome = Outcome { target: self.target.to_owned(), ..Outcome::default() };
+        let mut last = Vec::new();
+        for line in BufReader::new(lines).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).into_owned();
+            outcome.line(&line);
+            step.tick(&line);
+            last.push(line);
+            let old = last.len().saturating_sub(40);
+            last.drain(..old);
+        }
+        let status = child.wait()?;
+        outcome.seconds = started.elapsed().as_secs();
+        outcome.failing = files(&failing)?.into_iter().filter(|path| !before.contains(path)).collect();
+        if outcome.failing.is_empty() && !status.success() {
+            bail!("{} ended with {status}:\n{}", self.target, last.join("\n"));
+        }
+        if outcome.failing.is_empty() {
+            step.done(&format!("{} executions, {} edges", outcome.executions, outcome.edges));
+        } else {
+            drop(step);
+            say(&last.join("\n"));
+        }
+        Ok(outcome)
+    }
+
+    /// The smallest inputs that reach all that was reached become those that are kept.
+    fn keep(&self) -> Result<()> {
+        let merged = self.place("merged")?;
+        fs::remove_dir_all(&merged)?;
+        fs::create_dir_all(&merged)?;
+        let mut command = self.command()?;
+        command.arg("-set_cover_merge=1").arg(&merged);
+        command.args([self.place("corpus")?, kept(self.target), self.place("seeds")?]);
+        let output = command.output().context("could not start a program of libfuzzer")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut inputs: Vec<(u64, PathBuf)> = Vec::new();
+        for path in files(&merged)? {
+            inputs.push((fs::metadata(&path)?.len(), path));
+        }
+        inputs.sort();
+        let kept = kept(self.target);
+        fs::remove_dir_all(&kept)?;
+        fs::create_dir_all(&kept)?;
+        let mut bytes = 0;
+        for (length, path) in inputs {
+            bytes += length;
+            if bytes > FUZZ_CORPUS_BYTES_MAX {
+                break;
+            }
+            fs::copy(&path, kept.join(path.file_name().context("an input has a name")?))?;
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// Reads a line that libFuzzer prints.
+    fn line(&mut self, line: &str) {
+        let number = |word: &str| {
+            let mut words = line.split_whitespace().skip_while(|have| *have != word);
+            words.nth(1).and_then(|number| number.parse().ok())
+        };
+        self.executions = number("stat::number_of_executed_units:").unwrap_or(self.executions);
+        if line.starts_with('#') {
+            self.edges = number("cov:").unwrap_or(self.edges);
+            self.features = number("ft:").unwrap_or(self.features);
+        }
+    }
+}
+
+fn render(outcomes: &[Outcome], findings: &[Finding], compiler: &str, seconds: u64) -> String {
+    let command = format!("cargo xtask fuzz --keep --seconds {seconds}");
+    let mut text = report::heading("Fuzzing", &command, &format!("{compiler}, libFuzzer, AddressSanitizer"));
+    let total: u64 = outcomes.iter().map(|one| one.seconds).sum();
+    let executions: u64 = outcomes.iter().map(|one| one.executions).sum();
+    text.push_str(&format!(
+        "\nWhat each target asserts stands in `src/`. *Edges* and *features* are libFuzzer's counts of the code that was \
+         reached; *kept* are the inputs in `corpus/`, which every test run replays. {total} seconds and {executions} \
+         executions together.\n\n"
+    ));
+    let rows: Vec<Vec<String>> = outcomes
+        .iter()
+        .map(|one| {
+            let counts = [one.seconds, one.executions, one.edges, one.features];
+            let counts = counts.map(|count| count.to_string()).into_iter();
+            let last = [one.inputs.to_string(), one.failing.len().to_string()];
+            std::iter::once(format!("`{}`", one.target)).chain(counts).chain(last).collect()
+        })
+        .collect();
+    let head = ["target", "seconds", "executions", "edges", "features", "kept", "failing now"];
+    text.push_str(&report::table(&head, &rows));
+    text.push_str("\n## Found, and what became of it\n\n");
+    if findings.is_empty() {
+        text.push_str("Nothing.\n");
+    }
+    for Finding { target, found, became } in findings {
+        text.push_str(&format!("- `{target}`: {} {}\n", found.trim(), became.trim()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_read_from_what_libfuzzer_prints() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "INFO: Seed: 1",
+            "#2\tINITED cov: 12 ft: 13 corp: 1/1b exec/s: 0 rss: 40Mb",
+            "#4096\tNEW    cov: 120 ft: 340 corp: 9/80b lim: 4 exec/s: 4096 rss: 41Mb L: 4/4 MS: 1 -",
+            "Done 5000 runs in 2 second(s)",
+            "stat::number_of_executed_units: 5000",
+            "stat::average_exec_per_sec:     2500",
+        ] {
+            outcome.line(line);
+        }
+        assert_eq!(outcome, Outcome { executions: 5_000, edges: 120, features: 340, ..Outcome::default() });
+    }
+
+    #[test]
+    fn the_report_has_a_line_for_each_target_and_finding() {
+        let outcome =
+            Outcome { target: "paths".to_owned(), seconds: 60, executions: 7, ..Outcome::default() };
+        let finding = Finding { target: "paths".into(), found: "A hole.".into(), became: "Mended.".into() };
+        let text = render(&[outcome], &[finding], "rustc 1-nightly", 60);
+        assert!(text.contains("| `paths` | 60 | 7 | 0 | 0 | 0 | 0 |"), "{text}");
+        assert!(text.contains("- `paths`: A hole. Mended."), "{text}");
+    }
+
+    #[test]
+    fn every_target_has_a_program() {
+        let targets = targets().unwrap();
+        assert!(targets.len() > 10 && targets.contains(&"requests".to_owned()), "{targets:?}");
+    }
+}
