@@ -107,7 +107,7 @@ fn bundle(target: &Target, folder: &Path) -> Result<String> {
         .iter()
         .map(|path| {
             let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
-            Ok(File { path: name, content: std::fs::read_to_string(path)? })
+            Ok(File::of(name, std::fs::read(path)?)?)
         })
         .collect::<Result<Vec<_>>>()?;
     let compiled = authored::compile(target, &files, None).map_err(|invalid| {

@@ -8,6 +8,7 @@ use meridian_wire::context::{self, Context};
 use worker::js_sys::{Array, Uint8Array};
 use worker::wasm_bindgen::JsValue;
 
+use crate::functions::Through;
 use crate::host::{self, SendFault, Sent};
 use crate::isolate::Isolate;
 use crate::origin;
@@ -47,12 +48,21 @@ struct Asked {
     response_bytes_max: Option<u64>,
     /// Only until the head is there: nothing tells an isolate that a client went away while the body came.
     _connection: Option<Connection>,
+    /// It went through a function: whether the operator's own service ran that.
+    function: Option<bool>,
 }
 
 impl Attempts {
     /// Makes an attempt and waits for the head of an answer, of this attempt or of one that is out already.
     pub async fn forward(&mut self, isolate: &Isolate, body: &mut RequestBody, mut ask: Forward) -> Answer {
         let number = ask.attempt;
+        let through = match Through::of(isolate, &mut ask) {
+            Ok(through) => through,
+            Err(fault) => {
+                return Answer::Forwarded { attempt: number, result: Err(ForwardFault::Function(fault)) };
+            }
+        };
+        let fetcher = through.as_ref().map_or(JsValue::UNDEFINED, |through| through.fetcher.clone());
         let body = match ask.send_body {
             true => match body.take(ask.keep_body).await {
                 Ok(body) => body,
@@ -71,14 +81,16 @@ impl Attempts {
             body_timeout_ms: ask.body_timeout_ms,
             response_bytes_max: ask.response_bytes_max,
             _connection: ask.connection,
+            function: through.as_ref().map(Through::is_service),
         };
         let fields = host::lines(&ask.headers);
         if ask.patience_ms.is_none() && self.out.is_empty() {
-            let sent = host::sent(host::send(&ask.method, &ask.url, &fields, &body, ask.timeout_ms)).await;
+            let sent =
+                host::sent(host::send(&ask.method, &ask.url, &fields, &body, ask.timeout_ms, &fetcher)).await;
             self.waited_ms += host::now_ms().saturating_sub(asked.begun_ms);
             return self.ended(&asked, sent);
         }
-        let handle = host::begin(&ask.method, &ask.url, &fields, &body, ask.timeout_ms);
+        let handle = host::begin(&ask.method, &ask.url, &fields, &body, ask.timeout_ms, &fetcher);
         self.out.push(Attempt { handle, asked });
         self.next_to_end(ask.patience_ms).await
     }
@@ -100,13 +112,22 @@ impl Attempts {
         self.ended(&asked, Sent::of(first))
     }
 
-    fn ended(&mut self, asked: &Asked, sent: Sent) -> Answer {
+    fn ended(&mut self, asked: &Asked, mut sent: Sent) -> Answer {
         self.drop_body();
+        let ran = asked.function.map(|is_service| Through::ran(is_service, &mut sent)).transpose();
+        let ran = match ran {
+            Ok(ran) => ran,
+            Err(fault) => {
+                host::give_up_body(Some(sent.body));
+                let result = Err(ForwardFault::Function(fault));
+                return Answer::Forwarded { attempt: asked.number, result };
+            }
+        };
         let result = match sent.status {
             Ok(status) => {
                 let elapsed_ms =
                     u32::try_from(host::now_ms().saturating_sub(asked.begun_ms)).unwrap_or(u32::MAX);
-                let head = ResponseHead { status, headers: sent.headers, elapsed_ms };
+                let head = ResponseHead { status, headers: sent.headers, elapsed_ms, ran };
                 self.body = Some(asked.limited(&head, sent.body));
                 Ok(head)
             }

@@ -66,10 +66,10 @@ export function respond(status, fields, body, coded) {
 }
 
 /** Sends a request and resolves to the head and body of the response, or to a head that only names a fault. */
-export async function send(method, url, fields, body, timeoutMs, limit = new AbortController()) {
+export async function send(method, url, fields, body, timeoutMs, through, limit = new AbortController()) {
   const timer = setTimeout(() => limit.abort(), timeoutMs);
   try {
-    const response = await fetch(url, {
+    const response = await (through ?? globalThis).fetch(url, {
       method,
       headers: fieldsOf(fields),
       body,
@@ -93,10 +93,19 @@ export async function send(method, url, fields, body, timeoutMs, limit = new Abo
   }
 }
 
+/**
+ * What runs functions: the script of this name in the dispatch namespace, the service that runs all of them, or nothing.
+ * A script may send one request, and take so much processor time.
+ */
+export function functionOf(env, script, cpuMs) {
+  if (env.FUNCTIONS === undefined) return env.FUNCTION_SERVICE;
+  return env.FUNCTIONS.get(script, {}, { limits: { cpuMs, subRequests: 1 } });
+}
+
 /** Like `send`, for an attempt that may be given up. */
-export function begin(method, url, fields, body, timeoutMs) {
+export function begin(method, url, fields, body, timeoutMs, through) {
   const limit = new AbortController();
-  return { limit, answer: send(method, url, fields, body, timeoutMs, limit) };
+  return { limit, answer: send(method, url, fields, body, timeoutMs, through, limit) };
 }
 
 /**

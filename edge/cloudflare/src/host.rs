@@ -27,11 +27,29 @@ extern "C" {
     #[wasm_bindgen(catch)]
     pub fn respond(status: u16, fields: &str, body: &JsValue, coded: bool) -> Result<JsValue, JsValue>;
 
-    /// Promise of an answer whose body is a stream.
-    pub fn send(method: &str, url: &str, fields: &str, body: &JsValue, timeout_ms: u32) -> Promise;
+    /// Promise of an answer whose body is a stream, through a function where there is one.
+    pub fn send(
+        method: &str,
+        url: &str,
+        fields: &str,
+        body: &JsValue,
+        timeout_ms: u32,
+        through: &JsValue,
+    ) -> Promise;
+
+    /// What runs a function: a script of the dispatch namespace, the service of all of them, or `undefined`.
+    #[wasm_bindgen(catch, js_name = functionOf)]
+    pub fn function_of(env: &JsValue, script: &str, cpu_ms: u32) -> Result<JsValue, JsValue>;
 
     /// An attempt that may be given up.
-    pub fn begin(method: &str, url: &str, fields: &str, body: &JsValue, timeout_ms: u32) -> JsValue;
+    pub fn begin(
+        method: &str,
+        url: &str,
+        fields: &str,
+        body: &JsValue,
+        timeout_ms: u32,
+        through: &JsValue,
+    ) -> JsValue;
 
     /// Promise of the answer of the first attempt to end, or of `undefined` after so long; never where that is negative.
     #[wasm_bindgen(js_name = firstOf)]

@@ -19,6 +19,7 @@ mod facts;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod forward;
+mod functions;
 mod host;
 mod isolate;
 mod limits;

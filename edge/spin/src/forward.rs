@@ -7,15 +7,18 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
 use meridian_engine::policy::steering::Connection;
-use meridian_engine::step::{Answer, Forward, ForwardFault, Peeked, ResponseHead};
+use meridian_engine::step::function::{ENDED_FIELD, of_ended_field};
+use meridian_engine::step::{
+    Answer, Forward, ForwardFault, FunctionCall, FunctionFailure, FunctionFault, Peeked, Ran, ResponseHead,
+};
 use meridian_wire::context::{self, Context};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::http::types::Request;
 
 use crate::instance::now_ms;
 use crate::message::{self, Body, Content, Incoming, Outgoing, SendFault};
-use crate::origin;
 use crate::perform::{Passage, fields, millis};
+use crate::{functions, origin};
 
 /// The client's body, as far as it is known.
 pub enum RequestBody {
@@ -35,6 +38,8 @@ pub enum RequestBody {
 pub struct Ended {
     attempt: u32,
     answer: Result<Incoming, SendFault>,
+    /// The function that it went through.
+    function: Option<Box<FunctionCall>>,
     /// Bytes that the body of the answer may have.
     bytes_max: Option<u64>,
     connection: Option<Connection>,
@@ -44,6 +49,7 @@ pub struct Ended {
 /// A request on its way to a target.
 struct ToSend {
     forward: Forward,
+    url: String,
     fields: Vec<(String, Vec<u8>)>,
     content: Content,
     length: Option<u64>,
@@ -61,7 +67,7 @@ impl Passage {
             let sent = Instant::now();
             let answer = message::send(Outgoing {
                 method: &request.forward.method,
-                url: &request.forward.url,
+                url: &request.url,
                 fields: request.fields,
                 content: request.content,
                 length: request.length,
@@ -70,9 +76,8 @@ impl Passage {
                 body_timeout_ms: request.forward.body_timeout_ms,
             })
             .await;
-            let bytes_max = request.forward.response_bytes_max;
-            let connection = request.forward.connection;
-            Ended { attempt, answer, bytes_max, connection, elapsed: sent.elapsed() }
+            let Forward { function, response_bytes_max: bytes_max, connection, .. } = request.forward;
+            Ended { attempt, answer, function, bytes_max, connection, elapsed: sent.elapsed() }
         };
         if patience_ms.is_none() && self.out.is_empty() {
             let ended = sending.await;
@@ -107,11 +112,16 @@ impl Passage {
     }
 
     fn ended(&mut self, ended: Ended) -> Answer {
-        let Ended { attempt, answer, bytes_max, connection, elapsed } = ended;
+        let Ended { attempt, mut answer, function, bytes_max, connection, elapsed } = ended;
+        let ran = match function.map(|call| self.ran(&call, &mut answer)).transpose() {
+            Ok(ran) => ran.flatten(),
+            Err(fault) => return Answer::Forwarded { attempt, result: Err(ForwardFault::Function(fault)) },
+        };
         let result = match answer {
             Ok(mut response) => {
                 let headers = std::mem::take(&mut response.headers);
-                let head = ResponseHead { status: response.status, headers, elapsed_ms: millis(elapsed) };
+                let elapsed_ms = millis(elapsed);
+                let head = ResponseHead { status: response.status, headers, elapsed_ms, ran };
                 response.bytes_max = bytes_max.filter(|_| head.body_bytes().is_none());
                 if let Some(connection) = &connection {
                     connection.answered(now_ms());
@@ -120,7 +130,7 @@ impl Passage {
                 self.response = Some(response);
                 Ok(head)
             }
-            Err(SendFault::Connect(_)) => Err(ForwardFault::Connect),
+            Err(SendFault::Connect(_) | SendFault::Denied) => Err(ForwardFault::Connect),
             Err(SendFault::Timeout) => Err(ForwardFault::Timeout),
             Err(SendFault::Broken(_) | SendFault::TooLarge(_)) => Err(ForwardFault::Broken),
         };
@@ -149,7 +159,35 @@ impl Passage {
         Some(Peeked { bytes: first, whole })
     }
 
+    /// What came of the function that an attempt went through.
+    fn ran(
+        &self,
+        call: &FunctionCall,
+        answer: &mut Result<Incoming, SendFault>,
+    ) -> Result<Option<Ran>, FunctionFault> {
+        let response = match answer {
+            Ok(response) => response,
+            // Nobody runs functions here.
+            Err(SendFault::Denied) => {
+                return Err(FunctionFault { why: FunctionFailure::Unsupported, sent_on: false });
+            }
+            // The target failed, and the function has left it at that.
+            Err(_) => return Ok(None),
+        };
+        let ran = of_ended_field(response.headers.get(ENDED_FIELD));
+        response.headers.remove(ENDED_FIELD);
+        if let Err(FunctionFault { why: FunctionFailure::Missing, .. }) = ran {
+            self.memory.functions.borrow_mut().forget(call);
+        }
+        ran.map(Some)
+    }
+
     async fn request(&mut self, forward: Forward) -> Result<ToSend, ForwardFault> {
+        if let Some(call) = &forward.function
+            && let Err(why) = functions::bring(&self.memory, call).await
+        {
+            return Err(ForwardFault::Function(FunctionFault { why, sent_on: false }));
+        }
         // Of unknown length, hosts send no body with these: its length has to be known first.
         let measure = self.body_length.is_none() && matches!(forward.method.as_str(), "GET" | "HEAD");
         let content = match forward.send_body {
@@ -162,7 +200,11 @@ impl Passage {
             let signed = origin::sign(&self.memory, &context, &forward.method, &forward.url);
             fields.push((context::HEADER.to_owned(), signed.into_bytes()));
         }
-        Ok(ToSend { forward, fields, content, length: self.body_length })
+        let url = match &forward.function {
+            Some(call) => functions::turned(call, &forward.url, &mut fields).ok_or(ForwardFault::Broken)?,
+            None => forward.url.clone(),
+        };
+        Ok(ToSend { forward, url, fields, content, length: self.body_length })
     }
 
     /// The client's body for an attempt, kept for the next one where that is asked for and it is short enough.

@@ -16,6 +16,7 @@ use spin_sdk::variables;
 use spin_sdk::wasip3::random::random::get_random_bytes;
 
 use crate::events::Events;
+use crate::functions::Components;
 use crate::limits::PLACES_BYTES_MAX;
 use crate::place::Uses;
 
@@ -36,6 +37,8 @@ pub struct Memory {
     pub newest: RefCell<HashMap<Target, u64>>,
     /// What the origins are to be told.
     pub events: RefCell<Events>,
+    /// What is known of functions' components.
+    pub functions: RefCell<Components>,
     /// Places of the cache whose use was noted lately.
     pub uses: RefCell<Uses>,
     /// Index of the origin that answered last.
@@ -80,6 +83,7 @@ impl Memory {
             places: places(),
             newest: RefCell::default(),
             events: RefCell::default(),
+            functions: RefCell::default(),
             uses: RefCell::default(),
             origin: Cell::new(0),
             store: store.inspect_err(|error| eprintln!("the key-value store can't be opened: {error}")).ok(),

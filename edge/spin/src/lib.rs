@@ -21,6 +21,8 @@ mod entry;
 #[cfg(target_family = "wasm")]
 mod forward;
 #[cfg(target_family = "wasm")]
+mod functions;
+#[cfg(target_family = "wasm")]
 mod instance;
 #[cfg(target_family = "wasm")]
 mod later;

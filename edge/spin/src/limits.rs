@@ -25,6 +25,11 @@ pub const HEADS_FRESH_MS: u64 = 1_000;
 /// Age up to which a hostname in the key-value store is believed without asking an origin.
 pub const HOST_FRESH_MS: u64 = 30_000;
 
+/// How long after a component could not be had it is asked for again.
+pub const FUNCTION_AGAIN_MS: u64 = 1_000;
+/// Components of which an instance knows whether they are in the store.
+pub const FUNCTIONS_KNOWN_MAX: usize = 1_000;
+
 /// Places of the cache for entries with a small body. A key has two of them, by its hash.
 pub const CACHE_ENTRY_PLACES: u32 = 16_384;
 /// Bytes of such an entry with its head.

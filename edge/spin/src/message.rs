@@ -76,6 +76,9 @@ pub enum SendFault {
     /// The target saw nothing of the request.
     #[error("no connection: {0}")]
     Connect(String),
+    /// The host sends nothing there.
+    #[error("this host sends nothing there")]
+    Denied,
     /// No answer in time.
     #[error("no answer in time")]
     Timeout,
@@ -365,8 +368,8 @@ fn fault(code: &ErrorCode) -> SendFault {
         | ErrorCode::ConnectionTimeout
         | ErrorCode::ConnectionLimitReached
         | ErrorCode::TlsProtocolError
-        | ErrorCode::TlsCertificateError
-        | ErrorCode::HttpRequestDenied => SendFault::Connect(code.to_string()),
+        | ErrorCode::TlsCertificateError => SendFault::Connect(code.to_string()),
+        ErrorCode::HttpRequestDenied => SendFault::Denied,
         ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
         | ErrorCode::HttpResponseTimeout => SendFault::Timeout,

@@ -1,15 +1,16 @@
 //! Sets of documents on disk.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use meridian_wire::authored::{File, is_list};
+use meridian_wire::authored::{File, FileKind, kind_of};
 
 use crate::failure::Failure;
 use crate::limits::FOLDER_DEPTH_MAX;
 
-/// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder and those below, and the lists of networks among
-/// them (`.netset`, `.ipset`), in the order of their names.
+/// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder and those below, and the lists of networks
+/// (`.netset`, `.ipset`) and components (`.wasm`) among them, in the order of their names.
 /// Hidden files and folders are left out.
 ///
 /// # Errors
@@ -23,11 +24,13 @@ pub fn read(path: &Path) -> Result<Vec<File>, Failure> {
     }
     paths.sort();
     let file = |found: &PathBuf| {
-        let content = fs::read_to_string(found).map_err(Failure::file(found))?;
         let inside = found.strip_prefix(path).ok().filter(|inside| !inside.as_os_str().is_empty());
         let name = inside
             .map_or_else(|| found.file_name().map(PathBuf::from).unwrap_or_default(), Path::to_path_buf);
-        Ok(File { path: name.to_string_lossy().replace('\\', "/"), content })
+        let path = name.to_string_lossy().replace('\\', "/");
+        let bytes = fs::read(found).map_err(Failure::file(found))?;
+        let file = File::of(path, bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        file.map_err(Failure::file(found))
     };
     let files = paths.iter().map(file).collect::<Result<Vec<_>, Failure>>()?;
     if files.is_empty() {
@@ -55,7 +58,7 @@ fn collect(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), F
         }
         if path.is_dir() {
             collect(&path, depth + 1, into)?;
-        } else if is_document(&path) || is_list(&path.to_string_lossy()) {
+        } else if is_document(&path) || kind_of(&path.to_string_lossy()) != FileKind::Documents {
             into.push(path);
         }
     }

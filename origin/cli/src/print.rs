@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use meridian_wire::authored::{File, Invalid};
+use meridian_wire::authored::{File, FileKind, Invalid};
 use serde_json::Value;
 
 use crate::limits::SOURCE_COLUMNS_MAX;
@@ -46,7 +46,8 @@ pub fn invalid(files: &[File], invalid: &[Invalid]) -> String {
 }
 
 fn source(files: &[File], invalid: &Invalid) -> Option<String> {
-    let file = files.iter().find(|file| file.path == invalid.file)?;
+    let shown = |file: &&File| file.path == invalid.file && file.kind() != FileKind::Component;
+    let file = files.iter().find(shown)?;
     let line = file.content.lines().nth((invalid.line as usize).checked_sub(1)?)?;
     let column = (invalid.column as usize).saturating_sub(1);
     if line.trim().is_empty() || column >= SOURCE_COLUMNS_MAX {

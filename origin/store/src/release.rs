@@ -160,6 +160,24 @@ pub async fn get(scope: &mut Scope, target: &str, version: &str) -> Result<(Rele
     Ok(read_contents(&row.ok_or(Fault::NotFound { what: "release" })?)?)
 }
 
+/// The components of functions among the files of a release, as they were pushed: in base64.
+///
+/// # Errors
+/// [`Fault::NotFound`] where there is no such release.
+pub async fn components(scope: &mut Scope, target: &str, version: &str) -> Result<Vec<String>, Fault> {
+    let row = sqlx::query(
+        "select array(
+                select file ->> 'content' from jsonb_array_elements(files) as pushed (file)
+                 where file ->> 'path' like '%.wasm')
+           from meridian.release where target = $1 and version = $2 order by sequence desc limit 1",
+    )
+    .bind(target)
+    .bind(version)
+    .fetch_optional(scope.conn())
+    .await?;
+    Ok(row.ok_or(Fault::NotFound { what: "release" })?.try_get(0)?)
+}
+
 /// Adds a release. The caller holds the lock and has computed the next sequence under it.
 ///
 /// # Errors

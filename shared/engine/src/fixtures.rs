@@ -42,6 +42,7 @@ pub(crate) fn route(template: &str) -> Route {
             hedge: None,
         },
         target: RouteTarget::Origin,
+        function: None,
         sampling: Sampling::default(),
     }
 }
@@ -66,6 +67,7 @@ pub(crate) fn ruleset(routes: Vec<Route>) -> Ruleset {
         security: vec![],
         segments: vec![],
         upstreams: vec![],
+        functions: vec![],
         routes,
     }
 }

@@ -5,9 +5,12 @@
 //! ([`STEPS_MAX`](crate::limits::STEPS_MAX)). Bodies stay in the host and stream: of a request's the engine sees the
 //! beginning at most, where a rule looks into it, and of a response's nothing.
 
+pub mod function;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use self::function::{FunctionCall, FunctionFailure, FunctionFault, Ran};
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
@@ -358,6 +361,8 @@ pub struct Forward {
     pub headers: Headers,
     /// Present where the target is a Meridian origin: the context to sign and send as `Meridian-Context`.
     pub sign: Option<Box<ContextClaims>>,
+    /// The function that it goes through. What it sends on may take as long as the attempt without it.
+    pub function: Option<Box<FunctionCall>>,
     /// Whether to send the request's body.
     pub send_body: bool,
     /// The body may be needed again for another attempt: keep it, if it is within
@@ -423,6 +428,8 @@ pub struct ResponseHead {
     pub headers: Headers,
     /// Milliseconds from sending the request to having the head.
     pub elapsed_ms: u32,
+    /// What the function did that it came through, if there was one.
+    pub ran: Option<Ran>,
 }
 
 impl ResponseHead {
@@ -444,6 +451,8 @@ pub enum ForwardFault {
     Broken,
     /// The body was not kept, so that this attempt could not be made.
     BodyGone,
+    /// The function that it was to go through failed.
+    Function(FunctionFault),
 }
 
 /// The answer to the client.

@@ -52,6 +52,24 @@ pub const UPSTREAM_HEADERS_MAX: usize = 32;
 pub const CONNECTIONS_MAX: u32 = 10_000;
 /// Bytes of a header field's value.
 pub const FIELD_VALUE_BYTES_MAX: usize = 4_096;
+/// `Function` documents of a bundle.
+pub const FUNCTIONS_MAX: usize = 32;
+/// Bytes of a function's component.
+pub const COMPONENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of all components of a push.
+pub const COMPONENTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The least memory that a `Function` document may give a request.
+pub const FUNCTION_MEMORY_BYTES_MIN: u64 = 1024 * 1024;
+/// The most.
+pub const FUNCTION_MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The least processor time that a `Function` document may give a request.
+pub const FUNCTION_CPU_MS_MIN: u64 = 10;
+/// The most.
+pub const FUNCTION_CPU_MS_MAX: u64 = 1_000;
+/// The shortest time that a `Function` document may give a request.
+pub const FUNCTION_TIMEOUT_MS_MIN: u64 = 10;
+/// The longest.
+pub const FUNCTION_TIMEOUT_MS_MAX: u64 = 60_000;
 /// Bytes that an `Upstream` document may let a response have.
 pub const RESPONSE_BYTES_MAX: u64 = 1 << 40;
 /// The shortest pause in a body that an `Upstream` document may call too long.

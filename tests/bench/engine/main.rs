@@ -139,6 +139,7 @@ impl World {
                         .into_iter()
                         .collect(),
                     elapsed_ms: 5,
+                    ran: None,
                 }),
             },
             step => bail!("a step that these rules don't lead to: {step:?}"),

@@ -118,6 +118,10 @@ pub struct Reaction {
     /// `connect`, `timeout` or `broken`: no response comes.
     #[serde(default)]
     pub fault: Option<String>,
+    /// What became of the function that the attempt goes through, as where it runs would say; without it, it sent the
+    /// request on.
+    #[serde(default)]
+    pub function: Option<String>,
     /// Status.
     #[serde(default = "default_status")]
     pub status: u16,

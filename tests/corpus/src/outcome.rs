@@ -104,6 +104,9 @@ pub(crate) fn describe(step: &Step) -> String {
             if let Some(bytes_max) = forward.response_bytes_max {
                 line += &format!(" | at most {bytes_max} bytes");
             }
+            if let Some(function) = &forward.function {
+                line += &format!(" | through {}", function.field());
+            }
             for (name, value) in forward.headers.iter() {
                 line += &format!(" | {name}: {value}");
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
+use meridian_engine::step::function::of_ended_field;
 use meridian_engine::step::{
     AddressName, Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Peeked,
     Purge, RegionNews, ResponseHead, Step, SyncAsk, SyncNews, Take,
@@ -223,11 +224,14 @@ impl World {
         };
         let elapsed_ms = u32::try_from(reaction.after_ms).unwrap_or(u32::MAX).max(5);
         let headers = reaction.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let result = match reaction.fault.as_deref() {
-            Some("connect") => Err(ForwardFault::Connect),
-            Some("timeout") => Err(ForwardFault::Timeout),
-            Some(_) => Err(ForwardFault::Broken),
-            None => Ok(ResponseHead { status: reaction.status, headers, elapsed_ms }),
+        let ended = reaction.function.as_deref().unwrap_or("sent-on");
+        let ended = forward.function.as_ref().map(|_| of_ended_field(Some(ended))).transpose();
+        let result = match (reaction.fault.as_deref(), ended) {
+            (Some("connect"), _) => Err(ForwardFault::Connect),
+            (Some("timeout"), _) => Err(ForwardFault::Timeout),
+            (Some(_), _) => Err(ForwardFault::Broken),
+            (None, Err(fault)) => Err(ForwardFault::Function(fault)),
+            (None, Ok(ran)) => Ok(ResponseHead { status: reaction.status, headers, elapsed_ms, ran }),
         };
         let due_ms = now_ms.saturating_add(reaction.after_ms);
         Attempt { due_ms, number: forward.attempt, result, body: reaction.body }
@@ -286,6 +290,13 @@ fn target_of(name: &str) -> Target {
 
 impl Default for Reaction {
     fn default() -> Self {
-        Self { fault: None, status: 200, headers: Vec::new(), body: String::new(), after_ms: 0 }
+        Self {
+            fault: None,
+            function: None,
+            status: 200,
+            headers: Vec::new(),
+            body: String::new(),
+            after_ms: 0,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod events;
+mod functions;
 pub(crate) mod hosts;
 mod leases;
 mod sync;
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Origin>> {
         .routes(routes!(sync::sync))
         .routes(routes!(hosts::host))
         .routes(routes!(bundles::bundle))
+        .routes(routes!(functions::function))
         .routes(routes!(leases::lease))
         .routes(routes!(events::events))
         .layer(DefaultBodyLimit::max(EVENTS_BYTES_MAX))

@@ -9,7 +9,7 @@ use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use crate::node::Node;
 use crate::policy::steering::{AttemptOutcome, Candidate, Connection, Standing};
 use crate::ruleset::Hedge;
-use crate::step::{Forward, ForwardFault, Permit, ResponseHead, Step};
+use crate::step::{Forward, ForwardFault, Permit, Ran, ResponseHead, Step};
 
 /// The attempts of an exchange.
 #[derive(Debug, Default)]
@@ -17,17 +17,19 @@ pub(super) struct Attempts {
     /// How many were made.
     made: u32,
     /// Those that have not ended.
-    out: Vec<Attempt>,
+    pub(super) out: Vec<Attempt>,
     /// A second one was begun beside the first, or there was nowhere to.
     hedged: bool,
     /// A region was passed over: as many connections to it are in use as may be.
     busy: bool,
+    /// The function failed, and attempts go without it from now on.
+    pub(super) without_function: bool,
 }
 
 /// One attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    number: u32,
+    pub(super) number: u32,
     pub(super) candidate: Candidate,
     pub(super) requested_ms: u64,
 }
@@ -35,24 +37,45 @@ pub(super) struct Attempt {
 impl Exchange {
     /// The next attempt, if there is a region for it and the retry budget allows it.
     pub(super) fn attempt(&mut self, node: &mut Node) -> Option<Step> {
-        let route = self.route()?;
-        let attempts_max = route.steering.attempts_max.clamp(1, ATTEMPTS_MAX);
-        let timeout_ms = self
-            .upstream()
-            .map_or(route.steering.timeout_ms, |upstream| upstream.timeout_ms.min(route.steering.timeout_ms));
         let number = self.attempts.made;
-        if number >= attempts_max {
+        if number >= self.attempts_max() {
             return None;
         }
-        let connection = self.connection(node, timeout_ms);
+        let connection = self.connection(node);
         // What the budget does not allow now stays for a later attempt.
         if !node.regions.attempt(self.plan.candidates.first()?, number, self.now_ms) {
             self.explain("forward", None, "retry budget used up", Vec::new());
             return None;
         }
         let candidate = self.plan.take_next()?;
+        Some(self.send(node, candidate, connection))
+    }
+
+    /// An attempt again of which nobody has seen anything, at the same region as far as there is a connection.
+    pub(super) fn attempt_again(&mut self, node: &mut Node, candidate: Candidate) -> Option<Step> {
+        self.plan.candidates.insert(0, candidate);
+        let connection = self.connection(node);
+        let candidate = self.plan.take_next()?;
+        Some(self.send(node, candidate, connection))
+    }
+
+    /// How many attempts there may be. One that was not made, since its function failed, counts for nothing.
+    fn attempts_max(&self) -> u32 {
+        let of_route = self.route().map_or(1, |route| route.steering.attempts_max.clamp(1, ATTEMPTS_MAX));
+        of_route + u32::from(self.attempts.without_function)
+    }
+
+    fn timeout_ms(&self) -> u32 {
+        let of_route = self.route().map_or(0, |route| route.steering.timeout_ms);
+        self.upstream().map_or(of_route, |upstream| upstream.timeout_ms.min(of_route))
+    }
+
+    /// Sends the request to this region.
+    fn send(&mut self, node: &mut Node, candidate: Candidate, connection: Option<Connection>) -> Step {
+        let timeout_ms = self.timeout_ms();
+        let number = self.attempts.made;
         self.attempts.made += 1;
-        let more = number + 1 < attempts_max && !self.plan.candidates.is_empty();
+        let more = number + 1 < self.attempts_max() && !self.plan.candidates.is_empty();
         let patience_ms = self.patience_ms(node, &candidate).filter(|ms| more && *ms < timeout_ms);
         let forward = Forward {
             permit: Permit(()),
@@ -62,8 +85,9 @@ impl Exchange {
             method: self.facts.method.clone(),
             headers: self.forwarded_headers(node),
             sign: self.upstream().is_none().then(|| Box::new(self.context(number))),
+            function: self.function_call(),
             send_body: self.facts.body != BodySize::Empty && !self.background,
-            keep_body: more && self.may_replay_body(),
+            keep_body: (more || self.fails_open()) && self.may_replay_body(),
             timeout_ms,
             connect_timeout_ms: self
                 .upstream()
@@ -75,12 +99,14 @@ impl Exchange {
             patience_ms,
         };
         self.attempts.out.push(Attempt { number, candidate, requested_ms: self.now_ms });
-        Some(self.wait(Waiting::Forward, Step::Forward(Box::new(forward))))
+        self.wait(Waiting::Forward, Step::Forward(Box::new(forward)))
     }
 
     /// A connection to the first of the regions that has one free, where their number is limited; those before it are
     /// passed over.
-    fn connection(&mut self, node: &mut Node, timeout_ms: u32) -> Option<Connection> {
+    fn connection(&mut self, node: &mut Node) -> Option<Connection> {
+        let in_function_ms = self.function_call().map_or(0, |call| call.timeout_ms);
+        let timeout_ms = self.timeout_ms().max(in_function_ms);
         let upstream = self.upstream()?;
         let (rule, max) = (upstream.rule.clone(), upstream.connections_max?);
         while let Some(candidate) = self.plan.candidates.first() {
@@ -144,27 +170,38 @@ impl Exchange {
             return self.fail_internally(node, "an answer to nothing that was forwarded");
         };
         let attempt = self.attempts.out.swap_remove(at);
+        if let Err(ForwardFault::Function(fault)) = result {
+            return self.function_failed(node, attempt, fault);
+        }
         // Interim responses are the host's; one here means that the response never came.
         let result = result.and_then(|mut head| {
             head.headers.strip_hop_by_hop();
             if (200..600).contains(&head.status) { Ok(head) } else { Err(ForwardFault::Broken) }
         });
-        let behind = result.as_ref().ok().and_then(behind);
+        let ran = result.as_ref().ok().and_then(|head| head.ran);
+        if let Some(ran) = ran {
+            self.explain_function(&attempt, ran);
+        }
+        // What a function says by itself says nothing of the region.
+        let answered = ran == Some(Ran::Answered);
+        let behind = result.as_ref().ok().and_then(behind).filter(|_| !answered);
         let failed = match &result {
             Ok(head) => {
                 let retry =
                     self.route().is_some_and(|route| route.steering.retry_statuses.contains(&head.status));
-                retry && behind.is_none()
+                retry && behind.is_none() && !answered
             }
             Err(_) => true,
         };
         let body_gone = matches!(result, Err(ForwardFault::BodyGone));
-        if !body_gone {
+        if !body_gone && !answered {
             let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
             let elapsed_ms = result.as_ref().ok().map(|head| head.elapsed_ms);
             node.regions.record(&attempt.candidate, outcome, elapsed_ms, self.now_ms);
         }
-        self.explain_attempt(&attempt, &result, behind);
+        if !answered {
+            self.explain_attempt(&attempt, &result, behind);
+        }
         if failed || behind.is_some() {
             if let Some(source) = behind {
                 self.plan.prefer_source(source);
@@ -237,6 +274,7 @@ impl Exchange {
             (Err(ForwardFault::Timeout), _) => "no answer in time".into(),
             (Err(ForwardFault::Broken), _) => "connection broke".into(),
             (Err(ForwardFault::BodyGone), _) => "body not kept".into(),
+            (Err(ForwardFault::Function(_)), _) => "function failed".into(),
         };
         self.explain("forward", None, outcome, attempt.inputs());
     }

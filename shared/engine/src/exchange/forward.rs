@@ -18,7 +18,7 @@ use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, regi
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{Affinity, RegionId, RouteTarget, Transform, Upstream, UserSegment};
-use crate::step::{ContextClaims, ForwardFault, ReplyBody, ResponseHead, Step};
+use crate::step::{ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
 const OWN_FIELDS: usize = 10;
@@ -258,8 +258,10 @@ impl Exchange {
             }
             self.cache = Some(responded.status_line);
         }
-        self.keep_at(node, &candidate.region);
-        self.region = Some(candidate.region);
+        if head.ran != Some(Ran::Answered) {
+            self.keep_at(node, &candidate.region);
+            self.region = Some(candidate.region);
+        }
         if let Some(status) = &self.cache {
             let field = status.field();
             head.headers.append("cache-status", field);
@@ -272,6 +274,9 @@ impl Exchange {
         let problem = match fault {
             Some(ForwardFault::Timeout) => {
                 Problem::new(504, "target-timeout", "No region answered in time").header("retry-after", "1")
+            }
+            Some(ForwardFault::Function(_)) => {
+                Problem::new(502, "function-failed", "The function on the way to the target failed")
             }
             Some(_) => {
                 Problem::new(502, "target-unreachable", "No region could answer").header("retry-after", "1")

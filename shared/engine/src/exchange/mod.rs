@@ -10,6 +10,7 @@ mod content;
 mod decide;
 mod experiment;
 mod forward;
+mod function;
 mod reply;
 mod resolve;
 mod secure;

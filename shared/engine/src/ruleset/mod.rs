@@ -3,6 +3,7 @@
 mod cache;
 mod content;
 mod experiment;
+mod function;
 mod issuer;
 mod limit;
 mod route;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use self::cache::{CachePolicy, KeyPart};
 pub use self::content::{Coding, Compress, HtmlChange, HtmlEdit, HtmlRule, Markup, MediaType, Spot};
 pub use self::experiment::{Experiment, Force, Goal, Layer, Unit, Variant};
+pub use self::function::Function;
 pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};
 pub use self::limit::{Cost, Fail, LimitAlgorithm, LimitKey, LimitScope, RateLimit};
 pub use self::route::{
@@ -131,6 +133,8 @@ pub struct Ruleset {
     pub segments: Vec<UserSegment>,
     /// Upstreams, by index from routes.
     pub upstreams: Vec<Upstream>,
+    /// Functions, by index from routes.
+    pub functions: Vec<Function>,
     /// Routes, most specific first: the first that matches decides.
     pub routes: Vec<Route>,
 }

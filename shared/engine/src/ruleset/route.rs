@@ -28,6 +28,8 @@ pub struct Route {
     pub steering: Steering,
     /// Where it goes.
     pub target: RouteTarget,
+    /// What it goes through on its way there and back.
+    pub function: Option<usize>,
     /// Which of its decisions are written down.
     pub sampling: Sampling,
 }

@@ -99,6 +99,7 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
         | Body::Tenant(_)
         | Body::Domain(_)
         | Body::Issuer(_)
+        | Body::Function(_)
         | Body::Security(_) => {}
     }
     all

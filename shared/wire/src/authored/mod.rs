@@ -13,6 +13,7 @@
 
 mod cel;
 mod check;
+mod components;
 mod conditions;
 mod diff;
 mod invalid;
@@ -23,9 +24,9 @@ mod owners;
 mod schema;
 mod trial;
 
+pub use components::component_bytes;
 pub use diff::{Change, Diff, FieldChange, OwnerChange, diff};
 pub use invalid::{Invalid, Warning, nearest};
-pub use networks::is_list;
 pub use schema::{KINDS, schemas};
 pub use trial::{
     Answered, Expectation, IdentitySpec, OriginAnswer, OriginWord, PlaceSpec, RequestSpec, TestFailure,
@@ -33,6 +34,7 @@ pub use trial::{
 };
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::string::FromUtf8Error;
 
 use meridian_content::check_selector;
 use meridian_engine::ruleset::{Target, Version};
@@ -43,15 +45,61 @@ use self::located::{At, Node};
 use crate::bundle::{BLANK, Bundle, Flaw, Rules};
 use crate::document::{API_VERSION, Body, Document, Metadata, Source};
 use crate::encoding::version;
-use crate::limits::{BUNDLE_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, LISTS_BYTES_MAX, TESTS_MAX};
+use crate::limits::{
+    BUNDLE_BYTES_MAX, COMPONENTS_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, LISTS_BYTES_MAX,
+    TESTS_MAX,
+};
 
-/// A file of documents, by the name that errors and explanations call it.
+/// What a file of a push holds, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Documents, in YAML or JSON.
+    Documents,
+    /// A list of networks (`.netset`, `.ipset`).
+    Networks,
+    /// A component of a function (`.wasm`), in base64.
+    Component,
+}
+
+/// What a file of this name holds.
+#[must_use]
+pub fn kind_of(path: &str) -> FileKind {
+    if networks::is_list(path) {
+        FileKind::Networks
+    } else if components::is_component(path) {
+        FileKind::Component
+    } else {
+        FileKind::Documents
+    }
+}
+
+/// A file of a push, by the name that errors and explanations call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// Path, relative to what is pushed.
     pub path: String,
-    /// Content.
+    /// Content; of a component, base64.
     pub content: String,
+}
+
+impl File {
+    /// A file with these bytes.
+    ///
+    /// # Errors
+    /// Where they are to be text and are none.
+    pub fn of(path: String, bytes: Vec<u8>) -> Result<Self, FromUtf8Error> {
+        let content = match kind_of(&path) {
+            FileKind::Component => components::content(&bytes),
+            FileKind::Documents | FileKind::Networks => String::from_utf8(bytes)?,
+        };
+        Ok(Self { path, content })
+    }
+
+    /// What it holds, by its name.
+    #[must_use]
+    pub fn kind(&self) -> FileKind {
+        kind_of(&self.path)
+    }
 }
 
 /// A test that stands beside the rules.
@@ -99,6 +147,7 @@ pub fn compile(
         reading.replace(generated, &mut warnings);
     }
     reading.lists(files);
+    reading.components(files);
     reading.conditions(files);
     reading.selectors();
     let bundle = Bundle::new(target, std::mem::take(&mut reading.documents));
@@ -129,7 +178,7 @@ pub fn compile(
 /// regions.
 #[must_use]
 pub fn target_of(files: &[File]) -> Option<Target> {
-    let documents = files.iter().filter(|file| !is_list(&file.path));
+    let documents = files.iter().filter(|file| file.kind() == FileKind::Documents);
     let documents = documents.filter_map(|file| located::read(&file.path, &file.content).ok()).flatten();
     let target = |node: Node| match node.member("kind").and_then(Node::text) {
         Some("Tenant") => {
@@ -157,20 +206,26 @@ struct Reading {
 
 impl Reading {
     fn files(&mut self, files: &[File]) {
-        let bytes = |lists: bool| -> usize {
-            let of_kind = files.iter().filter(|file| is_list(&file.path) == lists);
+        let bytes = |kind: FileKind| -> usize {
+            let of_kind = files.iter().filter(|file| file.kind() == kind);
             of_kind.map(|file| file.content.len()).sum()
         };
-        let (documents, lists) = (bytes(false), bytes(true));
-        if files.len() > FILES_MAX || documents > FILES_BYTES_MAX || lists > LISTS_BYTES_MAX {
-            let found =
-                format!("{} files with {documents} bytes of documents and {lists} of lists", files.len());
-            let expected =
-                format!("at most {FILES_MAX} files, {FILES_BYTES_MAX} and {LISTS_BYTES_MAX} bytes");
+        let (documents, lists) = (bytes(FileKind::Documents), bytes(FileKind::Networks));
+        // Three bytes are four letters.
+        let components = bytes(FileKind::Component) / 4 * 3;
+        let too_many = documents > FILES_BYTES_MAX || lists > LISTS_BYTES_MAX || files.len() > FILES_MAX;
+        if too_many || components > COMPONENTS_BYTES_MAX {
+            let found = format!(
+                "{} files with {documents} bytes of documents, {lists} of lists and {components} of components",
+                files.len()
+            );
+            let expected = format!(
+                "at most {FILES_MAX} files, {FILES_BYTES_MAX}, {LISTS_BYTES_MAX} and {COMPONENTS_BYTES_MAX} bytes"
+            );
             self.whole(files, found, expected);
             return;
         }
-        for file in files.iter().filter(|file| !is_list(&file.path)) {
+        for file in files.iter().filter(|file| file.kind() == FileKind::Documents) {
             match located::read(&file.path, &file.content) {
                 Err(invalid) => self.invalid.push(*invalid),
                 Ok(nodes) => {
@@ -321,7 +376,8 @@ impl Reading {
 
     /// Reads the lists of networks, and gives them to the documents that name them.
     fn lists(&mut self, files: &[File]) {
-        let lists = networks::read(files.iter().filter(|file| is_list(&file.path)), &mut self.invalid);
+        let lists = files.iter().filter(|file| file.kind() == FileKind::Networks);
+        let lists = networks::read(lists, &mut self.invalid);
         let mut documents = std::mem::take(&mut self.documents);
         for document in &mut documents {
             let source = &document.source;
@@ -329,6 +385,23 @@ impl Reading {
                 let node = self.nodes.get(&(source.file.clone(), source.line));
                 let at = node.map_or(At { line: source.line.max(1), column: 1 }, |node| node.locate(&path));
                 let expected = "the path of a file of the push that ends with .netset or .ipset".to_owned();
+                self.report(&source.file, at, &path, found, expected, suggestion);
+            }
+        }
+        self.documents = documents;
+    }
+
+    /// Checks the components, and tells the documents that name them which they are.
+    fn components(&mut self, files: &[File]) {
+        let components = files.iter().filter(|file| file.kind() == FileKind::Component);
+        let components = components::read(components, &mut self.invalid);
+        let mut documents = std::mem::take(&mut self.documents);
+        for document in &mut documents {
+            let source = &document.source;
+            if let Some((path, found, suggestion)) = components::resolve(&mut document.body, &components) {
+                let node = self.nodes.get(&(source.file.clone(), source.line));
+                let at = node.map_or(At { line: source.line.max(1), column: 1 }, |node| node.locate(&path));
+                let expected = "the path of a file of the push that ends with .wasm".to_owned();
                 self.report(&source.file, at, &path, found, expected, suggestion);
             }
         }

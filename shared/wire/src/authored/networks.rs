@@ -13,7 +13,7 @@ use crate::limits::{INVALID_MAX, LIST_NETWORKS_MAX};
 
 /// Whether a file lists networks, by its name, rather than holding documents.
 #[must_use]
-pub fn is_list(path: &str) -> bool {
+pub(super) fn is_list(path: &str) -> bool {
     path.ends_with(".netset") || path.ends_with(".ipset")
 }
 

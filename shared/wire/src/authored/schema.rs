@@ -6,15 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::trial::TestSpec;
 use crate::document::{
-    API_VERSION, CachePolicySpec, DomainSpec, ExperimentSpec, IssuerSpec, Metadata, RateLimitSpec,
-    RegionSpec, RouteSpec, SecuritySpec, SegmentSpec, TenantSpec, TransformSpec, UpstreamSpec,
+    API_VERSION, CachePolicySpec, DomainSpec, ExperimentSpec, FunctionSpec, IssuerSpec, Metadata,
+    RateLimitSpec, RegionSpec, RouteSpec, SecuritySpec, SegmentSpec, TenantSpec, TransformSpec, UpstreamSpec,
 };
 
 /// The kinds of documents that people write, in alphabetical order.
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 14] = [
     "CachePolicy",
     "Domain",
     "Experiment",
+    "Function",
     "Issuer",
     "RateLimit",
     "Region",
@@ -57,6 +58,7 @@ pub(super) fn schema(kind: &str) -> Option<Value> {
         "CachePolicy" => of::<CachePolicySpec>(&mut generator),
         "Domain" => of::<DomainSpec>(&mut generator),
         "Experiment" => of::<ExperimentSpec>(&mut generator),
+        "Function" => of::<FunctionSpec>(&mut generator),
         "Issuer" => of::<IssuerSpec>(&mut generator),
         "RateLimit" => of::<RateLimitSpec>(&mut generator),
         "Region" => of::<RegionSpec>(&mut generator),

@@ -2,6 +2,7 @@
 
 mod content;
 mod experiments;
+mod functions;
 mod platform;
 mod policies;
 mod routes;
@@ -21,7 +22,7 @@ pub(crate) use self::security::network;
 use super::Rules;
 use crate::document::{Body, Document};
 use crate::limits::{
-    DOMAINS_MAX, ENTRIES_MAX, KIND_MAX, NAME_CHARS_MAX, NETWORKS_MAX, REGIONS_MAX, ROUTES_MAX,
+    DOMAINS_MAX, ENTRIES_MAX, FUNCTIONS_MAX, KIND_MAX, NAME_CHARS_MAX, NETWORKS_MAX, REGIONS_MAX, ROUTES_MAX,
 };
 use crate::sync::is_slug;
 
@@ -278,7 +279,8 @@ impl Compiler {
             // What stands before the host may be a password.
             let shown =
                 url.rsplit_once('@').map_or_else(|| short(url), |(_, rest)| short(&format!("…@{rest}")));
-            let expected = "an absolute http or https URL without user, password, query and fragment";
+            let expected = "an absolute http or https URL without user, password, query and fragment, of no host \
+                            below spin.internal, where an edge's own components are";
             self.flaw(path, format_args!("{shown:?}"), expected);
         }
         url.trim_end_matches('/').to_owned()
@@ -300,6 +302,7 @@ fn limit(kind: &str) -> usize {
         "Domain" => DOMAINS_MAX,
         "Route" => ROUTES_MAX,
         "Tenant" => 1,
+        "Function" => FUNCTIONS_MAX,
         _ => KIND_MAX,
     }
 }
@@ -322,6 +325,11 @@ fn is_host(host: &str) -> bool {
     name.len() <= NAME_CHARS_MAX && name.split('.').all(label)
 }
 
+/// Whether it is a host that rules may name. Below `spin.internal` are an edge's own components.
+fn is_outside(host: &str) -> bool {
+    is_host(host) && host != "spin.internal" && !host.ends_with(".spin.internal")
+}
+
 /// Whether a text is an absolute http or https URL (RFC 9110, section 4.2) without user information.
 fn is_url(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
@@ -335,8 +343,8 @@ fn is_url(url: &str) -> bool {
             port.strip_prefix(':').or(Some(port).filter(|port| port.is_empty())),
         ),
         None => match authority.split_once(':') {
-            Some((host, port)) => (is_host(host), Some(port)),
-            None => (is_host(authority), Some("")),
+            Some((host, port)) => (is_outside(host), Some(port)),
+            None => (is_outside(authority), Some("")),
         },
     };
     let port = port.is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0));

@@ -24,6 +24,7 @@ macro_rules! spec {
 mod condition;
 mod content;
 mod experiment;
+mod function;
 mod party;
 mod policy;
 mod route;
@@ -37,6 +38,7 @@ pub use condition::{Condition, FactTree, Tree};
 pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
 pub use content::{AttributeSpec, CompressSpec, HtmlRuleSpec, MarkupSpec};
 pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, VariantSpec};
+pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
     RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
@@ -112,6 +114,7 @@ pub enum Body {
     Transform(TransformSpec),
     Security(SecuritySpec),
     Segment(SegmentSpec),
+    Function(FunctionSpec),
 }
 
 impl Body {
@@ -131,6 +134,7 @@ impl Body {
             Self::Transform(_) => "Transform",
             Self::Security(_) => "Security",
             Self::Segment(_) => "Segment",
+            Self::Function(_) => "Function",
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct RouteSpec {
     /// Name of an `Upstream` document. Without it, the region's Meridian origin answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// Name of a `Function` document that requests go through on their way to the target and back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
     /// Which of its decisions are written down. Without it, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogSpec>,

@@ -133,7 +133,10 @@ fn a_goal_is_reached_on_any_route_by_a_known_unit_with_the_right_status() {
     assert_eq!(unknown.decision.participation.conversions, []);
     assert_eq!(unknown.headers.get("set-cookie"), None, "nobody becomes a unit by reaching a goal");
 
-    host.says("us-east-1", Ok(ResponseHead { status: 409, headers: Headers::default(), elapsed_ms: 1 }));
+    host.says(
+        "us-east-1",
+        Ok(ResponseHead { status: 409, headers: Headers::default(), elapsed_ms: 1, ran: None }),
+    );
     let failed = host.send(sent("POST", "/orders", &[("cookie", &cookie)]));
     assert_eq!((failed.status, failed.decision.participation.conversions), (409, vec![]));
 }

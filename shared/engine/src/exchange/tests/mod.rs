@@ -5,6 +5,7 @@ mod collapsing;
 mod configuration;
 mod experiments;
 mod failover;
+mod functions;
 mod guards;
 mod hedging;
 mod pipeline;
@@ -180,7 +181,7 @@ impl Host {
 }
 
 fn ok(status: u16, headers: &[(&str, &str)]) -> Result<ResponseHead, ForwardFault> {
-    Ok(ResponseHead { status, headers: headers.iter().copied().collect(), elapsed_ms: 5 })
+    Ok(ResponseHead { status, headers: headers.iter().copied().collect(), elapsed_ms: 5, ran: None })
 }
 
 fn cached(mut rules: Ruleset) -> Ruleset {

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::functions::function;
 use super::*;
+use crate::ruleset::Fail;
+use crate::step::{FunctionFailure, FunctionFault};
 
 fn any_facts() -> impl Strategy<Value = Facts> {
     let method = prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE"), Just("P\0T")];
@@ -77,7 +80,11 @@ fn any_answer() -> impl Strategy<Value = Answer> {
             .prop_map(|(bytes, whole)| Answer::Peeked(Some(Peeked { bytes, whole }))),
         Just(Answer::Slow),
         Just(Answer::Paused),
-        Just(Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Connect) })
+        Just(Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Connect) }),
+        any::<bool>().prop_map(|sent_on| {
+            let fault = FunctionFault { why: FunctionFailure::Trap, sent_on };
+            Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Function(fault)) }
+        })
     ]
 }
 
@@ -92,6 +99,8 @@ fn guarded() -> Ruleset {
     rules.security.extend([looks_into(8), looks_into(16)]);
     rules.tenant.security.push(1);
     rules.routes[0].security.push(2);
+    rules.functions.push(function(Fail::Open));
+    rules.routes[0].function = Some(0);
     rules
 }
 

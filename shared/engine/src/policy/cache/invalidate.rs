@@ -229,7 +229,7 @@ mod tests {
                 values: &[],
                 positions: &[],
             };
-            let head = ResponseHead { status: 200, headers: Headers::default(), elapsed_ms: 0 };
+            let head = ResponseHead { status: 200, headers: Headers::default(), elapsed_ms: 0, ran: None };
             let invalidation = invalidate(&subject, Some(policy), true, &head, 1);
             let tags: Vec<_> = invalidation.purges.iter().map(|purge| purge.tag.as_str()).collect();
             assert_eq!((tags.as_slice(), invalidation.forget.len()), (written, 1), "written {url}");

@@ -169,7 +169,7 @@ impl World {
 
     fn forward(&mut self, headers: Headers) -> ResponseHead {
         self.forwarded = Some(headers);
-        ResponseHead { status: self.origin.0, headers: self.origin.1.clone(), elapsed_ms: 0 }
+        ResponseHead { status: self.origin.0, headers: self.origin.1.clone(), elapsed_ms: 0, ran: None }
     }
 
     fn cache(&mut self, facts: &Facts) -> String {

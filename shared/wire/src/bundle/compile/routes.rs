@@ -59,6 +59,10 @@ impl Compiler {
                         RouteTarget::Upstream(self.find("Upstream", name, "spec.upstream").unwrap_or(0))
                     }
                 },
+                function: spec
+                    .function
+                    .as_ref()
+                    .and_then(|name| self.find("Function", name, "spec.function")),
                 sampling: spec.log.as_ref().map(|log| self.sampling(log)).unwrap_or_default(),
             };
             self.captures_of(&route, transforms);

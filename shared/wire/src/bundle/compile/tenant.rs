@@ -25,6 +25,7 @@ impl Compiler {
         let security = self.security(documents);
         let segments = self.segments(documents);
         let upstreams = self.upstreams(documents);
+        let functions = self.functions(documents);
         let routes = self.routes(documents, &allowed, &transforms);
         Some(Ruleset {
             version,
@@ -37,6 +38,7 @@ impl Compiler {
             security,
             segments,
             upstreams,
+            functions,
             routes,
         })
     }
