@@ -57,7 +57,18 @@ pub fn load(engine: &Engine, source: &Path, cache: &Path) -> anyhow::Result<Comp
         limits::SOURCE_BYTES_MAX
     );
     let wasm = fs::read(source).with_context(|| source.display().to_string())?;
-    let compiled = cache.join(format!("{}.cwasm", cache_key(engine, &wasm)));
+    compiled(engine, &wasm, &source.display().to_string(), cache, limits::COMPILED_FILES_MAX)
+}
+
+/// The same of these bytes, which are called `name`; at most `files_max` compiled components are kept in `cache`.
+pub fn compiled(
+    engine: &Engine,
+    wasm: &[u8],
+    name: &str,
+    cache: &Path,
+    files_max: usize,
+) -> anyhow::Result<Component> {
+    let compiled = cache.join(format!("{}.cwasm", cache_key(engine, wasm)));
     if compiled.is_file() {
         match deserialize(engine, &compiled) {
             Ok(component) => return Ok(component),
@@ -65,10 +76,9 @@ pub fn load(engine: &Engine, source: &Path, cache: &Path) -> anyhow::Result<Comp
         }
     }
     let start = std::time::Instant::now();
-    let component =
-        Component::new(engine, &wasm).map_err(|e| anyhow::anyhow!("{}: {e:#}", source.display()))?;
-    tracing::info!(source = %source.display(), seconds = start.elapsed().as_secs_f32(), "compiled");
-    if let Err(error) = keep(&component, &compiled, cache) {
+    let component = Component::new(engine, wasm).map_err(|e| anyhow::anyhow!("{name}: {e:#}"))?;
+    tracing::info!(source = name, seconds = start.elapsed().as_secs_f32(), "compiled");
+    if let Err(error) = keep(&component, &compiled, cache, files_max) {
         tracing::warn!(%error, "the compiled component is not kept: the next start compiles again");
     }
     Ok(component)
@@ -88,7 +98,7 @@ fn deserialize(engine: &Engine, compiled: &Path) -> wasmtime::Result<Component> 
     unsafe { Component::deserialize_file(engine, compiled) }
 }
 
-fn keep(component: &Component, compiled: &Path, cache: &Path) -> anyhow::Result<()> {
+fn keep(component: &Component, compiled: &Path, cache: &Path, files_max: usize) -> anyhow::Result<()> {
     fs::create_dir_all(cache)?;
     let code = component.serialize().map_err(|e| anyhow::anyhow!("{e:?}"))?;
     let beside = compiled.with_extension("new");
@@ -98,7 +108,7 @@ fn keep(component: &Component, compiled: &Path, cache: &Path) -> anyhow::Result<
         .map(|entry| entry.and_then(|entry| Ok((entry.metadata()?.modified()?, entry.path()))))
         .collect::<Result<_, _>>()?;
     files.sort();
-    let surplus = files.len().saturating_sub(limits::COMPILED_FILES_MAX);
+    let surplus = files.len().saturating_sub(files_max);
     for (_, path) in files.into_iter().take(surplus) {
         fs::remove_file(path)?;
     }
@@ -107,17 +117,27 @@ fn keep(component: &Component, compiled: &Path, cache: &Path) -> anyhow::Result<
 
 /// Links a component to everything that the host provides.
 pub fn link(engine: &Engine, component: &Component) -> anyhow::Result<ServicePre<Guest>> {
-    let link = || -> wasmtime::Result<ServicePre<Guest>> {
-        let mut linker = Linker::<Guest>::new(engine);
+    let mut linker = function_linker(engine)?;
+    let linked = key_value::link(&mut linker).and_then(|()| variables::link(&mut linker));
+    linked.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    link_to(&linker, component)
+}
+
+/// What a tenant's function is linked to: WASI, and nothing of the application.
+pub fn function_linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
+    let mut linker = Linker::<Guest>::new(engine);
+    let mut link = || {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
-        p3::add_to_linker(&mut linker)?;
-        key_value::link(&mut linker)?;
-        variables::link(&mut linker)?;
-        let pre = linker.instantiate_pre(component)?;
-        ServicePre::new(pre)
+        p3::add_to_linker(&mut linker)
     };
-    link().map_err(|error| {
+    link().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    Ok(linker)
+}
+
+/// Links a component to what the linker has.
+pub fn link_to(linker: &Linker<Guest>, component: &Component) -> anyhow::Result<ServicePre<Guest>> {
+    linker.instantiate_pre(component).and_then(ServicePre::new).map_err(|error| {
         anyhow::anyhow!(
             "it doesn't fit this host, which runs components that export wasi:http/handler@0.3: {error:#}"
         )

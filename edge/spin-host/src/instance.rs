@@ -14,25 +14,30 @@ use std::{
 
 use tokio::time::Sleep;
 use wasmtime::{
-    Engine, Result, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    Engine, ResourceLimiter, Result, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
     component::{GuestTaskId, ResourceTable},
     format_err,
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
-    WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
     handler::{HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus},
     p3::bindings::ServicePre,
 };
 
-use crate::{key_value, limits, logs::LogStream, outbound::Outbound};
+use crate::{
+    functions::{Bounds, Onward},
+    key_value, limits,
+    logs::LogStream,
+    outbound::{Client, Outbound},
+};
 
 /// What the host keeps for one instance.
 pub struct Guest {
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outbound: Outbound,
-    limits: StoreLimits,
+    outbound: Sending,
+    limits: Memory,
     /// Everything that the instance holds a handle of.
     pub table: ResourceTable,
     /// The component's variables.
@@ -49,7 +54,7 @@ impl WasiView for Guest {
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: self.outbound.hooks() }
     }
 }
 
@@ -86,19 +91,80 @@ pub struct Blueprint {
     /// Its key-value stores.
     pub stores: Arc<BTreeMap<String, Arc<key_value::Store>>>,
     /// The requests that it may send.
-    pub outbound: Outbound,
+    pub outbound: Sending,
     /// What one instance may do.
     pub limits: InstanceLimits,
     /// Set when the host stops, so that instances which end with it are no failures.
     pub stopping: Arc<AtomicBool>,
+    /// Of a tenant's function: what it is bound by.
+    pub function: Option<Arc<Bounds>>,
+}
+
+/// The requests that an instance may send.
+#[derive(Clone)]
+pub enum Sending {
+    /// Those of a component of the application.
+    Own(Box<Outbound>),
+    /// The one of a function.
+    Onward(Box<Onward>),
+}
+
+impl Sending {
+    /// The same over other connections.
+    pub fn over(&self, client: Client) -> Self {
+        match self {
+            Self::Own(outbound) => Self::Own(Box::new(outbound.over(client))),
+            Self::Onward(onward) => Self::Onward(onward.clone()),
+        }
+    }
+
+    fn hooks(&mut self) -> &mut dyn WasiHttpHooks {
+        match self {
+            Self::Own(outbound) => &mut **outbound,
+            Self::Onward(onward) => &mut **onward,
+        }
+    }
+}
+
+/// The memory of an instance within its limits.
+struct Memory {
+    limits: StoreLimits,
+    /// Whose place is taken until the instance is gone, and who is told of a limit that was met.
+    function: Option<Arc<Bounds>>,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        let grows = self.limits.memory_growing(current, desired, maximum)?;
+        if let Some(function) = self.function.as_ref().filter(|_| !grows) {
+            function.notes.memory.store(true, Ordering::Relaxed);
+        }
+        Ok(grows)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
 }
 
 impl Blueprint {
     fn guest(&self) -> Result<Guest> {
         let mut wasi = WasiCtx::builder();
         wasi.envs(&self.environment)
-            .stdout(LogStream::new(Arc::clone(&self.id)))
-            .stderr(LogStream::new(Arc::clone(&self.id)))
+            .stdout(self.log())
+            .stderr(self.log())
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
@@ -107,8 +173,10 @@ impl Blueprint {
         }
         let limits = StoreLimitsBuilder::new()
             .memory_size(self.limits.memory_bytes_max)
-            .table_elements(limits::INSTANCE_TABLE_ELEMENTS_MAX)
-            .build();
+            .table_elements(limits::INSTANCE_TABLE_ELEMENTS_MAX);
+        // The memory of a function is that of all its modules.
+        let limits = if self.function.is_some() { limits.memories(1) } else { limits };
+        let limits = Memory { limits: limits.build(), function: self.function.clone() };
         Ok(Guest {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -118,6 +186,12 @@ impl Blueprint {
             variables: Arc::clone(&self.variables),
             stores: Arc::clone(&self.stores),
         })
+    }
+
+    /// Where it writes to. Tenants' functions don't write into the operator's log, unless that is asked for.
+    fn log(&self) -> LogStream {
+        let stream = LogStream::new(Arc::clone(&self.id));
+        if self.function.is_some() { stream.quiet() } else { stream }
     }
 }
 
@@ -154,8 +228,18 @@ impl HandlerState for Instances {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback({
             let computing = Arc::clone(&computing);
+            let function = blueprint.function.clone();
+            let mut ticks_left = ticks(blueprint.limits.busy_timeout);
             move |_| {
                 computing.store(true, Ordering::Relaxed);
+                // What a function computes in all is limited, and not only what it does without a pause.
+                if let Some(function) = &function {
+                    if ticks_left == 0 {
+                        function.notes.cpu.store(true, Ordering::Relaxed);
+                        return Err(format_err!("it took more processor time than it may"));
+                    }
+                    ticks_left -= 1;
+                }
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
         });
@@ -175,6 +259,7 @@ impl HandlerState for Instances {
                 requests_max: self.requests_max,
                 requests_at_once_max: self.requests_at_once_max,
                 stopping: Arc::clone(&blueprint.stopping),
+                is_function: blueprint.function.is_some(),
             },
         })
     }
@@ -186,6 +271,7 @@ pub struct Working {
     requests_max: usize,
     requests_at_once_max: usize,
     stopping: Arc<AtomicBool>,
+    is_function: bool,
 }
 
 impl WorkerState for Working {
@@ -217,7 +303,11 @@ impl WorkerState for Working {
         if let Err(error) = result
             && !self.stopping.load(Ordering::Relaxed)
         {
-            tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
+            if self.is_function {
+                tracing::debug!(component = %self.id, "it ended: {error:#}");
+            } else {
+                tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
+            }
         }
         drop(store);
     }
@@ -239,17 +329,21 @@ pub struct Expiration {
 
 impl Expiration {
     fn new(limits: &InstanceLimits, computing: Arc<AtomicBool>) -> Self {
-        let ticks = limits.busy_timeout.as_millis() / limits::EPOCH_TICK.as_millis();
         Self {
             computing,
             busy_ticks: 0,
-            busy_ticks_max: u32::try_from(ticks).unwrap_or(u32::MAX),
+            busy_ticks_max: ticks(limits.busy_timeout),
             // The request's own timeout answers the client first.
             request_timeout: limits.request_timeout + Duration::from_secs(1),
             armed: None,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
+}
+
+/// Ticks of the epoch in so long a time.
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / limits::EPOCH_TICK.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl WorkerExpiration for Expiration {

@@ -39,6 +39,17 @@ pub const POST_RETURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an instance without work is kept.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Functions that are kept ready to run; those that were not used for the longest time go first.
+pub const FUNCTIONS_READY_MAX: usize = 128;
+/// Compiled functions that are kept on disk.
+pub const FUNCTION_FILES_MAX: usize = 128;
+/// How long a request waits for others' functions to be compiled.
+pub const FUNCTION_COMPILE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests that are in functions at the same time, until their bodies have passed.
+pub const FUNCTIONS_AT_ONCE_MAX: usize = 400;
+/// Requests that are in functions of one tenant at the same time.
+pub const TENANT_FUNCTIONS_AT_ONCE_MAX: usize = 50;
+
 /// Connections that are open at the same time.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Bytes of a request's target.

@@ -21,12 +21,19 @@ use crate::limits;
 pub struct LogStream {
     component: Arc<str>,
     line: Vec<u8>,
+    quiet: bool,
 }
 
 impl LogStream {
     /// A stream of the component with this name.
     pub fn new(component: Arc<str>) -> Self {
-        Self { component, line: Vec::new() }
+        Self { component, line: Vec::new(), quiet: false }
+    }
+
+    /// The same for those who look closer.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -46,7 +53,9 @@ impl LogStream {
     fn emit(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
         let line = line.trim_end();
-        if !line.is_empty() {
+        if !line.is_empty() && self.quiet {
+            tracing::debug!(target: "component", "[{}] {line}", self.component);
+        } else if !line.is_empty() {
             tracing::info!(target: "component", "[{}] {line}", self.component);
         }
         self.line.clear();

@@ -6,6 +6,7 @@
 
 mod component;
 mod files;
+mod functions;
 mod hop;
 mod hosts;
 mod instance;
@@ -40,8 +41,9 @@ use tracing_subscriber::EnvFilter;
 use wasmtime::Engine;
 
 use crate::{
+    functions::Functions,
     hosts::HostPattern,
-    instance::{Blueprint, InstanceLimits},
+    instance::{Blueprint, InstanceLimits, Sending},
     manifest::{Component, Manifest},
     outbound::{Client, Outbound},
     server::Server,
@@ -243,6 +245,7 @@ impl Assembly<'_> {
             .key_value_stores
             .iter()
             .filter_map(|label| self.stores.get(label).map(|store| (label.clone(), Arc::clone(store))));
+        let stores: BTreeMap<_, _> = stores.collect();
         let environment = component.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
         Ok(Blueprint {
             pre: component::link(&self.engine, &compiled)?,
@@ -256,8 +259,8 @@ impl Assembly<'_> {
                     .map(|(name, value)| (name.clone(), value.fill(&self.values)))
                     .collect(),
             ),
-            stores: Arc::new(stores.collect()),
-            outbound: Outbound::new(Arc::clone(&id), allowed, self.client.clone()),
+            outbound: Sending::Own(Box::new(self.outbound(&id, allowed, &stores)?)),
+            stores: Arc::new(stores),
             limits: InstanceLimits {
                 requests_max: options.instance_requests_max,
                 requests_at_once_max: options.instance_requests_at_once_max,
@@ -266,7 +269,23 @@ impl Assembly<'_> {
                 busy_timeout: Duration::from_millis(options.busy_timeout_ms),
             },
             stopping: Arc::clone(&self.stopping),
+            function: None,
             id,
         })
+    }
+
+    /// What a component may send: through functions too, where it may reach them and has a store for them.
+    fn outbound(
+        &self,
+        id: &Arc<str>,
+        allowed: Vec<HostPattern>,
+        stores: &BTreeMap<String, Arc<key_value::Store>>,
+    ) -> anyhow::Result<Outbound> {
+        let reaches = allowed.iter().any(|pattern| pattern.allows("http", functions::AUTHORITY, None));
+        let outbound = Outbound::new(Arc::clone(id), allowed, self.client.clone());
+        let Some(store) = stores.get("default").filter(|_| reaches) else { return Ok(outbound) };
+        let folder = self.options.state_dir.join("functions").join(key_value::hex(id.as_bytes()));
+        let stopping = Arc::clone(&self.stopping);
+        Ok(outbound.with(Functions::new(self.engine.clone(), Arc::clone(store), folder, stopping)?))
     }
 }

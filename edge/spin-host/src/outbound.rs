@@ -23,7 +23,12 @@ use hyper_util::{
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::{hop, hosts::HostPattern, limits};
+use crate::{
+    functions::{self, Functions},
+    hop,
+    hosts::HostPattern,
+    limits,
+};
 
 /// Connections to the hosts that components send requests to.
 pub type Client = legacy::Client<HttpsConnector<HttpConnector>, WasiBody>;
@@ -61,14 +66,18 @@ pub struct Outbound {
     component: Arc<str>,
     allowed: Arc<[HostPattern]>,
     client: Client,
+    functions: Option<Arc<Functions>>,
 }
 
-type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+/// The answer to a request, and what becomes of its body.
+pub type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+/// A request on its way.
+pub type Answering = Box<dyn Future<Output = Result<Sent, Error>> + Send>;
 
 impl Outbound {
     /// The requests of `component`, to hosts that one of `allowed` fits.
     pub fn new(component: Arc<str>, allowed: Vec<HostPattern>, client: Client) -> Self {
-        Self { component, allowed: allowed.into(), client }
+        Self { component, allowed: allowed.into(), client, functions: None }
     }
 
     /// The same over other connections.
@@ -76,9 +85,24 @@ impl Outbound {
         Self { client, ..self.clone() }
     }
 
-    fn allows(&self, uri: &http::Uri) -> bool {
+    /// The same with functions that requests may go through.
+    pub fn with(self, functions: Functions) -> Self {
+        Self { functions: Some(Arc::new(functions)), ..self }
+    }
+
+    /// Whether a request may be sent there.
+    pub fn allows(&self, uri: &http::Uri) -> bool {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
         self.allowed.iter().any(|pattern| pattern.allows(scheme, host, uri.port_u16()))
+    }
+
+    /// Tells the operator of a request that was not sent.
+    pub fn refused(&self, uri: &http::Uri) {
+        tracing::warn!(
+            component = %self.component,
+            uri = %without_query(uri),
+            "a request to a host that allowed_outbound_hosts doesn't list was refused"
+        );
     }
 }
 
@@ -88,14 +112,13 @@ impl WasiHttpHooks for Outbound {
         mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+    ) -> Answering {
         if !self.allows(request.uri()) {
-            tracing::warn!(
-                component = %self.component,
-                uri = %without_query(request.uri()),
-                "a request to a host that allowed_outbound_hosts doesn't list was refused"
-            );
+            self.refused(request.uri());
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        }
+        if let Some(functions) = self.functions.as_ref().filter(|_| functions::is_for(request.uri())) {
+            return functions.run(request, options, self.clone());
         }
         let options = options.unwrap_or_default();
         let first_byte = options.first_byte_timeout.unwrap_or(limits::FIRST_BYTE_TIMEOUT);
