@@ -160,8 +160,12 @@ impl Edge {
                     Answer::Paused
                 }
                 Step::Forward(forward) => {
-                    let head =
-                        ResponseHead { status: 200, headers: self.origin.headers.clone(), elapsed_ms: 5 };
+                    let head = ResponseHead {
+                        status: 200,
+                        headers: self.origin.headers.clone(),
+                        elapsed_ms: 5,
+                        ran: None,
+                    };
                     let attempt = forward.attempt;
                     forwards.push(*forward);
                     Answer::Forwarded { attempt, result: Ok(head) }
