@@ -5,6 +5,7 @@ mod analytics;
 mod bad_bundles;
 mod cold_edges;
 mod content;
+mod crawlers;
 mod crowds;
 mod failures;
 mod issuers;
@@ -38,12 +39,14 @@ fn main() -> Result<()> {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
-    let stack = Arc::new(Stack::start(&data, traces::environment()?)?);
+    let environment = [traces::environment()?, crawlers::environment()?].concat();
+    let stack = Arc::new(Stack::start(&data, environment)?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&stack)));
     let stopped = stack.stop();
     if !conclusion.has_failed() {
         std::fs::remove_dir_all(&data)?;
     }
+    crawlers::stop()?;
     stopped?;
     conclusion.exit()
 }
@@ -60,6 +63,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(content::TESTS)
         .chain(limits::TESTS)
         .chain(crowds::TESTS)
+        .chain(crawlers::TESTS)
         .chain(traces::TESTS)
         .chain(issuers::TESTS)
         .chain(bad_bundles::TESTS)

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::artefacts::{self, Artefacts, Flavour};
 use crate::paths;
 use crate::progress::say;
-use crate::setup::{npm, postgres, wasm};
+use crate::setup::{debian, npm, postgres, wasm};
 use crate::stack::places::Places;
 
 /// Arguments of `cargo xtask test`.
@@ -147,6 +147,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_NPM_TOOLS", tools.folder),
         ("MERIDIAN_PG_BIN", programs.folder),
         ("MERIDIAN_PLACES", places),
+        ("MERIDIAN_DNSMASQ", debian::program("dnsmasq", "dnsmasq-base")?),
     ]);
     if let Some(folder) = wasm::toolchain(wasm::UNKNOWN)?.folder {
         environment.insert("MERIDIAN_WASM_TOOLCHAIN", folder);

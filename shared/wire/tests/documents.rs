@@ -137,6 +137,53 @@ fn the_rules_of_the_demo_hold_and_pass_their_tests() {
 }
 
 #[test]
+fn tests_of_rules_have_bodies() {
+    let rules = r#"
+apiVersion: meridian/v1
+kind: Security
+metadata: {name: bodies}
+spec: {injection: {bodyBytes: 1024}}
+---
+apiVersion: meridian/v1
+kind: Route
+metadata: {name: posts}
+spec: {match: {path: /posts, methods: [POST]}, auth: {mode: anonymous}, security: [bodies]}
+---
+apiVersion: meridian/v1
+kind: RuleTest
+metadata: {name: an attack}
+spec:
+  request:
+    method: POST
+    path: /posts
+    headers: {content-type: application/json}
+    body: '{"name": "x'' or 1=1--"}'
+  expect: {status: 403}
+---
+apiVersion: meridian/v1
+kind: RuleTest
+metadata: {name: an apostrophe}
+spec:
+  request:
+    method: POST
+    path: /posts
+    headers: {content-type: application/json}
+    body: '{"name": "O''Brien"}'
+  expect: {status: 200, route: posts}
+"#;
+    let target = Target::Tenant("acme".to_owned());
+    let mut files: Vec<File> = demo("acme").into_iter().filter(|file| file.path == "tenant.yaml").collect();
+    files.push(File { path: "bodies.yaml".to_owned(), content: rules.to_owned() });
+    let compiled = compile(&target, &files, None).expect("accepted");
+    let Rules::Tenant(ruleset) = &compiled.rules else { panic!("a tenant's rules") };
+    let reports = run_tests(ruleset, &platform(), &compiled.tests);
+    assert_eq!(reports.len(), 2);
+    for report in reports {
+        assert_eq!(report.failures, [], "{}", report.name);
+    }
+}
+
+#[test]
 fn the_order_of_files_does_not_matter() {
     let target = Target::Tenant("acme".to_owned());
     let mut files = demo("acme");

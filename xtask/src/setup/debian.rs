@@ -33,6 +33,22 @@ pub fn need_debian(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Where a program is that a package of Debian brings, installed first where it is missing.
+///
+/// # Errors
+/// As [`need_debian`]'s, or when the package does not bring it.
+pub fn program(name: &str, package: &str) -> Result<PathBuf> {
+    // Programs of administrators are not in everybody's PATH.
+    let found = || {
+        paths::in_path(name).or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|path| path.is_file()))
+    };
+    if let Some(path) = found() {
+        return Ok(path);
+    }
+    need_debian(&[package])?;
+    found().with_context(|| format!("{package} is installed, and there is no program {name}"))
+}
+
 fn installed(package: &str) -> bool {
     let query =
         Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();

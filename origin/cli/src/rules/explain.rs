@@ -40,6 +40,9 @@ pub struct Explain {
     /// Header field of the request, as `Name: value`.
     #[arg(long, value_name = "FIELD")]
     header: Vec<String>,
+    /// Body of the request.
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
     /// Address of the client.
     #[arg(long, value_name = "ADDRESS")]
     client: Option<String>,
@@ -117,6 +120,7 @@ impl Explain {
             host: self.host.clone(),
             path: path.trim().to_owned(),
             headers: self.header.iter().map(field).collect::<Result<_, _>>()?,
+            body: self.body.clone(),
             client: self.client.clone(),
             place: Some(PlaceSpec {
                 country: self.country.clone(),

@@ -1,10 +1,7 @@
 //! What an answer may be made for: the class of the client's device, and its language.
 
 use crate::headers::Headers;
-
-/// Words of a `User-Agent` that give away a program, in lower case.
-const BOTS: [&str; 10] =
-    ["bot", "crawl", "spider", "slurp", "curl/", "wget/", "python", "headless", "http-client", "okhttp"];
+use crate::policy::security::is_program;
 
 /// `mobile`, `tablet`, `desktop` or `bot`. The client hint `Sec-CH-UA-Mobile` (W3C User-Agent Client Hints) says that it
 /// is mobile or that it is not; the rest is told from `User-Agent`, without which it is a bot.
@@ -13,7 +10,7 @@ pub fn device(headers: &Headers) -> &'static str {
     let agent = headers.get("user-agent").unwrap_or_default().to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| agent.contains(word));
     let hint = headers.get("sec-ch-ua-mobile").map(str::trim);
-    if agent.is_empty() || has(&BOTS) {
+    if agent.is_empty() || is_program(&agent) {
         return "bot";
     }
     let is_tablet = has(&["ipad", "tablet", "kindle", "silk/"]) || (has(&["android"]) && !has(&["mobile"]));
@@ -69,6 +66,10 @@ mod tests {
         check("tablet", &[galaxy_tab, ("sec-ch-ua-mobile", "?0")]);
         check("bot", &[agent("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)")]);
         check("bot", &[agent("curl/8.10.1")]);
+        check(
+            "mobile",
+            &[agent("Mozilla/5.0 (Linux; Android 14; CUBOT KINGKONG) Chrome/130.0 Mobile Safari/537.36")],
+        );
         check("bot", &[("sec-ch-ua-mobile", "?1")]);
     }
 

@@ -47,6 +47,9 @@ pub struct RequestSpec {
     /// Header fields.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// Address of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,

@@ -236,6 +236,12 @@ impl Claim<'_> {
     }
 }
 
+/// Whether a `User-Agent` in lower case is one of a program that nobody sits before.
+pub(crate) fn is_program(agent: &str) -> bool {
+    let signs = SIGNS.iter().flat_map(|(_, _, words)| *words);
+    signs.chain(CRAWLERS.iter().map(|(name, _)| name)).any(|word| agent.contains(word))
+}
+
 /// The score of a `User-Agent` in lower case and of the fields beside it, with the signs that lowered it.
 fn assess(agent: &str, claims: bool, headers: &Headers) -> (u8, Vec<&'static str>) {
     let (mut score, mut signs) = (100u8, Vec::new());

@@ -11,8 +11,8 @@ use meridian_engine::headers::Headers;
 use meridian_engine::node::{Fetched, Node};
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
 use meridian_engine::step::{
-    After, Answer, Forward, ForwardFault, Lease, LoadKey, Loaded, Ran, RegionNews, ReplyBody, ResponseHead,
-    Step, SyncNews, Take,
+    After, Answer, Forward, ForwardFault, Lease, LoadKey, Loaded, Peeked, Ran, RegionNews, ReplyBody,
+    ResponseHead, Step, SyncNews, Take,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -96,8 +96,7 @@ impl Trial {
                 Step::Verify(_) => Answer::Verified(signed),
                 Step::Take(takes) => Answer::Taken(takes.iter().map(|take| Some(self.take(take))).collect()),
                 Step::LookUp(_) => Answer::Found(None),
-                // A test says nothing of bodies.
-                Step::Peek { .. } => Answer::Peeked(None),
+                Step::Peek { bytes_max } => Answer::Peeked(peeked(request, bytes_max)),
                 Step::Pause { .. } => Answer::Paused,
                 Step::Forward(forward) => {
                     Answer::Forwarded { attempt: forward.attempt, result: answer(&forward, origins) }
@@ -155,7 +154,7 @@ impl Trial {
             headers,
             client,
             place: request.place.as_ref().map(place).unwrap_or_default(),
-            body: BodySize::Empty,
+            body: request.body.as_ref().map_or(BodySize::Empty, |body| BodySize::Bytes(body.len() as u64)),
             now_ms: NOW_MS,
             random,
         })
@@ -203,6 +202,13 @@ impl Trial {
         let reset_ms = take.window_ms / u64::from(take.quota.max(1));
         Lease { granted, remaining, reset_ms, expires_ms: NOW_MS + take.window_ms }
     }
+}
+
+/// The beginning of a request's body.
+fn peeked(request: &RequestSpec, bytes_max: u32) -> Option<Peeked> {
+    let body = request.body.as_ref()?.as_bytes();
+    let first = body.get(..usize::try_from(bytes_max).unwrap_or(usize::MAX)).unwrap_or(body);
+    Some(Peeked { bytes: first.to_vec(), whole: first.len() == body.len() })
 }
 
 fn answer(forward: &Forward, origins: &BTreeMap<String, OriginAnswer>) -> Result<ResponseHead, ForwardFault> {
