@@ -232,7 +232,8 @@ pub fn cloudflare(flavour: Flavour) -> Result<PathBuf> {
     build.args(["--release", "--out-dir"]).arg(output.file_name().unwrap_or_default());
     let mut label = "build the Cloudflare worker".to_owned();
     if let Some((feature, name)) = flavour.feature() {
-        build.args([".", "--features", feature]);
+        // Only tests run it: minutes of wasm-opt would be for nothing.
+        build.args(["--no-opt", ".", "--features", feature]);
         label = format!("{label} ({name})");
     }
     build.env("WASM_BINDGEN_BIN", cargo_tools::wasm_bindgen()?);
