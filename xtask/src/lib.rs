@@ -16,6 +16,7 @@ mod report;
 pub mod run;
 mod scratch;
 pub mod setup;
+mod soak;
 pub mod stack;
 pub mod test;
 
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Test),
     /// Measure beside others, and write the report.
     Bench(bench::Bench),
+    /// Run mixed load for a long time while rules, caches and regions change, and write the report.
+    Soak(soak::Soak),
     /// Judge the edges by public test suites, and write the report.
     Conformance(conformance::Conformance),
     /// Fuzz what reads from outside, with the nightly compiler.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Check(check) => check.run(),

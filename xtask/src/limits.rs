@@ -61,6 +61,30 @@ pub const FUZZ_MEMORY_MB_MAX: u32 = 2048;
 /// Bytes of the inputs that are kept of one target.
 pub const FUZZ_CORPUS_BYTES_MAX: u64 = 128 * 1024;
 
+/// Pause between two requests of one thread of a soak.
+pub const SOAK_REQUEST_PAUSE: Duration = Duration::from_millis(30);
+/// How often a soak looks what is due.
+pub const SOAK_EVENT_PAUSE: Duration = Duration::from_millis(200);
+/// How often a soak looks at the processes.
+pub const SOAK_LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// How often rules are pushed in a soak.
+pub const SOAK_PUSH_EVERY: Duration = Duration::from_secs(20);
+/// An edge decides by what was pushed within this time.
+pub const SOAK_PUSH_SEEN_MAX: Duration = Duration::from_secs(10);
+/// How often tags are purged in a soak.
+pub const SOAK_PURGE_EVERY: Duration = Duration::from_secs(7);
+/// How often an origin is killed in a soak.
+pub const SOAK_KILL_EVERY: Duration = Duration::from_secs(45);
+/// As many failed requests of one thread are kept in words.
+pub const SOAK_FAULTS_MAX: usize = 1_000;
+/// A process that has more than so many times the memory that it had grows, if that are also more than
+/// [`SOAK_GROWTH_MB_MAX`] more.
+pub const SOAK_GROWTH_SHARE_MAX: f64 = 1.25;
+/// As much memory may come and go, in megabytes.
+pub const SOAK_GROWTH_MB_MAX: f64 = 24.0;
+/// As many files may be open beside those that were.
+pub const SOAK_GROWTH_FILES_MAX: f64 = 64.0;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,7 +61,8 @@ pub struct Up {
     /// URL of each edge: `cloudflare`, `spin`.
     pub edges: BTreeMap<String, String>,
     control: Control,
-    pids: BTreeMap<String, u32>,
+    /// Process ids by name.
+    pub pids: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -118,6 +119,11 @@ impl Stack {
         let file = self.folder.join("up.json");
         let text = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
         serde_json::from_str(&text).with_context(|| format!("in {}", file.display()))
+    }
+
+    /// Where its data is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The process of an edge.

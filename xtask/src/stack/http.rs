@@ -12,6 +12,8 @@ pub struct Answer {
     pub status: u16,
     /// The `Meridian-Decision` header: an edge of ours has answered.
     pub decision: Option<String>,
+    /// The `Meridian-Bundle` header: the version of the rules that it decided by.
+    pub bundle: Option<String>,
     /// The body.
     pub body: String,
 }
@@ -68,10 +70,12 @@ impl<'a> Request<'a> {
                 .send_json(body),
         };
         let mut response = sent.with_context(|| format!("no answer from {}", self.url))?;
-        let decision = response.headers().get("meridian-decision").and_then(|value| value.to_str().ok());
+        let field = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+        let (decision, bundle) = (field("meridian-decision"), field("meridian-bundle"));
         Ok(Answer {
             status: response.status().as_u16(),
-            decision: decision.map(str::to_owned),
+            decision,
+            bundle,
             body: response
                 .body_mut()
                 .read_to_string()

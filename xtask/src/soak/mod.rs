@@ -1,0 +1,163 @@
+//! `cargo xtask soak`: mixed load on the whole stack for a long time, while rules are pushed, caches purged and regions
+//! killed. Nothing may fail that the rules don't explain, and no process may grow.
+
+mod events;
+mod load;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use self::events::Events;
+use self::load::{Kind, Loads, Tally};
+use self::watch::{Series, Watch};
+use crate::limits::SOAK_EVENT_PAUSE;
+use crate::paths;
+use crate::progress::say;
+use crate::report;
+use crate::scratch::{Ports, Stack, Stop};
+
+/// Where the report goes.
+const REPORT: &str = "tests/bench/soak.md";
+
+/// Arguments of `cargo xtask soak`.
+#[derive(Args, Clone, Debug)]
+pub struct Soak {
+    /// How long the load lasts.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
+    minutes: u64,
+    /// Print everything that was counted as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Use what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
+    /// The edges listen on this port and the next.
+    #[arg(long, default_value_t = 18900)]
+    port: u16,
+    /// Origins of the stack listen on the ports from one above this, PostgreSQL from 101 above.
+    #[arg(long, default_value_t = 19000)]
+    base_port: u16,
+}
+
+/// Everything that was counted.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    /// By edge and kind of request.
+    load: BTreeMap<String, Tally>,
+    events: Events,
+    processes: BTreeMap<String, Series>,
+    /// What must not be.
+    faults: Vec<String>,
+}
+
+impl Soak {
+    /// Runs the load, then writes and prints the report.
+    ///
+    /// # Errors
+    /// When the stack does not start, something failed that the rules don't explain, or a process grew.
+    pub fn run(&self) -> Result<()> {
+        let stop = Stop::listen()?;
+        say("Setting up");
+        let folder = paths::target()?.join("soak");
+        let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
+        let stack = Stack::start(&folder, ports, self.no_build, &stop)?;
+        say(&format!("Mixed load for {} minutes", self.minutes));
+        let outcome = self.soak(&stack, &stop)?;
+        drop(stack);
+        let text = self.report(&outcome);
+        println!("{text}");
+        if self.json {
+            println!("{}", serde_json::to_string(&outcome)?);
+        }
+        say(&format!("Written to {}", report::write(REPORT, &text)?.display()));
+        ensure!(outcome.faults.is_empty(), "{} faults", outcome.faults.len());
+        Ok(())
+    }
+
+    fn soak(&self, stack: &Stack, stop: &Stop) -> Result<Outcome> {
+        let (started, lasts) = (Instant::now(), Duration::from_secs(self.minutes * 60));
+        let mut watch = Watch::new(started, lasts);
+        let mut events = Events::new(stack)?;
+        let loads = Loads::start(stack)?;
+        let mut said = started;
+        while started.elapsed() < lasts {
+            stop.check()?;
+            events.next(stack, started.elapsed())?;
+            watch.look(&stack.up()?.pids);
+            if said.elapsed() >= Duration::from_secs(60) {
+                said = Instant::now();
+                let minutes = started.elapsed().as_secs() / 60;
+                say(&format!("  {minutes} min: {} requests, {}", loads.count(), events.summary()));
+            }
+            std::thread::sleep(SOAK_EVENT_PAUSE);
+        }
+        let (load, sent) = loads.stop()?;
+        let mut faults = load::unexplained(&sent, &events.kills);
+        faults.extend(watch.faults(&events.restarted()));
+        faults.extend(events.faults());
+        Ok(Outcome { load, events, processes: watch.into_series(), faults })
+    }
+
+    fn report(&self, outcome: &Outcome) -> String {
+        let command = format!("cargo xtask soak --minutes {}", self.minutes);
+        let mut text = report::heading("Soak", &command, "the whole stack as `cargo xtask up` starts it");
+        text.push_str(ABOUT);
+        text.push_str("\n## Requests\n\n");
+        let rows = outcome.load.iter().map(|(name, tally)| {
+            let statuses: Vec<String> =
+                tally.statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+            vec![
+                name.clone(),
+                tally.requests.to_string(),
+                statuses.join(", "),
+                tally.p50_ms.to_string(),
+                tally.p99_ms.to_string(),
+            ]
+        });
+        text.push_str(&report::table(
+            &["edge and kind", "requests", "answers", "p50 ms", "p99 ms"],
+            &rows.collect::<Vec<_>>(),
+        ));
+        text.push_str(&format!("\n{}\n", outcome.events.summary()));
+        text.push_str("\n## Processes\n\nMedians of the second tenth and of the last tenth of the time.\n\n");
+        let rows = outcome.processes.iter().map(|(name, series)| series.row(name));
+        text.push_str(&report::table(
+            &["process", "MB then", "MB at the end", "files then", "files at the end", "restarts"],
+            &rows.collect::<Vec<_>>(),
+        ));
+        text.push_str("\n## Faults\n\n");
+        if outcome.faults.is_empty() {
+            text.push_str("None.\n");
+        }
+        for fault in &outcome.faults {
+            text.push_str(&format!("- {fault}\n"));
+        }
+        text.push_str(&format!("\n{}\n", report::load()));
+        text
+    }
+}
+
+const ABOUT: &str = "
+Both edges get reads, cached reads, keyed writes, requests without a route, with an expired token and beyond a limit, all at
+once. Meanwhile rules are pushed and rolled back, tags are purged, and the origins of two regions are killed in turn. A
+fault is an answer that the request's kind does not explain, other than of an idempotent request that was on its way at a
+kill and failed within a second; memory or open files of a process that grow; or a push that an edge does not see in time.
+";
+
+impl Kind {
+    /// Statuses that it explains.
+    const fn explains(self, status: u16) -> bool {
+        match self {
+            Self::Read | Self::Cached => status == 200,
+            Self::Write => status == 201,
+            Self::Nowhere => status == 404,
+            Self::Expired => status == 401,
+            Self::Limited => matches!(status, 200 | 429),
+        }
+    }
+}
