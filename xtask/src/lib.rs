@@ -18,6 +18,7 @@ mod scratch;
 pub mod setup;
 mod soak;
 pub mod stack;
+mod template;
 pub mod test;
 
 use std::process::ExitCode;

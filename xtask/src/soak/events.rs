@@ -99,7 +99,7 @@ impl Events {
         for (edge, url) in stack.up()?.edges {
             let seen = loop {
                 let answer = Request::get(&url).header("host", "acme.localhost").send();
-                if answer.is_ok_and(|answer| answer.bundle.as_deref() == Some(version)) {
+                if answer.is_ok_and(|answer| answer.bundle() == Some(version)) {
                     break true;
                 }
                 if pushed.elapsed() > SOAK_PUSH_SEEN_MAX {

@@ -11,6 +11,7 @@ use super::layout::write_private;
 use super::supervise::{Ready, Service, Tier};
 use crate::paths;
 use crate::setup::npm;
+use crate::template::fill_in_quoted;
 
 /// The local edges believe `X-Forwarded-For` from this machine, so that a place can be tried.
 const TRUSTED_PROXIES: &str = "127.0.0.0/8,::1/128";
@@ -52,7 +53,7 @@ impl Edge {
         Box::new(move || match Request::get(&url).header("host", "acme.localhost").send() {
             Ok(answer) if with_rules && answer.status == 503 => Err("has no rules yet".to_owned()),
             Ok(answer) if with_rules && answer.status == 500 => Err("is not configured".to_owned()),
-            Ok(answer) if answer.decision.is_some() => Ok(()),
+            Ok(answer) if answer.decision().is_some() => Ok(()),
             Ok(answer) => Err(format!("answers {} without a decision", answer.status)),
             Err(error) => Err(error.to_string()),
         })
@@ -82,10 +83,11 @@ impl Edge {
             ("PLACES", text(self.places.clone())),
         ]);
         let template = here.join("config.capnp.in");
-        let template = fs::read_to_string(&template)
+        let text = fs::read_to_string(&template)
             .with_context(|| format!("could not read {}", template.display()))?;
         let config = self.state.join("config.capnp");
-        write_private(&config, fill_in(&template, &values)?.as_bytes())?;
+        let text = fill_in_quoted(&text, &values).with_context(|| format!("in {}", template.display()))?;
+        write_private(&config, text.as_bytes())?;
         Ok(Service {
             name: format!("edge-{}", self.name),
             tier: Tier::Edge,
@@ -158,42 +160,4 @@ pub fn manifest_with(component: &Path, folder: &Path) -> Result<PathBuf> {
     let copy = folder.join("spin.toml");
     fs::write(&copy, manifest.to_string()).with_context(|| format!("could not write {}", copy.display()))?;
     Ok(copy)
-}
-
-/// Replaces every `@NAME@` in a Cap'n Proto text by the value, escaped for the quotes around it.
-fn fill_in(template: &str, values: &[(&str, String)]) -> Result<String> {
-    let mut filled = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(start) = rest.find('@') {
-        let (before, after) = rest.split_at(start);
-        filled.push_str(before);
-        let name = after[1..].split('@').next().unwrap_or_default();
-        let is_name = !name.is_empty()
-            && after[1..].len() > name.len()
-            && name.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_');
-        if !is_name {
-            filled.push('@');
-            rest = &after[1..];
-            continue;
-        }
-        let value = values.iter().find(|(known, _)| *known == name);
-        let (_, value) = value.with_context(|| format!("config.capnp.in asks for an unknown @{name}@"))?;
-        filled.push_str(&value.replace('\\', "\\\\").replace('"', "\\\""));
-        rest = &after[name.len() + 2..];
-    }
-    filled.push_str(rest);
-    Ok(filled)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_filled_in_and_escaped() {
-        let values = [("LISTEN", "127.0.0.1:1".to_owned()), ("ODD", "a\"b\\c@LISTEN@".to_owned())];
-        let filled = fill_in("x = \"@LISTEN@\"; e@mail; y = \"@ODD@\" @", &values).unwrap();
-        assert_eq!(filled, "x = \"127.0.0.1:1\"; e@mail; y = \"a\\\"b\\\\c@LISTEN@\" @");
-        assert!(fill_in("@NEW_THING@", &values).unwrap_err().to_string().contains("@NEW_THING@"));
-    }
 }

@@ -10,12 +10,27 @@ use crate::limits::REQUEST_TIMEOUT;
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// The `Meridian-Decision` header: an edge of ours has answered.
-    pub decision: Option<String>,
-    /// The `Meridian-Bundle` header: the version of the rules that it decided by.
-    pub bundle: Option<String>,
+    /// Header fields.
+    pub headers: ureq::http::HeaderMap,
     /// The body.
     pub body: String,
+}
+
+impl Answer {
+    /// A header field, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The `Meridian-Decision` header: an edge of ours has answered.
+    pub fn decision(&self) -> Option<&str> {
+        self.header("meridian-decision")
+    }
+
+    /// The `Meridian-Bundle` header: the version of the rules that it decided by.
+    pub fn bundle(&self) -> Option<&str> {
+        self.header("meridian-bundle")
+    }
 }
 
 /// A request to the local stack.
@@ -70,12 +85,9 @@ impl<'a> Request<'a> {
                 .send_json(body),
         };
         let mut response = sent.with_context(|| format!("no answer from {}", self.url))?;
-        let field = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
-        let (decision, bundle) = (field("meridian-decision"), field("meridian-bundle"));
         Ok(Answer {
             status: response.status().as_u16(),
-            decision,
-            bundle,
+            headers: response.headers().clone(),
             body: response
                 .body_mut()
                 .read_to_string()
@@ -103,10 +115,7 @@ mod tests {
             head
         });
         let answer = Request::get(&url).header("host", "acme.localhost").send().unwrap();
-        assert_eq!(
-            (answer.status, answer.decision.as_deref(), answer.body.as_str()),
-            (503, Some("d1"), "no")
-        );
+        assert_eq!((answer.status, answer.decision(), answer.body.as_str()), (503, Some("d1"), "no"));
         let hosts: Vec<String> = server
             .join()
             .unwrap()
