@@ -35,7 +35,7 @@ pub struct Load {
 }
 
 /// What came back.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// Requests that were answered.
     pub requests: u64,
@@ -110,10 +110,7 @@ fn parse(text: &str) -> Option<Outcome> {
         lost,
         p50_us,
         p99_us,
-        server_us: 0.0,
-        upstream_us: 0.0,
-        other_cores: 0.0,
-        warm_up_requests: 0,
+        ..Outcome::default()
     })
 }
 

@@ -2,20 +2,25 @@
 //! others do for the same work in the same minutes. Ratios count; absolute numbers are this machine's.
 
 mod cdc;
+mod contest;
 mod cpu;
 mod edge;
 mod engine;
+mod field;
 mod load;
 mod peer;
+mod tokens;
 mod upstream;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
+use contest::Results;
 
-use crate::paths;
+use crate::progress::say;
 use crate::run::run;
+use crate::{paths, report};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args, Clone, Debug)]
@@ -50,6 +55,38 @@ struct Extent {
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
+}
+
+impl Extent {
+    /// How the measurement is repeated.
+    fn command(&self, what: &str) -> String {
+        let Self { rounds, seconds, .. } = self;
+        format!("cargo xtask bench {what} --rounds {rounds} --seconds {seconds}")
+    }
+
+    /// What the numbers of a table of costs are.
+    fn units(&self) -> String {
+        let Self { rounds, seconds, .. } = self;
+        format!(
+            "µs, median (least–greatest) of {rounds} rounds of {seconds} s; ratios are of the same round.\n\n"
+        )
+    }
+
+    /// Prints the report and writes it.
+    ///
+    /// # Errors
+    /// When it can't be written, or answers were not those expected.
+    fn publish(&self, results: &Results, place: &str, text: &str) -> Result<()> {
+        println!("{text}");
+        if self.json {
+            println!("{}", serde_json::to_string(&results.measured)?);
+        }
+        say(&format!("Written to {}", report::write(place, text)?.display()));
+        match results.wrong() {
+            0 => Ok(()),
+            wrong => bail!("{wrong} answers were not those expected"),
+        }
+    }
 }
 
 /// A measuring program of the crate `meridian-tests`, built with the feature that adds it, or with `no_build` as an earlier

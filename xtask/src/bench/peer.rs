@@ -1,62 +1,18 @@
-//! The JavaScript peer on its own workerd, and the tokens of the benchmark.
+//! The JavaScript peer on its own workerd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result};
 
+use super::tokens::{AUDIENCE, ISSUER, Tokens};
 use crate::paths;
 use crate::run::run;
 use crate::setup::npm;
 use crate::stack::http::Request;
 use crate::stack::supervise::{Service, Tier};
-
-/// Distinct tokens: several times what an edge remembers, so that each is forgotten when its turn comes again.
-pub const TOKENS: u64 = 40_000;
-const ISSUER: &str = "https://issuer.bench.example";
-const AUDIENCE: &str = "https://api.bench.example";
-
-/// Keys and tokens, made anew for every run.
-pub struct Tokens {
-    /// JSON Web Key Set of the two keys, secrets included.
-    pub keys: Value,
-    /// File of one HS256 token.
-    pub hs256: PathBuf,
-    /// File of [`TOKENS`] ES256 tokens.
-    pub es256: PathBuf,
-}
-
-impl Tokens {
-    /// Makes them in `folder`.
-    ///
-    /// # Errors
-    /// When Node is missing or fails.
-    pub fn mint(folder: &Path) -> Result<Self> {
-        let script = paths::root().join("tests/bench/tokens.mjs");
-        let mut node = Command::new("node");
-        let printed = run("mint tokens", node.arg(script).arg(folder).arg(TOKENS.to_string()))?;
-        let keys = serde_json::from_str(&printed).context("tokens.mjs printed no JSON")?;
-        Ok(Self { keys, hs256: folder.join("hs256.txt"), es256: folder.join("es256.txt") })
-    }
-
-    /// A member of the key with this id.
-    pub fn key(&self, kid: &str, member: &str) -> Result<&str> {
-        let keys = self.keys["keys"].as_array().context("a key set has keys")?;
-        let key = keys.iter().find(|key| key["kid"] == kid);
-        key.and_then(|key| key[member].as_str()).with_context(|| format!("key {kid} has no {member}"))
-    }
-
-    /// The first token of a file.
-    ///
-    /// # Errors
-    /// When the file can't be read.
-    pub fn first(file: &Path) -> Result<String> {
-        let text = fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    }
-}
+use crate::template::fill_in_quoted;
 
 /// Bundles the peer; returns the one file that it is.
 ///
@@ -85,21 +41,18 @@ pub fn service(
     upstream: &str,
 ) -> Result<Service> {
     let template = paths::root().join("tests/bench/peer/config.capnp.in");
-    let mut text =
+    let text =
         fs::read_to_string(&template).with_context(|| format!("could not read {}", template.display()))?;
     let values = [
-        ("@LISTEN@", format!("127.0.0.1:{port}")),
-        ("@BUNDLE@", bundle.to_string_lossy().into_owned()),
-        ("@WORKERD@", paths::root().join("infra/workerd").to_string_lossy().into_owned()),
-        ("@JWKS@", tokens.keys.to_string()),
-        ("@ISSUER@", ISSUER.to_owned()),
-        ("@AUDIENCE@", AUDIENCE.to_owned()),
-        ("@UPSTREAM@", upstream.to_owned()),
+        ("LISTEN", format!("127.0.0.1:{port}")),
+        ("BUNDLE", bundle.to_string_lossy().into_owned()),
+        ("WORKERD", paths::root().join("infra/workerd").to_string_lossy().into_owned()),
+        ("JWKS", tokens.keys.to_string()),
+        ("ISSUER", ISSUER.to_owned()),
+        ("AUDIENCE", AUDIENCE.to_owned()),
+        ("UPSTREAM", upstream.to_owned()),
     ];
-    for (name, value) in values {
-        ensure!(text.contains(name), "{} has no {name}", template.display());
-        text = text.replace(name, &value.replace('\\', "\\\\").replace('"', "\\\""));
-    }
+    let text = fill_in_quoted(&text, &values).with_context(|| format!("in {}", template.display()))?;
     let config = folder.join("peer.capnp");
     fs::write(&config, text).with_context(|| format!("could not write {}", config.display()))?;
     let url = format!("http://127.0.0.1:{port}/local/open");

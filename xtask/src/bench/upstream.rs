@@ -9,26 +9,31 @@ use anyhow::{Context as _, Result};
 
 /// Bytes of a request's head; the benchmark's are far below.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Length of the body that is cached.
-const CACHED_BYTES: usize = 1024;
+/// Lengths of the bodies that are cached: of `/cached/64-kilobytes`, and of all else below `/cached/`.
+pub const CACHED_LARGE_BYTES: usize = 64 * 1024;
+/// See [`CACHED_LARGE_BYTES`].
+pub const CACHED_BYTES: usize = 1024;
 
 /// The running server.
 pub struct Upstream {
     /// Its base URL.
     pub url: String,
+    /// Its port.
+    pub port: u16,
     served: Arc<AtomicU64>,
 }
 
 impl Upstream {
-    /// Listens on a port of 127.0.0.1 until this program ends.
+    /// Listens on a port of 127.0.0.1 (0: any that is free) until this program ends.
     ///
     /// # Errors
     /// When the port is taken.
     pub fn start(port: u16) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .with_context(|| format!("port {port} is taken; choose another with --port"))?;
+        let port = listener.local_addr()?.port();
         let served = Arc::new(AtomicU64::new(0));
-        let upstream = Self { url: format!("http://127.0.0.1:{port}"), served: Arc::clone(&served) };
+        let upstream = Self { url: format!("http://127.0.0.1:{port}"), port, served: Arc::clone(&served) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let served = Arc::clone(&served);
@@ -45,7 +50,8 @@ impl Upstream {
     }
 }
 
-/// Answers the requests of one connection, one after the other; none has a body.
+/// Answers the requests of one connection, one after the other; none has a body. What is asked for as `…/head` is the head of
+/// the request itself.
 fn serve(mut stream: TcpStream, served: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let plain = response(
@@ -53,7 +59,8 @@ fn serve(mut stream: TcpStream, served: &AtomicU64) -> std::io::Result<()> {
         "no-store",
         br#"{"records":[{"id":"0199f0a2-6c1e-7e51-9d5c-3a1f0e5b7c42","item":"tea"}],"next":null}"#,
     );
-    let cached = response("application/octet-stream", "public, max-age=3600", &[b'x'; CACHED_BYTES]);
+    let cacheable = |bytes| response("application/octet-stream", "public, max-age=3600", &vec![b'x'; bytes]);
+    let (cached, cached_large) = (cacheable(CACHED_BYTES), cacheable(CACHED_LARGE_BYTES));
     let mut buffer = [0; HEAD_BYTES_MAX];
     let mut filled = 0;
     loop {
@@ -63,9 +70,15 @@ fn serve(mut stream: TcpStream, served: &AtomicU64) -> std::io::Result<()> {
         }
         filled += read;
         while let Some(end) = head_end(&buffer[..filled]) {
-            let wants_cached = buffer.starts_with(b"GET /cached/");
             served.fetch_add(1, Ordering::Relaxed);
-            stream.write_all(if wants_cached { &cached } else { &plain })?;
+            match path(&buffer[..end]) {
+                path if path.starts_with(b"/cached/64-") => stream.write_all(&cached_large)?,
+                path if path.starts_with(b"/cached/") => stream.write_all(&cached)?,
+                path if path.ends_with(b"/head") => {
+                    stream.write_all(&response("text/plain", "no-store", &buffer[..end]))?;
+                }
+                _ => stream.write_all(&plain)?,
+            }
             buffer.copy_within(end..filled, 0);
             filled -= end;
         }
@@ -74,6 +87,11 @@ fn serve(mut stream: TcpStream, served: &AtomicU64) -> std::io::Result<()> {
 
 fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4)
+}
+
+/// The path of a request, with its query.
+fn path(head: &[u8]) -> &[u8] {
+    head.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
 }
 
 fn response(content_type: &str, cache_control: &str, body: &[u8]) -> Vec<u8> {
@@ -91,16 +109,19 @@ mod tests {
 
     #[test]
     fn requests_in_one_write_are_answered_one_by_one() {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let upstream = Upstream::start(port).unwrap();
+        let upstream = Upstream::start(0).unwrap();
         let url = &upstream.url;
         assert_eq!(Request::get(&format!("{url}/cached/a")).send().unwrap().body.len(), CACHED_BYTES);
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let large = Request::get(&format!("{url}/cached/64-kilobytes")).send().unwrap();
+        assert_eq!(large.body.len(), CACHED_LARGE_BYTES);
+        let head = Request::get(&format!("{url}/full/head")).header("x-edge", "bench").send().unwrap();
+        assert!(head.body.starts_with("GET /full/head HTTP/1.1\r\n") && head.body.contains("x-edge: bench"));
+        let mut stream = TcpStream::connect(("127.0.0.1", upstream.port)).unwrap();
         stream.write_all(b"GET /open/a HTTP/1.1\r\n\r\nGET /open/b HTTP/1.1\r\n\r\n").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
-        assert_eq!(upstream.served(), 3);
+        assert_eq!(upstream.served(), 5);
     }
 }
