@@ -72,10 +72,12 @@ pub fn load() -> String {
     )
 }
 
-/// The first line that a command prints, such as its version; empty if it can't be run.
+/// The first line that a command prints, such as its version, on standard error if there is nothing on standard output;
+/// empty if it can't be run.
 pub fn first_line(command: &mut Command) -> String {
-    let output = command.output().map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&output).lines().next().unwrap_or_default().trim().to_owned()
+    let Ok(output) = command.output() else { return String::new() };
+    let printed = if output.stdout.trim_ascii().is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&printed).trim_start().lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// Writes the file at `place`, from the top of the repository.
@@ -109,6 +111,14 @@ mod tests {
         assert_eq!(spread.text(1), "2.5 (1.0–4.0)");
         assert_eq!(Spread::of([7.0]).unwrap().median, 7.0);
         assert!(Spread::of([]).is_none());
+    }
+
+    #[test]
+    fn a_version_is_read_wherever_it_is_printed() {
+        let line = |script: &str| first_line(Command::new("sh").args(["-c", script]));
+        assert_eq!(line("echo one; echo two; echo three >&2"), "one");
+        assert_eq!(line("echo; printf ' version 3\nmore\n' >&2"), "version 3");
+        assert_eq!(first_line(&mut Command::new("/nowhere")), "");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! others do for the same work in the same minutes. Ratios count; absolute numbers are this machine's.
 
 mod cdc;
+mod checks;
 mod contest;
 mod cpu;
 mod edge;
@@ -9,6 +10,8 @@ mod engine;
 mod field;
 mod load;
 mod peer;
+mod proxies;
+mod proxy;
 mod tokens;
 mod upstream;
 
@@ -33,6 +36,8 @@ pub struct Bench {
 enum What {
     /// CPU per request of both edges, beside a hand-written Hono and jose worker; writes tests/bench/edge.md.
     Edge(edge::EdgeBench),
+    /// CPU per request of the Spin host, beside HAProxy, nginx with Lua, Envoy and Varnish; writes tests/bench/proxy.md.
+    Proxy(proxy::ProxyBench),
     /// Processor time of a decision in the engine alone, and its memory; writes tests/bench/engine.md.
     Engine(engine::EngineBench),
     /// Commit to visible and rows per second between regions, beside PostgreSQL's own subscription; writes
@@ -110,6 +115,7 @@ impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
             What::Edge(bench) => bench.run(),
+            What::Proxy(bench) => bench.run(),
             What::Engine(bench) => bench.run(),
             What::Cdc(bench) => bench.run(),
         }

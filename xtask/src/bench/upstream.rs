@@ -2,10 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
+
+use crate::report;
 
 /// Bytes of a request's head; the benchmark's are far below.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -34,11 +37,15 @@ impl Upstream {
         let port = listener.local_addr()?.port();
         let served = Arc::new(AtomicU64::new(0));
         let upstream = Self { url: format!("http://127.0.0.1:{port}"), port, served: Arc::clone(&served) };
+        // When it started: caches want a date, and none of the benchmark's answers gets stale.
+        let date =
+            report::first_line(Command::new("date").args(["-u", "+%a, %d %b %Y %T GMT"]).env("LC_ALL", "C"));
+        let date: Arc<str> = date.into();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let served = Arc::clone(&served);
+                let (served, date) = (Arc::clone(&served), Arc::clone(&date));
                 // A connection that breaks is opened anew by whoever needs it.
-                std::thread::spawn(move || serve(stream, &served));
+                std::thread::spawn(move || serve(stream, &date, &served));
             }
         });
         Ok(upstream)
@@ -52,8 +59,10 @@ impl Upstream {
 
 /// Answers the requests of one connection, one after the other; none has a body. What is asked for as `…/head` is the head of
 /// the request itself.
-fn serve(mut stream: TcpStream, served: &AtomicU64) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, date: &str, served: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let response =
+        |content_type, cache_control, body: &[u8]| response(date, content_type, cache_control, body);
     let plain = response(
         "application/json",
         "no-store",
@@ -94,9 +103,9 @@ fn path(head: &[u8]) -> &[u8] {
     head.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
 }
 
-fn response(content_type: &str, cache_control: &str, body: &[u8]) -> Vec<u8> {
+fn response(date: &str, content_type: &str, cache_control: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: {cache_control}\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ndate: {date}\r\ncontent-type: {content_type}\r\ncache-control: {cache_control}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

@@ -1,6 +1,8 @@
 //! Debian packages: installed into the system when we may, or unpacked into the cache.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,6 +49,46 @@ pub fn program(name: &str, package: &str) -> Result<PathBuf> {
     }
     need_debian(&[package])?;
     found().with_context(|| format!("{package} is installed, and there is no program {name}"))
+}
+
+/// As [`need_debian`], for servers that run with configurations of ours: Debian does not start them when it installs them.
+///
+/// # Errors
+/// As [`need_debian`], and when Debian can't be told.
+pub fn need_servers(packages: &[&str]) -> Result<()> {
+    let missing = packages.iter().any(|package| !installed(package));
+    let will_install = missing && paths::is_root() && paths::in_path("apt-get").is_some();
+    let _unstarted = if will_install { Unstarted::tell(Path::new(POLICY))? } else { None };
+    need_debian(packages)
+}
+
+/// Asked by Debian's packages before they start a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While it lives, Debian's packages start no service.
+struct Unstarted(PathBuf);
+
+impl Unstarted {
+    /// Where the machine has a policy of its own, that stays in force.
+    fn tell(policy: &Path) -> Result<Option<Self>> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o755).open(policy);
+        let mut file = match file {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
+            file => file.with_context(|| format!("could not create {}", policy.display()))?,
+        };
+        let unstarted = Self(policy.to_path_buf());
+        // 101: the action is not allowed.
+        file.write_all(b"#!/bin/sh\nexit 101\n")?;
+        Ok(Some(unstarted))
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            say(&format!("  ! could not remove {}: {error}", self.0.display()));
+        }
+    }
 }
 
 fn installed(package: &str) -> bool {
@@ -213,6 +255,17 @@ fn parse_madison(text: &str) -> Vec<Available> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn services_are_forbidden_for_a_while_and_a_policy_of_the_machine_stays() {
+        let policy = std::env::temp_dir().join(format!("meridian-policy-{}", std::process::id()));
+        let unstarted = Unstarted::tell(&policy).unwrap();
+        assert_eq!(Command::new(&policy).status().unwrap().code(), Some(101));
+        assert!(Unstarted::tell(&policy).unwrap().is_none());
+        assert!(policy.exists());
+        drop(unstarted);
+        assert!(!policy.exists());
+    }
 
     #[test]
     fn the_mirror_is_found_in_both_formats() {

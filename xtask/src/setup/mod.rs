@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod cargo_tools;
 pub mod debian;
+pub mod envoy;
 pub mod npm;
 pub mod postgres;
 pub mod wasm;

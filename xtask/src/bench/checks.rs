@@ -1,0 +1,149 @@
+//! What a server must do before its processor time says anything: refuse, count, split and remember for real.
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::field::{Field, get};
+use super::tokens::Tokens;
+use super::upstream::{CACHED_BYTES, CACHED_LARGE_BYTES};
+use crate::progress::say;
+use crate::stack::http::Answer;
+
+/// Requests to a route that allows five a minute: far more than that.
+const LIMITED_REQUESTS: usize = 40;
+/// Subjects among whom both variants of an even split occur, but for one time in 10^12.
+const SUBJECTS: usize = 40;
+/// Hits that are looked at.
+const HITS: usize = 8;
+
+/// A server that is looked at.
+struct Checked<'a> {
+    field: &'a Field,
+    title: &'static str,
+    url: String,
+}
+
+/// Checks every server of a field.
+///
+/// # Errors
+/// When one does not do what its measurement would claim.
+pub fn check(field: &Field) -> Result<()> {
+    for server in field.contest.servers {
+        let tokens = field.contest.cells.iter().filter(|cell| cell.path == "/full/items");
+        let with_tokens = tokens.into_iter().any(|cell| cell.path_on(server).is_some());
+        let checked = Checked { field, title: server.title, url: field.url(server)? };
+        if with_tokens {
+            checked.refuses().with_context(|| format!("{} with tokens that are not valid", server.title))?;
+            checked.transforms().with_context(|| format!("{} with headers", server.title))?;
+            checked.splits().with_context(|| format!("{} with the split", server.title))?;
+            checked.limits().with_context(|| format!("{} with the limit", server.title))?;
+        }
+        checked.caches().with_context(|| format!("{} with its cache", server.title))?;
+        say(&format!("  ✓ {} does what is measured", server.title));
+    }
+    Ok(())
+}
+
+impl Checked<'_> {
+    fn get(&self, path: &str, token: Option<&str>) -> Result<Answer> {
+        get(&format!("{}{path}", self.url), token).send()
+    }
+
+    /// Forged, expired and foreign tokens, none at all, and one without the scope: nothing comes to the upstream.
+    fn refuses(&self) -> Result<()> {
+        let served = self.field.upstream.served();
+        let refused = Tokens::some(&self.field.tokens.refused, usize::MAX)?;
+        ensure!(refused.len() > 1, "there are no tokens to be refused");
+        for path in ["/auth/items", "/full/items"] {
+            for (number, token) in refused.iter().map(|token| Some(token.as_str())).chain([None]).enumerate()
+            {
+                let status = self.get(path, token)?.status;
+                ensure!(
+                    [401, 403].contains(&status),
+                    "{path} answers {status} to token {number}, expected 401"
+                );
+            }
+        }
+        let unscoped = Tokens::first(&self.field.tokens.unscoped)?;
+        let status = self.get("/full/items", Some(&unscoped))?.status;
+        ensure!(status == 403, "answers {status} to a token without the scope, expected 403");
+        ensure!(self.field.upstream.served() == served, "a refused request came to the upstream");
+        let status = self.get("/auth/items", Some(&unscoped))?.status;
+        ensure!(status == 200, "answers {status} to a valid token where no scope is needed, expected 200");
+        Ok(())
+    }
+
+    /// The upstream sees the header that is set, and the subject in place of the token.
+    fn transforms(&self) -> Result<()> {
+        let token = Tokens::first(&self.field.tokens.es256)?;
+        for (path, header) in [
+            ("/auth/head", "x-subject: client-00000"),
+            ("/full/head", "x-subject: client-00000"),
+            ("/full/head", "x-edge: bench"),
+        ] {
+            let head = self.get(path, Some(&token))?.body.to_ascii_lowercase();
+            ensure!(
+                head.contains(&format!("\r\n{header}\r\n")),
+                "{path}: the upstream does not see {header}"
+            );
+            ensure!(!head.contains("\r\nauthorization:"), "{path}: the upstream sees the token");
+        }
+        Ok(())
+    }
+
+    /// Both variants occur, and a subject keeps its own.
+    fn splits(&self) -> Result<()> {
+        let variants = || -> Result<Vec<String>> {
+            let tokens = Tokens::some(&self.field.tokens.es256, SUBJECTS)?;
+            let variant = |token: &String| {
+                let answer = self.get("/full/items", Some(token))?;
+                let variant = answer.header("x-checkout").map(str::to_owned);
+                variant.with_context(|| format!("an answer {} without X-Checkout", answer.status))
+            };
+            tokens.iter().map(variant).collect()
+        };
+        let first = variants()?;
+        for variant in ["classic", "express"] {
+            ensure!(first.iter().any(|found| found == variant), "nobody of {SUBJECTS} gets {variant}");
+        }
+        ensure!(first == variants()?, "a subject gets another variant than before");
+        Ok(())
+    }
+
+    /// Five a minute are allowed to a subject; another subject is not held for it.
+    fn limits(&self) -> Result<()> {
+        let mut tokens = Tokens::some(&self.field.tokens.es256, SUBJECTS + 2)?;
+        let (other, token) = (tokens.pop().context("a token")?, tokens.pop().context("a token")?);
+        let statuses = (0..LIMITED_REQUESTS).map(|_| Ok(self.get("/limited/items", Some(&token))?.status));
+        let statuses = statuses.collect::<Result<Vec<u16>>>()?;
+        ensure!(
+            statuses.first() == Some(&200),
+            "the first request is answered {:?}, expected 200",
+            statuses.first()
+        );
+        ensure!(
+            statuses.last() == Some(&429),
+            "request {LIMITED_REQUESTS} is answered {:?}, expected 429",
+            statuses.last()
+        );
+        let status = self.get("/limited/items", Some(&other))?.status;
+        ensure!(status == 200, "another subject is answered {status}, expected 200");
+        Ok(())
+    }
+
+    /// What was answered once is answered without the upstream, whole.
+    fn caches(&self) -> Result<()> {
+        for (path, bytes) in
+            [("/cached/kilobyte", CACHED_BYTES), ("/cached/64-kilobytes", CACHED_LARGE_BYTES)]
+        {
+            self.get(path, None)?;
+            let served = self.field.upstream.served();
+            for _ in 0..HITS {
+                let length = self.get(path, None)?.body.len();
+                ensure!(length == bytes, "{path} has {length} bytes, expected {bytes}");
+            }
+            let more = self.field.upstream.served() - served;
+            ensure!(more == 0, "{}: {more} of {HITS} requests for {path} came to the upstream", self.title);
+        }
+        Ok(())
+    }
+}
