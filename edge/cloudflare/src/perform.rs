@@ -58,7 +58,7 @@ impl Passage {
         match step {
             Step::Sync(ask) => Answer::Synced(bundle::sync(isolate, &ask, SYNC_WAIT_MS).await),
             Step::Load(keys) => Answer::Loaded(bundle::load(isolate, &self.ctx, &keys).await),
-            Step::FetchKeys(ask) => Answer::Keys(bundle::fetch_keys(&ask).await),
+            Step::FetchKeys(ask) => Answer::Keys(bundle::fetch_keys(&ask).await.into()),
             Step::Verify(ask) => Answer::Verified(signature::verify(isolate, &ask).await),
             Step::Peek { bytes_max } => Answer::Peeked(self.request_body.peek(bytes_max).await),
             Step::Take(takes) => Answer::Taken(authority::take(isolate, &takes).await),

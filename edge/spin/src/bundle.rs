@@ -8,9 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use meridian_engine::limits::JWKS_BYTES_MAX;
 use meridian_engine::ruleset::Target;
-use meridian_engine::step::{FetchFault, FetchKeys, LoadKey, Loaded};
+use meridian_engine::step::{LoadKey, Loaded};
 use meridian_wire::bundle::Rules;
 use meridian_wire::edge::{Offer, Search};
 use meridian_wire::limits::BUNDLE_BYTES_MAX;
@@ -19,7 +18,7 @@ use meridian_wire::sync::HostReply;
 
 use crate::instance::{Memory, now_ms};
 use crate::limits::{ANSWER_BYTES_MAX, HEADS_FRESH_MS, HOST_FRESH_MS, LOAD_TIMEOUT_MS};
-use crate::message::{Content, Outgoing, SendFault, send};
+use crate::message::SendFault;
 use crate::origin::{self, Answer, Call};
 use crate::stored::{Heads, StoredBundle, StoredHost};
 
@@ -32,30 +31,6 @@ pub async fn load(memory: &Memory, keys: &[LoadKey]) -> Vec<Loaded> {
         }
     }))
     .await
-}
-
-/// Fetches an issuer's key set.
-pub async fn fetch_keys(ask: &FetchKeys) -> Result<Vec<u8>, FetchFault> {
-    let fault = |fault| match fault {
-        SendFault::Timeout => FetchFault::Timeout,
-        SendFault::TooLarge(_) => FetchFault::TooLarge,
-        SendFault::Connect(_) | SendFault::Denied | SendFault::Broken(_) => FetchFault::Unreachable,
-    };
-    let outgoing = Outgoing {
-        method: "GET",
-        url: &ask.url,
-        fields: vec![("accept".to_owned(), b"application/jwk-set+json, application/json".to_vec())],
-        content: Content::Empty,
-        length: None,
-        timeout_ms: ask.timeout_ms,
-        connect_timeout_ms: ask.timeout_ms,
-        body_timeout_ms: None,
-    };
-    let incoming = send(outgoing).await.map_err(fault)?;
-    if incoming.status != 200 {
-        return Err(FetchFault::Status(incoming.status));
-    }
-    incoming.bytes(JWKS_BYTES_MAX).await.map_err(fault)
 }
 
 async fn load_host(memory: &Memory, host: &str) -> Loaded {

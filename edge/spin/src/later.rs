@@ -16,7 +16,7 @@ use crate::limits::{EVENTS_AGAIN_MS, EVENTS_WAIT_MS, SYNC_TIMEOUT_MS};
 use crate::message::Incoming;
 use crate::perform::Passage;
 use crate::store::Store;
-use crate::{bundle, origin, shelf};
+use crate::{keys, origin, shelf};
 
 /// What is left to do once a reply is on its way.
 pub struct Later {
@@ -90,7 +90,7 @@ async fn perform_after(memory: &Rc<Memory>, item: After, runs_left: u32) {
             memory.node.borrow_mut().synced(news, now_ms());
         }
         After::FetchKeys(ask) => {
-            let answer = bundle::fetch_keys(&ask).await;
+            let answer = keys::fetch(memory, &ask).await;
             memory.node.borrow_mut().keys_fetched(&ask, answer, now_ms());
         }
         // Both are taken out before.

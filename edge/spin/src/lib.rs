@@ -25,6 +25,8 @@ mod functions;
 #[cfg(target_family = "wasm")]
 mod instance;
 #[cfg(target_family = "wasm")]
+mod keys;
+#[cfg(target_family = "wasm")]
 mod later;
 #[cfg(target_family = "wasm")]
 mod message;

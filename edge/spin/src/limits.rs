@@ -29,6 +29,8 @@ pub const HOST_FRESH_MS: u64 = 30_000;
 pub const FUNCTION_AGAIN_MS: u64 = 1_000;
 /// Components of which an instance knows whether they are in the store.
 pub const FUNCTIONS_KNOWN_MAX: usize = 1_000;
+/// Pause between two looks at whether another instance has fetched a key set.
+pub const KEYS_PAUSE_MS: u64 = 20;
 
 /// Places of the cache for entries with a small body. A key has two of them, by its hash.
 pub const CACHE_ENTRY_PLACES: u32 = 16_384;

@@ -16,7 +16,7 @@ use crate::cache::Cached;
 use crate::forward::{Ended, RequestBody};
 use crate::instance::{Memory, now_ms};
 use crate::message::Incoming;
-use crate::{bundle, origin, shelf};
+use crate::{bundle, keys, origin, shelf};
 
 /// One exchange on its way, with what the host keeps for it.
 pub struct Passage {
@@ -61,7 +61,7 @@ impl Passage {
                 Step::Reply(reply) => return *reply,
                 Step::Sync(ask) => Answer::Synced(origin::sync(&self.memory, &ask, SYNC_WAIT_MS).await),
                 Step::Load(keys) => Answer::Loaded(bundle::load(&self.memory, &keys).await),
-                Step::FetchKeys(ask) => Answer::Keys(bundle::fetch_keys(&ask).await),
+                Step::FetchKeys(ask) => Answer::Keys(keys::fetch(&self.memory, &ask).await),
                 Step::Verify(ask) => Answer::Verified(is_right(&ask)),
                 Step::Take(takes) => {
                     Answer::Taken(join_all(takes.iter().map(|take| origin::take(&self.memory, take))).await)

@@ -1,7 +1,7 @@
 //! Every limit of the engine, in one place. Reaching one is a clear outcome, never a panic.
 
 /// Steps of one exchange.
-pub const STEPS_MAX: u32 = 64;
+pub const STEPS_MAX: u32 = 128;
 /// How old the news of the origins may be before they are refreshed after a reply.
 pub const SYNC_FRESH_MS: u64 = 500;
 /// How old the news of the origins may be before a decision waits for newer.
@@ -100,8 +100,10 @@ pub const KEY_SETS_MAX: usize = 2_000;
 pub const KEY_FETCH_TIMEOUT_MS: u32 = 5_000;
 /// Pause after a failed fetch of a key set; doubles with each failure up to the rule's interval.
 pub const KEY_FETCH_RETRY_MS: u64 = 1_000;
-/// Exchanges that may share a fetch of a key set that is on its way.
+/// Exchanges that may wait for a fetch of a key set that is on its way.
 pub const KEY_FETCH_JOINED_MAX: u32 = 64;
+/// How long a fetch of a key set is waited for before it counts as lost.
+pub const KEY_FETCH_LOST_MS: u64 = KEY_FETCH_TIMEOUT_MS as u64 + 1_000;
 /// Differences between the clocks of exchanges up to this count as no time at all.
 pub const CLOCK_JITTER_MS: u64 = 1_000;
 /// Shortest life of a lease.

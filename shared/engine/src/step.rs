@@ -14,6 +14,7 @@ pub use self::function::{FunctionCall, FunctionFailure, FunctionFault, Ran};
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
+use crate::policy::jwt::SharedKeys;
 use crate::policy::steering::Connection;
 use crate::ruleset::{Coding, HtmlEdit, LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
 
@@ -57,8 +58,8 @@ pub enum Answer {
     Synced(Option<SyncNews>),
     /// To [`Step::Load`], in the order asked.
     Loaded(Vec<Loaded>),
-    /// To [`Step::FetchKeys`]: the body, at most [`JWKS_BYTES_MAX`](crate::limits::JWKS_BYTES_MAX) long, or why not.
-    Keys(Result<Vec<u8>, FetchFault>),
+    /// To [`Step::FetchKeys`].
+    Keys(FetchedKeys),
     /// To [`Step::Verify`]: whether the signature is right.
     Verified(bool),
     /// To [`Step::Peek`]; `None` where the body broke off or is gone.
@@ -189,6 +190,25 @@ pub struct FetchKeys {
     pub metadata_of: Option<String>,
     /// How long the host may wait.
     pub timeout_ms: u32,
+    /// When the last answer that this node knows of came, in milliseconds since the Unix epoch; 0: never.
+    pub known_ms: u64,
+    /// Age from which what another node has fetched is of no use.
+    pub stale_ms: u64,
+}
+
+/// What came of a [`FetchKeys`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchedKeys {
+    /// The body, at most [`JWKS_BYTES_MAX`](crate::limits::JWKS_BYTES_MAX) long, or why not.
+    Answer(Result<Vec<u8>, FetchFault>),
+    /// Not fetched: what another node came by, as [`SharedKeys::turn`] allows.
+    Shared(SharedKeys),
+}
+
+impl From<Result<Vec<u8>, FetchFault>> for FetchedKeys {
+    fn from(answer: Result<Vec<u8>, FetchFault>) -> Self {
+        Self::Answer(answer)
+    }
 }
 
 /// Why something could not be fetched.

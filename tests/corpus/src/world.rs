@@ -78,7 +78,7 @@ impl World {
         let answer = match step {
             Step::Sync(ask) => Answer::Synced(self.news(&ask, now_ms)),
             Step::Load(keys) => Answer::Loaded(keys.iter().map(|key| self.load(key)).collect()),
-            Step::FetchKeys(asked) => Answer::Keys(self.keys(&asked.url)),
+            Step::FetchKeys(asked) => Answer::Keys(self.keys(&asked.url).into()),
             Step::Peek { bytes_max } => Answer::Peeked(self.peek(bytes_max)),
             Step::Take(takes) => Answer::Taken(takes.iter().map(|take| self.take(take, now_ms)).collect()),
             Step::LookUp(key) => Answer::Found(self.look_up(&key)),

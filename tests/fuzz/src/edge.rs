@@ -137,7 +137,7 @@ impl Edge {
                 }
                 Step::Sync(_) => Answer::Synced(Some(self.news())),
                 Step::Load(keys) => Answer::Loaded(keys.iter().map(load).collect()),
-                Step::FetchKeys(_) => Answer::Keys(Err(FetchFault::Unreachable)),
+                Step::FetchKeys(_) => Answer::Keys(Err(FetchFault::Unreachable).into()),
                 Step::Verify(verify) => Answer::Verified(check(&verify)),
                 Step::Peek { bytes_max } => {
                     let bytes: Vec<u8> = body.bytes().take(bytes_max as usize).collect();

@@ -44,11 +44,14 @@ pub fn jwt(data: &[u8]) {
             is_right(header, claims, &identity);
             let other = &rules.rival;
             assert!(
-                !matches!(memory.poll(other, &token, now_ms), Verdict::Valid(_)),
+                !matches!(memory.poll(other, &token, false, now_ms), Verdict::Valid(_)),
                 "nor for another tenant"
             );
             let ended = identity.expires_ms + 30_000;
-            assert!(matches!(memory.poll(ruleset, &token, ended), Verdict::Refused(_)), "nor for ever");
+            assert!(
+                matches!(memory.poll(ruleset, &token, false, ended), Verdict::Refused(_)),
+                "nor for ever"
+            );
         }
         Verdict::Refused(refusal) => is_discreet(&refusal, &token),
         more => panic!("no end: {more:?}"),
@@ -83,12 +86,12 @@ fn bearers(token: &str, scheme: &str) {
 }
 
 fn poll(memory: &mut JwtMemory, ruleset: &Ruleset, token: &str, keys: &str) -> Verdict {
-    let mut verdict = memory.poll(ruleset, token, START_MS);
+    let mut verdict = memory.poll(ruleset, token, false, START_MS);
     for _ in 0..TURNS_MAX {
         verdict = match verdict {
             Verdict::NeedKeys(asked) => {
                 memory.keys_fetched(&asked, Ok(keys.as_bytes().to_vec()), START_MS);
-                memory.poll(ruleset, token, START_MS)
+                memory.poll(ruleset, token, false, START_MS)
             }
             Verdict::NeedSignature(verify, pending) => {
                 fits(&verify);

@@ -33,6 +33,12 @@ struct Wait {
     begun_ms: u64,
 }
 
+/// How long to pause before the next look at what another request does: a part of the time waited so far, which makes
+/// many steps at first, and few in all.
+pub(super) fn pause_ms(waited_ms: u32) -> u32 {
+    (waited_ms / 4).clamp(COLLAPSE_PAUSE_MS_MIN, COLLAPSE_PAUSE_MS_MAX)
+}
+
 impl Exchange {
     /// Nothing at hand answers the request: it goes forward, unless another one has done so already.
     pub(super) fn fetch(&mut self, node: &mut Node) -> Step {
@@ -64,9 +70,8 @@ impl Exchange {
         }
     }
 
-    /// Pauses for a part of the time waited so far: many steps at first, and few in all.
     fn pause(&mut self) -> Step {
-        let ms = (self.collapse.waited_ms / 4).clamp(COLLAPSE_PAUSE_MS_MIN, COLLAPSE_PAUSE_MS_MAX);
+        let ms = pause_ms(self.collapse.waited_ms);
         // Counted without a clock, which may be set back.
         self.collapse.waited_ms += ms;
         self.wait(Waiting::Pause, Step::Pause { ms })

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::collapse::pause_ms;
 use super::secure::Guard;
 use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
+use crate::limits::KEY_FETCH_LOST_MS;
 use crate::node::Node;
 use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_claims, require_scopes};
 use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
@@ -91,13 +93,15 @@ impl Exchange {
         let (Some(rules), Some(token)) = (&self.rules, &self.token) else {
             return self.fail_internally(node, "no token to check");
         };
-        let verdict = node.tokens.poll(&rules.ruleset, token, self.now_ms);
+        let has_waited = self.keys_waited_ms > 0;
+        let verdict = node.tokens.poll(&rules.ruleset, token, has_waited, self.now_ms);
         self.judged(node, verdict)
     }
 
     pub(super) fn judged(&mut self, node: &mut Node, verdict: Verdict) -> Step {
         let identity = match verdict {
             Verdict::NeedKeys(ask) => return self.wait(Waiting::Keys(ask.clone()), Step::FetchKeys(ask)),
+            Verdict::Wait => return self.wait_for_keys(node),
             Verdict::NeedSignature(verify, pending) => {
                 return self.wait(Waiting::Signature(pending), Step::Verify(*verify));
             }
@@ -114,6 +118,16 @@ impl Exchange {
         }
         self.explain_auth("verified", vec![("issuer", identity.issuer.clone())]);
         self.check_limits(node)
+    }
+
+    /// Pauses while another exchange fetches the keys, within bounds: shortly at first, and few times in all.
+    fn wait_for_keys(&mut self, node: &mut Node) -> Step {
+        if u64::from(self.keys_waited_ms) >= KEY_FETCH_LOST_MS {
+            return self.refuse_token(node, &Refusal::keys_unavailable());
+        }
+        let ms = pause_ms(self.keys_waited_ms);
+        self.keys_waited_ms += ms;
+        self.wait(Waiting::KeysOfAnother, Step::Pause { ms })
     }
 
     fn refuse_token(&mut self, node: &mut Node, refusal: &Refusal) -> Step {

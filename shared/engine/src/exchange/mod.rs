@@ -63,6 +63,8 @@ pub struct Exchange {
     /// What is at hand of the request's body, while policies may look into it.
     sample: Sample,
     token: Option<String>,
+    /// How long keys that another exchange fetches were waited for.
+    keys_waited_ms: u32,
     identity: Option<Arc<Identity>>,
     /// No limit is for who sent it.
     unlimited: bool,
@@ -112,6 +114,8 @@ enum Waiting {
     /// For the policy at this place among those of a guard.
     Peek(Guard, usize),
     Keys(FetchKeys),
+    /// For a fetch of keys that another exchange has begun.
+    KeysOfAnother,
     Signature(Box<Pending>),
     Take,
     LookUp,
@@ -126,7 +130,7 @@ impl Waiting {
             Self::Sync => "sync",
             Self::Load(_) => "load",
             Self::Peek(..) => "peek",
-            Self::Keys(_) => "keys",
+            Self::Keys(_) | Self::KeysOfAnother => "keys",
             Self::Signature(_) => "signature",
             Self::Take => "take",
             Self::LookUp => "lookup",
@@ -169,10 +173,14 @@ impl Exchange {
                 if let Answer::Peeked(peeked) = answer { peeked } else { None },
             ),
             (Waiting::Keys(ask), answer) => {
-                let keys = if let Answer::Keys(keys) = answer { keys } else { Err(FetchFault::Unreachable) };
+                let keys = match answer {
+                    Answer::Keys(keys) => keys,
+                    _ => Err(FetchFault::Unreachable).into(),
+                };
                 node.tokens.keys_fetched(&ask, keys, self.now_ms);
                 self.authenticate(node)
             }
+            (Waiting::KeysOfAnother, _) => self.authenticate(node),
             (Waiting::Signature(pending), answer) => {
                 let right = matches!(answer, Answer::Verified(true));
                 let verdict = node.tokens.verified(*pending, right, self.now_ms);
@@ -222,6 +230,7 @@ impl Exchange {
             route: None,
             sample: Sample::default(),
             token: None,
+            keys_waited_ms: 0,
             identity: None,
             unlimited: false,
             limits: None,

@@ -22,7 +22,7 @@ use crate::policy::security::Names;
 use crate::policy::steering::SteeringMemory;
 use crate::purge::PurgeJournal;
 use crate::ruleset::{Platform, Target, Version};
-use crate::step::{CacheKey, FetchFault, FetchKeys, LoadKey, Loaded, SyncAsk, SyncNews};
+use crate::step::{CacheKey, FetchKeys, FetchedKeys, LoadKey, Loaded, SyncAsk, SyncNews};
 
 /// What one edge instance remembers: rules, news of the regions, purges, verified tokens, counters, key sets. The host
 /// makes one per instance and hands it to every exchange. It grows with the tenants that are served here, up to
@@ -159,8 +159,8 @@ impl Node {
     }
 
     /// Takes the answer to an [`After::FetchKeys`](crate::step::After::FetchKeys).
-    pub fn keys_fetched(&mut self, ask: &FetchKeys, answer: Result<Vec<u8>, FetchFault>, now_ms: u64) {
-        self.tokens.keys_fetched(ask, answer, now_ms);
+    pub fn keys_fetched(&mut self, ask: &FetchKeys, fetched: impl Into<FetchedKeys>, now_ms: u64) {
+        self.tokens.keys_fetched(ask, fetched, now_ms);
     }
 
     /// Takes the end of an [`After::Store`](crate::step::After::Store) of the decision `of`. Whoever waits for that

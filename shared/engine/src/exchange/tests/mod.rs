@@ -132,7 +132,7 @@ impl Host {
                 self.asked.push("load");
                 Answer::Loaded(keys.iter().map(|key| self.load(key)).collect())
             }
-            Step::FetchKeys(_) => Answer::Keys(Err(FetchFault::Unreachable)),
+            Step::FetchKeys(_) => Answer::Keys(Err(FetchFault::Unreachable).into()),
             Step::Verify(_) => {
                 self.verified += 1;
                 Answer::Verified(self.right)

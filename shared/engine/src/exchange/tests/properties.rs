@@ -70,8 +70,8 @@ fn any_answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         any::<bool>().prop_map(|any| Answer::Synced(any.then(SyncNews::default))),
         proptest::collection::vec(loaded, 0..3).prop_map(Answer::Loaded),
-        Just(Answer::Keys(Err(FetchFault::Timeout))),
-        proptest::collection::vec(any::<u8>(), 0..20).prop_map(|keys| Answer::Keys(Ok(keys))),
+        Just(Answer::Keys(Err(FetchFault::Timeout).into())),
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(|keys| Answer::Keys(Ok(keys).into())),
         any::<bool>().prop_map(Answer::Verified),
         Just(Answer::Taken(vec![None])),
         any::<bool>().prop_map(move |any| Answer::Found(any.then(|| entry.clone()))),

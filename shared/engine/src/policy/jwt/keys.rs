@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::jws::{self, Parsed};
 use super::{Refusal, json};
 use crate::limits::{
-    JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_FETCH_JOINED_MAX, KEY_FETCH_MOVED, KEY_FETCH_RETRY_MS,
-    KEY_FETCH_TIMEOUT_MS, KEYS_URL_BYTES_MAX, RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_DEPTH_MAX,
+    JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_FETCH_JOINED_MAX, KEY_FETCH_LOST_MS, KEY_FETCH_MOVED,
+    KEY_FETCH_RETRY_MS, KEYS_URL_BYTES_MAX, RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_DEPTH_MAX,
 };
 use crate::ruleset::{Issuer, Jwks};
 use crate::step::{Algorithm, VerificationKey};
@@ -207,12 +207,39 @@ fn point(x: &[u8], y: &[u8], coordinate_bytes: usize) -> Option<Vec<u8>> {
 /// Why a key set is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// There is none that may be used. Shares a fetch that is on its way, up to a bound, rather than fail for it.
+    /// There is none that may be used. Waits for a fetch that is on its way, up to a bound, rather than fail for it.
     Keys,
-    /// A token names a key that it has not. Shares one too.
+    /// A token names a key that it has not. Waits for one too.
     UnknownKey,
     /// It grows old.
     Refresh,
+}
+
+/// What to do for keys that are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Fetch them.
+    Fetch,
+    /// Wait for whoever fetches them.
+    Wait,
+    /// Do without: it is too early for another fetch, or too many wait.
+    No,
+}
+
+/// Whose an answer is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// It came now, to this node.
+    Own,
+    /// It came to another node before.
+    Shared {
+        /// When.
+        answered_ms: u64,
+        /// When the last one that was good came.
+        content_ms: u64,
+        /// Answers that were not, since.
+        failures: u32,
+    },
 }
 
 /// What is known of one issuer's key set.
@@ -222,17 +249,21 @@ pub(super) struct KeySet {
     url: String,
     /// Where the provider's metadata say that the key set is.
     found: Option<String>,
+    /// When the last answer to a question for the metadata came.
+    found_ms: u64,
     /// No fetch more often than this.
     interval_ms: u64,
     /// The last good keys.
     pub(super) keys: Vec<SetKey>,
     /// When they came.
     fetched_ms: Option<u64>,
+    /// When the last answer came, good or not.
+    answered_ms: u64,
     /// When a fetch that has not been answered was asked for.
     asked_ms: Option<u64>,
     /// That fetch is for another URL: the rule has changed since.
     outdated: bool,
-    /// Exchanges that share that fetch.
+    /// Exchanges that wait for that fetch.
     joined: u32,
     /// No fetch before this.
     wait_until_ms: u64,
@@ -259,15 +290,26 @@ impl KeySet {
         self.found.as_deref().unwrap_or(&self.url)
     }
 
+    /// When the last answer came that is known here: to a question for the metadata, or for the keys themselves.
+    pub(super) fn known_ms(&self, of_metadata: bool) -> u64 {
+        if of_metadata { self.found_ms } else { self.answered_ms }
+    }
+
     /// Takes the place of the key set from the metadata; `None`: there was none.
-    pub(super) fn discovered(&mut self, place: Option<String>, now_ms: u64) {
-        match place {
-            Some(place) if !self.outdated => {
+    pub(super) fn discovered(&mut self, place: Option<String>, news: News, now_ms: u64) {
+        if !self.outdated {
+            self.found_ms = match news {
+                News::Own => now_ms,
+                News::Shared { answered_ms, .. } => answered_ms,
+            };
+        }
+        match (place, news) {
+            (Some(place), News::Own | News::Shared { failures: 0, .. }) if !self.outdated => {
                 self.asked_ms = None;
                 self.failures = 0;
                 self.found = Some(place);
             }
-            _ => _ = self.answered(None, now_ms),
+            _ => _ = self.answered(None, news, now_ms),
         }
     }
 
@@ -283,39 +325,51 @@ impl KeySet {
     }
 
     /// Whether to fetch now: at most once an interval, or after failures with a growing pause.
-    pub(super) fn ask(&mut self, need: Need, now_ms: u64) -> bool {
-        let patience_ms = u64::from(KEY_FETCH_TIMEOUT_MS) * 2;
-        if self.asked_ms.is_some_and(|asked_ms| now_ms.abs_diff(asked_ms) < patience_ms) {
-            let share = need != Need::Refresh && !self.outdated && self.joined < KEY_FETCH_JOINED_MAX;
-            self.joined += u32::from(share);
-            return share;
+    pub(super) fn ask(&mut self, need: Need, has_waited: bool, now_ms: u64) -> Turn {
+        if self.asked_ms.is_some_and(|asked_ms| now_ms.abs_diff(asked_ms) < KEY_FETCH_LOST_MS) {
+            let may_join = has_waited || self.joined < KEY_FETCH_JOINED_MAX;
+            if need == Need::Refresh || self.outdated || !may_join {
+                return Turn::No;
+            }
+            self.joined += u32::from(!has_waited);
+            return Turn::Wait;
         }
         let wait_ms = self.wait_until_ms.saturating_sub(now_ms);
         let is_pause = wait_ms > 0 && wait_ms <= self.interval_ms;
         if is_pause && (need != Need::Keys || self.failures > 0) {
-            return false;
+            return Turn::No;
         }
         self.asked_ms = Some(now_ms);
         self.outdated = false;
         self.joined = 0;
-        true
+        Turn::Fetch
     }
 
     /// Takes the answer of a fetch; `None` and garbage keep the last good keys. Whether the keys are others now.
-    pub(super) fn answered(&mut self, keys: Option<Vec<SetKey>>, now_ms: u64) -> bool {
+    pub(super) fn answered(&mut self, keys: Option<Vec<SetKey>>, news: News, now_ms: u64) -> bool {
         self.asked_ms = None;
         if self.outdated {
             return false;
         }
-        let Some(keys) = keys else {
-            let pause_ms = KEY_FETCH_RETRY_MS.saturating_mul(1 << self.failures.min(10));
-            self.failures = self.failures.saturating_add(1);
-            self.wait_until_ms = now_ms.saturating_add(pause_ms.min(self.interval_ms));
-            return false;
+        let (answered_ms, content_ms, failures) = match news {
+            News::Shared { answered_ms, content_ms, failures } => (answered_ms, content_ms, failures),
+            News::Own if keys.is_some() => (now_ms, now_ms, 0),
+            News::Own => (now_ms, 0, self.failures.saturating_add(1)),
         };
-        self.failures = 0;
-        self.fetched_ms = Some(now_ms);
-        self.wait_until_ms = now_ms.saturating_add(self.interval_ms);
+        let pause_ms = match failures.checked_sub(1) {
+            Some(before) => KEY_FETCH_RETRY_MS.saturating_mul(1 << before.min(10)).min(self.interval_ms),
+            None => self.interval_ms,
+        };
+        self.failures = failures;
+        self.answered_ms = answered_ms;
+        self.wait_until_ms = answered_ms.saturating_add(pause_ms);
+        let is_news = |keys: &Vec<SetKey>| {
+            let replaces =
+                matches!(news, News::Own) || self.fetched_ms.is_none_or(|at_ms| at_ms < content_ms);
+            replaces && !keys.is_empty()
+        };
+        let Some(keys) = keys.filter(is_news) else { return false };
+        self.fetched_ms = Some(content_ms);
         let changed = self.keys != keys;
         self.keys = keys;
         changed

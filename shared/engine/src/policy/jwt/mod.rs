@@ -10,6 +10,7 @@ mod claims;
 mod json;
 mod jws;
 mod keys;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +19,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use self::keys::is_guarded;
-use self::keys::{Choice, KeySet, Need};
+use self::keys::{Choice, KeySet, Need, News, Turn};
+pub use self::shared::{SharedKeys, SharedTurn};
 use crate::bounded::{Bounded, Keyed};
 use crate::expr::Fault;
 use crate::headers::Headers;
 use crate::limits::{KEY_FETCH_TIMEOUT_MS, KEY_SETS_MAX, TOKENS_REMEMBERED_MAX};
 use crate::ruleset::{Issuer, Jwks, Ruleset};
-use crate::step::{FetchFault, FetchKeys, VerificationKey, Verify};
+use crate::step::{FetchKeys, FetchedKeys, VerificationKey, Verify};
 
 /// Who a token says that its bearer is, once everything about it was found right.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,9 +69,10 @@ pub enum Verdict {
     Valid(Arc<Identity>),
     /// It is not.
     Refused(Refusal),
-    /// Fetch this key set, hand it to [`JwtMemory::keys_fetched`], poll again. Equal ones that are asked for at the same
-    /// time may share one fetch.
+    /// Fetch this key set, hand it to [`JwtMemory::keys_fetched`], poll again.
     NeedKeys(FetchKeys),
+    /// Somebody else fetches it: poll again in a moment.
+    Wait,
     /// Have this signature checked and hand the answer to [`JwtMemory::verified`].
     NeedSignature(Box<Verify>, Box<Pending>),
 }
@@ -110,6 +113,11 @@ pub struct Refusal {
 impl Refusal {
     fn new(error: TokenError, reason: impl Into<String>) -> Self {
         Self { error, reason: reason.into(), scopes: Vec::new() }
+    }
+
+    /// The keys of the token's issuer are not to be had.
+    pub(crate) fn keys_unavailable() -> Self {
+        Self::new(TokenError::KeysUnavailable, "the issuer's keys can't be had")
     }
 
     /// `invalid_token`.
@@ -241,13 +249,13 @@ impl JwtMemory {
         Self { tokens: Bounded::new(TOKENS_REMEMBERED_MAX, keyed), sets: Bounded::new(KEY_SETS_MAX, keyed) }
     }
 
-    /// What there is to say about a token under these rules.
-    pub fn poll(&mut self, ruleset: &Ruleset, token: &str, now_ms: u64) -> Verdict {
+    /// What there is to say about a token under these rules; `has_waited` after [`Verdict::Wait`].
+    pub fn poll(&mut self, ruleset: &Ruleset, token: &str, has_waited: bool, now_ms: u64) -> Verdict {
         let hash = hash(ruleset, token);
         if let Some(identity) = self.remembered(&hash, now_ms) {
             return Verdict::Valid(identity);
         }
-        self.check(ruleset, token, hash, now_ms).unwrap_or_else(Verdict::Refused)
+        self.check(ruleset, token, hash, has_waited, now_ms).unwrap_or_else(Verdict::Refused)
     }
 
     fn remembered(&mut self, hash: &TokenHash, now_ms: u64) -> Option<Arc<Identity>> {
@@ -264,6 +272,7 @@ impl JwtMemory {
         ruleset: &Ruleset,
         token: &str,
         hash: TokenHash,
+        has_waited: bool,
         now_ms: u64,
     ) -> Result<Verdict, Refusal> {
         let mut parsed = jws::parse(token)?;
@@ -282,15 +291,17 @@ impl JwtMemory {
             Choice::Unknown => {
                 let known = usable.is_some();
                 let need = if known { Need::UnknownKey } else { Need::Keys };
-                if let Some((rule, set)) = &mut set
-                    && set.ask(need, now_ms)
-                {
-                    return Ok(Verdict::NeedKeys(fetch(&id, issuer, rule, set)));
+                if let Some((rule, set)) = &mut set {
+                    match set.ask(need, has_waited, now_ms) {
+                        Turn::Fetch => return Ok(Verdict::NeedKeys(fetch(&id, issuer, rule, set))),
+                        Turn::Wait => return Ok(Verdict::Wait),
+                        Turn::No => {}
+                    }
                 }
                 return Err(if known {
                     Refusal::token("the issuer has no such key")
                 } else {
-                    Refusal::new(TokenError::KeysUnavailable, "the issuer's keys can't be had")
+                    Refusal::keys_unavailable()
                 });
             }
         };
@@ -324,15 +335,26 @@ impl JwtMemory {
     }
 
     /// Takes the answer to a [`FetchKeys`], asked for by `poll` or by `due`. What is no key set keeps the last good one.
-    pub fn keys_fetched(&mut self, ask: &FetchKeys, answer: Result<Vec<u8>, FetchFault>, now_ms: u64) {
+    pub fn keys_fetched(&mut self, ask: &FetchKeys, fetched: impl Into<FetchedKeys>, now_ms: u64) {
         let id = (ask.tenant.clone(), ask.issuer.clone());
         let Some(set) = self.sets.get(&id) else { return };
+        let (bytes, news) = match fetched.into() {
+            FetchedKeys::Answer(answer) => (answer.ok(), News::Own),
+            FetchedKeys::Shared(shared) => {
+                let news = News::Shared {
+                    answered_ms: shared.answered_ms,
+                    content_ms: shared.content_ms,
+                    failures: shared.failures,
+                };
+                (Some(shared.content), news)
+            }
+        };
         if let Some(iss) = &ask.metadata_of {
-            let place = answer.ok().and_then(|bytes| keys::parse_metadata(&bytes, iss));
-            return set.discovered(place, now_ms);
+            let place = bytes.and_then(|bytes| keys::parse_metadata(&bytes, iss));
+            return set.discovered(place, news, now_ms);
         }
-        let keys = answer.ok().and_then(|bytes| keys::parse_set(&bytes));
-        if set.answered(keys, now_ms) {
+        let keys = bytes.and_then(|bytes| keys::parse_set(&bytes));
+        if set.answered(keys, news, now_ms) {
             let keys = &set.keys;
             self.tokens.retain(|_, token| match &token.proof {
                 Some((of, key)) if *of == id => keys.iter().any(|have| have.key == *key),
@@ -350,7 +372,7 @@ impl JwtMemory {
             // Only sets that were needed before: the first fetch waits for the first token.
             let is_due = self.sets.peek(&id).is_some_and(|set| set.is_due(rule, now_ms));
             let set = self.set(&id, rule);
-            if is_due && set.ask(Need::Refresh, now_ms) {
+            if is_due && set.ask(Need::Refresh, false, now_ms) == Turn::Fetch {
                 due.push(fetch(&id, issuer, rule, set));
             }
         }
@@ -370,12 +392,15 @@ fn with_set(issuer: &Issuer) -> Option<(&Issuer, &Jwks)> {
 
 fn fetch((tenant, name): &SetId, issuer: &Issuer, rule: &Jwks, set: &KeySet) -> FetchKeys {
     let url = set.next_url().to_owned();
+    let metadata_of = (rule.discovery && url == rule.url).then(|| issuer.iss.clone());
     FetchKeys {
         tenant: tenant.clone(),
         issuer: name.clone(),
-        metadata_of: (rule.discovery && url == rule.url).then(|| issuer.iss.clone()),
+        known_ms: set.known_ms(metadata_of.is_some()),
+        metadata_of,
         url,
         timeout_ms: KEY_FETCH_TIMEOUT_MS,
+        stale_ms: rule.stale_ms,
     }
 }
 

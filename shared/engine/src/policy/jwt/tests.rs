@@ -8,8 +8,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::limits::{KEY_FETCH_JOINED_MAX, KEY_FETCH_LOST_MS, KEY_FETCH_RETRY_MS};
 use crate::ruleset::{IssuerKey, RuleRef};
-use crate::step::Algorithm;
+use crate::step::{Algorithm, FetchFault};
+
+mod shared;
 
 pub(super) const NOW_MS: u64 = 1_800_000_000_000;
 const REFRESH_MS: u64 = 600_000;
@@ -85,6 +88,8 @@ fn ask_for(url: &str) -> FetchKeys {
         url: url.to_owned(),
         metadata_of: None,
         timeout_ms: KEY_FETCH_TIMEOUT_MS,
+        known_ms: 0,
+        stale_ms: STALE_MS,
     }
 }
 
@@ -102,7 +107,7 @@ fn drive(
 ) -> (String, u32) {
     let mut fetched = 0;
     loop {
-        let verdict = match memory.poll(rules, token, now_ms) {
+        let verdict = match memory.poll(rules, token, false, now_ms) {
             Verdict::NeedSignature(_, pending) => memory.verified(*pending, true, now_ms),
             other => other,
         };
@@ -114,7 +119,7 @@ fn drive(
                 let answer = set.map(<[u8]>::to_vec).ok_or(FetchFault::Unreachable);
                 memory.keys_fetched(&ask, answer, now_ms);
             }
-            Verdict::NeedSignature(..) => panic!("asked twice"),
+            Verdict::NeedSignature(..) | Verdict::Wait => panic!("one exchange at a time"),
         }
     }
 }
@@ -169,14 +174,16 @@ fn challenges_say_what_rfc_6750_lets_them_say() {
 fn a_right_token_is_remembered_until_it_expires() {
     let (mut memory, rules) = (memory(), ruleset(vec![issuer()]));
     let token = good("k1");
-    let Verdict::NeedSignature(verify, pending) = memory.poll(&rules, &token, NOW_MS) else { panic!() };
+    let Verdict::NeedSignature(verify, pending) = memory.poll(&rules, &token, false, NOW_MS) else {
+        panic!()
+    };
     assert_eq!((verify.algorithm, verify.token.as_str()), (Algorithm::EdDSA, token.as_str()));
     let Verdict::Valid(identity) = memory.verified(*pending, true, NOW_MS) else { panic!() };
     assert_eq!((identity.issuer.as_str(), identity.subject.as_deref()), ("main", Some("u-1")));
     assert_eq!(identity.scopes, ["a", "b"]);
-    assert!(matches!(memory.poll(&rules, &token, NOW_MS + 59_999), Verdict::Valid(_)));
+    assert!(matches!(memory.poll(&rules, &token, false, NOW_MS + 59_999), Verdict::Valid(_)));
     assert!(
-        matches!(memory.poll(&rules, &token, NOW_MS + 60_000), Verdict::Refused(why) if why.reason == "expired")
+        matches!(memory.poll(&rules, &token, false, NOW_MS + 60_000), Verdict::Refused(why) if why.reason == "expired")
     );
 }
 
@@ -184,7 +191,9 @@ fn a_right_token_is_remembered_until_it_expires() {
 fn a_wrong_signature_is_refused_and_not_remembered() {
     let (mut memory, rules) = (memory(), ruleset(vec![issuer()]));
     for _ in 0..2 {
-        let Verdict::NeedSignature(_, pending) = memory.poll(&rules, &good("k1"), NOW_MS) else { panic!() };
+        let Verdict::NeedSignature(_, pending) = memory.poll(&rules, &good("k1"), false, NOW_MS) else {
+            panic!()
+        };
         let Verdict::Refused(refusal) = memory.verified(*pending, false, NOW_MS) else { panic!() };
         assert_eq!(refusal.error, TokenError::InvalidToken);
     }
@@ -196,14 +205,14 @@ fn other_tenants_and_other_versions_of_the_rules_remember_nothing() {
     assert_eq!(drive(&mut memory, &rules, &good("k1"), None, NOW_MS).0, "valid");
     let mut other = rules.clone();
     other.tenant.slug = "globex".to_owned();
-    assert!(matches!(memory.poll(&other, &good("k1"), NOW_MS), Verdict::NeedSignature(..)));
+    assert!(matches!(memory.poll(&other, &good("k1"), false, NOW_MS), Verdict::NeedSignature(..)));
     let mut newer = rules.clone();
     newer.version.sequence = 2;
-    assert!(matches!(memory.poll(&newer, &good("k1"), NOW_MS), Verdict::NeedSignature(..)));
+    assert!(matches!(memory.poll(&newer, &good("k1"), false, NOW_MS), Verdict::NeedSignature(..)));
     let mut gone = rules;
     gone.version.hash = "bbbb".to_owned();
     gone.issuers.clear();
-    assert!(matches!(memory.poll(&gone, &good("k1"), NOW_MS), Verdict::Refused(_)));
+    assert!(matches!(memory.poll(&gone, &good("k1"), false, NOW_MS), Verdict::Refused(_)));
 }
 
 #[test]
@@ -219,7 +228,7 @@ fn the_algorithm_is_the_keys() {
     let rules = ruleset(vec![issuer]);
     let check = |rule: &str, algorithm: &str, kid: &str, signature_bytes: usize, asks: bool| {
         let token = token(json!({"alg": algorithm, "kid": kid}), claims(), &vec![1; signature_bytes]);
-        let verdict = memory().poll(&rules, &token, NOW_MS);
+        let verdict = memory().poll(&rules, &token, false, NOW_MS);
         assert_eq!(matches!(verdict, Verdict::NeedSignature(..)), asks, "{rule}: {verdict:?}");
     };
     check("its own", "RS256", "rsa", 256, true);
@@ -239,18 +248,18 @@ fn the_algorithm_is_the_keys() {
 fn a_token_without_kid_is_for_the_only_key() {
     let without = token(json!({"alg": "EdDSA"}), claims(), &[1; 64]);
     let mut rules = ruleset(vec![issuer()]);
-    assert!(matches!(memory().poll(&rules, &without, NOW_MS), Verdict::NeedSignature(..)));
+    assert!(matches!(memory().poll(&rules, &without, false, NOW_MS), Verdict::NeedSignature(..)));
     rules.issuers[0].keys[0].kid = None;
-    assert!(matches!(memory().poll(&rules, &without, NOW_MS), Verdict::NeedSignature(..)));
+    assert!(matches!(memory().poll(&rules, &without, false, NOW_MS), Verdict::NeedSignature(..)));
     assert!(
-        matches!(memory().poll(&rules, &good("k1"), NOW_MS), Verdict::Refused(_)),
+        matches!(memory().poll(&rules, &good("k1"), false, NOW_MS), Verdict::Refused(_)),
         "a name that no key has"
     );
     rules.issuers[0].keys.push(inline("k2", Algorithm::EdDSA, VerificationKey::Ed25519(vec![2; 32])));
-    assert!(matches!(memory().poll(&rules, &without, NOW_MS), Verdict::Refused(_)));
+    assert!(matches!(memory().poll(&rules, &without, false, NOW_MS), Verdict::Refused(_)));
     let mut both = with_url();
     both.keys = issuer().keys;
-    let verdict = memory().poll(&ruleset(vec![both]), &without, NOW_MS);
+    let verdict = memory().poll(&ruleset(vec![both]), &without, false, NOW_MS);
     assert!(matches!(verdict, Verdict::NeedSignature(..) | Verdict::NeedKeys(_)));
 }
 
@@ -281,13 +290,18 @@ fn an_unknown_kid_fetches_once_an_interval() {
 }
 
 #[test]
-fn exchanges_at_the_same_time_share_a_fetch_up_to_a_bound() {
+fn exchanges_at_the_same_time_wait_for_one_fetch_up_to_a_bound() {
     let (mut memory, rules) = (memory(), ruleset(vec![with_url()]));
-    let asked =
-        (0..1_000).filter(|_| matches!(memory.poll(&rules, &good("k1"), NOW_MS), Verdict::NeedKeys(_)));
-    assert_eq!(asked.count(), 1 + crate::limits::KEY_FETCH_JOINED_MAX as usize);
-    memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k1"])), NOW_MS + 5);
-    assert!(matches!(memory.poll(&rules, &good("k1"), NOW_MS + 5), Verdict::NeedSignature(..)));
+    let mut poll = |has_waited, now_ms| memory.poll(&rules, &good("k1"), has_waited, now_ms);
+    assert!(matches!(poll(false, NOW_MS), Verdict::NeedKeys(_)));
+    let waiting = (0..1_000).filter(|_| matches!(poll(false, NOW_MS), Verdict::Wait)).count();
+    assert_eq!(waiting, KEY_FETCH_JOINED_MAX as usize);
+    assert!(matches!(poll(true, NOW_MS + KEY_FETCH_LOST_MS - 1), Verdict::Wait), "who waits goes on");
+    assert!(matches!(poll(true, NOW_MS + KEY_FETCH_LOST_MS), Verdict::NeedKeys(_)), "it was lost");
+    assert!(matches!(poll(true, NOW_MS + KEY_FETCH_LOST_MS), Verdict::Wait));
+    let now_ms = NOW_MS + KEY_FETCH_LOST_MS + 5;
+    memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k1"])), now_ms);
+    assert!(matches!(memory.poll(&rules, &good("k1"), true, now_ms), Verdict::NeedSignature(..)));
 }
 
 #[test]
@@ -329,19 +343,21 @@ fn a_key_that_leaves_the_set_takes_its_tokens_with_it() {
         assert_eq!(drive(&mut memory, &rules, &good(kid), Some(&both), NOW_MS).0, "valid");
     }
     memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k2"])), NOW_MS + 1);
-    assert!(!matches!(memory.poll(&rules, &good("k1"), NOW_MS + 1), Verdict::Valid(_)));
-    assert!(matches!(memory.poll(&rules, &good("k2"), NOW_MS + 1), Verdict::Valid(_)));
+    assert!(!matches!(memory.poll(&rules, &good("k1"), false, NOW_MS + 1), Verdict::Valid(_)));
+    assert!(matches!(memory.poll(&rules, &good("k2"), false, NOW_MS + 1), Verdict::Valid(_)));
 }
 
 #[test]
 fn another_url_has_other_keys_and_the_old_ones_answer_does_not_count() {
     let (mut memory, rules) = (memory(), ruleset(vec![with_url()]));
-    assert!(matches!(memory.poll(&rules, &good("k1"), NOW_MS), Verdict::NeedKeys(_)));
+    assert!(matches!(memory.poll(&rules, &good("k1"), false, NOW_MS), Verdict::NeedKeys(_)));
     let mut moved = rules;
     moved.issuers[0].jwks.as_mut().unwrap().url = "https://issuer.example/new".to_owned();
-    assert!(matches!(memory.poll(&moved, &good("k1"), NOW_MS), Verdict::Refused(why) if why.status() == 503));
+    assert!(
+        matches!(memory.poll(&moved, &good("k1"), false, NOW_MS), Verdict::Refused(why) if why.status() == 503)
+    );
     memory.keys_fetched(&ask_for("https://issuer.example/jwks"), Ok(key_set(&["k1"])), NOW_MS + 1);
-    let Verdict::NeedKeys(ask) = memory.poll(&moved, &good("k1"), NOW_MS + 1) else { panic!() };
+    let Verdict::NeedKeys(ask) = memory.poll(&moved, &good("k1"), false, NOW_MS + 1) else { panic!() };
     assert_eq!(ask.url, "https://issuer.example/new");
 }
 
@@ -366,9 +382,10 @@ fn discover(
     claims["exp"] = json!(NOW_MS / 1000 + 86_400);
     let token = token(json!({"alg": "EdDSA", "kid": kid}), claims, &[9; 64]);
     loop {
-        match memory.poll(rules, &token, now_ms) {
+        match memory.poll(rules, &token, false, now_ms) {
             Verdict::NeedSignature(_, pending) => _ = memory.verified(*pending, true, now_ms),
             Verdict::Valid(_) => return ("valid".to_owned(), fetched),
+            Verdict::Wait => panic!("one exchange at a time"),
             Verdict::Refused(refusal) => return (refusal.reason, fetched),
             Verdict::NeedKeys(ask) => {
                 let found = at.iter().find(|(url, _)| *url == ask.url).map(|(_, bytes)| bytes.clone());
@@ -469,7 +486,7 @@ proptest! {
         changed[at] = byte;
         let changed = String::from_utf8(changed).unwrap();
         prop_assume!(changed != token);
-        prop_assert!(!matches!(memory.poll(&rules, &changed, NOW_MS), Verdict::Valid(_) | Verdict::NeedKeys(_)));
+        prop_assert!(!matches!(memory.poll(&rules, &changed, false, NOW_MS), Verdict::Valid(_) | Verdict::NeedKeys(_)));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Trial {
                 }
                 Step::Sync(_) => Answer::Synced(Some(self.news(origins))),
                 Step::Load(keys) => Answer::Loaded(keys.iter().map(|key| self.load(key)).collect()),
-                Step::FetchKeys(ask) => Answer::Keys(Ok(key_set(&self.ruleset, &ask.issuer))),
+                Step::FetchKeys(ask) => Answer::Keys(Ok(key_set(&self.ruleset, &ask.issuer)).into()),
                 Step::Verify(_) => Answer::Verified(signed),
                 Step::Take(takes) => Answer::Taken(takes.iter().map(|take| Some(self.take(take))).collect()),
                 Step::LookUp(_) => Answer::Found(None),
