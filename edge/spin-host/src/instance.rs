@@ -5,14 +5,17 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::time::Sleep;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
 use wasmtime::{
     Engine, ResourceLimiter, Result, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
     component::{GuestTaskId, ResourceTable},
@@ -225,6 +228,7 @@ impl HandlerState for Instances {
         let mut store = Store::new(&blueprint.engine, blueprint.guest()?);
         store.limiter(|guest| &mut guest.limits);
         let computing = Arc::new(AtomicBool::new(false));
+        let beginning = Arc::new(Beginning::default());
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback({
             let computing = Arc::clone(&computing);
@@ -243,6 +247,7 @@ impl HandlerState for Instances {
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
         });
+        tracing::debug!(component = %blueprint.id, "an instance is made");
         let service = tokio::time::timeout(
             blueprint.limits.request_timeout,
             blueprint.pre.instantiate_async(&mut store),
@@ -253,15 +258,68 @@ impl HandlerState for Instances {
             store,
             proxy: Proxy::P3(service),
             view: WasiHttpView::http,
-            expiration: Expiration::new(&blueprint.limits, computing),
+            expiration: Expiration::new(&blueprint.limits, computing, Arc::clone(&beginning)),
             state: Working {
                 id: Arc::clone(&blueprint.id),
                 requests_max: self.requests_max,
                 requests_at_once_max: self.requests_at_once_max,
+                beginning,
                 stopping: Arc::clone(&blueprint.stopping),
                 is_function: blueprint.function.is_some(),
             },
         })
+    }
+}
+
+/// The turn of a request to find an instance or to have one made. It is over when the request waits for something or
+/// ends: before that the instance does not take another one, and each request of a crowd would have one of its own made.
+/// `None` where it was not waited for any longer.
+pub type Turn = Option<OwnedSemaphorePermit>;
+
+/// Gives requests their turns, one after the other, without keeping any of them for long: the instance that a request
+/// was given to may be busy.
+#[derive(Clone)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    /// Nobody's turn yet.
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// The next turn.
+    pub async fn next(&self) -> Turn {
+        if let Ok(turn) = Arc::clone(&self.0).try_acquire_owned() {
+            return Some(turn);
+        }
+        let turn = tokio::time::timeout(limits::TURN_TIMEOUT, Arc::clone(&self.0).acquire_owned());
+        turn.await.ok().and_then(Result::ok)
+    }
+}
+
+/// The turn of the request that an instance has begun with last, until the instance can take another one.
+#[derive(Default)]
+struct Beginning {
+    turn: Mutex<Turn>,
+    /// The instance has waited for something since.
+    waited: AtomicBool,
+}
+
+impl Beginning {
+    fn begin(&self, turn: Turn) {
+        self.waited.store(false, Ordering::Relaxed);
+        *self.turn() = turn;
+    }
+
+    /// Ends the turn, where the instance has waited since it began.
+    fn end(&self) {
+        if self.waited.swap(false, Ordering::Relaxed) {
+            *self.turn() = None;
+        }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -270,15 +328,18 @@ pub struct Working {
     id: Arc<str>,
     requests_max: usize,
     requests_at_once_max: usize,
+    beginning: Arc<Beginning>,
     stopping: Arc<AtomicBool>,
     is_function: bool,
 }
 
 impl WorkerState for Working {
     type StoreData = Guest;
-    type RequestData = ();
+    type RequestData = Turn;
 
     fn should_accept_request(&self, at_once: usize, total: usize) -> ShouldAccept {
+        // Asked again after every wait, and right before the instance counts as free.
+        self.beginning.end();
         if total >= self.requests_max {
             ShouldAccept::Never
         } else if at_once >= self.requests_at_once_max {
@@ -291,9 +352,10 @@ impl WorkerState for Working {
     fn on_request_start(
         &self,
         _: StoreContextMut<'_, Guest>,
-        (): (),
+        turn: Turn,
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        self.beginning.begin(turn);
         // The server has a timeout around the whole request. One in here would make the instance stop taking requests
         // while it still waits for them, and with that the notice of a request that another instance should have got.
         Box::pin(std::future::pending())
@@ -320,6 +382,7 @@ impl WorkerState for Working {
 /// set; a component that waits is polled without it. So only ticks in a row count as being busy.
 pub struct Expiration {
     computing: Arc<AtomicBool>,
+    beginning: Arc<Beginning>,
     busy_ticks: u32,
     busy_ticks_max: u32,
     request_timeout: Duration,
@@ -328,9 +391,10 @@ pub struct Expiration {
 }
 
 impl Expiration {
-    fn new(limits: &InstanceLimits, computing: Arc<AtomicBool>) -> Self {
+    fn new(limits: &InstanceLimits, computing: Arc<AtomicBool>, beginning: Arc<Beginning>) -> Self {
         Self {
             computing,
+            beginning,
             busy_ticks: 0,
             busy_ticks_max: ticks(limits.busy_timeout),
             // The request's own timeout answers the client first.
@@ -353,6 +417,8 @@ impl WorkerExpiration for Expiration {
         status: WorkerStatus,
         since: Instant,
     ) -> Poll<()> {
+        // Polled whenever the instance has nothing to do but to wait, or is interrupted.
+        self.beginning.waited.store(true, Ordering::Relaxed);
         self.busy_ticks = if self.computing.swap(false, Ordering::Relaxed) { self.busy_ticks + 1 } else { 0 };
         if self.busy_ticks > self.busy_ticks_max {
             return Poll::Ready(());

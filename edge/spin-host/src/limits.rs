@@ -20,6 +20,9 @@ pub const COMPILED_FILES_MAX: usize = 8;
 pub const INSTANCE_REQUESTS_MAX: usize = 10_000;
 /// Requests that one instance answers at the same time (Spin 4.1's default).
 pub const INSTANCE_REQUESTS_AT_ONCE_MAX: usize = 16;
+/// How long a request waits for those before it to be given to an instance: longer than an instance takes to be made, and
+/// no longer than one that is stuck may cost others.
+pub const TURN_TIMEOUT: Duration = Duration::from_millis(100);
 /// Instances of all components that may exist at the same time.
 pub const INSTANCES_MAX: u32 = 1_000;
 /// Requests in progress, over all connections; it leaves instances free for those that are being torn down.

@@ -31,7 +31,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    instance::{Blueprint, Instances},
+    instance::{Blueprint, Instances, Turn, Turns},
     limits,
     routes::{RouteHeaders, RoutePattern},
     threads::Accepted,
@@ -42,6 +42,7 @@ struct Backend {
     id: Arc<str>,
     reused: ProxyHandler<Instances>,
     isolated: ProxyHandler<Instances>,
+    turns: Turns,
     request_timeout: Duration,
 }
 
@@ -51,6 +52,7 @@ impl Backend {
         Self {
             id: Arc::clone(&blueprint.id),
             request_timeout: blueprint.limits.request_timeout,
+            turns: Turns::new(),
             reused: ProxyHandler::new(Instances::reused(Arc::clone(&blueprint))),
             isolated: ProxyHandler::new(Instances::isolated(blueprint)),
         }
@@ -61,9 +63,10 @@ impl Backend {
     async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Failure> {
         let (parts, body) = request.into_parts();
         let again = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
-        match (self.attempt(&self.reused, Request::from_parts(parts, body)).await, again) {
+        let turn = self.turns.next().await;
+        match (self.attempt(&self.reused, turn, Request::from_parts(parts, body)).await, again) {
             (Err(Failure::Ended), Some(parts)) => {
-                self.attempt(&self.isolated, Request::from_parts(parts, empty())).await
+                self.attempt(&self.isolated, None, Request::from_parts(parts, empty())).await
             }
             (result, _) => result,
         }
@@ -72,9 +75,10 @@ impl Backend {
     async fn attempt(
         &self,
         instances: &ProxyHandler<Instances>,
+        turn: Turn,
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Failure> {
-        match tokio::time::timeout(self.request_timeout, instances.handle((), request)).await {
+        match tokio::time::timeout(self.request_timeout, instances.handle(turn, request)).await {
             Ok(result) => result.map_err(|error| Failure::of(&self.id, &error)),
             Err(_) => {
                 tracing::error!(component = %self.id, "a request got no answer in time");
@@ -283,7 +287,7 @@ impl Failure {
             Self::Ended
         } else if let Some(ErrorCode::HttpRequestBodySize(_)) = error.downcast_ref() {
             Self::BodyTooLarge
-        } else if error.is::<InstantiationError<()>>() {
+        } else if error.is::<InstantiationError<Turn>>() {
             tracing::error!(component, "no instance could be made: {error:#}");
             Self::Overloaded
         } else {
