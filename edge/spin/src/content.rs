@@ -1,5 +1,5 @@
-//! What a body becomes on its way to the client: copied for the cache, its HTML changed, then coded, as its bytes come.
-//! One task does it all: what a component writes it can't read again as a body.
+//! What a body becomes on its way to the client, the cache or both: copied for the cache, its HTML changed, then coded, as
+//! its bytes come. One task does it all: what a component writes it can't read again as a body.
 
 use std::fmt::Display;
 use std::pin::pin;
@@ -13,8 +13,9 @@ use meridian_engine::ruleset::{Coding, HtmlEdit};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::spawn;
 
+use crate::cache::Kept;
 use crate::limits::{PAUSE_MS, PIECE_BYTES};
-use crate::message::{self, Body, Content, Outlet, SendFault};
+use crate::message::{self, Body, Content, Incoming, Outlet, SendFault};
 use crate::shelf::{Reading, Shelving};
 use crate::store::Store;
 
@@ -61,7 +62,7 @@ pub fn pass_on(content: Content, plan: Plan) -> Content {
         let (store, mut copy) = keep.unzip();
         let memory = copy.as_ref().map(Shelving::memory);
         let passed = match Work::new(bytes_max, html, coding) {
-            Ok(work) => rework(source, outlet, work, &mut copy).await,
+            Ok(work) => rework(source, Some(outlet), work, &mut copy).await,
             Err(fault) => Err(fault),
         };
         drop(connection);
@@ -69,42 +70,50 @@ pub fn pass_on(content: Content, plan: Plan) -> Content {
             eprintln!("decision {decision}: the body broke off: {fault}");
         }
         if let (Some(store), Some(memory)) = (store, memory) {
-            let kept = match copy {
-                Some(copy) if passed.is_ok() => copy.finish().await.ok_or(Fetched::NotForOthers),
-                Some(mut copy) => {
-                    copy.give_up().await;
-                    Err(Fetched::Lost)
-                }
-                None => Err(Fetched::NotForOthers),
-            };
-            store.write(&memory, kept).await;
+            store.write(&memory, kept(copy, passed.is_ok()).await).await;
         }
-        if let Ok(outlet) = passed {
+        if let Ok(Some(outlet)) = passed {
             outlet.finish(Ok(None)).await;
         }
     });
     Content::Stream(through)
 }
 
-/// Hands on all but the end of a body. `copy` takes what comes, unless that is more than is stored.
+/// A copy of a body that goes nowhere else, if it comes whole and is not too large.
+pub async fn keep(response: Incoming, copy: Shelving) -> Result<Kept, Fetched> {
+    let work = Work { bytes_left: response.bytes_max, rewriter: None, coder: None };
+    let source = Source { begun: Vec::new(), rest: Rest::Host(response.body()) };
+    let mut copy = Some(copy);
+    let passed = rework(source, None, work, &mut copy).await;
+    kept(copy, passed.is_ok()).await
+}
+
+/// What is left of a copy at the end of its body.
+async fn kept(copy: Option<Shelving>, is_whole: bool) -> Result<Kept, Fetched> {
+    match copy {
+        Some(copy) if is_whole => copy.finish().await.ok_or(Fetched::NotForOthers),
+        Some(mut copy) => {
+            copy.give_up().await;
+            Err(Fetched::Lost)
+        }
+        None => Err(Fetched::NotForOthers),
+    }
+}
+
+/// Hands on all but the end of a body. `copy` takes what comes, unless that is more than is stored; a body that has no
+/// `outlet` ends with its copy.
 async fn rework(
     mut source: Source,
-    mut outlet: Outlet,
+    mut outlet: Option<Outlet>,
     mut work: Work,
     copy: &mut Option<Shelving>,
-) -> Result<Outlet, String> {
+) -> Result<Option<Outlet>, String> {
     loop {
-        let next = {
-            let mut next = pin!(source.next());
-            match select(next.as_mut(), pin!(sleep(Duration::from_millis(PAUSE_MS)))).await {
-                Either::Left((bytes, _)) => bytes,
-                Either::Right(_) => {
-                    outlet.write(work.pause()?).await.map_err(text)?;
-                    next.await
-                }
-            }
-        };
-        let Some(bytes) = next.map_err(text)? else { break };
+        if outlet.is_none() && copy.is_none() {
+            // Nobody is left who wants the rest.
+            return Ok(None);
+        }
+        let Some(bytes) = next(&mut source, &mut outlet, &mut work).await? else { break };
         if let Err(fault) = work.count(bytes.len() as u64) {
             // The next one will be too long as well.
             if let Some(mut kept) = copy.take() {
@@ -117,13 +126,33 @@ async fn rework(
         {
             *copy = None;
         }
-        outlet.write(work.push(bytes)?).await.map_err(text)?;
+        if let Some(outlet) = &mut outlet {
+            outlet.write(work.push(bytes)?).await.map_err(text)?;
+        }
     }
     if let Rest::Host(rest) = source.rest {
         rest.end().await.map_err(text)?;
     }
-    outlet.write(work.finish()?).await.map_err(text)?;
+    if let Some(outlet) = &mut outlet {
+        outlet.write(work.finish()?).await.map_err(text)?;
+    }
     Ok(outlet)
+}
+
+/// The next bytes; what is there of those before goes on while they don't come.
+async fn next(
+    source: &mut Source,
+    outlet: &mut Option<Outlet>,
+    work: &mut Work,
+) -> Result<Option<Vec<u8>>, String> {
+    let mut next = pin!(source.next());
+    if let Some(outlet) = outlet {
+        match select(next.as_mut(), pin!(sleep(Duration::from_millis(PAUSE_MS)))).await {
+            Either::Left((bytes, _)) => return bytes.map_err(text),
+            Either::Right(_) => outlet.write(work.pause()?).await.map_err(text)?,
+        }
+    }
+    next.await.map_err(text)
 }
 
 fn text(fault: impl Display) -> String {

@@ -6,6 +6,7 @@ use meridian_engine::node::Fetched;
 use meridian_engine::step::{CacheKey, Entry};
 
 use crate::cache::{Cached, Kept};
+use crate::content;
 use crate::instance::{Memory, now_ms};
 use crate::message::Incoming;
 use crate::shelf::{self, Shelving};
@@ -26,7 +27,9 @@ impl Store {
     pub async fn perform(mut self, memory: &Rc<Memory>, response: Option<Incoming>) {
         let kept = match (self.body.take(), response) {
             (Some(kept), _) => Ok(kept),
-            (None, Some(response)) => keep(Shelving::new(Rc::clone(memory), self.until_ms), response).await,
+            (None, Some(response)) => {
+                content::keep(response, Shelving::new(Rc::clone(memory), self.until_ms)).await
+            }
             (None, None) => Err(Fetched::Lost),
         };
         self.write(memory, kept).await;
@@ -44,30 +47,5 @@ impl Store {
             Err(fetched) => fetched,
         };
         memory.node.borrow_mut().fetched(&key, &of, fetched, now_ms());
-    }
-}
-
-/// A body that comes whole and is not too large.
-async fn keep(mut shelving: Shelving, response: Incoming) -> Result<Kept, Fetched> {
-    let mut left = response.bytes_max.unwrap_or(u64::MAX);
-    let mut body = response.body();
-    while let Some(chunk) = body.chunk().await {
-        match left.checked_sub(chunk.len() as u64) {
-            Some(rest) => left = rest,
-            None => {
-                shelving.give_up().await;
-                return Err(Fetched::NotForOthers);
-            }
-        }
-        if !shelving.push(&chunk).await {
-            return Err(Fetched::NotForOthers);
-        }
-    }
-    match body.end().await {
-        Ok(()) => shelving.finish().await.ok_or(Fetched::NotForOthers),
-        Err(_) => {
-            shelving.give_up().await;
-            Err(Fetched::Lost)
-        }
     }
 }
