@@ -136,7 +136,7 @@ fn main() -> ExitCode {
 fn start(options: Options) -> anyhow::Result<()> {
     let manifest = Manifest::read(&options.manifest)?;
     for warning in &manifest.warnings {
-        tracing::warn!("{}: {warning}", options.manifest.display());
+        tracing::warn!("{warning}");
     }
     let file = options.variables_file.as_deref().map(variables::read_file).transpose()?.unwrap_or_default();
     let environment = |name: &str| std::env::var(name).ok();

@@ -1,7 +1,9 @@
 //! `spin.toml`, manifest version 2: what this host understands of it, parsed and checked once.
 //!
-//! Format: <https://spinframework.dev/manifest-reference>. A key that this host doesn't know is a warning that names
-//! it; a key that it knows and can't honour is an error with the file, the line and the key.
+//! Format: <https://spinframework.dev/manifest-reference>. A key that this host doesn't know is a warning with the file,
+//! the line and the key; a key that it knows and can't honour is such an error.
+
+mod keys;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +31,7 @@ pub struct Manifest {
     pub routes: Vec<(RoutePattern, String)>,
     /// The components that routes lead to.
     pub components: Vec<Component>,
-    /// Keys that are ignored, in words for the operator.
+    /// What is not as it would be on Spin, in words for the operator.
     pub warnings: Vec<String>,
 }
 
@@ -125,7 +127,6 @@ impl Manifest {
     /// Checks the text of a manifest; relative paths in it are beside `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, InvalidManifest> {
         let source = Source { path, text };
-        let table: toml::Table = toml::from_str(text).map_err(|e| source.syntax(String::new(), &e))?;
         let raw: RawManifest = toml::Deserializer::parse(text)
             .map_err(|e| source.syntax(String::new(), &e))
             .and_then(|document| {
@@ -152,7 +153,7 @@ impl Manifest {
                 format!("{} components, at most {} are run", components.len(), limits::COMPONENTS_MAX),
             ));
         }
-        let warnings = ignored_keys(&table);
+        let warnings = keys::check(&source)?.iter().map(ToString::to_string).collect();
         Ok(Self { name: raw.application.name, variables: raw.variables, routes, components, warnings })
     }
 }
@@ -353,65 +354,6 @@ fn path_of(error: &serde_path_to_error::Error<toml::de::Error>) -> String {
     parts.join(".")
 }
 
-/// What this host reads (or may well leave unread, like a description) at each level; `*` stands for any name.
-const KNOWN_KEYS: &[(&str, &[&str])] = &[
-    ("", &["spin_manifest_version", "application", "variables", "trigger", "component"]),
-    ("application", &["name", "version", "description", "authors"]),
-    ("variables.*", &["default", "required", "secret", "description"]),
-    ("trigger", &["http"]),
-    ("trigger.http", &["id", "component", "route", "executor"]),
-    (
-        "component.*",
-        &[
-            "source",
-            "description",
-            "files",
-            "allowed_outbound_hosts",
-            "key_value_stores",
-            "variables",
-            "environment",
-            "build",
-        ],
-    ),
-];
-
-fn ignored_keys(manifest: &toml::Table) -> Vec<String> {
-    let mut warnings = Vec::new();
-    note_ignored(manifest, "", "", &mut warnings);
-    warnings
-}
-
-/// Notes unknown keys of `table`; `shape` is its path with `*` for free names, `path` its path as written.
-fn note_ignored(table: &toml::Table, shape: &str, path: &str, warnings: &mut Vec<String>) {
-    let known = KNOWN_KEYS.iter().find(|(level, _)| *level == shape).map(|(_, keys)| *keys);
-    for (name, value) in table {
-        let join = |parent: &str, child: &str| {
-            if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
-        };
-        let here = join(path, name);
-        if let Some(known) = known
-            && !known.contains(&name.as_str())
-        {
-            warnings.push(format!("{here} is ignored: this host doesn't know it"));
-            continue;
-        }
-        let child = if known.is_some() { join(shape, name) } else { join(shape, "*") };
-        let leads_on =
-            KNOWN_KEYS.iter().any(|(level, _)| *level == child || level.starts_with(&format!("{child}.")));
-        match value {
-            toml::Value::Table(inner) if leads_on => note_ignored(inner, &child, &here, warnings),
-            toml::Value::Array(items) if leads_on => {
-                for (index, item) in items.iter().enumerate() {
-                    if let toml::Value::Table(inner) = item {
-                        note_ignored(inner, &child, &format!("{here}[{index}]"), warnings);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -488,22 +430,6 @@ watch = ["src/**"]
         assert!(syntax.starts_with("app/spin.toml:1: "), "{syntax}");
         let missing = parse("spin_manifest_version = 2").unwrap_err().to_string();
         assert!(missing.contains("missing field `application`"), "{missing}");
-    }
-
-    #[test]
-    fn ignored_keys_are_named() {
-        let text = format!(
-            "{GOOD}\n[component.edge.dependencies]\n\"a:b\" = \"1\"\n[[trigger.redis]]\nchannel = \"x\"\ncomponent = \"edge\"\n"
-        )
-        .replace("secret = true", "secret = true, hidden = true");
-        assert_eq!(
-            parse(&text).unwrap().warnings,
-            [
-                "component.edge.dependencies is ignored: this host doesn't know it",
-                "trigger.redis is ignored: this host doesn't know it",
-                "variables.token.hidden is ignored: this host doesn't know it",
-            ]
-        );
     }
 
     #[test]
