@@ -4,6 +4,7 @@
 mod analytics;
 mod bad_bundles;
 mod cold_edges;
+mod component;
 mod content;
 mod crawlers;
 mod crowds;
@@ -53,7 +54,12 @@ fn main() -> Result<()> {
 
 fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS).chain(analytics::TESTS)
+    for (name, test) in stack::TESTS
+        .iter()
+        .chain(component::TESTS)
+        .chain(regions::TESTS)
+        .chain(rules::TESTS)
+        .chain(analytics::TESTS)
     {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
