@@ -36,6 +36,10 @@ pub const ORIGIN_START_TIMEOUT: Duration = Duration::from_secs(60);
 pub const EDGE_START_TIMEOUT: Duration = Duration::from_secs(120);
 /// A request to the local stack takes no longer; what does hangs.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// A process that can get stuck is asked this often whether it still answers.
+pub const QUESTION_EVERY: Duration = Duration::from_secs(2);
+/// One that has not answered for this long is ended and started again.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A process that is asked to end gets this long.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A stack ends within this time: three tiers, one after the other.

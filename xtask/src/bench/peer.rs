@@ -65,6 +65,7 @@ pub fn service(
         folder: folder.to_path_buf(),
         run_as: None,
         log: folder.join("peer.log"),
+        watched_at: None,
         ready: Box::new(move || match Request::get(&url).send() {
             Ok(answer) if answer.status == 404 => Ok(()),
             Ok(answer) => Err(format!("answers {}", answer.status)),

@@ -95,6 +95,7 @@ impl Proxy {
             folder: state.clone(),
             run_as: None,
             log: folder.join(format!("{}.log", self.name)),
+            watched_at: None,
             ready: Box::new(move || match get(&asked, None).send() {
                 Ok(answer) if answer.status == 200 => Ok(()),
                 Ok(answer) => Err(format!("answers {}", answer.status)),

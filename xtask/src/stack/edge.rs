@@ -102,6 +102,8 @@ impl Edge {
             run_as: None,
             log: self.log.clone(),
             ready: self.ready(),
+            // The open-source runtime lets a worker compute for ever.
+            watched_at: self.listen.parse().ok(),
         })
     }
 
@@ -134,6 +136,7 @@ impl Edge {
             run_as: None,
             log: self.log.clone(),
             ready: self.ready(),
+            watched_at: None,
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod supervise;
 pub mod tokens;
 pub mod up_file;
 pub mod user;
+pub mod watchdog;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -35,6 +35,7 @@ fn service(program: &Path, layout: &Layout, keys: &Keys, region: Region) -> Serv
     let health = format!("{}/readyz", layout.origin_url(region));
     Service {
         log: layout.log(&name),
+        watched_at: None,
         name,
         tier: Tier::Origin,
         program: program.to_path_buf(),

@@ -132,6 +132,7 @@ impl Clusters {
             folder: data,
             run_as: self.run_as,
             ready: Box::new(move || ready(&status)),
+            watched_at: None,
         }
     }
 }

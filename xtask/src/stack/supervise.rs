@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -16,11 +17,16 @@ use serde::{Deserialize, Serialize};
 use super::layout::write_private;
 use super::process::{self, Identity};
 use super::user::RunAs;
+use super::watchdog::{self, Patience};
 use crate::limits::{
-    BACK_OFF_MAX, BACK_OFF_MIN, LOG_BYTES_MAX, POLL, PROCESS_LOG_LINES_MAX, STOP_TIMEOUT, WELL_AFTER,
+    BACK_OFF_MAX, BACK_OFF_MIN, LOG_BYTES_MAX, POLL, PROCESS_LOG_LINES_MAX, QUESTION_EVERY, SILENCE_MAX,
+    STOP_TIMEOUT, WELL_AFTER,
 };
 use crate::progress::{Step, say};
 use crate::run::tail;
+
+/// How long a process that is asked may be silent.
+const PATIENCE: Patience = Patience { each: QUESTION_EVERY, silence_max: SILENCE_MAX };
 
 /// What a process belongs to. Stopped from the last to the first.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -64,6 +70,9 @@ pub struct Service {
     pub log: PathBuf,
     /// When it serves.
     pub ready: Ready,
+    /// Where it is asked now and then whether it still answers, and ended where it does not; nowhere for what looks after
+    /// that by itself.
+    pub watched_at: Option<SocketAddr>,
 }
 
 /// A process in the run file.
@@ -322,9 +331,14 @@ fn spawn(service: &Service) -> Result<Child> {
     if let Some(user) = &service.run_as {
         user.apply(&mut command);
     }
-    command
+    let child = command
         .spawn()
-        .with_context(|| format!("could not start {} ({})", service.name, service.program.display()))
+        .with_context(|| format!("could not start {} ({})", service.name, service.program.display()))?;
+    if let (Some(address), Some(process)) = (service.watched_at, Identity::of(child.id())) {
+        // Ends with the process.
+        watchdog::watch(service.name.clone(), process, address, PATIENCE);
+    }
+    Ok(child)
 }
 
 fn end_of(log: &std::path::Path) -> String {
