@@ -1,8 +1,8 @@
 // The entry module: serves through the Wasm instance that worker-build wraps, and keeps a broken one from being felt.
 //
-// Rust panics abort: the instance traps, and constructing the wrapper's entry point makes a new one. Every request that
-// the broken instance still owes an answer gets one at once, so that a trap costs the requests of that moment and nothing
-// after.
+// Rust panics abort: the instance traps, and constructing the wrapper's entry point makes a new one. Of the requests that
+// the broken instance still owes an answer, safe ones without a body are made again, once, and the others get a problem
+// at once, so that a trap costs the request that made it and unsafe ones of that moment, and nothing after.
 
 import Instance, { LimitAuthority } from "./build/index.js";
 
@@ -16,6 +16,8 @@ const WAIT_MS_MAX = waitMsMax();
 /** What ends each request that waits for the present instance, with the time since when it does, the oldest first. */
 const waiting = new Map();
 let broken = false;
+/** Methods that change nothing (RFC 9110, section 9.2.1), which may be made again. */
+const SAFE = new Set(["GET", "HEAD", "OPTIONS"]);
 
 // Whatever nobody catches has come through the instance's frames, and left what they had borrowed.
 addEventListener("error", breakDown);
@@ -33,14 +35,8 @@ function renew(env, ctx) {
 
 export default {
   fetch(request, env, ctx) {
-    if (broken) renew(env, ctx);
-    try {
-      const answer = serve.call({ env, ctx }, request);
-      return answer instanceof Response ? answer : answered(answer, request);
-    } catch (error) {
-      if (error instanceof WebAssembly.RuntimeError) breakDown();
-      return failure(error, request, Date.now());
-    }
+    const answer = begin(request, env, ctx);
+    return answer instanceof Response ? answer : answered(answer, request, env, ctx);
   },
 
   async scheduled(event, env, ctx) {
@@ -49,7 +45,33 @@ export default {
   },
 };
 
-async function answered(promise, request) {
+/** The response to a request, or a promise of it. */
+function begin(request, env, ctx) {
+  if (broken) renew(env, ctx);
+  try {
+    return serve.call({ env, ctx }, request);
+  } catch (error) {
+    if (error instanceof WebAssembly.RuntimeError) breakDown();
+    return failure(error, request, Date.now());
+  }
+}
+
+async function answered(promise, request, env, ctx) {
+  const now = Date.now();
+  try {
+    let answer = await unlessBroken(promise);
+    if (answer === undefined && SAFE.has(request.method) && request.body === null) {
+      answer = await unlessBroken(begin(request, env, ctx));
+    }
+    // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.
+    return answer ?? failure("the instance that would have answered is broken", request, now);
+  } catch (error) {
+    return failure(error, request, now);
+  }
+}
+
+/** What comes of a promise; nothing where the instance breaks before. */
+async function unlessBroken(promise) {
   const now = Date.now();
   for (const [oldest, since] of waiting) {
     if (now - since < WAIT_MS_MAX) break;
@@ -57,15 +79,11 @@ async function answered(promise, request) {
   }
   let end;
   try {
-    const answer = await new Promise((resolve, reject) => {
+    return await new Promise((resolve, reject) => {
       end = resolve;
       waiting.set(end, now);
-      promise.then(resolve, reject);
+      Promise.resolve(promise).then(resolve, reject);
     });
-    // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.
-    return answer ?? failure("the instance that would have answered is broken", request, now);
-  } catch (error) {
-    return failure(error, request, now);
   } finally {
     waiting.delete(end);
   }

@@ -4,14 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
-use meridian_tests::edge::{Edge, Flavour};
 use meridian_tests::stack::{Stack, eventually};
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::load::{Load, Work};
 use crate::regions::{RECORDS, create, query, writer};
-use crate::requests::{PARENT, says_who_decided};
 use crate::{EDGES, StackTest};
 
 pub const TESTS: &[(&str, StackTest)] = &[
@@ -19,7 +17,6 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_region_cut_off_catches_up", a_region_cut_off_catches_up),
     ("a_killed_postgresql_loses_nothing", a_killed_postgresql_loses_nothing),
     ("a_killed_edge_comes_back_with_its_rules", a_killed_edge_comes_back_with_its_rules),
-    ("a_panic_does_not_poison_the_isolate", a_panic_does_not_poison_the_isolate),
     ("a_stopped_stack_comes_back_with_its_data", a_stopped_stack_comes_back_with_its_data),
 ];
 
@@ -122,28 +119,6 @@ fn a_killed_edge_comes_back_with_its_rules(stack: &Stack) -> Result<()> {
             let reader = &up.tenant("acme")?.tokens["reader"];
             stack.edge(edge, "acme")?.bearer(reader).get("/v1/whoami")?.expect(200).map(drop)
         })?;
-    }
-    Ok(())
-}
-
-fn a_panic_does_not_poison_the_isolate(stack: &Stack) -> Result<()> {
-    let up = stack.up()?;
-    let origins: Vec<String> =
-        up.origins.iter().map(|(region, origin)| format!("{region}={}", origin.url)).collect();
-    let state = stack.data().join("broken-on-purpose");
-    let edge = Edge::start("cloudflare", Flavour::Fault, 27320, &origins.join(","), stack.data(), &state)?;
-    let token = stack.token("acme", "unharmed", "orders:read")?;
-    let client = Client::new(&edge.url, "acme.localhost").bearer(&token).with("traceparent", PARENT);
-    eventually(RECOVER, || client.get("/v1/whoami")?.expect(200).map(drop))?;
-    for path in ["/.fault/panic", "/.fault/panic-later", "/.fault/trap-later"] {
-        let broken = client.get(path)?;
-        ensure!(broken.status == 500, "{path}: {} {}", broken.status, broken.text());
-        ensure!(broken.header("content-type") == "application/problem+json", "{path}: {:?}", broken.headers);
-        says_who_decided(&broken).with_context(|| path.to_owned())?;
-        ensure!(broken.value()?["decision"] == broken.header("meridian-decision"), "{}", broken.text());
-        for _ in 0..5 {
-            client.get("/v1/whoami")?.expect(200).with_context(|| format!("after {path}"))?;
-        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod analytics;
 mod bad_bundles;
+mod broken;
 mod cold_edges;
 mod component;
 mod content;
@@ -74,6 +75,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(issuers::TESTS)
         .chain(bad_bundles::TESTS)
         .chain(cold_edges::TESTS)
+        .chain(broken::TESTS)
     {
         for edge in EDGES {
             let test = *test;

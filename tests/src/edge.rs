@@ -22,7 +22,7 @@ pub enum Flavour {
     Plain,
     /// With the entrance through which the decision corpus is put to it.
     Corpus,
-    /// With routes that break it on purpose (only on Cloudflare).
+    /// With routes that break it on purpose.
     Fault,
 }
 

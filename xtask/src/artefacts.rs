@@ -59,7 +59,7 @@ pub enum Flavour {
     Plain,
     /// The entrance through which the decision corpus is put to it.
     Corpus,
-    /// Requests that break it on purpose (Cloudflare only).
+    /// Requests that break it on purpose.
     Fault,
 }
 
@@ -177,7 +177,7 @@ pub fn spin_host_target() -> Result<PathBuf> {
     Ok(paths::cache()?.join(name))
 }
 
-/// Builds the Spin component and puts it where `spin.toml` looks for it (with [`Flavour::Corpus`]: beside it).
+/// Builds the Spin component and puts it where `spin.toml` looks for it (of another flavour: beside it).
 ///
 /// # Errors
 /// When the target's standard library is missing or the build fails.

@@ -128,6 +128,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let programs = postgres::programs()?;
     // The flavours first: they are built over the plain ones.
     let spin_corpus = artefacts::spin(Flavour::Corpus)?;
+    let spin_fault = artefacts::spin(Flavour::Fault)?;
     let cloudflare_corpus = artefacts::cloudflare(Flavour::Corpus)?;
     let cloudflare_fault = artefacts::cloudflare(Flavour::Fault)?;
     let artefacts = Artefacts::obtain(false)?;
@@ -140,6 +141,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_BIN_SPIN_HOST", artefacts.spin_host),
         ("MERIDIAN_SPIN_COMPONENT", artefacts.spin),
         ("MERIDIAN_SPIN_COMPONENT_CORPUS", spin_corpus),
+        ("MERIDIAN_SPIN_COMPONENT_FAULT", spin_fault),
         ("MERIDIAN_CLOUDFLARE_BUILD", artefacts.cloudflare),
         ("MERIDIAN_CLOUDFLARE_BUILD_CORPUS", cloudflare_corpus),
         ("MERIDIAN_CLOUDFLARE_BUILD_FAULT", cloudflare_fault),

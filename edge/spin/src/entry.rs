@@ -78,6 +78,8 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
         _ => body_without_length(request).await,
     };
     let facts = gather(head, !matches!(body, RequestBody::None), &sources);
+    #[cfg(feature = "fault-injection")]
+    crate::fault::inject(&facts.path).await;
     let (body, length) = match facts.body {
         BodySize::Empty => (RequestBody::None, None),
         BodySize::Bytes(bytes) => (body, Some(bytes)),
