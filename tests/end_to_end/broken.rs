@@ -27,6 +27,8 @@ const RECOVER: Duration = Duration::from_secs(60);
 const FAULTS: [&str; 4] = ["/.fault/panic", "/.fault/panic-later", "/.fault/trap-later", "/.fault/memory"];
 /// Clients that ask beside what breaks.
 const BESIDE: usize = 8;
+/// What they ask for: it takes the rules to know that no route leads there, and so no limit is for it.
+const ELSEWHERE: &str = "/nowhere";
 /// As many answers prove that they are asking.
 const ANSWERED: usize = 20;
 
@@ -101,7 +103,7 @@ impl Beside {
             let (client, stop, answered) = (client.clone(), Arc::clone(&stop), Arc::clone(&answered));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    client.get("/v1/whoami")?.expect(200)?;
+                    client.get(ELSEWHERE)?.expect(404)?;
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
