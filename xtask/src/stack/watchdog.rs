@@ -43,7 +43,9 @@ pub fn watch(name: String, process: Identity, address: SocketAddr, patience: Pat
                 process.signal(Signal::KILL);
                 return;
             }
-            while asked.elapsed() < patience.each && process.alive() {
+            // Until it serves it is asked all the time: it may get stuck with the first request that it gets.
+            let pause = answered.map_or(POLL, |_| patience.each);
+            while asked.elapsed() < pause && process.alive() {
                 std::thread::sleep(POLL);
             }
         }
