@@ -10,6 +10,7 @@ mod content;
 mod crawlers;
 mod crowds;
 mod failures;
+mod functions;
 mod issuers;
 mod limits;
 mod load;
@@ -76,6 +77,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(bad_bundles::TESTS)
         .chain(cold_edges::TESTS)
         .chain(broken::TESTS)
+        .chain(functions::TESTS)
     {
         for edge in EDGES {
             let test = *test;

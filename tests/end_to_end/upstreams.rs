@@ -1,5 +1,6 @@
 //! Requests through one edge to a tenant's own upstream: bodies, answers without one, parts of what is stored.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -50,16 +51,21 @@ pub fn with_rules(
 ) -> Result<()> {
     let before = head(stack)?;
     let folder = demo_rules(stack, &format!("{edge}-upstream"))?;
+    beside_upstream(&folder, rules)?;
+    push_for_all(stack, &folder)?;
+    let outcome = test(&stack.up()?.edges[edge]);
+    roll_back(stack, &before)?;
+    outcome
+}
+
+/// Writes these rules with the upstream `own` into a folder of rules. `{own}` in them is the upstream's URL.
+pub fn beside_upstream(folder: &Path, rules: &str) -> Result<()> {
     let own = upstream::start()?;
     let upstream = format!(
         "apiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: own}}\n\
          spec: {{regions: {{us-east-1: \"{own}\"}}}}\n"
     );
-    std::fs::write(folder.join("upstream.yaml"), upstream + &rules.replace("{own}", &own))?;
-    push_for_all(stack, &folder)?;
-    let outcome = test(&stack.up()?.edges[edge]);
-    roll_back(stack, &before)?;
-    outcome
+    Ok(std::fs::write(folder.join("upstream.yaml"), upstream + &rules.replace("{own}", &own))?)
 }
 
 fn forwards_a_body_whatever_the_method(stack: &Stack, edge: &str) -> Result<()> {

@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "meridian-wire",
         ],
     ),
+    ("meridian-test-function", &[]),
     ("xtask", &[]),
 ];
 

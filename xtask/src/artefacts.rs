@@ -205,6 +205,27 @@ pub fn spin(flavour: Flavour) -> Result<PathBuf> {
     Ok(output)
 }
 
+/// Builds the function that the tests push.
+///
+/// # Errors
+/// When the target's standard library is missing or the build fails.
+pub fn function() -> Result<PathBuf> {
+    let target = paths::target()?;
+    let mut cargo = wasm::toolchain(wasm::WASIP2)?.cargo();
+    cargo.args([
+        "build",
+        "--release",
+        "--package",
+        "meridian-test-function",
+        "--lib",
+        "--target",
+        wasm::WASIP2,
+    ]);
+    cargo.arg("--target-dir").arg(&target);
+    run("build the function of the tests", &mut cargo)?;
+    Ok(target.join(wasm::WASIP2).join("release/meridian_test_function.wasm"))
+}
+
 /// Where `spin.toml` expects the component.
 fn spin_output(flavour: Flavour) -> Result<PathBuf> {
     let path = paths::root().join("spin.toml");

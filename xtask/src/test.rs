@@ -145,6 +145,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_CLOUDFLARE_BUILD", artefacts.cloudflare),
         ("MERIDIAN_CLOUDFLARE_BUILD_CORPUS", cloudflare_corpus),
         ("MERIDIAN_CLOUDFLARE_BUILD_FAULT", cloudflare_fault),
+        ("MERIDIAN_FUNCTION", artefacts::function()?),
         ("MERIDIAN_WORKERD", tools.workerd),
         ("MERIDIAN_NPM_TOOLS", tools.folder),
         ("MERIDIAN_PG_BIN", programs.folder),

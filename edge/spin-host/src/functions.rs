@@ -9,6 +9,8 @@
 //! own request is for; where that carries a signed context, method, path and query are those that were signed. Fields
 //! that are the platform's own (`meridian-…`) are kept from it and put back.
 
+mod onward;
+
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
@@ -20,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use meridian_engine::step::{
     FunctionCall, FunctionFailure, FunctionFault, Ran,
@@ -30,11 +32,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::{Engine, component::Linker};
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpHooks,
+    Error, RequestOptions, WasiBody,
     handler::{InstantiationError, ProxyHandler, TrapOrPanicError},
     p3::bindings::{ServicePre, http::types::ErrorCode},
 };
 
+pub use self::onward::Onward;
 use crate::{
     component,
     instance::{Blueprint, Guest, InstanceLimits, Instances, Sending, Turn},
@@ -45,13 +48,13 @@ use crate::{
 
 /// Where components send requests that are to go through a function.
 pub const AUTHORITY: &str = "functions.spin.internal";
+/// Fields whose names begin so are the platform's own.
+const OWN_FIELDS: &str = "meridian-";
+
 /// Whether a request asks for a function.
 pub fn is_for(uri: &Uri) -> bool {
     uri.host() == Some(AUTHORITY)
 }
-
-/// Fields whose names begin so are the platform's own.
-const OWN_FIELDS: &str = "meridian-";
 
 /// The functions that one component may have run.
 pub struct Functions {
@@ -352,94 +355,104 @@ fn ended(response: Option<http::Response<WasiBody>>, came: Result<Ran, FunctionF
     (response, Box::new(std::future::ready(Ok(()))))
 }
 
-/// The one request that a function may send.
-#[derive(Clone)]
-pub struct Onward {
-    scheme: Option<uri::Scheme>,
-    authority: Option<uri::Authority>,
-    /// Method, path and query, where no others may be asked for.
-    exactly: Option<(http::Method, Option<uri::PathAndQuery>)>,
-    withheld: HeaderMap,
-    options: Option<RequestOptions>,
-    outbound: Outbound,
-    notes: Arc<Notes>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound::client;
 
-impl Onward {
-    fn new(
-        request: &http::Request<WasiBody>,
-        withheld: HeaderMap,
-        options: Option<RequestOptions>,
-        outbound: Outbound,
-        notes: Arc<Notes>,
-    ) -> Self {
-        let uri = request.uri();
-        // A context is signed for one method and target, and what has none must not come to an origin from here at all.
-        let is_signed = withheld.contains_key("meridian-context");
-        Self {
-            scheme: uri.scheme().cloned(),
-            authority: uri.authority().cloned(),
-            exactly: is_signed.then(|| (request.method().clone(), uri.path_and_query().cloned())),
-            withheld,
-            options,
-            outbound,
-            notes,
+    const CALL: &str = "greet;tenant=acme;bundle=00;sha256=ab;bytes=1;memory=1048576;cpu=50;timeout=900";
+
+    fn request(fields: &[(&str, &str)]) -> http::Request<WasiBody> {
+        let mut request = http::Request::builder().uri("http://functions.spin.internal/v1/a?b=c");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()).unwrap()
+    }
+
+    fn asked(fields: &[(&str, &str)]) -> Option<Asked> {
+        let own = [(FIELD, CALL), (TARGET_FIELD, "https://origin.example:8443"), ("host", AUTHORITY)];
+        Asked::of(request(&[&own[..], fields].concat()))
+    }
+
+    fn onward(asked: &Asked) -> Onward {
+        let outbound = Outbound::new("edge".into(), Vec::new(), client());
+        Onward::new(&asked.request, asked.withheld.clone(), None, outbound, Arc::default())
+    }
+
+    fn sends(onward: &Onward, method: &str, uri: &str) -> bool {
+        let (mut parts, body) = request(&[]).into_parts();
+        parts.method = method.parse().unwrap();
+        parts.uri = uri.parse().unwrap();
+        onward.allows(&http::Request::from_parts(parts, body))
+    }
+
+    #[tokio::test]
+    async fn a_function_gets_the_request_without_what_is_the_platforms_own() {
+        let fields = [("meridian-context", "signed"), ("meridian-session", "s1"), ("x-a", "1")];
+        let Asked { call, request, withheld } = asked(&fields).unwrap();
+        assert_eq!(
+            (&*call.name, request.uri().to_string().as_str()),
+            ("greet", "https://origin.example:8443/v1/a?b=c")
+        );
+        let names: Vec<&str> = request.headers().keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["x-a"]);
+        assert!(
+            withheld.len() == 2
+                && withheld["meridian-context"] == "signed"
+                && withheld["meridian-session"] == "s1"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_asks_for_no_function_is_refused() {
+        assert!(Asked::of(request(&[])).is_none());
+        assert!(Asked::of(request(&[(FIELD, CALL)])).is_none());
+        assert!(Asked::of(request(&[(FIELD, "greet"), (TARGET_FIELD, "https://origin.example")])).is_none());
+        assert!(Asked::of(request(&[(FIELD, CALL), (TARGET_FIELD, "/nowhere")])).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_on_to_its_own_authority_alone() {
+        let to_upstream = onward(&asked(&[]).unwrap());
+        let signed = onward(&asked(&[("meridian-context", "signed")]).unwrap());
+        #[rustfmt::skip]
+        let cases = [
+            ("GET", "https://origin.example:8443/v1/a?b=c", true, true),
+            ("GET", "https://origin.example:8443/control", true, false),
+            ("GET", "https://origin.example:8443/v1/a", true, false),
+            ("POST", "https://origin.example:8443/v1/a?b=c", true, false),
+            ("GET", "http://origin.example:8443/v1/a?b=c", false, false),
+            ("GET", "https://origin.example/v1/a?b=c", false, false),
+            ("GET", "https://other.example:8443/v1/a?b=c", false, false),
+            ("GET", "http://functions.spin.internal/v1/a?b=c", false, false),
+        ];
+        for (method, uri, upstream, origin) in cases {
+            assert_eq!(
+                (sends(&to_upstream, method, uri), sends(&signed, method, uri)),
+                (upstream, origin),
+                "{method} {uri}"
+            );
         }
     }
 
-    fn allows(&self, request: &http::Request<WasiBody>) -> bool {
-        let uri = request.uri();
-        let is_exact = |(method, path): &(http::Method, Option<uri::PathAndQuery>)| {
-            request.method() == method && uri.path_and_query() == path.as_ref()
-        };
-        uri.scheme() == self.scheme.as_ref()
-            && uri.authority() == self.authority.as_ref()
-            && self.exactly.as_ref().is_none_or(is_exact)
-    }
-}
-
-impl WasiHttpHooks for Onward {
-    fn send_request(
-        &mut self,
-        mut request: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
-        processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Answering {
-        if !self.allows(&request) || self.notes.sent.swap(true, Ordering::Relaxed) {
-            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
-        }
-        take_own(request.headers_mut());
-        for (name, value) in &self.withheld {
-            request.headers_mut().append(name, value.clone());
-        }
-        let answering = self.outbound.send_request(request, self.options, processed);
-        let notes = Arc::clone(&self.notes);
-        Box::new(async move {
-            match Box::into_pin(answering).await {
-                Ok(sent) => {
-                    notes.answered.store(true, Ordering::Relaxed);
-                    Ok(sent)
-                }
-                Err(error) => {
-                    let mut target = notes.target.lock().unwrap_or_else(PoisonError::into_inner);
-                    *target = Some(same(&error));
-                    Err(error)
-                }
-            }
-        })
-    }
-}
-
-/// An error that says to whoever asked what this one says to the function.
-fn same(error: &Error) -> Error {
-    match error {
-        Error::ConnectionRefused => Error::ConnectionRefused,
-        Error::ConnectionTimeout => Error::ConnectionTimeout,
-        Error::DestinationUnavailable => Error::DestinationUnavailable,
-        Error::TlsCertificateError => Error::TlsCertificateError,
-        Error::DnsError { .. } => Error::DnsError { rcode: None, info_code: None },
-        Error::HttpResponseTimeout => Error::HttpResponseTimeout,
-        Error::HttpRequestBodySize(bytes) => Error::HttpRequestBodySize(*bytes),
-        _ => Error::ConnectionTerminated,
+    #[tokio::test]
+    async fn a_tenant_takes_its_own_places_and_leaves_others_theirs() {
+        let folder = std::env::temp_dir().join(format!("meridian-functions-{}", std::process::id()));
+        let store = Arc::new(key_value::Store::open(&folder, 1 << 20).unwrap());
+        let engine = component::engine(1 << 20).unwrap();
+        let functions = Arc::new(Functions::new(engine, store, folder.clone(), Arc::default()).unwrap());
+        let take = |tenant: &str| Place::take(&functions, &tenant.into());
+        let held: Vec<Place> = std::iter::from_fn(|| take("acme")).take(1_000).collect();
+        assert_eq!(held.len(), limits::TENANT_FUNCTIONS_AT_ONCE_MAX);
+        assert!(take("globex").is_some());
+        drop(held);
+        assert!(take("acme").is_some());
+        let all: Vec<Place> = (0..1_000).filter_map(|at| take(&format!("t{at}"))).collect();
+        assert_eq!(all.len(), limits::FUNCTIONS_AT_ONCE_MAX);
+        drop(all);
+        assert!(functions.in_progress.lock().unwrap().is_empty());
+        drop(functions);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -36,6 +36,11 @@ impl LogStream {
         self
     }
 
+    /// Another one of the same component.
+    fn beside(&self) -> Self {
+        Self { component: Arc::clone(&self.component), line: Vec::new(), quiet: self.quiet }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -76,11 +81,11 @@ impl IsTerminal for LogStream {
 
 impl StdoutStream for LogStream {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Self::new(Arc::clone(&self.component)))
+        Box::new(self.beside())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Self::new(Arc::clone(&self.component)))
+        Box::new(self.beside())
     }
 }
 

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use meridian_wire::authored::File;
 use meridian_wire::context::Context;
 use meridian_wire::signature::Ticket;
 use serde_json::{Value, json};
 use support::{CONTROL_TOKEN, Region, Reply, bundle_keys, context, until};
+
+/// The least that is a function's component.
+const COMPONENT: &[u8] = include_bytes!("../../../tests/corpus/rules/shop/shop/pass.wasm");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_prove_to_be_edges() {
@@ -18,6 +22,7 @@ async fn edges_prove_to_be_edges() {
         (Method::POST, "/edge/v1/sync"),
         (Method::GET, "/edge/v1/hosts/acme.localhost"),
         (Method::GET, "/edge/v1/bundles/platform"),
+        (Method::GET, "/edge/v1/bundles/tenant:acme/00/functions/00"),
         (Method::POST, "/edge/v1/leases"),
         (Method::POST, "/edge/v1/events"),
     ] {
@@ -81,6 +86,52 @@ async fn a_hostname_makes_a_new_release_that_edges_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_found_by_the_release_that_names_it() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    region.tenant("globex").await;
+    let head = async |tenant: &str| {
+        let head = region.control(Method::GET, &format!("/targets/tenant:{tenant}/head"), None).await.json();
+        head["version"].as_str().expect("a version").to_owned()
+    };
+    let before = head("acme").await;
+    let rules =
+        "apiVersion: meridian/v1\nkind: Function\nmetadata: {name: pass}\nspec: {component: f/pass.wasm}\n";
+    let file = File::of("f/pass.wasm".to_owned(), COMPONENT.to_vec()).expect("bytes are bytes");
+    let push = json!({
+        "parent": before,
+        "files": [
+            {"path": "rules.yaml", "content": rules},
+            {"path": file.path, "content": file.content},
+        ],
+        "note": null,
+    });
+    let made = region.control(Method::POST, "/targets/tenant:acme/releases", Some(&push)).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    let (after, other) = (head("acme").await, head("globex").await);
+    let digest = meridian_wire::encoding::sha256_hex(COMPONENT);
+    let get = async |target: &str, version: &str, digest: &str| {
+        let path = format!("/edge/v1/bundles/{target}/{version}/functions/{digest}");
+        region.as_edge(Method::GET, &path, None).await
+    };
+    let found = get("tenant:acme", &after, &digest).await;
+    assert_eq!((found.status, &found.body[..]), (StatusCode::OK, COMPONENT));
+    assert!(found.header("cache-control").contains("immutable"));
+    for (target, version, digest) in [
+        ("tenant:acme", before.as_str(), digest.as_str()),
+        ("tenant:acme", after.as_str(), &digest.replace('6', "7")),
+        ("tenant:globex", after.as_str(), &digest),
+        ("tenant:globex", other.as_str(), &digest),
+        ("platform", after.as_str(), &digest),
+        ("nothing", after.as_str(), &digest),
+    ] {
+        let refused = get(target, version, digest).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{target} {version} {digest}");
+    }
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_edge_forwards_for_a_client_reaches_the_data_api_alone() {
     let region = Region::alone().await;
     region.tenant("acme").await;
@@ -102,6 +153,7 @@ async fn what_an_edge_forwards_for_a_client_reaches_the_data_api_alone() {
         (Method::PUT, "/control/v1/tenants"),
         (Method::GET, "/replication/v1/stream"),
         (Method::GET, "/edge/v1/bundles/tenant:globex"),
+        (Method::GET, "/edge/v1/bundles/tenant:acme/00/functions/00"),
         (Method::GET, "/edge/v1/hosts/acme.localhost"),
         (Method::GET, "/edge/v1/sync"),
         (Method::POST, "/edge/v1/sync"),

@@ -16,7 +16,7 @@ use crate::limits::COMPONENT_BYTES_MAX;
 const HANDLER: &str = "wasi:http/handler@0.3.";
 /// What a function may import, before the version. Of the environment and the file system there is nothing: they are here
 /// because the standard libraries of most languages ask for them.
-const IMPORTS: [&str; 24] = [
+const IMPORTS: [&str; 26] = [
     "wasi:http/types@0.3",
     "wasi:http/client@0.3",
     "wasi:cli/environment@0",
@@ -32,6 +32,7 @@ const IMPORTS: [&str; 24] = [
     "wasi:cli/types@0",
     "wasi:clocks/monotonic-clock@0",
     "wasi:clocks/system-clock@0",
+    "wasi:clocks/timezone@0",
     "wasi:clocks/types@0",
     "wasi:clocks/wall-clock@0",
     "wasi:filesystem/preopens@0",
@@ -39,6 +40,7 @@ const IMPORTS: [&str; 24] = [
     "wasi:io/error@0",
     "wasi:io/poll@0",
     "wasi:io/streams@0",
+    "wasi:random/insecure@0",
     "wasi:random/insecure-seed@0",
     "wasi:random/random@0",
 ];
