@@ -1,7 +1,29 @@
-//! Header fields of a response that belong to one connection (RFC 9110, section 7.6.1). Components never see `Connection`,
-//! so that only the host can know which fields it names.
+//! Header fields that belong to one connection (RFC 9110, section 7.6.1). Components see neither `Connection` nor
+//! `Transfer-Encoding` and `Upgrade`, so that only the host can tell what they say.
 
 use http::{HeaderMap, HeaderName, header};
+use meridian_engine::{
+    headers::Headers,
+    policy::request::{Malformed, check_connection},
+};
+
+/// Checks what the fields of a request say of its connection as the engine does where it sees them, and removes those that
+/// `Connection` names.
+pub fn check_request(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    let of_connection = [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
+    if !of_connection.iter().any(|name| headers.contains_key(name)) {
+        return Ok(());
+    }
+    let mut seen = Headers::default();
+    for name in &of_connection {
+        for value in headers.get_all(name) {
+            seen.append(name, value.to_str().map_err(|_| Malformed::Header)?);
+        }
+    }
+    check_connection(&seen)?;
+    remove_nominated(headers);
+    Ok(())
+}
 
 /// Removes the fields that `Connection` names.
 pub fn remove_nominated(headers: &mut HeaderMap) {
@@ -24,6 +46,25 @@ pub fn remove_nominated(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_the_host_sees_is_refused_here() {
+        let check = |fields: &[(&'static str, &str)], expect: Result<usize, Malformed>| {
+            let mut headers: HeaderMap = fields
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+                .collect();
+            assert_eq!(check_request(&mut headers).map(|()| headers.len()), expect, "{fields:?}");
+        };
+        check(&[("accept", "*/*")], Ok(1));
+        check(&[("connection", "close, X-Hop"), ("x-hop", "1"), ("accept", "*/*")], Ok(2));
+        check(&[("connection", "cookie"), ("cookie", "a=1")], Err(Malformed::Connection));
+        check(&[("transfer-encoding", "Chunked")], Ok(1));
+        check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Malformed::Length));
+        check(&[("connection", "upgrade"), ("upgrade", "websocket")], Err(Malformed::WebSocket));
+        check(&[("connection", "upgrade"), ("upgrade", "h2c")], Ok(1));
+    }
 
     #[test]
     fn only_what_is_named_goes() {

@@ -19,7 +19,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use meridian_engine::{problem::Problem, refusal::Refusal};
+use meridian_engine::{policy::request::Malformed, problem::Problem, refusal::Refusal};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, mpsc::UnboundedReceiver},
@@ -31,6 +31,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
+    hop,
     instance::{Blueprint, Instances, Turn, Turns},
     limits,
     routes::{RouteHeaders, RoutePattern},
@@ -214,6 +215,7 @@ impl Server {
             return Err(Failure::UriTooLong);
         }
         let authority = authority(&parts.uri, &parts.headers).ok_or(Failure::Host)?;
+        hop::check_request(&mut parts.headers).map_err(Failure::Connection)?;
         parts.uri = Uri::builder()
             .scheme("http")
             .authority(authority)
@@ -236,20 +238,18 @@ impl Server {
     }
 }
 
-/// The host that a request is meant for (RFC 9112 section 3.2): an absolute target's, else the one `Host` field's.
+/// The host that a request is meant for (RFC 9112, section 3.2): the one `Host` field's, which an absolute target's has to be too.
+/// HTTP/2 may name it in `:authority` alone (RFC 9113, section 8.3.1).
 fn authority(uri: &Uri, headers: &http::HeaderMap) -> Option<Authority> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return None;
-    }
-    match (uri.authority(), host) {
-        (Some(authority), _) => Some(authority.clone()),
-        (None, Some(host)) => {
-            Authority::try_from(host.as_bytes()).ok().filter(|host| !host.as_str().contains('@'))
-        }
-        (None, None) => Some(Authority::from_static("localhost")),
-    }
+    let (host, None) = (hosts.next(), hosts.next()) else { return None };
+    let host = host.map(|host| Authority::try_from(host.as_bytes())).transpose().ok()?;
+    let meant = match (uri.authority(), host) {
+        (Some(target), Some(host)) if *target != host => None,
+        (Some(target), _) => Some(target.clone()),
+        (None, host) => host,
+    };
+    meant.filter(|authority| !authority.as_str().contains('@'))
 }
 
 fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -271,6 +271,7 @@ fn full(text: impl Into<Bytes>) -> WasiBody {
 #[derive(Debug)]
 enum Failure {
     Host,
+    Connection(Malformed),
     Method,
     UriTooLong,
     BodyTooLarge,
@@ -301,6 +302,10 @@ impl Failure {
         match self {
             Self::Host => {
                 Problem::new(400, "malformed-request", "The request names no host, or more than one")
+            }
+            Self::Connection(malformed) => {
+                Problem::new(malformed.status(), "malformed-request", "The request can't be accepted")
+                    .detail(malformed.to_string())
             }
             Self::Method => Problem::new(501, "malformed-request", "This method is not served"),
             Self::UriTooLong => Problem::new(414, "malformed-request", "The request's target is too long"),
@@ -351,8 +356,11 @@ mod tests {
     fn a_request_is_for_one_host() {
         let cases: &[(&str, &[&str], Option<&str>)] = &[
             ("/a", &["shop.example:81"], Some("shop.example:81")),
-            ("http://other.example/a", &["shop.example"], Some("other.example")),
-            ("/a", &[], Some("localhost")),
+            ("http://shop.example/a", &["Shop.example"], Some("shop.example")),
+            ("http://shop.example/a", &[], Some("shop.example")),
+            ("http://other.example/a", &["shop.example"], None),
+            ("http://user@shop.example/a", &[], None),
+            ("/a", &[], None),
             ("/a", &["one.example", "two.example"], None),
             ("/a", &["user@shop.example"], None),
             ("/a", &["not a host"], None),

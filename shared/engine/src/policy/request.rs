@@ -38,6 +38,9 @@ pub enum Malformed {
     /// A coding other than `chunked`.
     #[error("the transfer coding is not supported")]
     TransferCoding,
+    /// A WebSocket (RFC 6455, section 4.1), which no host can let through.
+    #[error("WebSockets do not pass this edge")]
+    WebSocket,
     /// `Connection` names a field that is for more than one connection.
     #[error("the Connection field names an end-to-end field")]
     Connection,
@@ -50,7 +53,7 @@ impl Malformed {
         match self {
             Self::UrlTooLong => 414,
             Self::HeadersTooLarge => 431,
-            Self::MethodUnsupported | Self::TransferCoding => 501,
+            Self::MethodUnsupported | Self::TransferCoding | Self::WebSocket => 501,
             _ => 400,
         }
     }
@@ -64,7 +67,7 @@ impl Malformed {
 pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     check_method(&facts.method)?;
     check_headers(&facts.headers)?;
-    check_length(&facts.headers)?;
+    check_connection(&facts.headers)?;
     check_host(facts)?;
     let query = facts.query.as_deref().unwrap_or_default();
     if facts.path.len() + query.len() > URL_BYTES_MAX {
@@ -96,6 +99,15 @@ fn check_headers(headers: &Headers) -> Result<(), Malformed> {
     if !headers.iter().all(|(name, value)| is_field_name(name) && is_field_value(value)) {
         return Err(Malformed::Header);
     }
+    Ok(())
+}
+
+/// Checks what the fields of a request say of its connection: where its body ends, which fields go no further, whether another
+/// protocol is wanted. For hosts that let nobody behind them see these fields.
+///
+/// # Errors
+/// The first thing that is refused.
+pub fn check_connection(headers: &Headers) -> Result<(), Malformed> {
     let end_to_end = |name: &str| {
         const NEVER: [&str; 6] =
             ["host", "content-length", "authorization", "cookie", "cache-control", "meridian-session"];
@@ -104,7 +116,12 @@ fn check_headers(headers: &Headers) -> Result<(), Malformed> {
     if headers.get_all("connection").flat_map(|list| list.split(',')).any(end_to_end) {
         return Err(Malformed::Connection);
     }
-    Ok(())
+    // Any other protocol is left alone, and the answer comes in this one (RFC 9110, section 7.8).
+    let mut protocols = headers.get_all("upgrade").flat_map(|list| list.split(','));
+    if protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")) {
+        return Err(Malformed::WebSocket);
+    }
+    check_length(headers)
 }
 
 /// One length or one coding, and what says so says it once (RFC 9112, section 6.3).
@@ -174,6 +191,8 @@ mod tests {
         check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
         check(&[("transfer-encoding", " chunked")], Err(Malformed::TransferCoding));
         check(&[("connection", "close, Authorization")], Err(Malformed::Connection));
+        check(&[("connection", "Upgrade"), ("upgrade", "h2c")], Ok(()));
+        check(&[("connection", "Upgrade"), ("upgrade", "h2c, WebSocket")], Err(Malformed::WebSocket));
         check(&[("x a", "1")], Err(Malformed::Header));
         check(&[("x-a", "1\r\nx-b: 2")], Err(Malformed::Header));
         check(&[("host", "acme.example:8787")], Ok(()));
