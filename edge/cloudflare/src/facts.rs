@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use meridian_engine::facts::{BodySize, Facts, Place, Scheme, client_address, normalise_host};
+use meridian_engine::facts::{BodySize, Facts, Place, Scheme, client_address, client_scheme, normalise_host};
 use meridian_engine::headers::Headers;
 use meridian_wire::edge::Config;
 use meridian_wire::place::Places;
@@ -42,7 +42,7 @@ pub fn gather(head: &str, sources: &Sources) -> Facts {
     let body = if bodied == "1" { BodySize::of(&headers, true) } else { BodySize::Empty };
     Facts {
         method: method.to_owned(),
-        scheme: url.scheme,
+        scheme: scheme(&headers, sources.config, url.scheme),
         host: normalise_host(url.authority).unwrap_or_else(|_| url.authority.to_owned()),
         path: url.path.to_owned(),
         query: url.query.map(str::to_owned),
@@ -92,6 +92,12 @@ fn client(headers: &Headers, config: &Config) -> IpAddr {
         return address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     };
     client_address(peer, headers.joined("x-forwarded-for").as_deref(), &config.trusted_proxies)
+}
+
+/// Cloudflare's network says the scheme in the URL; elsewhere TLS may end before us.
+fn scheme(headers: &Headers, config: &Config, used: Scheme) -> Scheme {
+    let proto = headers.joined("x-forwarded-proto");
+    config.peer.map_or(used, |peer| client_scheme(used, peer, proto.as_deref(), &config.trusted_proxies))
 }
 
 /// Place out of what Cloudflare's network says: country, continent, subdivision, city, time zone, autonomous system,
@@ -155,6 +161,8 @@ mod tests {
             head("POST", "http://Acme.localhost:8787/a", 1, "\nx-forwarded-for\n6.6.6.6, 203.0.113.9");
         assert_eq!((found.host.as_str(), found.body), ("acme.localhost", BodySize::Unknown));
         assert_eq!(found.client, "203.0.113.9".parse::<IpAddr>().unwrap());
+        assert_eq!(found.scheme, Scheme::Http);
+        assert_eq!(head("GET", "http://a/", 0, "\nx-forwarded-proto\nhttps").scheme, Scheme::Https);
         assert_eq!(head("DELETE", "http://a/", 1, "\ncontent-length\n3").body, BodySize::Bytes(3));
         assert_eq!(head("GET", "http://a/", 0, "\ncontent-length\n3").body, BodySize::Empty);
         for (url, host) in [("ftp://a/", ""), ("http://a b/", "a b"), ("http://a:b/", "a:b")] {

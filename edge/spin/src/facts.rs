@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
-use meridian_engine::facts::{BodySize, Facts, Scheme, client_address, normalise_host};
+use meridian_engine::facts::{BodySize, Facts, Scheme, client_address, client_scheme, normalise_host};
 use meridian_engine::headers::Headers;
 use meridian_wire::place::Places;
 
@@ -28,7 +28,7 @@ pub struct Head {
 
 /// What facts come from beside the head.
 pub struct Sources<'a> {
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: &'a [IpNet],
     /// Places of addresses, if there is a database.
     pub places: Option<&'a Places>,
@@ -68,11 +68,13 @@ pub fn gather(head: Head, has_body: bool, sources: &Sources<'_>) -> Facts {
         Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
         None => (target, None),
     };
+    let used = if head.secure { Scheme::Https } else { Scheme::Http };
+    let proto = headers.joined("x-forwarded-proto");
     let client = client_address(peer, headers.joined("x-forwarded-for").as_deref(), sources.trusted_proxies);
     Facts {
         body: BodySize::of(&headers, has_body),
         method: head.method,
-        scheme: if head.secure { Scheme::Https } else { Scheme::Http },
+        scheme: client_scheme(used, peer, proto.as_deref(), sources.trusted_proxies),
         host,
         path: if path.is_empty() { "/".to_owned() } else { path },
         query,
@@ -159,9 +161,11 @@ mod tests {
             ("nonsense", "203.0.113.9", "0.0.0.0"),
         ];
         for (peer, forwarded, client) in cases {
-            let found =
-                facts(head("GET", "a", "/", &[("spin-client-addr", peer), ("x-forwarded-for", forwarded)]));
+            let fields =
+                [("spin-client-addr", peer), ("x-forwarded-for", forwarded), ("x-forwarded-proto", "https")];
+            let found = facts(head("GET", "a", "/", &fields));
             assert_eq!(found.client, client.parse::<IpAddr>().unwrap(), "{peer} {forwarded}");
+            assert_eq!(found.scheme == Scheme::Https, peer.starts_with("127."), "{peer}");
         }
     }
 

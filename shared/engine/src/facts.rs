@@ -106,6 +106,19 @@ pub fn client_address(peer: IpAddr, forwarded_for: Option<&str>, trusted: &[IpNe
     client
 }
 
+/// The scheme that the client used. `used` is how `peer` is connected to us; where that is one of the `trusted` networks, the last
+/// entry of the `X-Forwarded-Proto` field (its values joined) says how its own client was: TLS often ends before us.
+#[must_use]
+pub fn client_scheme(used: Scheme, peer: IpAddr, forwarded_proto: Option<&str>, trusted: &[IpNet]) -> Scheme {
+    let peer = peer.to_canonical();
+    let last = forwarded_proto.filter(|_| trusted.iter().any(|net| net.contains(&peer)));
+    match last.and_then(|list| list.rsplit(',').next()).map(str::trim) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        Some(scheme) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+        _ => used,
+    }
+}
+
 /// An address with or without brackets and port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|rest| rest.split(']').next());
@@ -164,7 +177,7 @@ pub(crate) fn host_of(authority: &str) -> Result<&str, InvalidHost> {
     }
     let host = host.strip_suffix('.').unwrap_or(host);
     let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_name = host.bytes().all(named) && !host.starts_with('.') && !host.contains("..");
+    let is_name = host.bytes().all(named) && !host.split('.').any(str::is_empty);
     if host.is_empty() || host.len() > HOST_BYTES_MAX || !(is_name || host.starts_with('[')) {
         return Err(InvalidHost);
     }
@@ -357,6 +370,24 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_is_what_a_trusted_proxy_says_last() {
+        let trusted = parse_networks("127.0.0.0/8").unwrap();
+        let check = |peer: &str, used, forwarded, expect| {
+            assert_eq!(
+                client_scheme(used, peer.parse().unwrap(), forwarded, &trusted),
+                expect,
+                "{forwarded:?}"
+            );
+        };
+        check("127.0.0.1", Scheme::Http, Some("https"), Scheme::Https);
+        check("::ffff:127.0.0.1", Scheme::Http, Some("http, HTTPS"), Scheme::Https);
+        check("127.0.0.1", Scheme::Https, Some("https, http"), Scheme::Http);
+        check("127.0.0.1", Scheme::Http, Some("wss"), Scheme::Http);
+        check("127.0.0.1", Scheme::Http, None, Scheme::Http);
+        check("192.0.2.1", Scheme::Http, Some("https"), Scheme::Http);
+    }
+
+    #[test]
     fn hosts_are_folded_and_odd_ones_refused() {
         let check = |host: &str, expect: Option<&str>| {
             assert_eq!(normalise_host(host).ok().as_deref(), expect, "{host}");
@@ -366,9 +397,10 @@ mod tests {
         check("127.0.0.1:80", Some("127.0.0.1"));
         check("[::1]:8787", Some("[::1]"));
         check("[::1]", Some("[::1]"));
-        for odd in
-            ["", ":80", "a b", "a@b", "a/b", "[::1", "[x]", "[::1]x", "a:b", "a..b", ".a", "ä", "a:123456"]
-        {
+        for odd in [
+            "", ":80", "a b", "a@b", "a/b", "[::1", "[x]", "[::1]x", "a:b", "a..b", ".a", "a..", "ä",
+            "a:123456",
+        ] {
             check(odd, None);
         }
     }
