@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -29,6 +31,9 @@ pub struct Fuzz {
     /// Seconds for each target.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Targets at the same time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
     /// Keep the inputs that add coverage in tests/fuzz/corpus, and write tests/fuzz/report.md.
     #[arg(long)]
     keep: bool,
@@ -60,30 +65,32 @@ impl Fuzz {
     /// Fuzzes, prints what came of it, and with `--keep` writes it down.
     ///
     /// # Errors
-    /// When the nightly compiler is missing, the programs can't be built, or an input fails.
+    /// When the nightly compiler is missing, the program can't be built, or an input fails.
     pub fn run(&self) -> Result<()> {
         let compiler = nightly()?;
-        let all = targets()?;
-        for target in &self.targets {
-            ensure!(all.contains(target), "no target {target}; there are {}", all.join(", "));
-        }
-        let targets = if self.targets.is_empty() { all } else { self.targets.clone() };
         let work = paths::target()?.join("fuzz");
-        let programs = build(&work)?;
         let seeds = work.join("seeds");
         let mut write = paths::cargo();
         write.args(["run", "--package", "meridian-fuzz", "--"]).arg(&seeds);
         run("what each target begins with", &mut write)?;
-        let mut outcomes = Vec::new();
-        for target in &targets {
-            let bench = Bench { program: programs.join(target), work: work.clone(), target };
-            let mut outcome = bench.fuzz(self.seconds)?;
-            if self.keep {
-                bench.keep()?;
+        let targets = self.choose(&seeds)?;
+        let program = build(&work)?;
+        let queue = Mutex::new(targets.iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work_off = || -> Result<Vec<Outcome>> {
+            let mut outcomes = Vec::new();
+            while let Some(target) = next() {
+                outcomes.push(Bench { program: &program, work: &work, target }.run(self.seconds, self.keep)?);
             }
-            outcome.inputs = files(&kept(target))?.len();
-            outcomes.push(outcome);
-        }
+            Ok(outcomes)
+        };
+        let mut outcomes = thread::scope(|scope| {
+            let jobs: Vec<_> = (0..self.jobs).map(|_| scope.spawn(work_off)).collect();
+            let ended = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| bail!("a job panicked")));
+            ended.collect::<Result<Vec<_>>>()
+        })?
+        .concat();
+        outcomes.sort_by(|a, b| a.target.cmp(&b.target));
         let text = render(&outcomes, &findings()?, &compiler, self.seconds);
         println!("{text}");
         if self.keep {
@@ -93,6 +100,20 @@ impl Fuzz {
             outcomes.iter().flat_map(|one| &one.failing).map(|path| path.display().to_string()).collect();
         ensure!(failing.is_empty(), "inputs that fail:\n{}", failing.join("\n"));
         Ok(())
+    }
+}
+
+impl Fuzz {
+    /// The targets that are named, or all; each has a folder of what it begins with.
+    fn choose(&self, seeds: &Path) -> Result<Vec<String>> {
+        let folders = files(seeds)?;
+        let names = folders.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let mut all: Vec<String> = names.collect();
+        all.sort();
+        for target in &self.targets {
+            ensure!(all.contains(target), "no target {target}; there are {}", all.join(", "));
+        }
+        Ok(if self.targets.is_empty() { all } else { self.targets.clone() })
     }
 }
 
@@ -113,16 +134,7 @@ fn on_nightly(command: &mut Command) -> &mut Command {
     command.env("RUSTUP_TOOLCHAIN", TOOLCHAIN).env_remove("RUSTC").current_dir(paths::root())
 }
 
-/// Every target, by its program.
-fn targets() -> Result<Vec<String>> {
-    let folder = paths::root().join(FOLDER).join("libfuzzer/targets");
-    let mut names: Vec<String> =
-        files(&folder)?.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    names.sort();
-    Ok(names)
-}
-
-/// Builds the programs and returns their folder. They link the very versions that the workspace does.
+/// Builds the program and returns its path. It links the very versions that the workspace does.
 fn build(work: &Path) -> Result<PathBuf> {
     let folder = paths::root().join(FOLDER).join("libfuzzer");
     fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
@@ -130,7 +142,7 @@ fn build(work: &Path) -> Result<PathBuf> {
     let mut build = Command::new(cargo_tools::cargo_fuzz()?);
     build.arg("build").arg("--fuzz-dir").arg(&folder).arg("--target-dir").arg(work);
     run("cargo fuzz build", on_nightly(&mut build))?;
-    Ok(work.join(paths::rustc()?.host).join("release"))
+    Ok(work.join(paths::rustc()?.host).join("release/fuzz"))
 }
 
 fn kept(target: &str) -> PathBuf {
@@ -154,8 +166,8 @@ fn findings() -> Result<Vec<Finding>> {
 
 /// One target at work.
 struct Bench<'a> {
-    program: PathBuf,
-    work: PathBuf,
+    program: &'a Path,
+    work: &'a Path,
     target: &'a str,
 }
 
@@ -168,12 +180,22 @@ impl Bench<'_> {
 
     /// The program with the limits that hold whatever it does.
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.program);
+        command.env("MERIDIAN_FUZZ_TARGET", self.target);
         command.arg(format!("-rss_limit_mb={FUZZ_MEMORY_MB_MAX}"));
         command.arg(format!("-timeout={FUZZ_INPUT_SECONDS_MAX}"));
         command.arg(format!("-artifact_prefix={}/", self.place("failing")?.display()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Ok(command)
+    }
+
+    fn run(&self, seconds: u64, keep: bool) -> Result<Outcome> {
+        let mut outcome = self.fuzz(seconds)?;
+        if keep {
+            self.keep()?;
+        }
+        outcome.inputs = files(&kept(self.target))?.len();
+        Ok(outcome)
     }
 
     /// New inputs go to the work folder; those that are kept and the seeds are where it begins.
@@ -187,7 +209,7 @@ impl Bench<'_> {
         command.args([self.place("corpus")?, kept, self.place("seeds")?]);
         let mut step = Step::start(format!("fuzz {}", self.target));
         let started = Instant::now();
-        let mut child = command.spawn().context("could not start a program of libfuzzer")?;
+        let mut child = command.spawn().context("could not start the program of libfuzzer")?;
         let lines = child.stderr.take().context("its output is piped")?;
         let mut outcome = Outcome { target: self.target.to_owned(), ..Outcome::default() };
         let mut last = Vec::new();
@@ -222,7 +244,7 @@ impl Bench<'_> {
         let mut command = self.command()?;
         command.arg("-set_cover_merge=1").arg(&merged);
         command.args([self.place("corpus")?, kept(self.target), self.place("seeds")?]);
-        let output = command.output().context("could not start a program of libfuzzer")?;
+        let output = command.output().context("could not start the program of libfuzzer")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut inputs: Vec<(u64, PathBuf)> = Vec::new();
         for path in files(&merged)? {
@@ -321,8 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn every_target_has_a_program() {
-        let targets = targets().unwrap();
-        assert!(targets.len() > 10 && targets.contains(&"requests".to_owned()), "{targets:?}");
+    fn a_target_that_is_none_is_named_with_those_that_are() {
+        let fuzz = Fuzz { targets: vec!["path".to_owned()], seconds: 1, jobs: 1, keep: false };
+        let error = fuzz.choose(&paths::root().join(FOLDER).join("corpus")).unwrap_err().to_string();
+        assert!(error.contains("no target path;") && error.contains(", paths, "), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! What coverage-guided fuzzing runs: one function a target, from bytes to assertions.
 //!
 //! A target takes what comes from outside (rules, bundles, tokens, heads of requests …), hands it to the code that reads it, and
-//! asserts what has to hold of the outcome beyond that nothing panics. The programs in `libfuzzer/` run the targets under
+//! asserts what has to hold of the outcome beyond that nothing panics. The program in `libfuzzer/` runs a target under
 //! libFuzzer (`cargo xtask fuzz`, with the nightly compiler); `tests/replay.rs` runs the kept inputs of `corpus/` through the same
 //! functions with any compiler. Targets read no clock and no random source: an input always does the same.
 
@@ -35,7 +35,7 @@ pub use tokens::tokens;
 /// One target.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Name of the function, of its libFuzzer program and of its folder in `corpus/`.
+    /// Name of the function and of its folder in `corpus/`.
     pub name: &'static str,
     /// What it does with an input.
     pub run: fn(&[u8]),
