@@ -17,12 +17,25 @@ use crate::policy::experiment::UNIT_COOKIE;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
-use crate::ruleset::{Affinity, RegionId, RouteTarget, Transform, Upstream, UserSegment};
+use crate::ruleset::{Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UserSegment};
 use crate::step::{ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
 const OWN_FIELDS: usize = 10;
 const OWN_FIELDS_BYTES: usize = 512;
+
+/// Fields by which some frameworks answer to another method, path or host than those of the request. Of what may be kept, they
+/// would poison the entry of that request.
+const OVERRIDES: [&str; 8] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-host",
+    "x-http-host-override",
+];
 
 impl Exchange {
     /// The upstream that the request goes to; `None` for the regions' own origins.
@@ -148,6 +161,7 @@ impl Exchange {
             let goes_on = match name {
                 "host" | "content-length" | "expect" | "traceparent" | "meridian-session" => false,
                 "tracestate" => self.trace.is_continued(),
+                name if OVERRIDES.contains(&name) => !self.is_unkeyed(name),
                 // The signed context says who it is; the token itself goes no further.
                 "authorization" => !to_origin,
                 _ => true,
@@ -187,6 +201,12 @@ impl Exchange {
             lookup.condition(&mut headers);
         }
         headers
+    }
+
+    /// Whether the answer may be kept for others who do not send this field.
+    fn is_unkeyed(&self, name: &str) -> bool {
+        let is_key = |policy: &CachePolicy| policy.headers.iter().any(|header| header == name);
+        self.lookup.is_some() && !self.cache_policy().is_some_and(is_key)
     }
 
     fn is_preflight(&self) -> bool {
