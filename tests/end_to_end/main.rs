@@ -10,14 +10,18 @@ mod content;
 mod crawlers;
 mod crowds;
 mod failures;
+mod frames;
 mod functions;
 mod issuers;
 mod limits;
 mod load;
+mod recorder;
 mod regions;
 mod requests;
 mod rules;
 mod stack;
+mod surface;
+mod tls;
 mod traces;
 mod upstream;
 mod upstreams;
@@ -78,6 +82,8 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(cold_edges::TESTS)
         .chain(broken::TESTS)
         .chain(functions::TESTS)
+        .chain(surface::TESTS)
+        .chain(tls::TESTS)
     {
         for edge in EDGES {
             let test = *test;

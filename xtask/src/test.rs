@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::artefacts::{self, Artefacts, Flavour};
 use crate::paths;
 use crate::progress::say;
-use crate::setup::{debian, npm, postgres, wasm};
+use crate::setup::{caddy, debian, npm, postgres, wasm};
 use crate::stack::places::Places;
 
 /// Arguments of `cargo xtask test`.
@@ -146,6 +146,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_CLOUDFLARE_BUILD_CORPUS", cloudflare_corpus),
         ("MERIDIAN_CLOUDFLARE_BUILD_FAULT", cloudflare_fault),
         ("MERIDIAN_FUNCTION", artefacts::function()?),
+        ("MERIDIAN_CADDY", caddy::program()?),
         ("MERIDIAN_WORKERD", tools.workerd),
         ("MERIDIAN_NPM_TOOLS", tools.folder),
         ("MERIDIAN_PG_BIN", programs.folder),

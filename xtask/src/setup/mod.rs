@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: brings what the project needs and the machine lacks.
 
 pub mod cache;
+pub mod caddy;
 pub mod cargo_tools;
 pub mod debian;
 pub mod envoy;
@@ -25,6 +26,8 @@ pub enum Piece {
     Npm,
     /// PostgreSQL's server programs.
     Postgres,
+    /// Caddy, which the tests put in front of the edges.
+    Caddy,
     /// wasm-bindgen, built by cargo.
     WasmBindgen,
     /// worker-build, built by cargo.
@@ -92,6 +95,7 @@ fn bring(piece: Piece) -> Result<Value> {
             let programs = postgres::programs()?;
             json!({"folder": programs.folder, "major": programs.major})
         }
+        Piece::Caddy => json!(caddy::program()?),
         Piece::WasmBindgen => json!(cargo_tools::wasm_bindgen()?),
         Piece::WorkerBuild => json!(cargo_tools::worker_build()?),
     })

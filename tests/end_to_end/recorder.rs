@@ -1,0 +1,148 @@
+//! An HTTP service that writes down every request that reaches it, connection by connection, as RFC 9112 has it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+
+/// Bytes of a line of a head, and of a body.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Numbers the answers.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// One request as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Request line and header fields, in lower case.
+    pub head: String,
+    /// `METHOD TARGET BODY`, the beginning of the body without its coding.
+    pub line: String,
+}
+
+/// The service. It answers everything with 200 and a text that is different each time and names what the request says of its
+/// host, method and path beside its head.
+pub struct Recorder {
+    /// Where it is.
+    pub url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Recorder {
+    /// Starts it; it ends with the process.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let recorder = Self {
+            url: format!("http://{}", listener.local_addr()?),
+            seen: Arc::new(Mutex::new(Vec::new())),
+        };
+        let seen = Arc::clone(&recorder.seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let seen = Arc::clone(&seen);
+                // What breaks off was no request.
+                std::thread::spawn(move || serve(&stream, &seen));
+            }
+        });
+        Ok(recorder)
+    }
+
+    /// What came since this was last asked.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn serve(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.by_ref().take(BYTES_MAX).read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        let body = body(&mut reader, &head)?;
+        let mut words = head.split(' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let number = {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let shown: String = body.chars().take(100).collect();
+            let line = format!("{} {target} {shown}", method.to_ascii_uppercase());
+            seen.push(Seen { head: head.clone(), line: line.trim_end().to_owned() });
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        };
+        answer(stream, &head, target, (number, body.len()), seen)?;
+    }
+}
+
+fn body(reader: &mut BufReader<&TcpStream>, head: &str) -> std::io::Result<String> {
+    let mut body = Vec::new();
+    if head.contains("\r\ntransfer-encoding: chunked\r\n") {
+        loop {
+            let mut size = String::new();
+            reader.by_ref().take(BYTES_MAX).read_line(&mut size)?;
+            let digits = size.split(';').next().unwrap_or_default().trim();
+            let size = u64::from_str_radix(digits, 16).map_err(std::io::Error::other)?;
+            let mut part = vec![0; usize::try_from(size.min(BYTES_MAX)).unwrap_or(0)];
+            reader.read_exact(&mut part)?;
+            body.extend(part);
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if size == 0 {
+                return Ok(String::from_utf8_lossy(&body).into_owned());
+            }
+        }
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length: u64 = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+    reader.take(length.min(BYTES_MAX)).read_to_end(&mut body)?;
+    if (body.len() as u64) < length {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+fn answer(
+    mut stream: &TcpStream,
+    head: &str,
+    target: &str,
+    (number, body_bytes): (u32, usize),
+    seen: &Mutex<Vec<Seen>>,
+) -> std::io::Result<()> {
+    if target.ends_with("/events") {
+        // The second event comes when the client of the first has asked for it.
+        let event = |at: u32| format!("9\r\ndata: {at}\n\n\r\n");
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\n\
+             transfer-encoding: chunked\r\n\r\n{}",
+            event(1)
+        )?;
+        let is_told = || {
+            let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.iter().any(|request| request.line.ends_with("/go"))
+        };
+        while !is_told() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        return write!(stream, "{}0\r\n\r\n", event(2));
+    }
+    if target.ends_with("/trailers") {
+        return write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"
+        );
+    }
+    let told: Vec<&str> =
+        head.lines().filter(|line| line.starts_with("x-") || line.contains("evil")).collect();
+    let text = format!("{number}: body of {body_bytes} bytes; {}", told.join("; "));
+    let kept = if target.starts_with("/kept") { "cache-control: max-age=60\r\n" } else { "" };
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\n{kept}content-type: text/plain\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len()
+    )
+}

@@ -1,0 +1,286 @@
+//! What an edge makes of bytes that no client of good will sends, and of what HTTP has beside requests and answers: the cases of
+//! `raw.yaml`, fields that would poison a cache, HTTP/2 by frames, streams and large bodies.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use meridian_tests::client::Client;
+use meridian_tests::stack::{Stack, eventually};
+use serde::Deserialize;
+
+use crate::EdgeTest;
+use crate::frames::{self, Answer};
+use crate::recorder::Recorder;
+use crate::requests::begin;
+use crate::upstreams::with_rules;
+
+pub const TESTS: &[(&str, EdgeTest)] = &[
+    ("reads_odd_bytes_in_one_way_or_refuses_them", reads_odd_bytes_in_one_way_or_refuses_them),
+    ("keeps_nothing_poisoned_and_nothing_private", keeps_nothing_poisoned_and_nothing_private),
+    ("refuses_http2_that_is_none", refuses_http2_that_is_none),
+    ("passes_events_and_large_uploads", passes_events_and_large_uploads),
+];
+
+/// How long a connection may stay silent before it counts as waiting for more.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Each instance of an edge hears of new rules by itself.
+const SEEN_MAX: Duration = Duration::from_secs(5);
+
+/// One case of `raw.yaml`, which says what each member means.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    about: String,
+    send: String,
+    status: ByEdge<Vec<u16>>,
+    /// One of `status` comes, in the place of all.
+    #[serde(default)]
+    any: bool,
+    /// The connection stays open after the answer.
+    #[serde(default)]
+    open: bool,
+    seen: ByEdge<Vec<String>>,
+    #[serde(default)]
+    with: Vec<String>,
+    #[serde(default)]
+    without: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ByEdge<T> {
+    Each { cloudflare: T, spin: T },
+    Both(T),
+}
+
+impl<T> ByEdge<T> {
+    fn of(&self, edge: &str) -> &T {
+        match self {
+            Self::Both(both) => both,
+            Self::Each { cloudflare, .. } if edge == "cloudflare" => cloudflare,
+            Self::Each { spin, .. } => spin,
+        }
+    }
+}
+
+/// Rules that send `/seen/**` and, through the cache, `/kept/**` to a recorder, for the time of the test.
+fn with_recorder(stack: &Stack, edge: &str, test: impl FnOnce(&str, &Recorder) -> Result<()>) -> Result<()> {
+    let recorder = Recorder::start()?;
+    let rules = format!(
+        "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: recorder}}\n\
+         spec: {{regions: {{us-east-1: \"{}\"}}}}\n---\n\
+         apiVersion: meridian/v1\nkind: CachePolicy\nmetadata: {{name: kept}}\nspec: {{}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: seen}}\n\
+         spec: {{match: {{path: \"/seen/**\"}}, auth: {{mode: anonymous}}, upstream: recorder}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: account}}\n\
+         spec: {{match: {{path: \"/account/**\"}}, auth: {{mode: optional}}, cache: kept, upstream: recorder}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: kept}}\n\
+         spec: {{match: {{path: \"/kept/**\"}}, auth: {{mode: anonymous}}, cache: kept, upstream: recorder}}\n",
+        recorder.url
+    );
+    with_rules(stack, edge, &rules, |url| {
+        eventually(SEEN_MAX, || {
+            Client::new(url, "acme.localhost").get("/seen/ready")?.expect(200).map(drop)
+        })?;
+        recorder.take();
+        test(url, &recorder)
+    })
+}
+
+fn reads_odd_bytes_in_one_way_or_refuses_them(stack: &Stack, edge: &str) -> Result<()> {
+    let cases: Vec<Case> = serde_saphyr::from_str(include_str!("raw.yaml")).context("in raw.yaml")?;
+    ensure!(cases.len() > 50, "only {} cases", cases.len());
+    with_recorder(stack, edge, |url, recorder| {
+        let wrong: Vec<String> = cases
+            .iter()
+            .filter_map(|case| {
+                let outcome = case.run(edge, url, recorder);
+                outcome.err().map(|error| format!("{}: {error:#}", case.about))
+            })
+            .collect();
+        ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        Ok(())
+    })
+}
+
+impl Case {
+    fn run(&self, edge: &str, url: &str, recorder: &Recorder) -> Result<()> {
+        let bytes =
+            self.send.replace("{H}", "Host: acme.localhost\r\n").replace("{C}", "Connection: close\r\n");
+        let (statuses, ended) = exchange(url, bytes.as_bytes())?;
+        let seen = recorder.take();
+        let expected = self.status.of(edge);
+        let fits = if self.any {
+            statuses.len() == 1 && statuses.iter().all(|status| expected.contains(status))
+        } else {
+            statuses == *expected
+        };
+        ensure!(fits, "answered {statuses:?}, expected {expected:?}");
+        ensure!(ended || self.open, "the connection waits for more");
+        let lines: Vec<&str> = seen.iter().map(|request| request.line.as_str()).collect();
+        ensure!(lines == *self.seen.of(edge), "{lines:?} reached the upstream");
+        let heads: String = seen.iter().map(|request| request.head.as_str()).collect();
+        for word in &self.with {
+            ensure!(heads.contains(word), "{word:?} is missing from {heads:?}");
+        }
+        for word in &self.without {
+            ensure!(!heads.contains(word), "{word:?} is in {heads:?}");
+        }
+        Ok(())
+    }
+}
+
+/// Sends bytes, and reads the statuses of all answers up to the end of the connection or a long silence; says which it was.
+fn exchange(url: &str, bytes: &[u8]) -> Result<(Vec<u16>, bool)> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    // An edge may have answered and gone before all is sent.
+    let _sent = stream.write_all(bytes);
+    let mut read = Vec::new();
+    let mut part = [0; 4096];
+    let ended = loop {
+        match stream.read(&mut part) {
+            Ok(0) => break true,
+            Ok(bytes) => read.extend_from_slice(&part[..bytes]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break true,
+            Err(_) => break false,
+        }
+    };
+    let text = String::from_utf8_lossy(&read);
+    let after = text.split("HTTP/1.1 ").skip(1);
+    let statuses = after.filter_map(|rest| rest.get(..3)?.parse().ok()).collect();
+    Ok((statuses, ended))
+}
+
+/// What one client sends beside the key of an entry, another client never gets; what is one client's stays that client's.
+fn keeps_nothing_poisoned_and_nothing_private(stack: &Stack, edge: &str) -> Result<()> {
+    with_recorder(stack, edge, |url, recorder| {
+        let client = Client::new(url, "acme.localhost");
+        for (at, (name, value)) in [
+            ("x-forwarded-host", "evil.test"),
+            ("x-forwarded-scheme", "evil"),
+            ("x-host", "evil.test"),
+            ("x-original-host", "evil.test"),
+            ("x-original-url", "/evil"),
+            ("x-rewrite-url", "/evil"),
+            ("x-http-method-override", "EVIL"),
+            ("forwarded", "host=evil.test"),
+            ("x-forwarded-prefix", "/evil"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let path = format!("/kept/{edge}-{at}");
+            client.with(name, value).get(&path)?.expect(200)?;
+            let victim = client.get(&path)?.expect(200)?;
+            ensure!(!victim.text().to_lowercase().contains("evil"), "{name}: {}", victim.text());
+        }
+        // A GET with a body: nobody gets what is answered to it. And the other spellings of a path.
+        let fat = format!("/kept/{edge}-fat");
+        client.request("GET", &fat, Some(b"id=evil".to_vec()))?.expect(200)?;
+        let (first, second) = (client.get(&fat)?, client.get(&fat)?);
+        ensure!(first.text().contains("body of 0 bytes"), "{}", first.text());
+        ensure!(second.header("cache-status").contains("hit"), "{:?}", second.headers);
+        let spelt = client.get(&format!("/kept/%{:x}{}-fat", edge.as_bytes()[0], &edge[1..]))?;
+        ensure!(spelt.text() == second.text(), "one path, two answers");
+        for odd in ["%0d%0a", "%00", "..%2f", "%2e%2e/"] {
+            let refused = client.get(&format!("/kept/{odd}{edge}-fat"))?;
+            ensure!((400..500).contains(&refused.status), "{odd}: {}", refused.status);
+        }
+        // What looks like a file of style is an account all the same.
+        recorder.take();
+        let token = stack.token("acme", "alice", "orders:read")?;
+        let alice = client.bearer(&token).get("/account/me.css")?.expect(200)?;
+        let stranger = client.get("/account/me.css")?.expect(200)?;
+        ensure!(alice.text() != stranger.text(), "a stranger gets hers");
+        ensure!(recorder.take().len() == 2, "each asked for itself");
+        Ok(())
+    })
+}
+
+/// Frames that are no request of HTTP/2 (RFC 9113, sections 8.1 to 8.3). workerd's listener here speaks HTTP/1.1 alone.
+fn refuses_http2_that_is_none(stack: &Stack, edge: &str) -> Result<()> {
+    if edge == "cloudflare" {
+        let (statuses, _) = exchange(&stack.up()?.edges[edge], frames::PREFACE)?;
+        ensure!(statuses.iter().all(|status| *status >= 400), "{statuses:?}");
+        return Ok(());
+    }
+    with_recorder(stack, edge, |url, recorder| {
+        let pseudo = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "acme.localhost"),
+            (":path", "/seen/a"),
+        ];
+        let request = |more: &[(&'static str, &'static str)]| [&pseudo[..], more].concat();
+        let without = |name: &str| pseudo.into_iter().filter(|(have, _)| *have != name).collect::<Vec<_>>();
+        ensure!(frames::send(url, &request(&[("content-length", "3")]), b"abc")? == Answer::Success);
+        ensure!(
+            recorder.take().iter().map(|seen| seen.line.clone()).collect::<Vec<_>>() == ["POST /seen/a abc"]
+        );
+        for (about, fields, body) in [
+            ("a length beyond the body", request(&[("content-length", "9")]), &b"abc"[..]),
+            ("a length within the body", request(&[("content-length", "1")]), b"abc"),
+            ("a field of a connection", request(&[("connection", "close")]), b""),
+            ("a coding", request(&[("transfer-encoding", "chunked")]), b""),
+            ("an upgrade", request(&[("upgrade", "websocket")]), b""),
+            ("a name in upper case", request(&[("X-A", "1")]), b""),
+            ("a name with a space", request(&[("x a", "1")]), b""),
+            ("a line end in a value", request(&[("x-a", "1\r\nx-b: 2")]), b""),
+            ("a pseudo field behind a field", [&[("x-a", "1")], &pseudo[..]].concat(), b""),
+            ("a pseudo field that nobody knows", request(&[(":odd", "1")]), b""),
+            ("a pseudo field of answers", request(&[(":status", "200")]), b""),
+            ("two paths", request(&[(":path", "/seen/b")]), b""),
+            ("no path", without(":path"), b""),
+            ("no method", without(":method"), b""),
+            ("no authority and no host", without(":authority"), b""),
+            ("another host", request(&[("host", "globex.localhost")]), b""),
+            ("two hosts", request(&[("host", "acme.localhost"), ("host", "acme.localhost")]), b""),
+        ] {
+            let answer = frames::send(url, &fields, body).with_context(|| about.to_owned())?;
+            ensure!(answer != Answer::Success, "{about}: {answer:?}");
+            ensure!(recorder.take().is_empty(), "{about} reached the upstream");
+        }
+        Ok(())
+    })
+}
+
+/// Events come as they are sent; trailers of an answer end at the edge; an upload of many megabytes passes whole.
+fn passes_events_and_large_uploads(stack: &Stack, edge: &str) -> Result<()> {
+    with_recorder(stack, edge, |url, recorder| {
+        let head = "GET /seen/events HTTP/1.1\r\nHost: acme.localhost\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n";
+        let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(SILENCE * 3))?;
+        stream.write_all(head.as_bytes())?;
+        let mut text = String::new();
+        let mut part = [0; 4096];
+        while !text.contains("data: 1") {
+            let read = stream.read(&mut part)?;
+            ensure!(read > 0, "no event: {text}");
+            text.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+        Client::new(url, "acme.localhost").get("/seen/go")?.expect(200)?;
+        stream.read_to_string(&mut text)?;
+        ensure!(text.contains("data: 2") && text.contains("text/event-stream"), "{text}");
+        let trailers = "GET /seen/trailers HTTP/1.1\r\nHost: acme.localhost\r\nTE: trailers\r\nConnection: close\r\n\r\n";
+        let (response, mut stream) = begin(url, trailers.as_bytes())?;
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest)?;
+        ensure!(response.status == 200 && !rest.contains("x-sum"), "{response:?} {rest}");
+        stream.shutdown(Shutdown::Both).or_else(|_| anyhow::Ok(()))?;
+        recorder.take();
+        uploads(url)
+    })
+}
+
+/// 32 MiB, byte for byte.
+fn uploads(url: &str) -> Result<()> {
+    let body: Vec<u8> =
+        (0..32 * 1024 * 1024_u32).map(|at| b'a' + (at.wrapping_mul(31) >> 7) as u8 % 26).collect();
+    let client = Client::new(url, "acme.localhost");
+    let response = client.request("PUT", "/seen/count", Some(body))?.expect(200)?;
+    ensure!(response.text().contains("body of 33554432 bytes"), "{}", response.text());
+    Ok(())
+}

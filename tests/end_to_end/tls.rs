@@ -1,0 +1,199 @@
+//! Caddy in front of an edge, as `infra/caddy/Caddyfile` has it: TLS 1.3 alone, HTTP/1.1, HTTP/2 and HTTP/3.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use meridian_tests::stack::{Stack, eventually, tool};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::EdgeTest;
+use crate::bad_bundles::port;
+use crate::recorder::Recorder;
+use crate::upstreams::with_rules;
+
+pub const TESTS: &[(&str, EdgeTest)] =
+    &[("is_reached_by_every_http_behind_tls", is_reached_by_every_http_behind_tls)];
+
+/// How long Caddy may take to make its authority and to serve.
+const READY_MAX: Duration = Duration::from_secs(30);
+/// From where the clients come.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
+const FORGED: &str = "203.0.113.10";
+const HOST: &str = "acme.localhost";
+
+/// A Caddy that the test started; ended when dropped.
+struct Front {
+    child: Child,
+    address: SocketAddr,
+    roots: Arc<RootCertStore>,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // It keeps nothing that has to be written first.
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+impl Front {
+    fn start(edge: &str, port: u16, data: &Path) -> Result<Self> {
+        std::fs::create_dir_all(data)?;
+        let log = std::fs::File::create(data.join("caddy.log"))?;
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/caddy/Caddyfile");
+        let child = Command::new(tool("MERIDIAN_CADDY")?)
+            .args(["run", "--adapter", "caddyfile", "--config"])
+            .arg(config)
+            .env("XDG_DATA_HOME", data)
+            .env("XDG_CONFIG_HOME", data)
+            .env("MERIDIAN_SITES", format!("https://*.localhost:{port}"))
+            .env("MERIDIAN_EDGE", edge.trim_start_matches("http://"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start Caddy")?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut front = Self { child, address, roots: Arc::new(RootCertStore::empty()) };
+        let root = data.join("caddy/pki/authorities/local/root.crt");
+        eventually(READY_MAX, || {
+            std::net::TcpStream::connect(address)?;
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(&root)?)?;
+            front.roots = Arc::new(roots);
+            Ok(())
+        })
+        .with_context(|| std::fs::read_to_string(data.join("caddy.log")).unwrap_or_default())?;
+        Ok(front)
+    }
+
+    /// What a client offers: one version of TLS, one protocol in it.
+    fn offer(&self, version: &'static SupportedProtocolVersion, protocol: &[u8]) -> Result<ClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version])?;
+        let mut config = config.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Ok(config)
+    }
+
+    async fn connect(&self, config: ClientConfig) -> Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((CLIENT, 0).into())?;
+        let stream = socket.connect(self.address).await?;
+        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST)?, stream).await?)
+    }
+
+    fn request<B>(&self, path: &str, body: B) -> Result<Request<B>> {
+        let url = format!("https://{HOST}:{}{path}", self.address.port());
+        let request = Request::get(url).header("x-forwarded-for", FORGED).header("x-forwarded-proto", "http");
+        Ok(request.header("forwarded", format!("for={FORGED}")).body(body)?)
+    }
+
+    async fn http1(&self) -> Result<Response<Bytes>> {
+        let stream = self.connect(self.offer(&rustls::version::TLS13, b"http/1.1")?).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut request = self.request("/tls/1", Empty::<Bytes>::new())?;
+        // A target without its authority, and the host in a field (RFC 9112, section 3.2.1).
+        let host = format!("{HOST}:{}", self.address.port()).parse()?;
+        request.headers_mut().insert("host", host);
+        *request.uri_mut() = "/tls/1".parse()?;
+        whole(sender.send_request(request).await?).await
+    }
+
+    async fn http2(&self) -> Result<Response<Bytes>> {
+        let stream = self.connect(self.offer(&rustls::version::TLS13, b"h2")?).await?;
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await?;
+        tokio::spawn(connection);
+        whole(sender.send_request(self.request("/tls/2", Empty::<Bytes>::new())?).await?).await
+    }
+
+    async fn http3(&self) -> Result<Response<Bytes>> {
+        let config = QuicClientConfig::try_from(self.offer(&rustls::version::TLS13, b"h3")?)?;
+        let mut endpoint = quinn::Endpoint::client((CLIENT, 0).into())?;
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
+        let connection = endpoint.connect(self.address, HOST)?.await?;
+        let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(connection)).await?;
+        let driven = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+        let mut stream = sender.send_request(self.request("/tls/3", ())?).await?;
+        stream.finish().await?;
+        let response = stream.recv_response().await?;
+        let mut body = Vec::new();
+        while let Some(mut part) = stream.recv_data().await? {
+            body.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+        }
+        driven.abort();
+        Ok(response.map(|()| Bytes::from(body)))
+    }
+}
+
+async fn whole(response: Response<hyper::body::Incoming>) -> Result<Response<Bytes>> {
+    let (parts, body) = response.into_parts();
+    Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
+}
+
+fn is_reached_by_every_http_behind_tls(stack: &Stack, edge: &str) -> Result<()> {
+    let recorder = Recorder::start()?;
+    let rules = format!(
+        "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: recorder}}\n\
+         spec: {{regions: {{us-east-1: \"{}\"}}}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: tls}}\n\
+         spec: {{match: {{path: \"/tls/**\"}}, auth: {{mode: anonymous}}, upstream: recorder}}\n",
+        recorder.url
+    );
+    with_rules(stack, edge, &rules, |url| {
+        let front = Front::start(url, port(edge)? + 10, &stack.data().join(format!("caddy-{edge}")))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let responses = [
+                front.http1().await.context("HTTP/1.1")?,
+                front.http2().await.context("HTTP/2")?,
+                front.http3().await.context("HTTP/3")?,
+            ];
+            let seen = recorder.take();
+            let lines: Vec<&str> = seen.iter().map(|request| request.line.as_str()).collect();
+            ensure!(lines == ["GET /tls/1", "GET /tls/2", "GET /tls/3"], "{lines:?}");
+            for (response, request) in responses.iter().zip(&seen) {
+                ensure!(response.status() == 200, "{}: {response:?}", request.line);
+                is_told_who_asks(response.headers(), &request.head).context(request.line.clone())?;
+            }
+            // Whoever comes otherwise hears that HTTP/3 is there (RFC 7838).
+            let offered = responses.iter().take(2).filter_map(|response| response.headers().get("alt-svc"));
+            ensure!(offered.filter(|it| it.as_bytes().starts_with(b"h3=")).count() == 2, "{responses:?}");
+            let old = front.offer(&rustls::version::TLS12, b"http/1.1")?;
+            match front.connect(old).await {
+                Err(error) if error.to_string().contains("ProtocolVersion") => Ok(()),
+                other => bail!("TLS 1.2 came to {other:?}"),
+            }
+        })
+    })
+}
+
+/// The edge knows the client by its own address, whatever it says of that, and that it came by TLS.
+fn is_told_who_asks(headers: &HeaderMap, head: &str) -> Result<()> {
+    ensure!(headers.contains_key("meridian-decision"), "{headers:?}");
+    for line in [
+        format!("\r\nx-forwarded-for: {CLIENT}\r\n"),
+        "\r\nx-forwarded-proto: https\r\n".to_owned(),
+        format!("\r\nforwarded: for={CLIENT};host=\"{HOST}\";proto=https\r\n"),
+    ] {
+        ensure!(head.contains(&line), "{line:?} is missing from {head:?}");
+    }
+    ensure!(!head.contains(FORGED), "the forged address went on: {head:?}");
+    Ok(())
+}
