@@ -91,7 +91,7 @@ impl Fuzz {
         })?
         .concat();
         outcomes.sort_by(|a, b| a.target.cmp(&b.target));
-        let text = render(&outcomes, &findings()?, &compiler, self.seconds);
+        let text = render(&outcomes, &findings()?, &compiler, &self.shown());
         println!("{text}");
         if self.keep {
             say(&format!("Written to {}", report::write(&format!("{FOLDER}/report.md"), &text)?.display()));
@@ -104,6 +104,13 @@ impl Fuzz {
 }
 
 impl Fuzz {
+    /// The command as it was typed.
+    fn shown(&self) -> String {
+        let keep = if self.keep { " --keep" } else { "" };
+        let targets: String = self.targets.iter().map(|target| format!(" {target}")).collect();
+        format!("cargo xtask fuzz{keep} --seconds {} --jobs {}{targets}", self.seconds, self.jobs)
+    }
+
     /// The targets that are named, or all; each has a folder of what it begins with.
     fn choose(&self, seeds: &Path) -> Result<Vec<String>> {
         let folders = files(seeds)?;
@@ -281,9 +288,8 @@ impl Outcome {
     }
 }
 
-fn render(outcomes: &[Outcome], findings: &[Finding], compiler: &str, seconds: u64) -> String {
-    let command = format!("cargo xtask fuzz --keep --seconds {seconds}");
-    let mut text = report::heading("Fuzzing", &command, &format!("{compiler}, libFuzzer, AddressSanitizer"));
+fn render(outcomes: &[Outcome], findings: &[Finding], compiler: &str, command: &str) -> String {
+    let mut text = report::heading("Fuzzing", command, &format!("{compiler}, libFuzzer, AddressSanitizer"));
     let total: u64 = outcomes.iter().map(|one| one.seconds).sum();
     let executions: u64 = outcomes.iter().map(|one| one.executions).sum();
     text.push_str(&format!(
@@ -337,7 +343,7 @@ mod tests {
         let outcome =
             Outcome { target: "paths".to_owned(), seconds: 60, executions: 7, ..Outcome::default() };
         let finding = Finding { target: "paths".into(), found: "A hole.".into(), became: "Mended.".into() };
-        let text = render(&[outcome], &[finding], "rustc 1-nightly", 60);
+        let text = render(&[outcome], &[finding], "rustc 1-nightly", "cargo xtask fuzz");
         assert!(text.contains("| `paths` | 60 | 7 | 0 | 0 | 0 | 0 |"), "{text}");
         assert!(text.contains("- `paths`: A hole. Mended."), "{text}");
     }

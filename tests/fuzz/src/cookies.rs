@@ -20,7 +20,6 @@ pub fn cookies(data: &[u8]) {
     for name in NAMES {
         let Some(value) = cookie(&headers, name) else { continue };
         assert!(!value.contains([';', '\n']), "{value:?} is of several cookies");
-        assert_eq!(value.trim(), value);
         assert!(cookies.contains(name));
     }
     let peers = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([203, 0, 113, 9])];
