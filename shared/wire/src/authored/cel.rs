@@ -12,6 +12,7 @@ use meridian_engine::expr::{Comparison, Expr, Fact, Function, Value};
 use meridian_engine::limits::EXPR_COST_MAX;
 
 use super::invalid::nearest;
+use super::nesting::first_beyond;
 use crate::document::{ENTRY_FACTS, PLAIN_FACTS};
 use crate::limits::{EXPR_BYTES_MAX, EXPR_DEPTH_MAX, EXPR_NESTING_MAX, EXPR_NODES_MAX};
 
@@ -39,6 +40,10 @@ pub(super) fn parse(text: &str, wanted: Wanted) -> Result<Expr, InvalidCel> {
     }
     if text.len() > EXPR_BYTES_MAX {
         return Err(at(0, format!("{} bytes", text.len()), format!("at most {EXPR_BYTES_MAX} bytes")));
+    }
+    if let Some(offset) = first_beyond(text, usize::from(EXPR_NESTING_MAX)) {
+        let expected = format!("at most {EXPR_NESTING_MAX} levels of brackets (EXPR_NESTING_MAX)");
+        return Err(at(offset, "brackets nested more deeply", expected));
     }
     let parser = Parser::new().max_recursion_depth(EXPR_NESTING_MAX);
     let (tree, source) =

@@ -19,6 +19,7 @@ mod diff;
 mod invalid;
 mod lint;
 mod located;
+mod nesting;
 mod networks;
 mod owners;
 mod schema;
