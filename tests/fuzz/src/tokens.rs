@@ -72,12 +72,16 @@ pub fn tokens(data: &[u8]) {
 fn keyrings(text: &str) {
     let secrets =
         || text.split(',').filter_map(|entry| entry.split_once(':')).map(|(_, secret)| secret.trim());
+    // What has other letters is no key, and may well be a part of what is said.
+    let is_key = |secret: &&str| {
+        secret.len() > 40 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
     // An id is no secret, whatever it looks like.
     let is_id = |secret: &str| {
         text.split(',').any(|entry| entry.split(':').next().is_some_and(|id| id.contains(secret)))
     };
     let hidden = |shown: String| {
-        secrets().filter(|secret| secret.len() > 40 && !is_id(secret)).all(|secret| !shown.contains(secret))
+        secrets().filter(|secret| is_key(secret) && !is_id(secret)).all(|secret| !shown.contains(secret))
     };
     match MacKeyring::parse(text) {
         Ok(ring) => {
