@@ -1,8 +1,9 @@
 //! A small edge around the engine: the corpus's rules, a cache, and one origin that answers as it is told.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use meridian_engine::exchange::Exchange;
@@ -52,15 +53,25 @@ fn tenant(slug: &str) -> Arc<Ruleset> {
 }
 
 fn folder(name: &str, target: &Target) -> Rules {
-    let files: Vec<File> =
-        documents(name).into_iter().map(|(path, content)| File { path, content }).collect();
+    let path = rules_of(name);
+    let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = |path: PathBuf| {
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        File::of(name, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let mut files: Vec<File> = entries.flatten().map(|entry| file(entry.path())).collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     compile(target, &files, None).unwrap_or_else(|invalid| panic!("{name}: {invalid:?}")).rules
 }
 
-/// Name and text of each file of the corpus's rules.
+/// Name and text of each document of the corpus's rules.
 pub(crate) fn documents(folder: &str) -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/rules/shop").join(folder);
-    crate::seeds::files(&folder)
+    crate::seeds::files(&rules_of(folder))
+}
+
+fn rules_of(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/rules/shop").join(folder)
 }
 
 /// What the origin answers.
