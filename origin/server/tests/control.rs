@@ -266,6 +266,7 @@ async fn every_route_is_described() {
         "/control/v1/top",
         "/control/v1/whoami",
         "/edge/v1/bundles/{target}",
+        "/edge/v1/bundles/{target}/{version}/functions/{sha256}",
         "/edge/v1/events",
         "/edge/v1/hosts/{host}",
         "/edge/v1/leases",
