@@ -24,7 +24,7 @@ const RECORDS: &str = "/v1/collections/orders/records";
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     /// A list of records, past the cache.
     Read,
     /// The same from the cache where it can be.
@@ -40,6 +40,19 @@ pub enum Kind {
 }
 
 const KINDS: [Kind; 6] = [Kind::Read, Kind::Cached, Kind::Write, Kind::Nowhere, Kind::Expired, Kind::Limited];
+
+impl Kind {
+    /// Statuses that it explains.
+    const fn explains(self, status: u16) -> bool {
+        match self {
+            Self::Read | Self::Cached => status == 200,
+            Self::Write => status == 201,
+            Self::Nowhere => status == 404,
+            Self::Expired => status == 401,
+            Self::Limited => matches!(status, 200 | 429),
+        }
+    }
+}
 
 /// What came of the requests of one kind to one edge.
 #[derive(Clone, Debug, Default, Serialize)]

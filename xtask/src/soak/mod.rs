@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use self::events::Events;
-use self::load::{Kind, Loads, Tally};
+use self::load::{Loads, Tally};
 use self::watch::{Series, Watch};
 use crate::limits::SOAK_EVENT_PAUSE;
 use crate::paths;
@@ -148,16 +148,3 @@ once. Meanwhile rules are pushed and rolled back, tags are purged, and the origi
 fault is an answer that the request's kind does not explain, other than of an idempotent request that was on its way at a
 kill and failed within a second; memory or open files of a process that grow; or a push that an edge does not see in time.
 ";
-
-impl Kind {
-    /// Statuses that it explains.
-    const fn explains(self, status: u16) -> bool {
-        match self {
-            Self::Read | Self::Cached => status == 200,
-            Self::Write => status == 201,
-            Self::Nowhere => status == 404,
-            Self::Expired => status == 401,
-            Self::Limited => matches!(status, 200 | 429),
-        }
-    }
-}

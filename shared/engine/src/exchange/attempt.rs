@@ -108,7 +108,8 @@ impl Exchange {
         let in_function_ms = self.function_call().map_or(0, |call| call.timeout_ms);
         let timeout_ms = self.timeout_ms().max(in_function_ms);
         let upstream = self.upstream()?;
-        let (rule, max) = (upstream.rule.clone(), upstream.connections_max?);
+        let max = upstream.connections_max?;
+        let rule = upstream.rule.clone();
         while let Some(candidate) = self.plan.candidates.first() {
             if let Some(connection) = node.regions.connect(candidate, max, timeout_ms, self.now_ms) {
                 return Some(connection);
