@@ -60,7 +60,8 @@ async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsVa
     let head = host::head(&request);
     let facts = gather(&head, &sources);
     #[cfg(feature = "fault-injection")]
-    crate::fault::inject(&facts.path).await;
+    // A promise of a timer is never rejected.
+    meridian_corpus::fault::inject(&facts.path, async |ms| drop(host::wait(host::sleep(ms)).await)).await;
     #[cfg(feature = "corpus")]
     if facts.path == "/.corpus" {
         return crate::corpus::run(&isolate, &request).await;

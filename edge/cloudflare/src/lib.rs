@@ -16,8 +16,6 @@ mod corpus;
 mod entry;
 mod events;
 mod facts;
-#[cfg(feature = "fault-injection")]
-mod fault;
 mod forward;
 mod functions;
 mod host;

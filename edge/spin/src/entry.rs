@@ -79,7 +79,10 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
     };
     let facts = gather(head, !matches!(body, RequestBody::None), &sources);
     #[cfg(feature = "fault-injection")]
-    crate::fault::inject(&facts.path).await;
+    meridian_corpus::fault::inject(&facts.path, async |ms| {
+        spin_sdk::time::sleep(std::time::Duration::from_millis(ms.into())).await;
+    })
+    .await;
     let (body, length) = match facts.body {
         BodySize::Empty => (RequestBody::None, None),
         BodySize::Bytes(bytes) => (body, Some(bytes)),

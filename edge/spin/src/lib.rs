@@ -18,8 +18,6 @@ mod bundle;
 mod content;
 #[cfg(target_family = "wasm")]
 mod entry;
-#[cfg(all(target_family = "wasm", feature = "fault-injection"))]
-mod fault;
 #[cfg(target_family = "wasm")]
 mod forward;
 #[cfg(target_family = "wasm")]

@@ -5,8 +5,11 @@
 //! Spin component (both built with their feature `corpus`), and the three outcomes have to be equal byte for byte.
 //! Signatures are checked by the host's own cryptography; everything else that an exchange asks for is answered by the
 //! case's world.
+//!
+//! What breaks an edge on purpose stands here too ([`fault`]): no edge that is shipped has either.
 
 pub mod case;
+pub mod fault;
 pub mod outcome;
 mod world;
 

@@ -1,14 +1,11 @@
-//! Routes that break on purpose. Only the tests of recovery build them in, with the feature `fault-injection`.
-
-use std::time::Duration;
-
-use spin_sdk::time::sleep;
+//! Routes that break an edge on purpose. Only the tests of recovery build them in, with its feature `fault-injection`.
 
 /// Bytes that are taken at once where memory is to be used up.
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Breaks the instance where the path asks for it: at once, or after something was waited for.
-pub async fn inject(path: &str) {
+/// Breaks the instance where the path asks for it: at once, or after something was waited for. `wait` lets so many
+/// milliseconds pass, as the host does.
+pub async fn inject(path: &str, wait: impl AsyncFn(u32)) {
     match path {
         "/.fault/panic" => panic!("asked for"),
         "/.fault/panic-later" => {
@@ -24,10 +21,6 @@ pub async fn inject(path: &str) {
         "/.fault/wait" => wait(2_000).await,
         _ => {}
     }
-}
-
-async fn wait(ms: u64) {
-    sleep(Duration::from_millis(ms)).await;
 }
 
 /// Uses the stack up: a trap without a panic.
