@@ -40,3 +40,4 @@ pub mod refusal;
 pub mod ruleset;
 pub mod step;
 pub mod trace;
+mod words;

@@ -1,24 +1,50 @@
 //! What an answer may be made for: the class of the client's device, and its language.
 
+use std::sync::LazyLock;
+
 use crate::headers::Headers;
-use crate::policy::security::is_program;
+use crate::policy::security::program_words;
+use crate::words::Words;
+
+/// Sorts of words in `User-Agent`.
+const PROGRAM: u16 = 1;
+const TABLET: u16 = 1 << 1;
+const ANDROID: u16 = 1 << 2;
+const MOBILE: u16 = 1 << 3;
+const PHONE: u16 = 1 << 4;
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| {
+    let devices = [
+        ("ipad", TABLET),
+        ("tablet", TABLET),
+        ("kindle", TABLET),
+        ("silk/", TABLET),
+        ("android", ANDROID),
+        ("mobile", MOBILE),
+        ("mobi", PHONE),
+        ("iphone", PHONE),
+        ("ipod", PHONE),
+    ];
+    Words::new(program_words().map(|word| (word, PROGRAM)).chain(devices))
+});
 
 /// `mobile`, `tablet`, `desktop` or `bot`. The client hint `Sec-CH-UA-Mobile` (W3C User-Agent Client Hints) says that it
 /// is mobile or that it is not; the rest is told from `User-Agent`, without which it is a bot.
 #[must_use]
 pub fn device(headers: &Headers) -> &'static str {
-    let agent = headers.get("user-agent").unwrap_or_default().to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| agent.contains(word));
+    let agent = headers.get("user-agent").unwrap_or_default();
+    let words = WORDS.find(agent);
+    let has = |sort: u16| words & sort != 0;
     let hint = headers.get("sec-ch-ua-mobile").map(str::trim);
-    if agent.is_empty() || is_program(&agent) {
+    if agent.is_empty() || has(PROGRAM) {
         return "bot";
     }
-    let is_tablet = has(&["ipad", "tablet", "kindle", "silk/"]) || (has(&["android"]) && !has(&["mobile"]));
+    let is_tablet = has(TABLET) || (has(ANDROID) && !has(MOBILE));
     match hint {
         Some("?1") => "mobile",
         _ if is_tablet => "tablet",
         Some("?0") => "desktop",
-        _ if has(&["mobi", "iphone", "ipod"]) => "mobile",
+        _ if has(PHONE) => "mobile",
         _ => "desktop",
     }
 }

@@ -2,9 +2,12 @@
 //! write a browser's header fields: this sorts out the careless, and proves nothing. A crawler's claim can be verified:
 //! its address has a name under the crawler's domain, and that name has the address.
 
+use std::sync::LazyLock;
+
 use super::{Asked, Inputs, Name};
 use crate::headers::Headers;
 use crate::ruleset::Mode;
+use crate::words::Words;
 
 /// What is thought of bots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +151,12 @@ const SIGNS: [(&str, u8, &[&str]); 4] = [
     ("crawler", 60, &["bot/", "bot;", "crawler", "spider"]),
 ];
 
+/// The words of [`SIGNS`], each of the sort that its place there is.
+static SIGN_WORDS: LazyLock<Words> = LazyLock::new(|| {
+    let signs = SIGNS.into_iter().enumerate();
+    Words::new(signs.flat_map(|(at, (_, _, words))| words.iter().map(move |word| (*word, 1 << at))))
+});
+
 /// Fields that every browser sends: what is said where one is missing, and how much that costs.
 const EXPECTED: [(&str, &str, u8); 3] = [
     ("accept", "no-accept", 30),
@@ -236,10 +245,9 @@ impl Claim<'_> {
     }
 }
 
-/// Whether a `User-Agent` in lower case is one of a program that nobody sits before.
-pub(crate) fn is_program(agent: &str) -> bool {
-    let signs = SIGNS.iter().flat_map(|(_, _, words)| *words);
-    signs.chain(CRAWLERS.iter().map(|(name, _)| name)).any(|word| agent.contains(word))
+/// Words, in lower case, by which a `User-Agent` is one of a program that nobody sits before.
+pub(crate) fn program_words() -> impl Iterator<Item = &'static str> {
+    SIGNS.into_iter().flat_map(|(_, _, words)| words).copied().chain(CRAWLERS.into_iter().map(|(name, _)| name))
 }
 
 /// The score of a `User-Agent` in lower case and of the fields beside it, with the signs that lowered it.
@@ -252,8 +260,9 @@ fn assess(agent: &str, claims: bool, headers: &Headers) -> (u8, Vec<&'static str
     if agent.trim().is_empty() {
         lower("no-user-agent", 70);
     }
-    for (sign, by, words) in SIGNS {
-        if words.iter().any(|word| agent.contains(word)) || (sign == "crawler" && claims) {
+    let found = SIGN_WORDS.find(agent);
+    for (at, (sign, by, _)) in SIGNS.into_iter().enumerate() {
+        if found & (1 << at) != 0 || (sign == "crawler" && claims) {
             lower(sign, by);
         }
     }

@@ -20,7 +20,7 @@ use crate::ruleset::{Mode, RuleRef};
 use crate::step::Peeked;
 
 pub use addresses::AddressSet;
-pub(crate) use bots::is_program;
+pub(crate) use bots::program_words;
 pub use bots::{Bots, CRAWLERS, Crawler, Unverified};
 pub use injection::{Class, HEADERS, Injection, RULES, Rule, Spot};
 pub use names::{Name, Names};
