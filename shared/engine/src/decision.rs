@@ -1,12 +1,8 @@
 //! What was decided about a request, with what it takes to explain it.
 
-use std::fmt::Write as _;
-
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-
 use crate::explanation::Explanation;
 use crate::ruleset::RegionId;
+use crate::secret::{Secret, hex};
 use crate::trace::Trace;
 
 /// What was decided about one request.
@@ -50,16 +46,8 @@ pub struct Decision {
 /// Tells subjects with their issuers apart without naming them, in 32 hexadecimal characters: HMAC-SHA256 with the platform's
 /// secret, as subjects can be guessed. It changes with the secret.
 #[must_use]
-pub(crate) fn subject_hash(secret: &[u8; 32], tenant: &str, person: &str) -> Option<String> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).ok()?;
-    for part in ["meridian-subject-v1\n", tenant, "\n", person] {
-        mac.update(part.as_bytes());
-    }
-    let tag = mac.finalize().into_bytes();
-    Some(tag.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+pub(crate) fn subject_hash(secret: &Secret, tenant: &str, person: &str) -> String {
+    hex(&secret.short_tag([b"meridian-subject-v1\n", tenant.as_bytes(), b"\n", person.as_bytes()]))
 }
 
 /// Something that a request waited for.
@@ -173,7 +161,7 @@ mod tests {
     #[test]
     fn a_subject_is_told_apart_by_issuer_and_tenant_and_only_with_the_secret() {
         let hash = |secret, tenant, issuer, subject| {
-            subject_hash(&[secret; 32], tenant, &crate::policy::jwt::person(issuer, subject)).unwrap()
+            subject_hash(&Secret::new(&[secret; 32]), tenant, &crate::policy::jwt::person(issuer, subject))
         };
         let ada = hash(7, "acme", "https://a.example", "ada");
         assert_eq!((ada.len(), &ada), (32, &hash(7, "acme", "https://a.example", "ada")));

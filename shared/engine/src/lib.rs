@@ -38,6 +38,7 @@ pub mod problem;
 pub mod purge;
 pub mod refusal;
 pub mod ruleset;
+pub mod secret;
 pub mod step;
 pub mod trace;
 mod words;

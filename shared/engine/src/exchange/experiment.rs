@@ -79,7 +79,7 @@ impl Exchange {
                 self.participation.exposures.push(Exposure {
                     experiment: experiment.rule.name.to_string(),
                     version: experiment.version.clone(),
-                    unit: unit_hash(&node.secret.0, tenant, &experiment.rule.name, &unit),
+                    unit: unit_hash(&node.secret, tenant, &experiment.rule.name, &unit),
                     variant: variant.to_owned(),
                 });
             }
@@ -127,7 +127,7 @@ impl Exchange {
                 let conversion = Conversion {
                     experiment: name.to_owned(),
                     version: experiment.version.clone(),
-                    unit: unit_hash(&node.secret.0, tenant, name, &unit),
+                    unit: unit_hash(&node.secret, tenant, name, &unit),
                     goal: goal.name.clone(),
                 };
                 self.participation.conversions.push(conversion);
@@ -147,7 +147,7 @@ impl Exchange {
     /// The same without making a new one.
     fn known_unit(&self, node: &Node, unit: Unit, cookie_unit: Option<&str>) -> Option<String> {
         let tenant = self.tenant.as_deref().unwrap_or_default();
-        let cookie = || cookie_unit.or_else(|| unit_of_cookie(&self.facts, &node.secret.0, tenant));
+        let cookie = || cookie_unit.or_else(|| unit_of_cookie(&self.facts, &node.secret, tenant));
         self.subject_unit(unit).or_else(|| Some(format!("c:{}", cookie()?)))
     }
 
@@ -162,10 +162,10 @@ impl Exchange {
             return unit.clone();
         }
         let tenant = self.tenant.as_deref().unwrap_or_default();
-        let unit = match unit_of_cookie(&self.facts, &node.secret.0, tenant) {
+        let unit = match unit_of_cookie(&self.facts, &node.secret, tenant) {
             Some(unit) => unit.to_owned(),
             None => {
-                let (unit, cookie) = new_unit(&self.facts, &node.secret.0, tenant).unwrap_or_default();
+                let (unit, cookie) = new_unit(&self.facts, &node.secret, tenant);
                 self.cookies.push(cookie);
                 unit
             }

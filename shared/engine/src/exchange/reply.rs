@@ -101,7 +101,7 @@ impl Exchange {
             subject: self.identity.as_ref().and_then(|identity| identity.subject.clone()),
             subject_hash: self.identity.as_ref().and_then(|identity| {
                 let tenant = self.tenant.as_deref().unwrap_or_default();
-                subject_hash(&node.secret.0, tenant, &identity.person()?)
+                Some(subject_hash(&node.secret, tenant, &identity.person()?))
             }),
             variants: std::mem::take(&mut self.variants),
             participation,

@@ -22,6 +22,7 @@ use crate::policy::security::Names;
 use crate::policy::steering::SteeringMemory;
 use crate::purge::PurgeJournal;
 use crate::ruleset::{Platform, Target, Version};
+use crate::secret::Secret;
 use crate::step::{CacheKey, FetchKeys, FetchedKeys, LoadKey, Loaded, SyncAsk, SyncNews};
 
 /// What one edge instance remembers: rules, news of the regions, purges, verified tokens, counters, key sets. The host
@@ -42,16 +43,6 @@ pub struct Node {
     pub(crate) limits: LimitMemory,
     pub(crate) regions: SteeringMemory,
     pub(crate) names: Names,
-}
-
-/// Signs the edge's own cookies; never shown.
-#[derive(Clone)]
-pub(crate) struct Secret(pub(crate) [u8; 32]);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 /// Whose a hostname is.
@@ -119,7 +110,7 @@ impl Node {
         let keyed = Keyed::new(&secret);
         Self {
             edge: edge.into(),
-            secret: Secret(secret),
+            secret: Secret::new(&secret),
             platform: Held::default(),
             hosts: Bounded::new(HOSTS_MAX, keyed),
             unknown_hosts: Bounded::new(UNKNOWN_HOSTS_MAX, keyed),

@@ -7,23 +7,21 @@
 //! Growing the ramp therefore only adds units, and a new salt is independent of the old one.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie, query_parameter};
 use crate::ruleset::{Canary, Experiment, Force, Unit, Variant};
+use crate::secret::{Secret, hex};
 
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
 /// Buckets of a layer and steps of a ramp.
 pub const BUCKETS: u32 = 10_000;
 const COOKIE_LIFE_S: u32 = 31_536_000;
-const MAC_BYTES: usize = 16;
 
 /// Why a unit has no variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +102,9 @@ pub fn version(salt: &str, unit: Unit, variants: &[Variant]) -> String {
 /// Tells units of an experiment apart without naming them, in 32 hexadecimal characters: HMAC-SHA256 with the platform's
 /// secret, as subjects can be guessed.
 #[must_use]
-pub fn unit_hash(secret: &[u8; 32], tenant: &str, experiment: &str, unit: &str) -> String {
-    let mac = mac(secret, ["meridian-exposure-v1\n", tenant, "\n", experiment, "\n", unit]);
-    hex(&mac.unwrap_or_default())
+pub fn unit_hash(secret: &Secret, tenant: &str, experiment: &str, unit: &str) -> String {
+    let parts = ["meridian-exposure-v1\n", tenant, "\n", experiment, "\n", unit];
+    hex(&secret.short_tag(parts.map(str::as_bytes)))
 }
 
 /// Whether a unit goes to a route's canary: each for itself, and all that went still go when the share grows.
@@ -134,43 +132,26 @@ fn scale(bits: u64, n: u64) -> u64 {
 
 /// The unit that a client's cookie names, if this platform signed it for this tenant.
 #[must_use]
-pub fn unit_of_cookie<'a>(facts: &'a Facts, secret: &[u8; 32], tenant: &str) -> Option<&'a str> {
+pub fn unit_of_cookie<'a>(facts: &'a Facts, secret: &Secret, tenant: &str) -> Option<&'a str> {
     let (unit, signature) = cookie(&facts.headers, UNIT_COOKIE)?.strip_prefix("u1.")?.split_once('.')?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    let expected = sign(secret, tenant, unit)?;
-    bool::from(signature.ct_eq(&expected)).then_some(unit)
+    bool::from(signature.ct_eq(&sign(secret, tenant, unit))).then_some(unit)
 }
 
 /// A new unit, and the `Set-Cookie` value that makes the client keep it (RFC 6265).
 #[must_use]
-pub fn new_unit(facts: &Facts, secret: &[u8; 32], tenant: &str) -> Option<(String, String)> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).ok()?;
-    mac.update(b"meridian-unit-new-v1\n");
-    mac.update(&facts.random);
-    let unit = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes().get(..16)?);
-    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, &unit)?);
+pub fn new_unit(facts: &Facts, secret: &Secret, tenant: &str) -> (String, String) {
+    let unit = URL_SAFE_NO_PAD.encode(secret.short_tag([b"meridian-unit-new-v1\n", &facts.random]));
+    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, &unit));
     let secure = if facts.scheme == Scheme::Https { "; Secure" } else { "" };
     let cookie = format!(
         "{UNIT_COOKIE}=u1.{unit}.{signature}; Path=/; Max-Age={COOKIE_LIFE_S}; HttpOnly; SameSite=Lax{secure}"
     );
-    Some((unit, cookie))
+    (unit, cookie)
 }
 
-fn sign(secret: &[u8; 32], tenant: &str, unit: &str) -> Option<Vec<u8>> {
-    mac(secret, ["meridian-unit-v1\n", tenant, "\n", unit])
-}
-
-fn mac<const PARTS: usize>(secret: &[u8; 32], parts: [&str; PARTS]) -> Option<Vec<u8>> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).ok()?;
-    parts.iter().for_each(|part| mac.update(part.as_bytes()));
-    mac.finalize().into_bytes().get(..MAC_BYTES).map(<[u8]>::to_vec)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+fn sign(secret: &Secret, tenant: &str, unit: &str) -> [u8; 16] {
+    secret.short_tag(["meridian-unit-v1\n", tenant, "\n", unit].map(str::as_bytes))
 }
 
 #[cfg(test)]
@@ -281,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_unit_has_another_hash_in_each_experiment_and_tenant() {
-        let hash = |secret, tenant, name| unit_hash(&[secret; 32], tenant, name, "s:ada@example.com");
+        let hash = |secret, tenant, name| unit_hash(&Secret::new(&[secret; 32]), tenant, name, "s:ada@example.com");
         // HMAC-SHA256 as another program computes it.
         assert_eq!(hash(9, "acme", "checkout"), "1b870a4cbd6d573c1ecdbe6a2ba4e570");
         for other in [hash(8, "acme", "checkout"), hash(9, "globex", "checkout"), hash(9, "acme", "banner")] {
@@ -318,18 +299,18 @@ mod tests {
 
     #[test]
     fn a_unit_cookie_is_believed_only_as_signed_and_for_its_tenant() {
-        let secret = [9; 32];
+        let secret = Secret::new(&[9; 32]);
         let mut facts = request("GET", "acme.example", "/");
-        let (unit, set_cookie) = new_unit(&facts, &secret, "acme").unwrap();
+        let (unit, set_cookie) = new_unit(&facts, &secret, "acme");
         assert!(set_cookie.ends_with("; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax; Secure"));
         let sent = set_cookie.split(';').next().unwrap().to_owned();
-        let mut check = |cookie: String, secret: &[u8; 32], tenant, expect| {
+        let mut check = |cookie: String, secret: &Secret, tenant, expect| {
             facts.headers = Headers::from_iter([("cookie", cookie)]);
             assert_eq!(unit_of_cookie(&facts, secret, tenant), expect);
         };
         check(sent.clone(), &secret, "acme", Some(unit.as_str()));
         check(sent.clone(), &secret, "globex", None);
-        check(sent.clone(), &[8; 32], "acme", None);
+        check(sent.clone(), &Secret::new(&[8; 32]), "acme", None);
         check(sent.replace("u1.", "u1.x"), &secret, "acme", None);
         check(format!("{UNIT_COOKIE}=u1.a."), &secret, "acme", None);
     }

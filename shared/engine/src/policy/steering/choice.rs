@@ -2,16 +2,15 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie};
+use crate::secret::Secret;
 
 /// Cookie that keeps a client at its region.
 pub const REGION_COOKIE: &str = "meridian_region";
 const COOKIE_LIFE_S: u32 = 86_400;
-const MAC_BYTES: usize = 16;
 
 /// Where a region comes in an order by weight: the lower, the earlier. Drawn from a seed: the same seed always gives the same
 /// order, and of all seeds each region is first for its share of the weights. When a region comes or goes, only the seeds
@@ -29,29 +28,24 @@ pub(super) fn rank(seed: &[u8], region: &str, weight: u32) -> u64 {
 
 /// The region that a client's cookie names, if this platform signed it for this tenant.
 #[must_use]
-pub fn region_of_cookie<'a>(facts: &'a Facts, secret: &[u8; 32], tenant: &str) -> Option<&'a str> {
+pub fn region_of_cookie<'a>(facts: &'a Facts, secret: &Secret, tenant: &str) -> Option<&'a str> {
     let (region, signature) = cookie(&facts.headers, REGION_COOKIE)?.strip_prefix("r1.")?.split_once('.')?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    let expected = sign(secret, tenant, region)?;
-    bool::from(signature.ct_eq(&expected)).then_some(region)
+    bool::from(signature.ct_eq(&sign(secret, tenant, region))).then_some(region)
 }
 
 /// The `Set-Cookie` value that keeps a client at a region (RFC 6265).
 #[must_use]
-pub fn region_cookie(facts: &Facts, secret: &[u8; 32], tenant: &str, region: &str) -> Option<String> {
-    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, region)?);
+pub fn region_cookie(facts: &Facts, secret: &Secret, tenant: &str, region: &str) -> String {
+    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, region));
     let secure = if facts.scheme == Scheme::Https { "; Secure" } else { "" };
-    Some(format!(
+    format!(
         "{REGION_COOKIE}=r1.{region}.{signature}; Path=/; Max-Age={COOKIE_LIFE_S}; HttpOnly; SameSite=Lax{secure}"
-    ))
+    )
 }
 
-fn sign(secret: &[u8; 32], tenant: &str, region: &str) -> Option<Vec<u8>> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).ok()?;
-    for part in ["meridian-region-v1\n", tenant, "\n", region] {
-        mac.update(part.as_bytes());
-    }
-    mac.finalize().into_bytes().get(..MAC_BYTES).map(<[u8]>::to_vec)
+fn sign(secret: &Secret, tenant: &str, region: &str) -> [u8; 16] {
+    secret.short_tag(["meridian-region-v1\n", tenant, "\n", region].map(str::as_bytes))
 }
 
 #[cfg(test)]
@@ -90,14 +84,14 @@ mod tests {
 
     #[test]
     fn only_a_cookie_of_ours_for_this_tenant_counts() {
-        let secret = [7; 32];
+        let secret = Secret::new(&[7; 32]);
         let mut facts = request("GET", "acme.example", "/");
-        let cookie = region_cookie(&facts, &secret, "acme", "eu-west-1").unwrap();
+        let cookie = region_cookie(&facts, &secret, "acme", "eu-west-1");
         let pair = cookie.split(';').next().unwrap().to_owned();
         facts.headers.append("cookie", &pair);
         assert_eq!(region_of_cookie(&facts, &secret, "acme"), Some("eu-west-1"));
         assert_eq!(region_of_cookie(&facts, &secret, "globex"), None);
-        assert_eq!(region_of_cookie(&facts, &[8; 32], "acme"), None);
+        assert_eq!(region_of_cookie(&facts, &Secret::new(&[8; 32]), "acme"), None);
         facts.headers.set("cookie", pair.replace("eu-west-1", "us-east-1"));
         assert_eq!(region_of_cookie(&facts, &secret, "acme"), None);
     }
