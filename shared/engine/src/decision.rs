@@ -1,5 +1,7 @@
 //! What was decided about a request, with what it takes to explain it.
 
+use std::sync::Arc;
+
 use crate::explanation::Explanation;
 use crate::ruleset::RegionId;
 use crate::secret::{Secret, hex};
@@ -23,9 +25,9 @@ pub struct Decision {
     /// Region that answered.
     pub region: Option<RegionId>,
     /// Verified subject.
-    pub subject: Option<String>,
+    pub subject: Option<Arc<str>>,
     /// Tells subjects of the tenant apart without naming them: [`subject_hash`].
-    pub subject_hash: Option<String>,
+    pub subject_hash: Option<Arc<str>>,
     /// Variant by experiment.
     pub variants: Vec<(String, String)>,
     /// What its experiments are to count.

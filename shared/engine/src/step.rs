@@ -412,7 +412,7 @@ pub struct ContextClaims {
     /// Who signed the token (`iss`).
     pub issuer: Option<String>,
     /// Verified subject. Another issuer's is another person.
-    pub subject: Option<String>,
+    pub subject: Option<Arc<str>>,
     /// Scopes of the verified token.
     pub scopes: Vec<String>,
     /// Mapped claims, as JSON text by name.

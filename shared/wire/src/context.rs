@@ -123,7 +123,7 @@ impl Context {
         Self {
             tenant: Some(claims.tenant.clone()).filter(|tenant| !tenant.is_empty()),
             issuer: claims.issuer.clone(),
-            subject: claims.subject.clone(),
+            subject: claims.subject.as_deref().map(str::to_owned),
             claims: claims.claims.iter().map(|(name, text)| (name.clone(), json(text))).collect(),
             scopes: claims.scopes.clone(),
             place,

@@ -200,7 +200,7 @@ impl Event {
         Self {
             id: decision.id.clone(),
             at_ms: seen.at_ms,
-            subject_hash: decision.subject_hash.clone(),
+            subject_hash: decision.subject_hash.as_deref().map(str::to_owned),
             bundle: decision.bundle.clone(),
             route: decision.route.clone(),
             outcome: decision.outcome.as_str().to_owned(),

@@ -145,7 +145,7 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         tenant: decision.tenant.clone(),
         route: decision.route.clone(),
         region: decision.region.as_deref().map(str::to_owned),
-        subject: decision.subject.clone(),
+        subject: decision.subject.as_deref().map(str::to_owned),
         variants: decision.variants.clone(),
         counted: counted(&decision.participation),
         explanation: explanation(&reply),

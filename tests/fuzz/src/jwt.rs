@@ -7,6 +7,7 @@ use meridian_engine::bounded::Keyed;
 use meridian_engine::headers::Headers;
 use meridian_engine::policy::jwt::{Identity, JwtMemory, Refusal, Verdict, bearer};
 use meridian_engine::ruleset::Ruleset;
+use meridian_engine::secret::Secret;
 use meridian_engine::step::{Algorithm, VerificationKey, Verify};
 use meridian_wire::signature::verify_token;
 use serde_json::{Map, Value};
@@ -36,7 +37,7 @@ pub fn jwt(data: &[u8]) {
     };
     bearers(&token, how);
     let rules = rules();
-    let mut memory = JwtMemory::new(Keyed::new(&[7; 32]));
+    let mut memory = JwtMemory::new(Keyed::new(&[7; 32]), Secret::new(&[7; 32]));
     let (ruleset, now_ms) = (&*rules.shop, START_MS);
     match poll(&mut memory, ruleset, &token, keys) {
         Verdict::Valid(identity) => {

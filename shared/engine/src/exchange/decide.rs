@@ -74,9 +74,9 @@ impl Exchange {
             self.explain_auth("anonymous", Vec::new());
             return self.check_limits(node);
         }
-        match bearer(&self.facts.headers).map(|token| token.map(str::to_owned)) {
-            Ok(Some(token)) => {
-                self.token = Some(token);
+        match bearer(&self.facts.headers) {
+            Ok(Some(_)) => {
+                self.bears_token = true;
                 self.authenticate(node)
             }
             Ok(None) if optional => {
@@ -90,7 +90,7 @@ impl Exchange {
 
     /// Asks the memory of tokens, as often as it needs something first.
     pub(super) fn authenticate(&mut self, node: &mut Node) -> Step {
-        let (Some(rules), Some(token)) = (&self.rules, &self.token) else {
+        let (Some(rules), Ok(Some(token))) = (&self.rules, bearer(&self.facts.headers)) else {
             return self.fail_internally(node, "no token to check");
         };
         let has_waited = self.keys_waited_ms > 0;
@@ -116,7 +116,7 @@ impl Exchange {
                 return self.refuse_token(node, &refusal);
             }
         }
-        self.explain_auth("verified", vec![("issuer", identity.issuer.clone())]);
+        self.explain_auth("verified", vec![("issuer", identity.issuer.to_string())]);
         self.check_limits(node)
     }
 

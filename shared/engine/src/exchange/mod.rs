@@ -62,7 +62,8 @@ pub struct Exchange {
     route: Option<usize>,
     /// What is at hand of the request's body, while policies may look into it.
     sample: Sample,
-    token: Option<String>,
+    /// A bearer token came with the request, and its route looks at it.
+    bears_token: bool,
     /// How long keys that another exchange fetches were waited for.
     keys_waited_ms: u32,
     identity: Option<Arc<Identity>>,
@@ -229,7 +230,7 @@ impl Exchange {
             platform: None,
             route: None,
             sample: Sample::default(),
-            token: None,
+            bears_token: false,
             keys_waited_ms: 0,
             identity: None,
             unlimited: false,

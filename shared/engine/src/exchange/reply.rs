@@ -1,7 +1,7 @@
 //! The reply: what every client is told, and what is left to do after it.
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::decision::{Decision, Outcome, Participation, subject_hash};
+use crate::decision::{Decision, Outcome, Participation};
 use crate::facts::Scheme;
 use crate::headers::{Headers, is_field_value};
 use crate::limits::SESSION_BYTES_MAX;
@@ -99,10 +99,7 @@ impl Exchange {
             status,
             region: self.region.clone(),
             subject: self.identity.as_ref().and_then(|identity| identity.subject.clone()),
-            subject_hash: self.identity.as_ref().and_then(|identity| {
-                let tenant = self.tenant.as_deref().unwrap_or_default();
-                Some(subject_hash(&node.secret, tenant, &identity.person()?))
-            }),
+            subject_hash: self.identity.as_ref().and_then(|identity| identity.subject_hash.clone()),
             variants: std::mem::take(&mut self.variants),
             participation,
             cache: self.cache.as_ref().map(ToString::to_string),
@@ -121,7 +118,7 @@ impl Exchange {
         if self.background {
             return after;
         }
-        if let (Some(rules), Some(_)) = (&self.rules, &self.token) {
+        if let Some(rules) = self.rules.as_ref().filter(|_| self.bears_token) {
             after.extend(node.tokens.due(&rules.ruleset, self.now_ms).into_iter().map(After::FetchKeys));
         }
         if node.sync_need(self.now_ms) != SyncNeed::None {

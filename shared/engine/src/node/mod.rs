@@ -107,10 +107,9 @@ impl Node {
     /// An empty memory. `secret` signs the edge's own cookies (HMAC-SHA256); `edge` is the name of this edge.
     #[must_use]
     pub fn new(edge: &str, secret: [u8; 32]) -> Self {
-        let keyed = Keyed::new(&secret);
+        let (keyed, secret) = (Keyed::new(&secret), Secret::new(&secret));
         Self {
             edge: edge.into(),
-            secret: Secret::new(&secret),
             platform: Held::default(),
             hosts: Bounded::new(HOSTS_MAX, keyed),
             unknown_hosts: Bounded::new(UNKNOWN_HOSTS_MAX, keyed),
@@ -118,10 +117,11 @@ impl Node {
             sync: SyncState::default(),
             fetches: Fetches::new(keyed),
             purges: PurgeJournal::new(keyed),
-            tokens: JwtMemory::new(keyed),
+            tokens: JwtMemory::new(keyed, secret.clone()),
             limits: LimitMemory::new(keyed),
             regions: SteeringMemory::new(keyed),
             names: Names::new(keyed),
+            secret,
         }
     }
 

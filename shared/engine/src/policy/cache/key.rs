@@ -326,15 +326,7 @@ mod tests {
             facts.headers.append("x-h", header.as_str());
         }
         let claims = keyed.claim.iter().map(|claim| ("c".to_owned(), json!(claim))).collect();
-        let identity = Identity {
-            issuer: String::new(),
-            iss: String::new(),
-            subject: None,
-            scopes: vec![],
-            claims,
-            attributes: vec![],
-            expires_ms: 0,
-        };
+        let identity = Identity { claims, ..Identity::default() };
         let variants: Vec<_> =
             keyed.variant.iter().map(|variant| ("e".to_owned(), variant.clone())).collect();
         let subject = Subject {
@@ -354,16 +346,13 @@ mod tests {
         let key = |iss: &str, claim: &str| {
             let policy = CachePolicy { claims: vec![claim.to_owned()], ..policy() };
             let identity = Identity {
-                issuer: String::new(),
                 iss: iss.to_owned(),
-                subject: Some("ada".to_owned()),
-                scopes: vec![],
+                subject: Some("ada".into()),
                 claims: BTreeMap::from([
                     ("sub".to_owned(), json!("ada")),
                     ("plan".to_owned(), json!("gold")),
                 ]),
-                attributes: vec![],
-                expires_ms: 0,
+                ..Identity::default()
             };
             let facts = get("/", &[]);
             let identity = Some(&identity);

@@ -1,5 +1,7 @@
 //! What a token says, held against what the issuer's rules want (RFC 7519, section 4.1; RFC 8725, sections 3.8 and 3.9).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{Identity, Refusal};
@@ -23,9 +25,9 @@ pub(super) fn issuer<'a>(issuers: &'a [Issuer], claims: &Map<String, Value>) -> 
 pub(super) fn check(issuer: &Issuer, claims: Map<String, Value>, now_ms: u64) -> Result<Identity, Refusal> {
     check_audience(issuer, &claims)?;
     let expires_ms = check_times(issuer, &claims, now_ms)?;
-    let subject = match claims.get("sub") {
+    let subject: Option<Arc<str>> = match claims.get("sub") {
         None => None,
-        Some(Value::String(sub)) if !sub.is_empty() => Some(sub.clone()),
+        Some(Value::String(sub)) if !sub.is_empty() => Some(sub.as_str().into()),
         Some(_) => return Err(Refusal::token("`sub` is not a string or empty")),
     };
     for name in &issuer.required_claims {
@@ -44,9 +46,10 @@ pub(super) fn check(issuer: &Issuer, claims: Map<String, Value>, now_ms: u64) ->
         .collect();
     attributes.sort();
     Ok(Identity {
-        issuer: issuer.rule.name.to_string(),
+        issuer: issuer.rule.name.clone(),
         iss: issuer.iss.clone(),
         subject,
+        subject_hash: None,
         scopes,
         claims: claims.into_iter().collect(),
         attributes,

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::limits::{KEY_FETCH_JOINED_MAX, KEY_FETCH_LOST_MS, KEY_FETCH_RETRY_MS};
@@ -94,7 +95,7 @@ fn ask_for(url: &str) -> FetchKeys {
 }
 
 fn memory() -> JwtMemory {
-    JwtMemory::new(Keyed::default())
+    JwtMemory::new(Keyed::default(), Secret::new(&[7; 32]))
 }
 
 /// Polls, with every signature right, and every key set asked for answered by `set`. Also how often one was.
@@ -156,15 +157,7 @@ fn challenges_say_what_rfc_6750_lets_them_say() {
         Some("Bearer realm=\"acme\", error=\"invalid_request\""),
     );
     check(Refusal::new(TokenError::KeysUnavailable, "x"), 503, None);
-    let identity = Identity {
-        issuer: "main".to_owned(),
-        iss: "i".to_owned(),
-        subject: None,
-        scopes: vec!["a".to_owned()],
-        claims: BTreeMap::new(),
-        attributes: Vec::new(),
-        expires_ms: 0,
-    };
+    let identity = Identity { scopes: vec!["a".to_owned()], ..Identity::default() };
     assert_eq!(require_scopes(&identity, &["a".to_owned()]), Ok(()));
     let refusal = require_scopes(&identity, &["a".to_owned(), "b".to_owned()]).unwrap_err();
     check(refusal, 403, Some("Bearer realm=\"acme\", error=\"insufficient_scope\", scope=\"a b\""));
@@ -179,7 +172,7 @@ fn a_right_token_is_remembered_until_it_expires() {
     };
     assert_eq!((verify.algorithm, verify.token.as_str()), (Algorithm::EdDSA, token.as_str()));
     let Verdict::Valid(identity) = memory.verified(*pending, true, NOW_MS) else { panic!() };
-    assert_eq!((identity.issuer.as_str(), identity.subject.as_deref()), ("main", Some("u-1")));
+    assert_eq!((&*identity.issuer, identity.subject.as_deref()), ("main", Some("u-1")));
     assert_eq!(identity.scopes, ["a", "b"]);
     assert!(matches!(memory.poll(&rules, &token, false, NOW_MS + 59_999), Verdict::Valid(_)));
     assert!(
