@@ -218,7 +218,7 @@ impl Event {
             weight: decision.weight.max(1),
             trace: Some(TracePart::from(decision.trace)),
             waits: decision.waits.iter().copied().map(Wait::from).collect(),
-            explanation: decision.explanation.stages.iter().map(ExplainedStage::from).collect(),
+            explanation: decision.explanation.stages().map(ExplainedStage::from).collect(),
             tenant: decision.tenant.clone(),
         }
     }
@@ -242,13 +242,13 @@ impl From<decision::Wait> for Wait {
     }
 }
 
-impl From<&Stage> for ExplainedStage {
-    fn from(stage: &Stage) -> Self {
+impl From<Stage<'_>> for ExplainedStage {
+    fn from(stage: Stage<'_>) -> Self {
         Self {
             stage: stage.stage.to_owned(),
-            rule: stage.rule.as_ref().map(RulePlace::from),
+            rule: stage.rule.map(RulePlace::from),
             outcome: stage.outcome.to_string(),
-            inputs: stage.inputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            inputs: stage.inputs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         }
     }
 }
@@ -289,6 +289,9 @@ mod tests {
 
     #[test]
     fn an_event_never_names_the_subject() {
+        let mut explanation = Explanation::default();
+        let rule = RuleRef { kind: "RateLimit", name: "r".into(), file: "f.yaml".into(), line: 3 };
+        explanation.note("limit", Some(&rule), "limited").with("remaining", 0);
         let decision = Decision {
             id: "01J".into(),
             tenant: Some("acme".into()),
@@ -313,19 +316,7 @@ mod tests {
             weight: 20,
             trace: Trace::of(&[("traceparent", PARENT)].into_iter().collect(), [5; 16]),
             waits: vec![decision::Wait { what: "take", after_ms: 1, ms: 4 }],
-            explanation: Explanation {
-                stages: vec![Stage {
-                    stage: "limit",
-                    rule: Some(RuleRef {
-                        kind: "RateLimit",
-                        name: "r".into(),
-                        file: "f.yaml".into(),
-                        line: 3,
-                    }),
-                    outcome: "limited".into(),
-                    inputs: vec![("remaining", "0".into())],
-                }],
-            },
+            explanation,
         };
         let event = Event::of(&decision, Seen { at_ms: 1, method: "GET".into(), ..Seen::default() });
         let text = serde_json::to_string(&event).unwrap();

@@ -168,14 +168,13 @@ fn counted(participation: &Participation) -> Vec<String> {
 }
 
 fn explanation(reply: &Reply) -> Vec<String> {
-    let stages = reply.decision.explanation.stages.iter();
+    let stages = reply.decision.explanation.stages();
     stages
         .map(|stage| {
             let rule = stage.rule.as_ref().map_or_else(String::new, |rule| {
                 format!(" [{} {} {}:{}]", rule.kind, rule.name, rule.file, rule.line)
             });
-            let inputs: String =
-                stage.inputs.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+            let inputs: String = stage.inputs().map(|(name, value)| format!(" {name}={value}")).collect();
             format!("{}{rule}: {}{inputs}", stage.stage, stage.outcome)
         })
         .collect()

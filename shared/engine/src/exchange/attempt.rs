@@ -1,9 +1,8 @@
 //! Attempts to have a region answer: one after the other as long as they fail, and a second one beside the first where a route
 //! hedges and the first takes its time. The first good answer wins, and what is still out then is given up.
 
-use std::borrow::Cow;
-
 use super::{Exchange, Waiting};
+use crate::explanation::Explanation;
 use crate::facts::BodySize;
 use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use crate::node::Node;
@@ -248,8 +247,8 @@ impl Exchange {
         for attempt in std::mem::take(&mut self.attempts.out) {
             let elapsed_ms = self.now_ms.saturating_sub(attempt.requested_ms);
             node.regions.given_up(&attempt.candidate, elapsed_ms, self.now_ms);
-            let inputs = attempt.inputs();
-            self.explain("forward", None, "given up: another region answered first", inputs);
+            let outcome = "given up: another region answered first";
+            attempt.explain(self.explanation.note("forward", None, outcome));
         }
     }
 
@@ -268,27 +267,33 @@ impl Exchange {
         result: &Result<ResponseHead, ForwardFault>,
         behind: Option<u16>,
     ) {
-        let outcome = match (result, behind) {
-            (Ok(_), Some(source)) => format!("behind region {source}").into(),
-            (Ok(head), None) => format!("status {}", head.status).into(),
-            (Err(ForwardFault::Connect), _) => Cow::Borrowed("no connection"),
-            (Err(ForwardFault::Timeout), _) => "no answer in time".into(),
-            (Err(ForwardFault::Broken), _) => "connection broke".into(),
-            (Err(ForwardFault::BodyGone), _) => "body not kept".into(),
-            (Err(ForwardFault::Function(_)), _) => "function failed".into(),
+        let explanation = &mut self.explanation;
+        let explanation = match (result, behind) {
+            (Ok(_), Some(source)) => explanation.note("forward", None, format_args!("behind region {source}")),
+            (Ok(head), None) => explanation.note("forward", None, format_args!("status {}", head.status)),
+            (Err(fault), _) => explanation.note(
+                "forward",
+                None,
+                match fault {
+                    ForwardFault::Connect => "no connection",
+                    ForwardFault::Timeout => "no answer in time",
+                    ForwardFault::Broken => "connection broke",
+                    ForwardFault::BodyGone => "body not kept",
+                    ForwardFault::Function(_) => "function failed",
+                },
+            ),
         };
-        self.explain("forward", None, outcome, attempt.inputs());
+        attempt.explain(explanation);
     }
 }
 
 impl Attempt {
-    fn inputs(&self) -> Vec<(&'static str, String)> {
+    fn explain(&self, explanation: &mut Explanation) {
         let Self { number, candidate, .. } = self;
-        let mut inputs = vec![("region", candidate.region.to_string()), ("attempt", number.to_string())];
+        explanation.with("region", &candidate.region).with("attempt", number);
         if let Some(service) = &candidate.service {
-            inputs.push(("service", service.clone()));
+            explanation.with("service", service);
         }
-        inputs
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cache's part: look up, serve, revalidate.
 
-use std::borrow::Cow;
+use std::fmt::Display;
 
 use super::{Exchange, Waiting};
 use crate::decision::Outcome;
@@ -158,7 +158,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn explain_cache(&mut self, outcome: impl Into<Cow<'static, str>>) {
+    pub(super) fn explain_cache(&mut self, outcome: impl Display) {
         let rules = self.rules.clone();
         let policy =
             rules.as_ref().and_then(|rules| rules.ruleset.caches.get(rules.route(self.route)?.cache?));

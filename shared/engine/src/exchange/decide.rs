@@ -1,6 +1,6 @@
 //! Whether the request may pass: security, route, auth, limits; and which variants it gets.
 
-use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use super::collapse::pause_ms;
@@ -8,6 +8,8 @@ use super::secure::Guard;
 use super::{Exchange, Waiting};
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
+use crate::explanation::Explanation;
+use crate::facts::Facts;
 use crate::limits::KEY_FETCH_LOST_MS;
 use crate::node::Node;
 use crate::policy::jwt::{Refusal, TokenError, Verdict, bearer, require_claims, require_scopes};
@@ -34,22 +36,23 @@ impl Exchange {
         for fault in faults {
             self.explain("route", None, format!("no match: {fault}"), Vec::new());
         }
-        let inputs = vec![("method", self.facts.method.clone()), ("path", self.facts.path.clone())];
+        let Facts { method, path, .. } = &self.facts;
         match matched {
             Matched::Route(number) => {
                 self.route = Some(number);
                 let rule = rules.route(self.route).map(|route| &route.rule);
-                self.explain("route", rule, "matched", inputs);
+                self.explanation.note("route", rule, "matched").with("method", method).with("path", path);
                 self.begin_trace();
             }
             Matched::None => {
-                self.explain("route", None, "no route", inputs);
+                self.explanation.note("route", None, "no route").with("method", method).with("path", path);
                 let problem = Problem::new(404, "no-route", "There is nothing here");
                 return self.refuse(node, problem, Outcome::Denied);
             }
             Matched::Methods(methods) => {
                 let allow = methods.join(", ");
-                self.explain("route", None, format!("method not allowed: {allow} would be"), inputs);
+                let outcome = format_args!("method not allowed: {allow} would be");
+                self.explanation.note("route", None, outcome).with("method", method).with("path", path);
                 let problem = Problem::new(405, "method-not-allowed", "This method is not allowed here");
                 return self.refuse(node, problem.header("allow", allow), Outcome::Denied);
             }
@@ -71,7 +74,7 @@ impl Exchange {
         };
         let (anonymous, optional) = (route.auth == Auth::Anonymous, route.auth == Auth::Optional);
         if anonymous {
-            self.explain_auth("anonymous", Vec::new());
+            self.explain_auth("anonymous");
             return self.check_limits(node);
         }
         match bearer(&self.facts.headers) {
@@ -80,7 +83,7 @@ impl Exchange {
                 self.authenticate(node)
             }
             Ok(None) if optional => {
-                self.explain_auth("anonymous: no token", Vec::new());
+                self.explain_auth("anonymous: no token");
                 self.check_limits(node)
             }
             Ok(None) => self.refuse_token(node, &Refusal::missing()),
@@ -116,7 +119,7 @@ impl Exchange {
                 return self.refuse_token(node, &refusal);
             }
         }
-        self.explain_auth("verified", vec![("issuer", identity.issuer.to_string())]);
+        self.explain_auth("verified").with("issuer", &identity.issuer);
         self.check_limits(node)
     }
 
@@ -131,7 +134,7 @@ impl Exchange {
     }
 
     fn refuse_token(&mut self, node: &mut Node, refusal: &Refusal) -> Step {
-        self.explain_auth(format!("denied: {}", refusal.reason), Vec::new());
+        self.explain_auth(format_args!("denied: {}", refusal.reason));
         let status = refusal.status();
         let (slug, title) = match refusal.error {
             TokenError::Missing => ("token-missing", "A bearer token is needed"),
@@ -151,10 +154,9 @@ impl Exchange {
         self.refuse(node, problem, outcome)
     }
 
-    fn explain_auth(&mut self, outcome: impl Into<Cow<'static, str>>, inputs: Vec<(&'static str, String)>) {
-        let rules = self.rules.clone();
-        let route = rules.as_ref().and_then(|rules| rules.route(self.route));
-        self.explain("auth", route.map(|route| &route.rule), outcome, inputs);
+    fn explain_auth(&mut self, outcome: impl Display) -> &mut Explanation {
+        let route = self.rules.as_ref().and_then(|rules| rules.route(self.route));
+        self.explanation.note("auth", route.map(|route| &route.rule), outcome)
     }
 
     fn check_limits(&mut self, node: &mut Node) -> Step {
@@ -205,22 +207,22 @@ impl Exchange {
     }
 
     fn explain_limits(&mut self, report: &LimitReport) {
-        let Some(rules) = self.rules.clone() else { return };
+        let Some(rules) = &self.rules else { return };
         for state in &report.limits {
             let outcome = match (state.exceeded, state.shadow) {
                 (false, _) => "passed",
                 (true, true) => "exceeded, in shadow",
                 (true, false) => "exceeded",
             };
-            let mut inputs = vec![("remaining", format!("{}/{}", state.remaining, state.quota))];
+            let rule = rules.ruleset.limits.get(state.index).map(|limit| &limit.rule);
+            let explanation = self.explanation.note("limit", rule, outcome);
+            explanation.with("remaining", format_args!("{}/{}", state.remaining, state.quota));
             if state.exceeded {
-                inputs.push(("reset_ms", state.reset_ms.to_string()));
+                explanation.with("reset_ms", state.reset_ms);
             }
             if state.away {
-                inputs.push(("authority", "away".to_owned()));
+                explanation.with("authority", "away");
             }
-            let rule = rules.ruleset.limits.get(state.index).map(|limit| &limit.rule);
-            self.explain("limit", rule, outcome, inputs);
         }
     }
 }

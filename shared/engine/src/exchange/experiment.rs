@@ -70,10 +70,9 @@ impl Exchange {
             }
         }
         let (kind, unit) = self.unit(node, experiment.unit, cookie_unit);
-        let inputs = vec![("unit", kind.to_owned())];
         match assign(experiment, &unit) {
             Ok(variant) => {
-                self.explain("experiment", rule, format!("variant {variant}"), inputs);
+                self.explanation.note("experiment", rule, format_args!("variant {variant}")).with("unit", kind);
                 self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
                 let tenant = self.tenant.as_deref().unwrap_or_default();
                 self.participation.exposures.push(Exposure {
@@ -83,7 +82,9 @@ impl Exchange {
                     variant: variant.to_owned(),
                 });
             }
-            Err(outside) => self.explain("experiment", rule, outside.as_str(), inputs),
+            Err(outside) => {
+                self.explanation.note("experiment", rule, outside.as_str()).with("unit", kind);
+            }
         }
     }
 

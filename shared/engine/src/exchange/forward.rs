@@ -1,6 +1,7 @@
 //! Where the request goes, and where it goes next when that fails.
 
-use std::fmt::Write;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::attempt::Attempt;
@@ -84,25 +85,29 @@ impl Exchange {
             upstream: self.upstream(),
         };
         let plan = node.regions.plan(&ask, self.now_ms);
-        let mut order = String::with_capacity(16 * plan.candidates.len());
-        for candidate in &plan.candidates {
-            let _ = write!(order, "{}{}", if order.is_empty() { "" } else { ", " }, candidate.region);
-        }
-        let mut inputs = vec![("order", order)];
+        let rules = Arc::clone(rules);
+        let rule = rules.route(self.route).map(|route| &route.rule);
+        let order = fmt::from_fn(|f| {
+            plan.candidates.iter().enumerate().try_for_each(|(at, candidate)| {
+                f.write_str(if at == 0 { "" } else { ", " })?;
+                f.write_str(&candidate.region)
+            })
+        });
+        let explanation = match plan.candidates.first() {
+            Some(first) => self.explanation.note("steering", rule, format_args!("{} first", first.region)),
+            None => self.explanation.note("steering", rule, "no region left"),
+        };
+        explanation.with("order", order);
         if let Some(country) = &self.facts.place.country {
-            inputs.push(("country", country.clone()));
+            explanation.with("country", country);
         }
         if !plan.excluded.is_empty() {
             let mut excluded = String::new();
             for (region, why) in &plan.excluded {
                 let _ = write!(excluded, "{}{region} {why:?}", if excluded.is_empty() { "" } else { ", " });
             }
-            inputs.push(("excluded", excluded.to_lowercase()));
+            explanation.with("excluded", excluded.to_lowercase());
         }
-        let outcome = plan.candidates.first().map(|first| format!("{} first", first.region));
-        let rules = Arc::clone(rules);
-        let rule = rules.route(self.route).map(|route| &route.rule);
-        self.explain("steering", rule, outcome.unwrap_or_else(|| "no region left".to_owned()), inputs);
         self.plan = plan;
         self.target = self.rewritten();
         self.attempt(node).unwrap_or_else(|| self.without_response(node, None))
@@ -224,7 +229,7 @@ impl Exchange {
             }
             let outcome = match transform.is_for(&self.inputs()) {
                 Ok(false) => continue,
-                Err(fault) => format!("left out: {fault}"),
+                Err(fault) => Cow::Owned(format!("left out: {fault}")),
                 Ok(true) => {
                     if response && transform.security_headers {
                         transform::harden(self.facts.scheme, headers);
@@ -234,14 +239,14 @@ impl Exchange {
                     }
                     let left_out = transform::apply(changes, &self.inputs(), headers);
                     if left_out.is_empty() {
-                        "applied".to_owned()
+                        Cow::Borrowed("applied")
                     } else {
-                        format!("applied but for {}", left_out.join("; "))
+                        format!("applied but for {}", left_out.join("; ")).into()
                     }
                 }
             };
             let side = if response { "response" } else { "request" };
-            self.explain("transform", Some(&transform.rule), outcome, vec![("side", side.to_owned())]);
+            self.explanation.note("transform", Some(&transform.rule), outcome).with("side", side);
         }
     }
 

@@ -15,7 +15,7 @@ mod reply;
 mod resolve;
 mod secure;
 
-use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use self::attempt::Attempts;
@@ -23,7 +23,7 @@ use self::collapse::Collapse;
 use self::secure::Guard;
 use crate::compiled::Compiled;
 use crate::decision::{Participation, Wait, decision_id};
-use crate::explanation::{Explanation, Stage};
+use crate::explanation::Explanation;
 use crate::expr::Inputs;
 use crate::facts::Facts;
 use crate::limits::STEPS_MAX;
@@ -224,7 +224,7 @@ impl Exchange {
             steps: 0,
             waiting: Waiting::Nothing,
             tried: Vec::new(),
-            explanation: Explanation { stages: Vec::with_capacity(12) },
+            explanation: Explanation::default(),
             tenant: None,
             rules: None,
             platform: None,
@@ -300,14 +300,19 @@ impl Exchange {
         self.rules.as_ref()?.route(self.route)
     }
 
+    /// Adds a stage to the explanation. What most requests come by is noted without texts of its own, straight in the
+    /// [`Explanation`].
     fn explain(
         &mut self,
         stage: &'static str,
         rule: Option<&RuleRef>,
-        outcome: impl Into<Cow<'static, str>>,
+        outcome: impl Display,
         inputs: Vec<(&'static str, String)>,
     ) {
-        self.explanation.stages.push(Stage { stage, rule: rule.cloned(), outcome: outcome.into(), inputs });
+        let explanation = self.explanation.note(stage, rule, outcome);
+        for (name, value) in inputs {
+            explanation.with(name, value);
+        }
     }
 }
 

@@ -51,16 +51,16 @@ impl Exchange {
 
     /// Takes the rules that this request is decided by; from here on they don't change any more.
     fn settle(&mut self, node: &mut Node, known: HostKnown, rules: Option<Arc<Compiled>>) -> Step {
-        let host = self.facts.host.clone();
+        let host = &self.facts.host;
         let (tenant, rules) = match known {
             HostKnown::Tenant(tenant) => (Some(tenant), rules),
             HostKnown::No => {
-                let tenant = node.host_before(&host);
+                let tenant = node.host_before(host);
                 let rules = tenant.as_deref().and_then(|slug| node.rules(slug));
                 (tenant, rules)
             }
             HostKnown::Nobody => {
-                self.explain("host", None, "unknown", vec![("host", host)]);
+                self.explanation.note("host", None, "unknown").with("host", host);
                 let problem = Problem::new(421, "unknown-host", "This host is not served here");
                 return self.refuse(node, problem, Outcome::Denied);
             }
@@ -68,11 +68,11 @@ impl Exchange {
         self.tenant = tenant;
         self.platform = node.platform();
         let Some(rules) = rules else {
-            self.explain("host", None, "no rules at hand", vec![("host", host)]);
+            self.explanation.note("host", None, "no rules at hand").with("host", host);
             return self.refuse(node, not_ready(), Outcome::Failed);
         };
         let tenant = &rules.ruleset.tenant;
-        self.explain("host", None, format!("tenant {}", tenant.slug), vec![("host", host)]);
+        self.explanation.note("host", None, format_args!("tenant {}", tenant.slug)).with("host", host);
         let state = tenant.state;
         self.rules = Some(Arc::clone(&rules));
         if state == TenantState::Suspended {

@@ -130,7 +130,7 @@ proptest! {
                         forwarded = true;
                     }
                     Step::Reply(reply) => {
-                        let stages: Vec<_> = reply.decision.explanation.stages.iter().map(|s| s.stage).collect();
+                        let stages: Vec<_> = reply.decision.explanation.stages().map(|s| s.stage).collect();
                         let has = |stage| stages.contains(&stage);
                         prop_assert!(!forwarded || has("host") && has("route") && has("auth") && has("steering"));
                         prop_assert!((200..600).contains(&reply.status));
