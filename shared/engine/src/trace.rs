@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::headers::Headers;
+use crate::secret::hex_digits;
 
 /// The flag of a trace that is followed.
 const SAMPLED: u8 = 1;
@@ -74,11 +75,11 @@ impl Trace {
 /// The value of `traceparent` for whoever comes next.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.id.to_be_bytes().into_iter().chain(self.span.to_be_bytes()).chain([self.flags]);
         let mut text = *b"00-................................-................-..";
-        let digits = text.iter_mut().filter(|place| **place == b'.');
-        for (place, digit) in digits.zip(bytes.flat_map(|byte| [byte >> 4, byte & 15])) {
-            *place = digit + if digit < 10 { b'0' } else { b'a' - 10 };
+        let (id, span) = (self.id.to_be_bytes(), self.span.to_be_bytes());
+        for (from, bytes) in [(3, &id[..]), (36, &span), (53, &[self.flags])] {
+            let places = text.get_mut(from..).unwrap_or_default().as_chunks_mut().0;
+            places.iter_mut().zip(bytes).for_each(|(place, byte)| *place = hex_digits(*byte));
         }
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
