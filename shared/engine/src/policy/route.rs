@@ -12,8 +12,9 @@ use crate::ruleset::{Matcher, PathTemplate, Route, Segment};
 /// Routes by their hosts and the segments of their paths.
 #[derive(Debug)]
 pub struct RouteIndex {
-    /// Where the paths of a host begin: by the exact name, by what follows the star of a wildcard, and by nothing for
-    /// routes of all hosts.
+    /// Where the paths of routes for all hosts begin.
+    any_host: Option<usize>,
+    /// Where the paths of a host begin: by the exact name, and by what follows the star of a wildcard.
     roots: HashMap<Box<str>, usize, Keyed>,
     nodes: Vec<PathNode>,
 }
@@ -44,22 +45,25 @@ impl RouteIndex {
     /// An index of these routes.
     #[must_use]
     pub fn new(routes: &[Route]) -> Self {
-        let mut index = Self { roots: HashMap::default(), nodes: Vec::new() };
+        let mut index = Self { any_host: None, roots: HashMap::default(), nodes: Vec::new() };
         for (number, route) in routes.iter().enumerate() {
             let Matcher { hosts, path, .. } = &route.matcher;
             if hosts.is_empty() {
-                index.add("", path, number);
+                index.add(None, path, number);
             }
             for host in hosts {
-                index.add(host.strip_prefix('*').unwrap_or(host), path, number);
+                index.add(Some(host.strip_prefix('*').unwrap_or(host)), path, number);
             }
         }
         index
     }
 
-    fn add(&mut self, host: &str, path: &PathTemplate, number: usize) {
+    fn add(&mut self, host: Option<&str>, path: &PathTemplate, number: usize) {
         let next = self.nodes.len();
-        let mut at = *self.roots.entry(host.into()).or_insert(next);
+        let mut at = match host {
+            Some(host) => *self.roots.entry(host.into()).or_insert(next),
+            None => *self.any_host.get_or_insert(next),
+        };
         if at == next {
             self.nodes.push(PathNode::default());
         }
@@ -119,7 +123,8 @@ impl RouteIndex {
     /// Where the paths of a host begin: those of all hosts, of this one, and of each wildcard over it.
     fn roots_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = usize> + 'a {
         let above = host.match_indices('.').filter(|(at, _)| *at > 0).filter_map(|(at, _)| host.get(at..));
-        ["", host].into_iter().chain(above).filter_map(|name| self.roots.get(name).copied())
+        let own = std::iter::once(host).chain(above).filter_map(|name| self.roots.get(name).copied());
+        self.any_host.into_iter().chain(own)
     }
 
     /// Collects the routes that `rest` may mean below `at`; `steps` bounds the work where captures and literals mix.
