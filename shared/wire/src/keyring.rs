@@ -56,7 +56,14 @@ pub enum InvalidKeyring {
 
 /// Secrets of 32 bytes for HMAC-SHA256 (RFC 2104).
 #[derive(Clone)]
-pub struct MacKeyring(Vec<(String, [u8; 32])>);
+pub struct MacKeyring(Vec<(String, MacKey)>);
+
+#[derive(Clone)]
+struct MacKey {
+    bytes: [u8; 32],
+    /// Made ready once: two blocks less for every message.
+    ready: Hmac<Sha256>,
+}
 
 impl MacKeyring {
     /// Reads `KID:BASE64URL[,…]` with keys of 32 bytes.
@@ -65,8 +72,11 @@ impl MacKeyring {
     /// Where the text is anything else; the error never shows a key.
     pub fn parse(text: &str) -> Result<Self, InvalidKeyring> {
         let key = |kid: &str, bytes: Vec<u8>| {
-            <[u8; 32]>::try_from(bytes)
-                .map_err(|_| InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" })
+            let invalid = || InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" };
+            let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| invalid())?;
+            // HMAC takes keys of any length (RFC 2104, section 2), so that this never fails.
+            let ready = Hmac::new_from_slice(&bytes).map_err(|_| invalid())?;
+            Ok(MacKey { bytes, ready })
         };
         entries(text, key).map(Self)
     }
@@ -76,7 +86,7 @@ impl MacKeyring {
     /// # Errors
     /// The id of the first such key.
     pub fn without_zeros(self) -> Result<Self, InvalidKeyring> {
-        match self.0.iter().find(|(_, key)| *key == [0; 32]) {
+        match self.0.iter().find(|(_, key)| key.bytes == [0; 32]) {
             Some((kid, _)) => Err(InvalidKeyring::Weak { kid: kid.clone() }),
             None => Ok(self),
         }
@@ -92,7 +102,7 @@ impl MacKeyring {
     /// feed, `"meridian-context-v1\n"`.
     #[must_use]
     pub fn sign(&self, domain: &str, message: &[u8]) -> [u8; 32] {
-        self.0.first().map_or([0; 32], |(_, key)| mac(key, domain, message))
+        self.0.first().map_or([0; 32], |(_, key)| key.mac(domain, message))
     }
 
     /// Whether `tag` is the MAC of the message, or a prefix of it of at least 16 bytes, by the key with this id.
@@ -100,7 +110,7 @@ impl MacKeyring {
     #[must_use]
     pub fn verify(&self, kid: &str, domain: &str, message: &[u8], tag: &[u8]) -> Option<bool> {
         let (_, key) = self.0.iter().find(|(have, _)| have == kid)?;
-        let right = mac(key, domain, message);
+        let right = key.mac(domain, message);
         let right = right.get(..tag.len()).filter(|right| right.len() >= 16);
         Some(right.is_some_and(|right| right.ct_eq(tag).into()))
     }
@@ -109,6 +119,15 @@ impl MacKeyring {
     #[must_use]
     pub fn derive(&self, domain: &str) -> [u8; 32] {
         self.sign(domain, b"derive")
+    }
+}
+
+impl MacKey {
+    fn mac(&self, domain: &str, message: &[u8]) -> [u8; 32] {
+        let mut mac = self.ready.clone();
+        mac.update(domain.as_bytes());
+        mac.update(message);
+        mac.finalize().into_bytes().into()
     }
 }
 
@@ -214,14 +233,6 @@ impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("SigningKey").field(&self.kid).finish()
     }
-}
-
-fn mac(key: &[u8; 32], domain: &str, message: &[u8]) -> [u8; 32] {
-    // HMAC takes keys of any length (RFC 2104, section 2), so that this never fails.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
-    mac.update(domain.as_bytes());
-    mac.update(message);
-    mac.finalize().into_bytes().into()
 }
 
 fn entries<K>(
