@@ -92,7 +92,7 @@ pub struct Region {
     /// Longitude in degrees.
     pub longitude: f64,
     /// Base URLs of its origins, without a trailing slash; at least one.
-    pub origins: Vec<String>,
+    pub origins: Vec<Arc<str>>,
     /// Share of traffic under a weighted strategy.
     pub weight: u32,
     /// Whether it takes traffic.

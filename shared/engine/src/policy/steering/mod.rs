@@ -10,6 +10,7 @@ mod health;
 mod latency;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use geo_types::Point;
 
@@ -83,7 +84,7 @@ pub struct Candidate {
     /// The upstream there, as `tenant/name`; `None` for the region's own origin. Health is kept for each.
     pub service: Option<String>,
     /// Base URL: the region's first origin, or the upstream's.
-    pub base: String,
+    pub base: Arc<str>,
     /// Great-circle distance from the client, or from the home region where the place is unknown.
     pub distance_km: u32,
     /// How it stands.
@@ -171,14 +172,15 @@ impl SteeringMemory {
     pub fn plan(&self, ask: &Ask<'_>, now_ms: u64) -> Plan {
         let from = origin_of_distance(&ask.platform.regions, ask.tenant, &ask.facts.place);
         let mut plan = Plan::default();
-        let (mut unwell, mut allowed) = (Vec::new(), Vec::new());
+        let (mut unwell, mut nearest) = (Vec::new(), None);
         for region in &ask.platform.regions {
             let distance_km = from.map_or(0, |from| distance_km(from, point(region)));
             if !ask.tenant.allowed_regions.contains(&region.id) {
                 plan.excluded.push((region.id.clone(), Excluded::Residency));
                 continue;
             }
-            allowed.push((distance_km, &region.id));
+            let place = (distance_km, &region.id);
+            nearest = Some(nearest.map_or(place, |nearest| place.min(nearest)));
             if matches!(&ask.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
                 plan.excluded.push((region.id.clone(), Excluded::NotPinned));
                 continue;
@@ -191,7 +193,7 @@ impl SteeringMemory {
                 region: region.id.clone(),
                 ordinal: region.ordinal,
                 service: ask.service(),
-                base: base.to_owned(),
+                base: Arc::clone(&base),
                 distance_km,
                 standing,
             };
@@ -205,7 +207,7 @@ impl SteeringMemory {
                 }
             }
         }
-        plan.nearest = allowed.into_iter().min().map(|(_, id)| id.clone());
+        plan.nearest = nearest.map(|(_, id)| id.clone());
         if plan.candidates.is_empty() {
             plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
             plan.candidates = unwell;
@@ -352,12 +354,14 @@ impl Ask<'_> {
         self.upstream.map(|upstream| format!("{}/{}", self.tenant.slug, upstream.rule.name))
     }
 
-    fn base<'a>(&'a self, region: &'a Region) -> Option<&'a str> {
-        let base = match self.upstream {
-            None => region.origins.first(),
-            Some(upstream) => upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url),
-        };
-        base.map(String::as_str)
+    fn base(&self, region: &Region) -> Option<Arc<str>> {
+        match self.upstream {
+            None => region.origins.first().cloned(),
+            Some(upstream) => {
+                let url = upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url);
+                url.map(|url| url.as_str().into())
+            }
+        }
     }
 
     fn weight(&self, candidate: &Candidate) -> u32 {

@@ -207,7 +207,7 @@ fn an_upstream_has_its_own_addresses_and_its_own_health() {
     world.upstream = Some(upstream(regions));
     let plan = world.plan(NOW_MS);
     assert_eq!(world.order(NOW_MS), [US, EU]);
-    assert_eq!(plan.candidates[1].base, "https://eu.example");
+    assert_eq!(&*plan.candidates[1].base, "https://eu.example");
     assert_eq!(plan.candidates[1].service.as_deref(), Some("acme/r"));
     assert_eq!(plan.excluded, [(AP.into(), Excluded::NoUpstream)]);
 }

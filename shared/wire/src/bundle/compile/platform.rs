@@ -29,7 +29,8 @@ impl Compiler {
             if spec.origins.is_empty() {
                 self.flaw("spec.origins", "an empty list", "at least one URL");
             }
-            let origin = |(at, url): (usize, &String)| self.base_url(url, &format!("spec.origins[{at}]"));
+            let origin =
+                |(at, url): (usize, &String)| self.base_url(url, &format!("spec.origins[{at}]")).into();
             let origins = spec.origins.iter().enumerate().map(origin).collect();
             regions.push(Region {
                 id: Arc::from(document.metadata.name.as_str()),
