@@ -12,6 +12,8 @@ use crate::ruleset::{Route, Ruleset, Transform};
 pub struct Compiled {
     /// The rules.
     pub ruleset: Arc<Ruleset>,
+    /// Version of the bundle that they come from.
+    pub bundle: Arc<str>,
     /// Its routes by host and path.
     pub routes: RouteIndex,
     domains: HashSet<Box<str>, Keyed>,
@@ -23,7 +25,8 @@ impl Compiled {
     pub fn new(ruleset: Arc<Ruleset>) -> Self {
         let routes = RouteIndex::new(&ruleset.routes);
         let domains = ruleset.tenant.domains.iter().map(|domain| domain.as_str().into()).collect();
-        Self { ruleset, routes, domains }
+        let bundle = ruleset.version.hash.as_str().into();
+        Self { ruleset, bundle, routes, domains }
     }
 
     /// Whether the tenant names exactly this host. What a wildcard covers somebody else may have claimed by its name.

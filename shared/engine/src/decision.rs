@@ -13,11 +13,11 @@ pub struct Decision {
     /// Id: 26 characters of Crockford base 32, sortable by time (48 bits of milliseconds, 80 random bits).
     pub id: String,
     /// Tenant, once known.
-    pub tenant: Option<String>,
+    pub tenant: Option<Arc<str>>,
     /// Version of the tenant's bundle, once known.
-    pub bundle: Option<String>,
+    pub bundle: Option<Arc<str>>,
     /// Name of the route, once known.
-    pub route: Option<String>,
+    pub route: Option<Arc<str>>,
     /// Outcome in one word.
     pub outcome: Outcome,
     /// Status that the client got.
@@ -29,7 +29,7 @@ pub struct Decision {
     /// Tells subjects of the tenant apart without naming them: [`subject_hash`].
     pub subject_hash: Option<Arc<str>>,
     /// Variant by experiment.
-    pub variants: Vec<(String, String)>,
+    pub variants: Vec<(Arc<str>, Arc<str>)>,
     /// What its experiments are to count.
     pub participation: Participation,
     /// Value of `Cache-Status`, without the cache's name.
@@ -76,13 +76,13 @@ pub struct Participation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposure {
     /// Name of the experiment.
-    pub experiment: String,
+    pub experiment: Arc<str>,
     /// Its version: what decides which variant a unit gets.
-    pub version: String,
+    pub version: Arc<str>,
     /// Keyed hash of the unit: tells units apart without naming them.
     pub unit: String,
     /// The variant.
-    pub variant: String,
+    pub variant: Arc<str>,
 }
 
 /// A unit reached a goal. However often it does, it counts once for a version of the experiment, and only if the unit was
@@ -90,9 +90,9 @@ pub struct Exposure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversion {
     /// Name of the experiment.
-    pub experiment: String,
+    pub experiment: Arc<str>,
     /// Its version.
-    pub version: String,
+    pub version: Arc<str>,
     /// The unit, as in its exposure.
     pub unit: String,
     /// Name of the goal.

@@ -54,12 +54,7 @@ pub struct Stage<'a> {
 
 impl Explanation {
     /// Adds a stage; its inputs follow by [`Explanation::with`].
-    pub fn note(
-        &mut self,
-        stage: &'static str,
-        rule: Option<&RuleRef>,
-        outcome: impl Display,
-    ) -> &mut Self {
+    pub fn note(&mut self, stage: &'static str, rule: Option<&RuleRef>, outcome: impl Display) -> &mut Self {
         if self.stages.is_empty() {
             self.text.reserve(TEXT_BYTES);
             self.stages.reserve(STAGES);
@@ -104,7 +99,9 @@ impl<'a> Stage<'a> {
     /// What it was decided by, by name.
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = (&'static str, &'a str)> {
         let text = self.text;
-        self.inputs.iter().map(|Input { name, value }| (*name, text.get(value.0..value.1).unwrap_or_default()))
+        self.inputs
+            .iter()
+            .map(|Input { name, value }| (*name, text.get(value.0..value.1).unwrap_or_default()))
     }
 
     /// Whether it is here that the request was refused or could not be served.
@@ -162,7 +159,10 @@ mod tests {
     fn each_stage_is_a_line_for_people() {
         let mut explanation = Explanation::default();
         explanation.note("host", None, "tenant acme").with("host", "acme.example");
-        explanation.note("route", Some(&rule("Route")), "matched").with("method", "GET").with("path", "/a b\n");
+        explanation
+            .note("route", Some(&rule("Route")), "matched")
+            .with("method", "GET")
+            .with("path", "/a b\n");
         explanation.note("auth", None, "denied: no \"iss\"");
         let refusals: Vec<bool> = explanation.stages().map(|stage| stage.is_refusal()).collect();
         assert_eq!(refusals, [false, false, true]);

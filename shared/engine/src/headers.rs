@@ -68,6 +68,12 @@ impl Headers {
         self.append(name, value);
     }
 
+    /// Sets a field to a value that is written without a text of its own.
+    pub fn set_display(&mut self, name: &str, value: impl fmt::Display) {
+        self.remove(name);
+        self.append_display(name, value);
+    }
+
     /// Removes every field of this name (given in lower case).
     pub fn remove(&mut self, name: &str) {
         self.retain(|have, _| have != name);
@@ -180,6 +186,19 @@ impl Headers {
             .collect();
         self.retain(|name, _| !HOP_BY_HOP.contains(&name) && !named.iter().any(|named| named == name));
     }
+}
+
+/// Members of a list, as a list-based field has them (RFC 9110, section 5.6.1).
+pub(crate) fn joined<T>(
+    members: &[T],
+    write: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> impl fmt::Display {
+    fmt::from_fn(move |f| {
+        members.iter().enumerate().try_for_each(|(at, member)| {
+            f.write_str(if at == 0 { "" } else { ", " })?;
+            write(f, member)
+        })
+    })
 }
 
 /// Whether a name can be a header field's: a token in lower case (RFC 9110, section 5.6.2).

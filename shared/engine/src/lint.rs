@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn experiment(layer: Option<(u32, u32)>, ramp: u32, weights: &[u32]) -> Experiment {
-        let variant = |weight: &u32| Variant { name: "v".to_owned(), weight: *weight };
+        let variant = |weight: &u32| Variant { name: "v".into(), weight: *weight };
         Experiment {
             rule: rule("Experiment"),
             layer: layer.map(|(from, until)| Layer { name: "l".to_owned(), from, until }),
@@ -292,7 +292,7 @@ mod tests {
             unit: Unit::Cookie,
             ramp,
             variants: weights.iter().map(variant).collect(),
-            version: String::new(),
+            version: "".into(),
             force: None,
             goals: vec![],
         }

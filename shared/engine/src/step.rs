@@ -7,6 +7,7 @@
 
 pub mod function;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ pub use self::function::{FunctionCall, FunctionFailure, FunctionFault, Ran};
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
-use crate::policy::jwt::SharedKeys;
+use crate::policy::jwt::{Identity, SharedKeys};
 use crate::policy::steering::Connection;
 use crate::ruleset::{Coding, HtmlEdit, LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
 
@@ -408,15 +409,9 @@ pub struct Forward {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContextClaims {
     /// Tenant.
-    pub tenant: String,
-    /// Who signed the token (`iss`).
-    pub issuer: Option<String>,
-    /// Verified subject. Another issuer's is another person.
-    pub subject: Option<Arc<str>>,
-    /// Scopes of the verified token.
-    pub scopes: Vec<String>,
-    /// Mapped claims, as JSON text by name.
-    pub claims: Vec<(String, String)>,
+    pub tenant: Arc<str>,
+    /// Who the verified token says that its bearer is.
+    pub identity: Option<Arc<Identity>>,
     /// Where the client is.
     pub country: Option<String>,
     /// The region nearest to the client among those allowed, whatever its health.
@@ -424,17 +419,17 @@ pub struct ContextClaims {
     /// Address of the client.
     pub client: String,
     /// Variant by experiment.
-    pub variants: Vec<(String, String)>,
+    pub variants: Vec<(Arc<str>, Arc<str>)>,
     /// Attributes for personalisation.
-    pub attributes: Vec<(String, String)>,
+    pub attributes: Vec<(&'static str, Cow<'static, str>)>,
     /// Id of the decision.
     pub decision: String,
     /// Attempt, as in [`Forward::attempt`].
     pub attempt: u32,
     /// Consistency asked: `eventual` or `session`.
-    pub consistency: String,
+    pub consistency: &'static str,
     /// Version of the tenant's bundle.
-    pub bundle: String,
+    pub bundle: Arc<str>,
     /// When it was made.
     pub issued_ms: u64,
 }

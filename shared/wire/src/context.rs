@@ -118,22 +118,28 @@ impl Context {
             country: claims.country.clone(),
             region: claims.nearest.as_deref().map(str::to_owned),
         });
+        let identity = claims.identity.as_deref();
         // What the engine says of a claim is JSON text; a text that is none is handed on as a string.
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let json = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
         Self {
-            tenant: Some(claims.tenant.clone()).filter(|tenant| !tenant.is_empty()),
-            issuer: claims.issuer.clone(),
-            subject: claims.subject.as_deref().map(str::to_owned),
-            claims: claims.claims.iter().map(|(name, text)| (name.clone(), json(text))).collect(),
-            scopes: claims.scopes.clone(),
+            tenant: some(&claims.tenant),
+            issuer: identity.map(|identity| identity.iss.clone()),
+            subject: identity.and_then(|identity| identity.subject.as_deref()).map(str::to_owned),
+            claims: identity
+                .iter()
+                .flat_map(|identity| &identity.attributes)
+                .map(|(name, text)| (name.clone(), json(text)))
+                .collect(),
+            scopes: identity.map(|identity| identity.scopes.clone()).unwrap_or_default(),
             place,
             client: claims.client.clone(),
-            variants: claims.variants.iter().cloned().collect(),
-            attributes: claims.attributes.iter().cloned().collect(),
+            variants: claims.variants.iter().map(|(of, is)| (of.to_string(), is.to_string())).collect(),
+            attributes: claims.attributes.iter().map(|(of, is)| ((*of).to_owned(), is.to_string())).collect(),
             decision: claims.decision.clone(),
             attempt: claims.attempt,
-            consistency: claims.consistency.clone(),
-            bundle: Some(claims.bundle.clone()).filter(|bundle| !bundle.is_empty()),
+            consistency: claims.consistency.to_owned(),
+            bundle: some(&claims.bundle),
             edge: edge.to_owned(),
             issued_ms: claims.issued_ms,
         }
@@ -209,6 +215,10 @@ fn message(method: &str, authority: &str, path_and_query: &str, json: &str) -> V
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use meridian_engine::policy::jwt::Identity;
+
     use super::*;
 
     fn keys() -> MacKeyring {
@@ -216,23 +226,26 @@ mod tests {
     }
 
     fn context() -> Context {
-        let claims = ContextClaims {
-            tenant: "acme".into(),
-            issuer: None,
+        let identity = Identity {
             subject: Some("ada".into()),
             scopes: vec!["orders:read".into()],
-            claims: vec![("plan".into(), "\"gold\"".into()), ("seats".into(), "3".into())],
+            attributes: vec![("plan".into(), "\"gold\"".into()), ("seats".into(), "3".into())],
+            ..Identity::default()
+        };
+        let claims = ContextClaims {
+            tenant: "acme".into(),
+            identity: Some(Arc::new(identity)),
             country: Some("DE".into()),
             nearest: Some("eu-west-1".into()),
             client: "192.0.2.1".into(),
             variants: vec![("checkout".into(), "b".into())],
             decision: "01J".into(),
-            consistency: "session".into(),
+            consistency: "session",
             bundle: "0123456789abcdef".into(),
             issued_ms: 1_000_000,
             ..ContextClaims::default()
         };
-        Context::of(&claims, "spin-1")
+        Context { issuer: None, ..Context::of(&claims, "spin-1") }
     }
 
     #[test]

@@ -201,12 +201,12 @@ impl Event {
             id: decision.id.clone(),
             at_ms: seen.at_ms,
             subject_hash: decision.subject_hash.as_deref().map(str::to_owned),
-            bundle: decision.bundle.clone(),
-            route: decision.route.clone(),
+            bundle: decision.bundle.as_deref().map(str::to_owned),
+            route: decision.route.as_deref().map(str::to_owned),
             outcome: decision.outcome.as_str().to_owned(),
             status: decision.status,
             region: decision.region.as_deref().map(str::to_owned),
-            variants: decision.variants.iter().cloned().collect(),
+            variants: decision.variants.iter().map(|(of, is)| (of.to_string(), is.to_string())).collect(),
             exposures: decision.participation.exposures.iter().map(Exposure::from).collect(),
             conversions: decision.participation.conversions.iter().map(Conversion::from).collect(),
             cache: decision.cache.clone(),
@@ -219,7 +219,7 @@ impl Event {
             trace: Some(TracePart::from(decision.trace)),
             waits: decision.waits.iter().copied().map(Wait::from).collect(),
             explanation: decision.explanation.stages().map(ExplainedStage::from).collect(),
-            tenant: decision.tenant.clone(),
+            tenant: decision.tenant.as_deref().map(str::to_owned),
         }
     }
 }
@@ -255,15 +255,25 @@ impl From<Stage<'_>> for ExplainedStage {
 
 impl From<&decision::Exposure> for Exposure {
     fn from(exposure: &decision::Exposure) -> Self {
-        let decision::Exposure { experiment, version, unit, variant } = exposure.clone();
-        Self { experiment, version, unit, variant }
+        let decision::Exposure { experiment, version, unit, variant } = exposure;
+        Self {
+            experiment: experiment.to_string(),
+            version: version.to_string(),
+            unit: unit.clone(),
+            variant: variant.to_string(),
+        }
     }
 }
 
 impl From<&decision::Conversion> for Conversion {
     fn from(conversion: &decision::Conversion) -> Self {
-        let decision::Conversion { experiment, version, unit, goal } = conversion.clone();
-        Self { experiment, version, unit, goal }
+        let decision::Conversion { experiment, version, unit, goal } = conversion;
+        Self {
+            experiment: experiment.to_string(),
+            version: version.to_string(),
+            unit: unit.clone(),
+            goal: goal.clone(),
+        }
     }
 }
 
@@ -310,7 +320,12 @@ mod tests {
                     unit: "0f".into(),
                     variant: "b".into(),
                 }],
-                conversions: vec![],
+                conversions: vec![decision::Conversion {
+                    experiment: "checkout".into(),
+                    version: "1".into(),
+                    unit: "0f".into(),
+                    goal: "ordered".into(),
+                }],
             },
             cache: None,
             weight: 20,

@@ -111,9 +111,10 @@ pub(crate) fn describe(step: &Step) -> String {
                 line += &format!(" | {name}: {value}");
             }
             if let Some(claims) = &forward.sign {
+                let subject = claims.identity.as_ref().and_then(|identity| identity.subject.as_deref());
                 line += &format!(
                     " | context: subject={:?} variants={:?} attributes={:?} attempt={} consistency={}",
-                    claims.subject, claims.variants, claims.attributes, claims.attempt, claims.consistency
+                    subject, claims.variants, claims.attributes, claims.attempt, claims.consistency
                 );
             }
             line
@@ -142,11 +143,11 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
         coding: reply.coding.map(Coding::token),
         html: reply.html.clone(),
         outcome: decision.outcome.as_str(),
-        tenant: decision.tenant.clone(),
-        route: decision.route.clone(),
+        tenant: decision.tenant.as_deref().map(str::to_owned),
+        route: decision.route.as_deref().map(str::to_owned),
         region: decision.region.as_deref().map(str::to_owned),
         subject: decision.subject.as_deref().map(str::to_owned),
-        variants: decision.variants.clone(),
+        variants: decision.variants.iter().map(|(of, is)| (of.to_string(), is.to_string())).collect(),
         counted: counted(&decision.participation),
         explanation: explanation(&reply),
         after: reply.after.iter().map(|after| afterwards(after, decision.weight)).collect(),

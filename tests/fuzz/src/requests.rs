@@ -77,7 +77,7 @@ pub fn requests(data: &[u8]) {
             if let Some(claims) = &forward.sign {
                 assert_eq!(claims.client, CLIENT.to_string());
                 let may_have_token = text.to_ascii_lowercase().contains("bearer");
-                assert!(claims.subject.is_none() || may_have_token, "nobody without a token");
+                assert!(claims.identity.is_none() || may_have_token, "nobody without a token");
             }
         }
         edge.now_ms += 1_000;

@@ -269,7 +269,9 @@ impl Exchange {
     ) {
         let explanation = &mut self.explanation;
         let explanation = match (result, behind) {
-            (Ok(_), Some(source)) => explanation.note("forward", None, format_args!("behind region {source}")),
+            (Ok(_), Some(source)) => {
+                explanation.note("forward", None, format_args!("behind region {source}"))
+            }
             (Ok(head), None) => explanation.note("forward", None, format_args!("status {}", head.status)),
             (Err(fault), _) => explanation.note(
                 "forward",

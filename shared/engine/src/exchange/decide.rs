@@ -172,7 +172,7 @@ impl Exchange {
         }
         let tenant = &rules.ruleset.tenant;
         let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
-        let nearest = nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
+        let nearest = || nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
         let check = LimitCheck::new(&rules.ruleset, route, &self.inputs(), self.identity.as_deref(), nearest);
         self.limits = Some(check);
         self.limit(node)

@@ -1,5 +1,7 @@
 //! Experiments of the route: who takes part and with which variant; and the goals that the request reaches.
 
+use std::sync::Arc;
+
 use super::Exchange;
 use crate::decision::{Conversion, Exposure, Participation};
 use crate::node::Node;
@@ -57,7 +59,7 @@ impl Exchange {
         let rule = Some(&experiment.rule);
         if let Some(variant) = self.forced(experiment) {
             self.explain("experiment", rule, format!("variant {variant}, forced"), Vec::new());
-            self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
+            self.variants.push((experiment.rule.name.clone(), variant.clone()));
             return;
         }
         let audience =
@@ -72,14 +74,16 @@ impl Exchange {
         let (kind, unit) = self.unit(node, experiment.unit, cookie_unit);
         match assign(experiment, &unit) {
             Ok(variant) => {
-                self.explanation.note("experiment", rule, format_args!("variant {variant}")).with("unit", kind);
-                self.variants.push((experiment.rule.name.to_string(), variant.to_owned()));
+                self.explanation
+                    .note("experiment", rule, format_args!("variant {variant}"))
+                    .with("unit", kind);
+                self.variants.push((experiment.rule.name.clone(), variant.clone()));
                 let tenant = self.tenant.as_deref().unwrap_or_default();
                 self.participation.exposures.push(Exposure {
-                    experiment: experiment.rule.name.to_string(),
+                    experiment: experiment.rule.name.clone(),
                     version: experiment.version.clone(),
                     unit: unit_hash(&node.secret, tenant, &experiment.rule.name, &unit),
-                    variant: variant.to_owned(),
+                    variant: variant.clone(),
                 });
             }
             Err(outside) => {
@@ -89,10 +93,10 @@ impl Exchange {
     }
 
     /// The variant that a tester chose, where the experiment lets this one choose.
-    fn forced<'a>(&mut self, experiment: &'a Experiment) -> Option<&'a str> {
+    fn forced<'a>(&mut self, experiment: &'a Experiment) -> Option<&'a Arc<str>> {
         let force = experiment.force.as_ref()?;
         let asked = asked_for(force, &self.facts)?;
-        let variant = experiment.variants.iter().find(|variant| variant.name == asked);
+        let variant = experiment.variants.iter().find(|variant| *variant.name == *asked);
         let outcome = match (force.when.holds(&self.inputs()), variant) {
             (Ok(true), Some(variant)) => return Some(&variant.name),
             (Ok(true), None) => "not forced: there is no such variant".to_owned(),
@@ -108,8 +112,8 @@ impl Exchange {
     fn reach_goals(&mut self, node: &Node, rules: &Ruleset, cookie_unit: Option<&str>) {
         for experiment in rules.experiments.iter().filter(|experiment| !experiment.goals.is_empty()) {
             let name = &*experiment.rule.name;
-            let given = self.variants.iter().any(|(experiment, _)| experiment == name);
-            let exposed = self.participation.exposures.iter().any(|exposure| exposure.experiment == name);
+            let given = self.variants.iter().any(|(experiment, _)| **experiment == *name);
+            let exposed = self.participation.exposures.iter().any(|exposure| *exposure.experiment == *name);
             if given && !exposed {
                 continue;
             }
@@ -126,7 +130,7 @@ impl Exchange {
                 let Some(unit) = self.known_unit(node, experiment.unit, cookie_unit) else { continue };
                 let tenant = self.tenant.as_deref().unwrap_or_default();
                 let conversion = Conversion {
-                    experiment: name.to_owned(),
+                    experiment: experiment.rule.name.clone(),
                     version: experiment.version.clone(),
                     unit: unit_hash(&node.secret, tenant, name, &unit),
                     goal: goal.name.clone(),

@@ -1,7 +1,7 @@
 //! Where the request goes, and where it goes next when that fails.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::sync::Arc;
 
 use super::attempt::Attempt;
@@ -10,7 +10,7 @@ use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
-use crate::headers::Headers;
+use crate::headers::{Headers, joined};
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
@@ -87,12 +87,7 @@ impl Exchange {
         let plan = node.regions.plan(&ask, self.now_ms);
         let rules = Arc::clone(rules);
         let rule = rules.route(self.route).map(|route| &route.rule);
-        let order = fmt::from_fn(|f| {
-            plan.candidates.iter().enumerate().try_for_each(|(at, candidate)| {
-                f.write_str(if at == 0 { "" } else { ", " })?;
-                f.write_str(&candidate.region)
-            })
-        });
+        let order = joined(&plan.candidates, |f, candidate| f.write_str(&candidate.region));
         let explanation = match plan.candidates.first() {
             Some(first) => self.explanation.note("steering", rule, format_args!("{} first", first.region)),
             None => self.explanation.note("steering", rule, "no region left"),
@@ -134,15 +129,9 @@ impl Exchange {
     }
 
     pub(super) fn context(&self, attempt: u32) -> ContextClaims {
-        let identity = self.identity.as_deref();
-        let consistency = if self.session.token.is_some() { "session" } else { "eventual" };
-        let version = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
         ContextClaims {
-            tenant: self.tenant.as_deref().unwrap_or_default().to_owned(),
-            issuer: identity.map(|identity| identity.iss.clone()),
-            subject: identity.and_then(|identity| identity.subject.clone()),
-            scopes: identity.map(|identity| identity.scopes.clone()).unwrap_or_default(),
-            claims: identity.map(|identity| identity.attributes.clone()).unwrap_or_default(),
+            tenant: self.tenant.clone().unwrap_or_default(),
+            identity: self.identity.clone(),
             country: self.facts.place.country.clone(),
             nearest: self.plan.nearest.clone(),
             client: self.client.clone(),
@@ -150,8 +139,8 @@ impl Exchange {
             attributes: attributes(&self.inputs()),
             decision: self.id.clone(),
             attempt,
-            consistency: consistency.to_owned(),
-            bundle: version.unwrap_or_default(),
+            consistency: if self.session.token.is_some() { "session" } else { "eventual" },
+            bundle: self.rules.as_ref().map(|rules| rules.bundle.clone()).unwrap_or_default(),
             issued_ms: self.now_ms,
         }
     }
@@ -288,8 +277,7 @@ impl Exchange {
             self.region = Some(candidate.region);
         }
         if let Some(status) = &self.cache {
-            let field = status.field();
-            head.headers.append("cache-status", field);
+            head.headers.append_display("cache-status", status.field());
         }
         self.finish(node, head.status, head.headers, ReplyBody::Forwarded, Outcome::Forwarded)
     }
@@ -364,23 +352,24 @@ fn strip_own_cookies(headers: &mut Headers) {
 }
 
 /// What an origin may personalise by, by name.
-fn attributes(inputs: &Inputs<'_>) -> Vec<(String, String)> {
+fn attributes(inputs: &Inputs<'_>) -> Vec<(&'static str, Cow<'static, str>)> {
     let (place, headers) = (&inputs.facts.place, &inputs.facts.headers);
     // A segment whose condition can't be evaluated has nobody in it.
     let holds = |segment: &&UserSegment| segment.when.holds(&Inputs { segments: &[], ..*inputs }) == Ok(true);
     let held: Vec<&str> = inputs.segments.iter().filter(holds).map(|segment| &*segment.rule.name).collect();
     let segments = Some(held.join(",")).filter(|names| !names.is_empty());
+    let owned = |text: &Option<String>| text.clone().map(Cow::Owned);
     [
-        ("city", place.city.as_deref()),
-        ("continent", place.continent.as_deref()),
-        ("country", place.country.as_deref()),
-        ("device", Some(personal::device(headers))),
-        ("language", personal::language(headers).as_deref()),
-        ("segments", segments.as_deref()),
-        ("subdivision", place.subdivision.as_deref()),
-        ("timezone", place.timezone.as_deref()),
+        ("city", owned(&place.city)),
+        ("continent", owned(&place.continent)),
+        ("country", owned(&place.country)),
+        ("device", Some(personal::device(headers).into())),
+        ("language", personal::language(headers).map(Cow::Owned)),
+        ("segments", segments.map(Cow::Owned)),
+        ("subdivision", owned(&place.subdivision)),
+        ("timezone", owned(&place.timezone)),
     ]
     .into_iter()
-    .filter_map(|(name, value)| value.map(|value| (name.to_owned(), value.to_owned())))
+    .filter_map(|(name, value)| Some((name, value?)))
     .collect()
 }

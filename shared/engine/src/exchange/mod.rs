@@ -71,7 +71,7 @@ pub struct Exchange {
     unlimited: bool,
     limits: Option<LimitCheck>,
     report: LimitReport,
-    variants: Vec<(String, String)>,
+    variants: Vec<(Arc<str>, Arc<str>)>,
     participation: Participation,
     cookies: Vec<String>,
     /// Goes to the route's canary.

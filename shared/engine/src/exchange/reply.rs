@@ -3,7 +3,7 @@
 use super::{Exchange, SESSION_COOKIE, Waiting};
 use crate::decision::{Decision, Outcome, Participation};
 use crate::facts::Scheme;
-use crate::headers::{Headers, is_field_value};
+use crate::headers::{Headers, is_field_value, joined};
 use crate::limits::SESSION_BYTES_MAX;
 use crate::node::{Node, SyncNeed};
 use crate::policy::sampling::{self, Kept};
@@ -61,14 +61,14 @@ impl Exchange {
         if outcome == Outcome::Cached
             && let Some(status) = &self.cache
         {
-            headers.append("cache-status", status.field());
+            headers.append_display("cache-status", status.field());
         }
-        let bundle = self.rules.as_ref().map(|rules| rules.ruleset.version.hash.clone());
+        let bundle = self.rules.as_ref().map(|rules| rules.bundle.clone());
         say_who(&mut headers, &self.id, self.region.as_deref(), bundle.as_deref());
         if !self.variants.is_empty() {
-            let variants: Vec<String> =
-                self.variants.iter().map(|(experiment, variant)| format!("{experiment}={variant}")).collect();
-            headers.append("meridian-variant", variants.join(", "));
+            let variants =
+                joined(&self.variants, |f, (experiment, variant)| write!(f, "{experiment}={variant}"));
+            headers.append_display("meridian-variant", variants);
         }
         headers.remove("traceparent");
         headers.append_display("traceparent", self.trace);
@@ -92,9 +92,9 @@ impl Exchange {
         let after = self.after(node, weight);
         let decision = Decision {
             id: self.id.clone(),
-            tenant: self.tenant.as_deref().map(str::to_owned),
+            tenant: self.tenant.clone(),
             bundle,
-            route: self.route().map(|route| route.rule.name.to_string()),
+            route: self.route().map(|route| route.rule.name.clone()),
             outcome,
             status,
             region: self.region.clone(),

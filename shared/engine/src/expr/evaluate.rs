@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde_json::Value as Json;
@@ -33,7 +34,7 @@ pub struct Inputs<'a> {
     /// Claims of the verified token.
     pub claims: Option<&'a BTreeMap<String, Json>>,
     /// Variants assigned so far, by experiment.
-    pub variants: &'a [(String, String)],
+    pub variants: &'a [(Arc<str>, Arc<str>)],
     /// Segments of the tenant's users; none where the condition of one of them is evaluated.
     pub segments: &'a [UserSegment],
 }
@@ -216,8 +217,8 @@ impl<'a> Evaluation<'a> {
             }
             Fact::Claim(name) => self.json(inputs.claims.and_then(|claims| claims.get(name)), 0)?,
             Fact::Variant(experiment) => {
-                let variant = inputs.variants.iter().find(|(name, _)| name == experiment);
-                borrowed(variant.map(|(_, variant)| variant.as_str()))
+                let variant = inputs.variants.iter().find(|(name, _)| **name == **experiment);
+                borrowed(variant.map(|(_, variant)| &**variant))
             }
             Fact::Segment(name) => {
                 let Some(segment) = inputs.segments.iter().find(|segment| *segment.rule.name == **name)
@@ -390,7 +391,7 @@ mod tests {
             subject: Some("ada"),
             scopes: &["orders:read".to_owned()],
             claims: Some(&claims),
-            variants: &[("checkout".to_owned(), "b".to_owned())],
+            variants: &[("checkout".into(), "b".into())],
             ..Inputs::anonymous(&facts, "acme")
         };
         let got = expr.evaluate(&inputs).map_err(|fault| fault.to_string());

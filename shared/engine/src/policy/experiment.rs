@@ -7,6 +7,7 @@
 //! Growing the ramp therefore only adds units, and a new salt is independent of the old one.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -50,7 +51,7 @@ impl Outside {
 ///
 /// # Errors
 /// Why it has none.
-pub fn assign<'a>(experiment: &'a Experiment, unit: &str) -> Result<&'a str, Outside> {
+pub fn assign<'a>(experiment: &'a Experiment, unit: &str) -> Result<&'a Arc<str>, Outside> {
     if let Some(layer) = &experiment.layer {
         let bucket = scale(digest(b'l', &layer.name, unit).0, u64::from(BUCKETS));
         if !(u64::from(layer.from)..u64::from(layer.until)).contains(&bucket) {
@@ -168,7 +169,7 @@ mod tests {
 
     fn experiment(salt: &str, ramp: u32, weights: &[u32]) -> Experiment {
         let variant =
-            |(number, weight): (usize, &u32)| Variant { name: format!("v{number}"), weight: *weight };
+            |(number, weight): (usize, &u32)| Variant { name: format!("v{number}").into(), weight: *weight };
         Experiment {
             rule: rule("Experiment"),
             layer: None,
@@ -177,7 +178,7 @@ mod tests {
             unit: Unit::Subject,
             ramp,
             variants: weights.iter().enumerate().map(variant).collect(),
-            version: String::new(),
+            version: "".into(),
             force: None,
             goals: vec![],
         }
@@ -187,7 +188,8 @@ mod tests {
     #[test]
     fn an_assignment_never_changes() {
         let check = |salt, unit, expect| {
-            assert_eq!(assign(&experiment(salt, BUCKETS, &[1, 1, 1]), unit), Ok(expect), "{salt} {unit}");
+            let experiment = experiment(salt, BUCKETS, &[1, 1, 1]);
+            assert_eq!(assign(&experiment, unit).map(|name| &**name), Ok(expect), "{salt} {unit}");
         };
         check("checkout-1", "user-1", "v1");
         check("checkout-1", "user-2", "v0");
@@ -220,7 +222,7 @@ mod tests {
 
     fn place(experiment: &Experiment, unit: &str) -> usize {
         let name = assign(experiment, unit).unwrap();
-        experiment.variants.iter().position(|variant| variant.name == name).unwrap()
+        experiment.variants.iter().position(|variant| variant.name == *name).unwrap()
     }
 
     /// That all pairs of variants come as often as both weights say is both at once: each experiment follows its weights, and
@@ -239,7 +241,7 @@ mod tests {
     fn layer_ramp_and_variant_are_independent_of_one_another() {
         let layer = Some(Layer { name: "one".to_owned(), from: 0, until: BUCKETS / 2 });
         let layered = Experiment { layer, ..experiment("one", BUCKETS / 2, &[0, 1, 2]) };
-        let outcomes = counts::<4>(UNITS, |unit| match assign(&layered, unit) {
+        let outcomes = counts::<4>(UNITS, |unit| match assign(&layered, unit).map(|name| &**name) {
             Err(Outside::Layer) => 0,
             Err(_) => 1,
             Ok("v1") => 2,
@@ -262,7 +264,8 @@ mod tests {
 
     #[test]
     fn a_unit_has_another_hash_in_each_experiment_and_tenant() {
-        let hash = |secret, tenant, name| unit_hash(&Secret::new(&[secret; 32]), tenant, name, "s:ada@example.com");
+        let hash =
+            |secret, tenant, name| unit_hash(&Secret::new(&[secret; 32]), tenant, name, "s:ada@example.com");
         // HMAC-SHA256 as another program computes it.
         assert_eq!(hash(9, "acme", "checkout"), "1b870a4cbd6d573c1ecdbe6a2ba4e570");
         for other in [hash(8, "acme", "checkout"), hash(9, "globex", "checkout"), hash(9, "acme", "banner")] {

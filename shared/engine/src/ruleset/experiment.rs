@@ -1,6 +1,7 @@
 //! A/B experiments.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::RuleRef;
 use crate::expr::Expr;
@@ -23,7 +24,7 @@ pub struct Experiment {
     /// Variants with their weights; at least one weight is not 0. The first is the control.
     pub variants: Vec<Variant>,
     /// What decides which variant a unit gets, as [`crate::policy::experiment::version`] tells it.
-    pub version: String,
+    pub version: Arc<str>,
     /// How testers choose their variant.
     pub force: Option<Force>,
     /// What counts as success.
@@ -78,7 +79,7 @@ pub enum Unit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Weight.
     pub weight: u32,
 }

@@ -20,9 +20,9 @@ fn experiment() -> Experiment {
         unit: Unit::Cookie,
         ramp: 10_000,
         variants: [("a", 1), ("b", 1), ("c", 0)]
-            .map(|(name, weight)| Variant { name: name.to_owned(), weight })
+            .map(|(name, weight)| Variant { name: name.into(), weight })
             .to_vec(),
-        version: "1".to_owned(),
+        version: "1".into(),
         force: None,
         goals: vec![],
     }
@@ -74,7 +74,7 @@ fn a_unit_is_exposed_under_one_hash_that_does_not_name_it() {
     let cookie = cookie_of(&first);
     let again = host.send(sent("GET", "/shop", &[("cookie", &cookie)]));
     let [exposure] = &first.decision.participation.exposures[..] else { panic!("{:?}", first.decision) };
-    assert_eq!((exposure.experiment.as_str(), exposure.version.as_str()), ("r", "1"));
+    assert_eq!((&*exposure.experiment, &*exposure.version), ("r", "1"));
     assert_eq!(exposure.variant, first.decision.variants[0].1);
     assert_eq!(again.decision.participation, first.decision.participation);
     let named = cookie.split('.').nth(1).unwrap();
@@ -98,7 +98,7 @@ fn testers_force_a_variant_and_are_not_counted() {
         let reply = host.send(Facts { query: query.map(str::to_owned), ..sent("GET", "/shop", fields) });
         let forced = stages(&reply).contains("variant c, forced");
         assert!(stages(&reply).contains(expect), "{}", stages(&reply));
-        assert_eq!(reply.decision.variants[0].1 == "c", forced);
+        assert_eq!(&*reply.decision.variants[0].1 == "c", forced);
         let counted = reply.decision.participation.exposures.len();
         assert_eq!(
             (counted, reply.decision.participation.conversions.len()),
@@ -124,8 +124,7 @@ fn a_goal_is_reached_on_any_route_by_a_known_unit_with_the_right_status() {
     let cookie = cookie_of(&shop);
 
     let ordered = host.send(sent("POST", "/orders", &[("cookie", &cookie)]));
-    let expect =
-        Conversion { experiment: "r".to_owned(), version: "1".to_owned(), unit, goal: "ordered".to_owned() };
+    let expect = Conversion { experiment: "r".into(), version: "1".into(), unit, goal: "ordered".to_owned() };
     assert_eq!(ordered.decision.participation.conversions, [expect]);
     assert_eq!(ordered.decision.participation.exposures, []);
 

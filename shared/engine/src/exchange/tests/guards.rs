@@ -76,9 +76,9 @@ fn a_verified_token_goes_on_as_signed_context_and_is_remembered() {
     assert_eq!(reply.status, 200, "{}", stages(&reply));
     assert_eq!(reply.decision.subject.as_deref(), Some("ada"));
     assert!(!stages(&reply).contains("ada"), "{}", stages(&reply));
-    let context = host.forwards[0].sign.as_ref().unwrap();
-    assert_eq!(context.subject.as_deref(), Some("ada"));
-    assert_eq!(context.scopes, ["orders:read"]);
+    let identity = host.forwards[0].sign.as_ref().unwrap().identity.as_ref().unwrap();
+    assert_eq!(identity.subject.as_deref(), Some("ada"));
+    assert_eq!(identity.scopes, ["orders:read"]);
     assert_eq!(host.forwards[0].headers.get("authorization"), None);
     assert_eq!(host.verified, 1);
     host.send(with_token(TOKEN));

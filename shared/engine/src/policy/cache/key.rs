@@ -328,7 +328,7 @@ mod tests {
         let claims = keyed.claim.iter().map(|claim| ("c".to_owned(), json!(claim))).collect();
         let identity = Identity { claims, ..Identity::default() };
         let variants: Vec<_> =
-            keyed.variant.iter().map(|variant| ("e".to_owned(), variant.clone())).collect();
+            keyed.variant.iter().map(|variant| ("e".into(), variant.as_str().into())).collect();
         let subject = Subject {
             tenant: &keyed.tenant,
             facts: &facts,

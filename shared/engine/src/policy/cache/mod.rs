@@ -18,6 +18,8 @@ mod range;
 mod status;
 mod validate;
 
+use std::sync::Arc;
+
 use self::directives::Directives;
 pub(in crate::policy) use self::directives::split;
 use self::freshness::{Freshness, Times, has_validator, judge, write_seen};
@@ -49,7 +51,7 @@ pub struct Subject<'a> {
     /// Its verified identity.
     pub identity: Option<&'a Identity>,
     /// Variant by experiment.
-    pub variants: &'a [(String, String)],
+    pub variants: &'a [(Arc<str>, Arc<str>)],
     /// Values of the policy's expressions, in its order.
     pub values: &'a [Option<String>],
     /// Position that the client has seen of each source, by ordinal: an entry that reflects less is not for this client.

@@ -51,8 +51,8 @@ impl CacheStatus {
 
     /// Value of the field with the cache's name: `meridian; hit; ttl=30`.
     #[must_use]
-    pub fn field(&self) -> String {
-        format!("meridian; {self}")
+    pub fn field(&self) -> impl fmt::Display {
+        fmt::from_fn(move |f| write!(f, "meridian; {self}"))
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn fields_are_as_rfc_9211_writes_them() {
-        let check = |status: CacheStatus, expect: &str| assert_eq!(status.field(), expect);
+        let check = |status: CacheStatus, expect: &str| assert_eq!(status.field().to_string(), expect);
         check(CacheStatus { hit: true, ttl_s: Some(30), ..CacheStatus::default() }, "meridian; hit; ttl=30");
         check(
             CacheStatus { stored: true, ttl_s: Some(60), ..CacheStatus::forwarded(Fwd::UriMiss, None) },

@@ -86,7 +86,7 @@ impl World {
     }
 
     fn ask(&mut self, facts: &Facts) -> Seen {
-        let variants = [("colour".to_owned(), "blue".to_owned())];
+        let variants = [("colour".into(), "blue".into())];
         let positions = self.positions.clone();
         let subject = Subject {
             tenant: self.tenant,

@@ -1,7 +1,9 @@
 //! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4).
 
+use std::fmt::{self, Write};
+
 use super::{LimitReport, LimitState};
-use crate::headers::Headers;
+use crate::headers::{Headers, joined};
 
 /// `type` of the problem when a quota is used up (section 5.1).
 pub(super) const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -13,20 +15,18 @@ impl LimitReport {
     /// Adds `RateLimit-Policy` (every limit) and `RateLimit` (the tightest) to a reply. Shadow limits and those whose
     /// authority is away are not shown.
     pub fn write_headers(&self, headers: &mut Headers) {
-        let shown = || self.limits.iter().filter(|limit| !limit.shadow);
-        let policies: Vec<_> = shown()
-            .map(|limit| {
-                format!("{};q={};w={}", name(limit), limit.quota, limit.window_ms.div_ceil(1_000).max(1))
-            })
-            .collect();
-        if !policies.is_empty() {
-            headers.set("ratelimit-policy", policies.join(", "));
+        let shown: Vec<_> = self.limits.iter().filter(|limit| !limit.shadow).collect();
+        if !shown.is_empty() {
+            let policies = joined(&shown, |f, limit| {
+                let window_s = limit.window_ms.div_ceil(1_000).max(1);
+                write!(f, "{};q={};w={window_s}", name(limit), limit.quota)
+            });
+            headers.set_display("ratelimit-policy", policies);
         }
-        if let Some(limit) =
-            shown().filter(|limit| !limit.away).min_by(|a, b| tightness(a).cmp(&tightness(b)))
-        {
-            let seconds = limit.reset_ms.div_ceil(1_000);
-            headers.set("ratelimit", format!("{};r={};t={seconds}", name(limit), limit.remaining));
+        let told = shown.iter().filter(|limit| !limit.away);
+        if let Some(limit) = told.min_by(|a, b| tightness(a).cmp(&tightness(b))) {
+            let (remaining, seconds) = (limit.remaining, limit.reset_ms.div_ceil(1_000));
+            headers.set_display("ratelimit", format_args!("{};r={remaining};t={seconds}", name(limit)));
         }
     }
 }
@@ -38,17 +38,17 @@ fn tightness(limit: &LimitState) -> (bool, u64, std::cmp::Reverse<u64>) {
 }
 
 /// The limit's name as a structured-field string (RFC 9651, section 3.3.3).
-fn name(limit: &LimitState) -> String {
-    let mut name = String::with_capacity(limit.name.len() + 2);
-    name.push('"');
-    for c in limit.name.chars().filter(|c| (' '..='~').contains(c)) {
-        if matches!(c, '"' | '\\') {
-            name.push('\\');
+fn name(limit: &LimitState) -> impl fmt::Display {
+    fmt::from_fn(|f| {
+        f.write_char('"')?;
+        for c in limit.name.chars().filter(|c| (' '..='~').contains(c)) {
+            if matches!(c, '"' | '\\') {
+                f.write_char('\\')?;
+            }
+            f.write_char(c)?;
         }
-        name.push(c);
-    }
-    name.push('"');
-    name
+        f.write_char('"')
+    })
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     fn state(name: &str, quota: u32, window_ms: u64, remaining: u64) -> LimitState {
         LimitState {
             index: 0,
-            name: name.to_owned(),
+            name: name.into(),
             quota,
             window_ms,
             remaining,

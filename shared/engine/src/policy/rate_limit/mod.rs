@@ -12,6 +12,8 @@ mod key;
 mod lease;
 mod window;
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -71,7 +73,7 @@ pub struct LimitState {
     /// Index into [`Ruleset::limits`].
     pub index: usize,
     /// Name of the limit.
-    pub name: String,
+    pub name: Arc<str>,
     /// Units in a window.
     pub quota: u32,
     /// Window.
@@ -107,7 +109,7 @@ pub struct Denial {
 #[derive(Debug)]
 struct Item {
     index: usize,
-    name: String,
+    name: Arc<str>,
     algorithm: LimitAlgorithm,
     shape: Shape,
     cost: u32,
@@ -142,23 +144,23 @@ impl LimitCheck {
     /// The limits of this route, with whom each counts. `nearest` is the region whose authority counts limits of scope
     /// `region`.
     #[must_use]
-    pub fn new(
-        ruleset: &Ruleset,
+    pub fn new<'a>(
+        ruleset: &'a Ruleset,
         route: &Route,
         inputs: &Inputs<'_>,
         identity: Option<&Identity>,
-        nearest: &RegionId,
+        nearest: impl Fn() -> &'a RegionId,
     ) -> Self {
         let tenant = &ruleset.tenant;
         let limits = route.limits.iter().filter_map(|index| Some((*index, ruleset.limits.get(*index)?)));
         let items = limits.map(|(index, limit)| Item {
             index,
-            name: limit.rule.name.to_string(),
+            name: limit.rule.name.clone(),
             algorithm: limit.algorithm,
             shape: Shape { quota: limit.quota, window_ms: limit.window_ms, burst: limit.burst },
             cost: cost(limit, inputs),
             scope: limit.scope,
-            region: if limit.scope == LimitScope::Global { &tenant.home_region } else { nearest }.clone(),
+            region: if limit.scope == LimitScope::Region { nearest() } else { &tenant.home_region }.clone(),
             fail: limit.fail,
             shadow: limit.shadow,
             key: key::hash(&tenant.slug, limit, inputs, identity),
@@ -224,14 +226,14 @@ impl LimitCheck {
                 status: 429,
                 problem_type: fields::QUOTA_EXCEEDED,
                 title: "Request cannot be satisfied as the assigned quota has been exceeded",
-                violated: waits_ms().map(|(item, _)| item.name.clone()).collect(),
+                violated: waits_ms().map(|(item, _)| item.name.to_string()).collect(),
                 retry_after_s: wait_ms.div_ceil(1_000).max(1),
             },
             None => Denial {
                 status: 503,
                 problem_type: fields::REDUCED_CAPACITY,
                 title: "Request cannot be satisfied as the service can't count it at the moment",
-                violated: denying().map(|(item, _)| item.name.clone()).collect(),
+                violated: denying().map(|(item, _)| item.name.to_string()).collect(),
                 retry_after_s: 1,
             },
         }
@@ -285,7 +287,7 @@ impl Item {
         self.asked = Asked::For(amount);
         Some(Take {
             tenant: tenant.to_owned(),
-            limit: self.name.clone(),
+            limit: self.name.to_string(),
             key: URL_SAFE_NO_PAD.encode(self.key),
             amount,
             cost: self.cost,

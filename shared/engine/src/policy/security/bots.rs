@@ -247,7 +247,11 @@ impl Claim<'_> {
 
 /// Words, in lower case, by which a `User-Agent` is one of a program that nobody sits before.
 pub(crate) fn program_words() -> impl Iterator<Item = &'static str> {
-    SIGNS.into_iter().flat_map(|(_, _, words)| words).copied().chain(CRAWLERS.into_iter().map(|(name, _)| name))
+    SIGNS
+        .into_iter()
+        .flat_map(|(_, _, words)| words)
+        .copied()
+        .chain(CRAWLERS.into_iter().map(|(name, _)| name))
 }
 
 /// The score of a `User-Agent` in lower case and of the fields beside it, with the signs that lowered it.

@@ -29,14 +29,14 @@ impl Compiler {
             let variants: Vec<Variant> = spec
                 .variants
                 .iter()
-                .map(|variant| Variant { name: variant.name.clone(), weight: variant.weight })
+                .map(|variant| Variant { name: variant.name.as_str().into(), weight: variant.weight })
                 .collect();
             experiments.push(Experiment {
                 rule: rule(document),
                 layer,
                 audience: self.condition(spec.audience.as_ref(), "spec.audience"),
                 ramp: spec.ramp.basis_points,
-                version: version(&salt, unit, &variants),
+                version: version(&salt, unit, &variants).into(),
                 salt,
                 unit,
                 variants,
