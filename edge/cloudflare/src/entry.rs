@@ -66,14 +66,7 @@ async fn serve(request: JsValue, env: Env, ctx: Context) -> Result<JsValue, JsVa
     if facts.path == "/.corpus" {
         return crate::corpus::run(&isolate, &request).await;
     }
-    let seen = Seen {
-        at_ms: facts.now_ms,
-        method: facts.method.clone(),
-        host: facts.host.clone(),
-        path: facts.path.clone(),
-        country: facts.place.country.clone(),
-        elapsed_ms: 0,
-    };
+    let seen = Seen::of(&facts);
     let body = RequestBody::of(&request, facts.body);
     let (exchange, step) = Exchange::begin(&mut isolate.node.borrow_mut(), facts);
     let mut passage = Passage::new(Rc::clone(&isolate), Rc::new(ctx), seen, body);

@@ -2,30 +2,22 @@
 
 use std::rc::Rc;
 
-use meridian_wire::event::{Event, EventBatch, Fault};
-use meridian_wire::limits::EVENTS_MAX;
+use meridian_engine::decision::Decision;
+use meridian_wire::event::{Batch, Fault, Outbox, Seen};
 use worker::console_warn;
 
 use crate::host;
 use crate::isolate::Isolate;
-use crate::limits::{
-    ANSWER_BYTES_MAX, EVENTS_AGAIN_MS, EVENTS_QUEUED_MAX, EVENTS_WAIT_MS, FAULTS_QUEUED_MAX, FLUSH_LOST_MS,
-    ORIGIN_WAIT_MS,
-};
+use crate::limits::{ANSWER_BYTES_MAX, EVENTS_AGAIN_MS, EVENTS_WAIT_MS, FLUSH_LOST_MS, ORIGIN_WAIT_MS};
 use crate::origin::{self, Call};
 
-/// Events and faults that wait.
-#[derive(Default)]
+/// Events and faults that wait, and who sees to sending them.
 pub struct Queue {
-    events: Vec<Event>,
-    faults: Vec<Fault>,
-    dropped: u64,
-    /// Since when somebody sees to sending them.
+    outbox: Outbox,
+    /// Since when somebody sees to it.
     attended_ms: Option<u64>,
     /// Whether that somebody is sending already.
     sending: bool,
-    /// A batch that no origin took, to be sent once more.
-    again: Option<EventBatch>,
 }
 
 /// Who sends what is queued.
@@ -40,17 +32,18 @@ pub enum Flush {
 }
 
 impl Queue {
+    /// Nothing waits at the edge of this name.
+    pub fn new(edge: &str) -> Self {
+        Self { outbox: Outbox::new(edge), attended_ms: None, sending: false }
+    }
+
     /// Queues an event. Whoever was to send and has not been heard of for [`FLUSH_LOST_MS`] is not waited for: a request
     /// can end before what it left for later is done.
-    pub fn push(&mut self, event: Event, now_ms: u64) -> Flush {
-        if self.events.len() < EVENTS_QUEUED_MAX {
-            self.events.push(event);
-        } else {
-            self.dropped += 1;
-        }
+    pub fn push(&mut self, decision: &Decision, seen: &Seen, now_ms: u64) -> Flush {
+        self.outbox.push(decision, seen);
         let attended = self.attended_ms.is_some_and(|since| now_ms.saturating_sub(since) < FLUSH_LOST_MS);
         self.sending &= attended;
-        if self.events.len() >= EVENTS_MAX && !self.sending {
+        if self.outbox.has_full_batch() && !self.sending {
             (self.attended_ms, self.sending) = (Some(now_ms), true);
             return Flush::Now;
         }
@@ -61,46 +54,22 @@ impl Queue {
         Flush::Later
     }
 
+    /// Queues a fault, to go with the next events.
+    pub fn push_fault(&mut self, fault: Fault) {
+        console_warn!("{} not accepted: {}", fault.target, fault.what);
+        self.outbox.push_fault(fault);
+    }
+
     /// Begins to send, unless somebody else does.
     fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.sending, true)
     }
 
-    /// Queues a fault, to go with the next events.
-    pub fn push_fault(&mut self, fault: Fault) {
-        console_warn!("{} not accepted: {}", fault.target, fault.what);
-        let same = |have: &Fault| have.target == fault.target && have.what == fault.what;
-        if self.faults.len() < FAULTS_QUEUED_MAX && !self.faults.iter().any(same) {
-            self.faults.push(fault);
-        }
-    }
-
-    /// The next batch, and whether it is sent again; sending is over where there is none.
-    fn take(&mut self, edge: &str, now_ms: u64) -> Option<(EventBatch, bool)> {
-        if let Some(again) = self.again.take() {
-            (self.attended_ms, self.sending) = (Some(now_ms), true);
-            return Some((again, true));
-        }
-        let count = self.events.len().min(EVENTS_MAX);
-        let events = self.events.drain(..count).collect::<Vec<_>>();
-        let faults = std::mem::take(&mut self.faults);
-        let more = !(events.is_empty() && faults.is_empty());
-        (self.attended_ms, self.sending) = (more.then_some(now_ms), more);
-        more.then(|| (EventBatch { edge: edge.to_owned(), events, faults }, false))
-    }
-
-    /// Takes back a batch that no origin took, once. The second time its events count as dropped.
-    fn put_back(&mut self, batch: EventBatch, again: bool) {
-        if again {
-            self.dropped += batch.events.len() as u64;
-        } else {
-            self.again = Some(batch);
-        }
-    }
-
-    /// How many events were dropped since this was last asked.
-    fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
+    /// The next batch; sending is over where there is none.
+    fn take(&mut self, now_ms: u64) -> Option<Batch> {
+        let batch = self.outbox.take();
+        (self.attended_ms, self.sending) = (batch.as_ref().map(|_| now_ms), batch.is_some());
+        batch
     }
 }
 
@@ -119,27 +88,26 @@ pub async fn flush(isolate: &Isolate) {
     loop {
         let (batch, dropped) = {
             let mut queue = isolate.events.borrow_mut();
-            (queue.take(&isolate.config.edge, host::now_ms()), queue.take_dropped())
+            (queue.take(host::now_ms()), queue.outbox.take_dropped())
         };
         if dropped > 0 {
             console_warn!("{dropped} events dropped: no origin takes them as fast as they come");
         }
-        let Some((batch, again)) = batch else { return };
-        let body = serde_json::to_string(&batch).unwrap_or_default();
+        let Some(batch) = batch else { return };
         let call = Call {
             method: "POST",
             path: "/edge/v1/events",
-            body: Some(body),
+            body: Some(&batch.json),
             version: None,
             timeout_ms: ORIGIN_WAIT_MS,
             bytes_max: ANSWER_BYTES_MAX,
         };
         match origin::call(isolate, call).await {
             Ok(answer) if answer.status < 300 => {}
-            Ok(answer) => console_warn!("{} events refused: status {}", batch.events.len(), answer.status),
+            Ok(answer) => console_warn!("{} events refused: status {}", batch.events, answer.status),
             Err(fault) => {
-                console_warn!("no origin takes {} events: {fault}", batch.events.len());
-                isolate.events.borrow_mut().put_back(batch, again);
+                console_warn!("no origin takes {} events: {fault}", batch.events);
+                isolate.events.borrow_mut().outbox.put_back(batch);
                 let _ = host::wait(host::sleep(EVENTS_AGAIN_MS)).await;
             }
         }
@@ -148,17 +116,19 @@ pub async fn flush(isolate: &Isolate) {
 
 #[cfg(test)]
 mod tests {
+    use meridian_engine::decision::Outcome;
     use meridian_engine::trace::Trace;
+    use meridian_wire::limits::{EVENTS_MAX, EVENTS_QUEUED_MAX};
 
     use super::*;
 
-    fn event() -> Event {
-        let decision = meridian_engine::decision::Decision {
+    fn push(queue: &mut Queue, now_ms: u64) -> Flush {
+        let decision = Decision {
             id: String::new(),
             tenant: None,
             bundle: None,
             route: None,
-            outcome: meridian_engine::decision::Outcome::Denied,
+            outcome: Outcome::Denied,
             status: 404,
             region: None,
             subject: None,
@@ -171,45 +141,40 @@ mod tests {
             waits: Vec::new(),
             explanation: Default::default(),
         };
-        Event::of(&decision, Default::default())
+        queue.push(&decision, &Seen::default(), now_ms)
     }
 
     #[test]
     fn one_request_sends_for_all_and_a_lost_one_is_replaced() {
-        let mut queue = Queue::default();
-        assert_eq!(queue.push(event(), 0), Flush::Later);
-        assert_eq!(queue.push(event(), 1), Flush::Other);
+        let mut queue = Queue::new("e");
+        assert_eq!(push(&mut queue, 0), Flush::Later);
+        assert_eq!(push(&mut queue, 1), Flush::Other);
         assert!(queue.begin());
-        assert_eq!(queue.push(event(), FLUSH_LOST_MS), Flush::Later, "nobody was heard of");
+        assert_eq!(push(&mut queue, FLUSH_LOST_MS), Flush::Later, "nobody was heard of");
         assert!(queue.begin());
-        assert_eq!(queue.take("e", FLUSH_LOST_MS).unwrap().0.events.len(), 3);
-        assert_eq!(queue.take("e", FLUSH_LOST_MS), None);
-        assert_eq!(queue.push(event(), FLUSH_LOST_MS), Flush::Later);
+        assert_eq!(queue.take(FLUSH_LOST_MS).unwrap().events, 3);
+        assert_eq!(queue.take(FLUSH_LOST_MS), None);
+        assert_eq!(push(&mut queue, FLUSH_LOST_MS), Flush::Later);
     }
 
     #[test]
-    fn a_batch_that_nobody_takes_is_sent_once_more() {
-        let mut queue = Queue::default();
-        queue.push(event(), 0);
-        let (batch, again) = queue.take("e", 0).unwrap();
-        queue.push(event(), 1);
-        queue.put_back(batch.clone(), again);
-        assert_eq!(queue.push(event(), 2), Flush::Other, "whoever sends goes on");
-        let (same, again) = queue.take("e", 3).unwrap();
-        assert_eq!((&same, again), (&batch, true));
-        queue.put_back(same, again);
-        assert_eq!(queue.take_dropped(), 1);
-        assert_eq!(queue.take("e", 4).unwrap().0.events.len(), 2);
-        assert_eq!(queue.take("e", 5), None);
+    fn whoever_sends_goes_on_with_what_came_meanwhile() {
+        let mut queue = Queue::new("e");
+        push(&mut queue, 0);
+        let batch = queue.take(0).unwrap();
+        queue.outbox.put_back(batch);
+        assert_eq!(push(&mut queue, 2), Flush::Other);
+        assert!(queue.take(3).is_some() && queue.take(4).is_some());
+        assert_eq!(queue.take(5), None);
     }
 
     #[test]
-    fn a_full_batch_goes_at_once_and_a_full_queue_drops() {
-        let mut queue = Queue::default();
-        let flushes: Vec<_> = (0..EVENTS_QUEUED_MAX + 5).map(|_| queue.push(event(), 0)).collect();
+    fn a_full_batch_goes_at_once() {
+        let mut queue = Queue::new("e");
+        let flushes: Vec<_> = (0..EVENTS_QUEUED_MAX + 5).map(|_| push(&mut queue, 0)).collect();
         assert_eq!(flushes[0], Flush::Later);
-        assert_eq!(flushes.iter().position(|flush| *flush == Flush::Now), Some(EVENTS_MAX - 1));
+        assert!(flushes.iter().position(|flush| *flush == Flush::Now).is_some_and(|at| at < EVENTS_MAX));
         assert_eq!(flushes.iter().filter(|flush| **flush == Flush::Now).count(), 1);
-        assert_eq!((queue.events.len(), queue.dropped), (EVENTS_QUEUED_MAX, 5));
+        assert_eq!(queue.outbox.take_dropped(), 5);
     }
 }

@@ -65,7 +65,7 @@ impl Isolate {
             env,
             node: RefCell::new(node),
             keys: RefCell::new(Bounded::new(KEYS_MAX, Keyed::new(&hashing))),
-            events: RefCell::default(),
+            events: RefCell::new(Queue::new(&config.edge)),
             origin: Cell::new(0),
             random: RefCell::new(random),
             config,

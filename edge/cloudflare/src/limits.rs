@@ -26,16 +26,12 @@ pub const HOST_FRESH_MS: u64 = 5 * 60 * 1000;
 pub const PAUSE_MS: u32 = 10;
 /// Imported keys in memory at once.
 pub const KEYS_MAX: usize = 512;
-/// Events in memory at once; newer ones are counted and dropped.
-pub const EVENTS_QUEUED_MAX: usize = 2_000;
 /// How long an event waits for others to be sent with.
 pub const EVENTS_WAIT_MS: u32 = 500;
 /// How long after a batch that no origin took it is sent once more.
 pub const EVENTS_AGAIN_MS: u32 = 1_000;
 /// How long the sending of a batch may take before it counts as lost.
 pub const FLUSH_LOST_MS: u64 = 10_000;
-/// Faults in memory at once.
-pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Bytes of randomness that are fetched at once.
 pub const RANDOM_POOL_BYTES: usize = 1024;
 /// How long a promise is waited for, and in `worker.js` an instance's answer: longer than anything here may take.

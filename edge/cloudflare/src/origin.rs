@@ -4,6 +4,7 @@ use meridian_engine::headers::Headers;
 use meridian_wire::context::{self, Context};
 use meridian_wire::edge::Turns;
 use meridian_wire::encoding::hex;
+use worker::js_sys::Uint8Array;
 use worker::wasm_bindgen::JsValue;
 
 use crate::host::{self, SendFault};
@@ -16,7 +17,7 @@ pub struct Call<'a> {
     /// Path and query.
     pub path: &'a str,
     /// JSON to send.
-    pub body: Option<String>,
+    pub body: Option<&'a [u8]>,
     /// Version that is at hand already, for a conditional request.
     pub version: Option<&'a str>,
     /// For all origins together.
@@ -72,10 +73,10 @@ pub async fn attempt(
     if let Some(version) = call.version {
         headers.append("if-none-match", format!("\"{version}\""));
     }
-    let body = match &call.body {
+    let body = match call.body {
         Some(json) => {
             headers.append("content-type", "application/json");
-            JsValue::from_str(json)
+            Uint8Array::from(json).into()
         }
         None => JsValue::UNDEFINED,
     };

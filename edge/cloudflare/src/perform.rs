@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use meridian_engine::decision::Decision;
 use meridian_engine::exchange::Exchange;
 use meridian_engine::limits::SYNC_WAIT_MS;
 use meridian_engine::refusal::ServerTiming;
 use meridian_engine::step::{After, Answer, Reply, ReplyBody, Step};
-use meridian_wire::event::{Event, Seen};
+use meridian_wire::event::Seen;
 use worker::wasm_bindgen::JsValue;
 use worker::{Context, console_error};
 
@@ -111,8 +112,7 @@ impl Passage {
                 host::respond(reply.status, &host::lines(&headers), &body, reply.coding.is_some())
             });
         self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
-        let event = || Event::of(&reply.decision, self.seen.clone());
-        after(&self.isolate, &self.ctx, &reply.decision.id, reply.after, stored, event);
+        after(&self.isolate, &self.ctx, &reply.decision, &self.seen, reply.after, stored);
         self.attempts.drop_body();
         host::give_up_body(self.found.take());
         response
@@ -137,20 +137,20 @@ impl Passage {
     }
 }
 
-/// Begins everything that shall be done after the reply of the decision `of`.
+/// Begins everything that shall be done after the reply of a decision.
 fn after(
     isolate: &Rc<Isolate>,
     ctx: &Rc<Context>,
-    of: &str,
+    decision: &Decision,
+    seen: &Seen,
     items: Vec<After>,
     mut stored: Option<JsValue>,
-    event: impl Fn() -> Event,
 ) {
     for item in items {
         match item {
             After::Store { key, entry, keep_ms, refresh: _ } => {
                 let body = stored.take().unwrap_or(JsValue::NULL);
-                let (isolate, of) = (Rc::clone(isolate), of.to_owned());
+                let (isolate, of) = (Rc::clone(isolate), decision.id.clone());
                 ctx.wait_until(async move {
                     let fetched = cache::store(&key, &entry, keep_ms, &body).await;
                     isolate.node.borrow_mut().fetched(&key, &of, fetched, host::now_ms());
@@ -176,7 +176,7 @@ fn after(
                 });
             }
             After::Log => {
-                let flush = isolate.events.borrow_mut().push(event(), host::now_ms());
+                let flush = isolate.events.borrow_mut().push(decision, seen, host::now_ms());
                 let isolate = Rc::clone(isolate);
                 match flush {
                     Flush::Other => {}

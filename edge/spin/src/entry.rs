@@ -88,14 +88,7 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
         BodySize::Bytes(bytes) => (body, Some(bytes)),
         BodySize::Unknown => (body, None),
     };
-    let seen = Seen {
-        at_ms: now_ms,
-        method: facts.method.clone(),
-        host: facts.host.clone(),
-        path: facts.path.clone(),
-        country: facts.place.country.clone(),
-        elapsed_ms: 0,
-    };
+    let seen = Seen::of(&facts);
     let (exchange, step) = Exchange::begin(&mut memory.node.borrow_mut(), facts);
     let mut passage = Passage::new(memory, body, length);
     let reply = passage.drive(exchange, step).await;

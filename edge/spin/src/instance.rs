@@ -82,7 +82,7 @@ impl Memory {
             node: RefCell::new(Node::new(&config.edge, config.context_keys.derive(COOKIES))),
             places: places(),
             newest: RefCell::default(),
-            events: RefCell::default(),
+            events: RefCell::new(Events::new(&config.edge)),
             functions: RefCell::default(),
             uses: RefCell::default(),
             origin: Cell::new(0),
@@ -94,7 +94,7 @@ impl Memory {
     /// Notes something that could not be accepted.
     pub fn fault(&self, fault: Fault) {
         eprintln!("the bundle of {} is not accepted: {}", fault.target, fault.what);
-        self.events.borrow_mut().push_fault(fault);
+        self.events.borrow_mut().outbox.push_fault(fault);
     }
 
     /// The value of a key. The store is a help and never a need: what can't be read is not there.

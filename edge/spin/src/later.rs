@@ -114,15 +114,15 @@ async fn send_events(memory: Rc<Memory>) {
     loop {
         let (batch, dropped) = {
             let mut events = memory.events.borrow_mut();
-            (events.batch(&memory.config.edge), events.take_dropped())
+            (events.take(), events.outbox.take_dropped())
         };
         if dropped > 0 {
             eprintln!("{dropped} events were dropped: no origin takes them as fast as they come");
         }
-        let Some((batch, again)) = batch else { return };
+        let Some(batch) = batch else { return };
         if let Err(fault) = origin::send_events(&memory, &batch).await {
-            eprintln!("no origin takes {} events: {fault}", batch.events.len());
-            memory.events.borrow_mut().put_back(batch, again);
+            eprintln!("no origin takes {} events: {fault}", batch.events);
+            memory.events.borrow_mut().outbox.put_back(batch);
             sleep(Duration::from_millis(EVENTS_AGAIN_MS)).await;
         }
     }

@@ -59,13 +59,9 @@ pub const PAUSE_MS: u64 = 10;
 /// Bytes of a body that are worked on at once.
 pub const PIECE_BYTES: usize = 64 * 1024;
 
-/// Events in memory at once; newer ones are counted and dropped.
-pub const EVENTS_QUEUED_MAX: usize = 2_000;
 /// How long an event waits for others to be sent with.
 pub const EVENTS_WAIT_MS: u64 = 200;
 /// How long after a batch that no origin took it is sent once more.
 pub const EVENTS_AGAIN_MS: u64 = 1_000;
-/// Faults in memory at once.
-pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Revalidations that may follow one another from one reply.
 pub const RUNS_MAX: u32 = 4;

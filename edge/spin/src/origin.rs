@@ -6,7 +6,7 @@ use meridian_engine::ruleset::LimitScope;
 use meridian_engine::step::{Lease, SyncAsk, SyncNews, Take};
 use meridian_wire::context::{self, Context};
 use meridian_wire::edge::Turns;
-use meridian_wire::event::EventBatch;
+use meridian_wire::event::Batch;
 use meridian_wire::lease::{LeaseReply, LeaseRequest};
 use meridian_wire::sync::{SyncReply, SyncRequest};
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub struct Call<'a> {
     /// Path and query.
     pub path: &'a str,
     /// JSON to send.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<&'a [u8]>,
     /// Version that is at hand already, for a conditional request.
     pub version: Option<&'a str>,
     /// Until the head of the answer must be here, for all origins together.
@@ -83,10 +83,10 @@ pub async fn attempt(
     if let Some(version) = call.version {
         fields.push(("if-none-match".to_owned(), format!("\"{version}\"").into_bytes()));
     }
-    let content = match &call.body {
+    let content = match call.body {
         Some(json) => {
             fields.push(("content-type".to_owned(), b"application/json".to_vec()));
-            Content::Bytes(json.clone())
+            Content::Bytes(json.to_vec())
         }
         None => Content::Empty,
     };
@@ -112,13 +112,18 @@ pub fn sign(memory: &Memory, context: &Context, method: &str, url: &str) -> Stri
     context.sign(&memory.config.context_keys, method, authority, target)
 }
 
-fn post<'a>(path: &'a str, body: &impl Serialize, timeout_ms: u32, bytes_max: usize) -> Call<'a> {
-    Call { method: "POST", path, body: serde_json::to_vec(body).ok(), version: None, timeout_ms, bytes_max }
+fn post<'a>(path: &'a str, body: &'a [u8], timeout_ms: u32, bytes_max: usize) -> Call<'a> {
+    Call { method: "POST", path, body: Some(body), version: None, timeout_ms, bytes_max }
+}
+
+fn json(body: &impl Serialize) -> Vec<u8> {
+    // Nothing that is asked fails to be written; what did would be refused.
+    serde_json::to_vec(body).unwrap_or_default()
 }
 
 /// Asks an origin what is new; `None` where none answers in time.
 pub async fn sync(memory: &Memory, ask: &SyncAsk, timeout_ms: u32) -> Option<SyncNews> {
-    let request = SyncRequest::of(&memory.config.edge, ask);
+    let request = json(&SyncRequest::of(&memory.config.edge, ask));
     let answer = call(memory, post("/edge/v1/sync", &request, timeout_ms, SYNC_BYTES_MAX)).await;
     let answer = answer.inspect_err(|fault| eprintln!("no origin says what is new: {fault}")).ok()?;
     if answer.status != 200 {
@@ -146,7 +151,8 @@ async fn remember(memory: &Memory, news: &SyncNews) {
 /// Takes from a limit that an origin keeps: the one of the region that counts, and where that can't be reached, of a limit
 /// that is a region's own, the next one of the configuration. A global limit is counted in one place or nowhere.
 pub async fn take(memory: &Memory, take: &Take) -> Option<Lease> {
-    let call = post("/edge/v1/leases", &LeaseRequest::from(take), LEASE_TIMEOUT_MS, ANSWER_BYTES_MAX);
+    let request = json(&LeaseRequest::from(take));
+    let call = post("/edge/v1/leases", &request, LEASE_TIMEOUT_MS, ANSWER_BYTES_MAX);
     let origins = &memory.config.origins;
     let first = origins.iter().position(|origin| *origin.region == *take.region);
     let others = (0..origins.len()).filter(|index| take.scope != LimitScope::Global && Some(*index) != first);
@@ -172,10 +178,11 @@ pub async fn take(memory: &Memory, take: &Take) -> Option<Lease> {
 ///
 /// # Errors
 /// Where no origin has room for it now. One that an origin refuses is lost.
-pub async fn send_events(memory: &Memory, batch: &EventBatch) -> Result<(), SendFault> {
-    let answer = call(memory, post("/edge/v1/events", batch, EVENTS_TIMEOUT_MS, ANSWER_BYTES_MAX)).await?;
+pub async fn send_events(memory: &Memory, batch: &Batch) -> Result<(), SendFault> {
+    let answer =
+        call(memory, post("/edge/v1/events", &batch.json, EVENTS_TIMEOUT_MS, ANSWER_BYTES_MAX)).await?;
     if answer.status >= 300 {
-        eprintln!("{} events are refused: status {}", batch.events.len(), answer.status);
+        eprintln!("{} events are refused: status {}", batch.events, answer.status);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use meridian_engine::refusal::ServerTiming;
 use meridian_engine::step::{Reply, ReplyBody};
-use meridian_wire::event::{Event, Seen};
+use meridian_wire::event::Seen;
 use spin_sdk::wasip3::http::types::{HeaderError, Response};
 
 use crate::cache::Kept;
@@ -25,7 +25,7 @@ impl Passage {
         let elapsed_ms = millis(elapsed);
         let mut later = Later::new(Rc::clone(&self.memory), after, &decision.id, RUNS_MAX);
         if later.logs {
-            self.memory.events.borrow_mut().push(Event::of(&decision, Seen { elapsed_ms, ..seen }));
+            self.memory.events.borrow_mut().outbox.push(&decision, &Seen { elapsed_ms, ..seen });
         }
         let mut fields = fields(&headers);
         let timing = ServerTiming { edge, origin: self.at_targets };

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use meridian_engine::decision::{self, Decision};
-use meridian_engine::explanation::Stage;
-use meridian_engine::ruleset::RuleRef;
-use meridian_engine::trace::Trace;
+use meridian_engine::decision::Decision;
+use meridian_engine::facts::Facts;
 use serde::{Deserialize, Serialize};
+
+pub use outbox::{Batch, Outbox};
+use written::Written;
+
+mod outbox;
+mod written;
 
 /// Events and faults of one edge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -193,107 +197,39 @@ pub struct Seen {
     pub elapsed_ms: u32,
 }
 
-impl Event {
-    /// The event of a decision.
+impl Seen {
+    /// What the facts of a request tell, before there is a reply.
     #[must_use]
-    pub fn of(decision: &Decision, seen: Seen) -> Self {
+    pub fn of(facts: &Facts) -> Self {
         Self {
-            id: decision.id.clone(),
-            at_ms: seen.at_ms,
-            subject_hash: decision.subject_hash.as_deref().map(str::to_owned),
-            bundle: decision.bundle.as_deref().map(str::to_owned),
-            route: decision.route.as_deref().map(str::to_owned),
-            outcome: decision.outcome.as_str().to_owned(),
-            status: decision.status,
-            region: decision.region.as_deref().map(str::to_owned),
-            variants: decision.variants.iter().map(|(of, is)| (of.to_string(), is.to_string())).collect(),
-            exposures: decision.participation.exposures.iter().map(Exposure::from).collect(),
-            conversions: decision.participation.conversions.iter().map(Conversion::from).collect(),
-            cache: decision.cache.clone(),
-            method: seen.method,
-            host: seen.host,
-            path: seen.path,
-            country: seen.country,
-            elapsed_ms: seen.elapsed_ms,
-            weight: decision.weight.max(1),
-            trace: Some(TracePart::from(decision.trace)),
-            waits: decision.waits.iter().copied().map(Wait::from).collect(),
-            explanation: decision.explanation.stages().map(ExplainedStage::from).collect(),
-            tenant: decision.tenant.as_deref().map(str::to_owned),
+            at_ms: facts.now_ms,
+            method: facts.method.clone(),
+            host: facts.host.clone(),
+            path: facts.path.clone(),
+            country: facts.place.country.clone(),
+            elapsed_ms: 0,
         }
     }
 }
 
-impl From<Trace> for TracePart {
-    fn from(trace: Trace) -> Self {
-        Self {
-            id: format!("{:032x}", trace.id()),
-            span: format!("{:016x}", trace.span()),
-            parent: trace.parent().map(|parent| format!("{parent:016x}")),
-            sampled: trace.is_sampled(),
-        }
-    }
-}
-
-impl From<decision::Wait> for Wait {
-    fn from(wait: decision::Wait) -> Self {
-        let decision::Wait { what, after_ms, ms } = wait;
-        Self { what: what.to_owned(), after_ms, ms }
-    }
-}
-
-impl From<Stage<'_>> for ExplainedStage {
-    fn from(stage: Stage<'_>) -> Self {
-        Self {
-            stage: stage.stage.to_owned(),
-            rule: stage.rule.map(RulePlace::from),
-            outcome: stage.outcome.to_string(),
-            inputs: stage.inputs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        }
-    }
-}
-
-impl From<&decision::Exposure> for Exposure {
-    fn from(exposure: &decision::Exposure) -> Self {
-        let decision::Exposure { experiment, version, unit, variant } = exposure;
-        Self {
-            experiment: experiment.to_string(),
-            version: version.to_string(),
-            unit: unit.clone(),
-            variant: variant.to_string(),
-        }
-    }
-}
-
-impl From<&decision::Conversion> for Conversion {
-    fn from(conversion: &decision::Conversion) -> Self {
-        let decision::Conversion { experiment, version, unit, goal } = conversion;
-        Self {
-            experiment: experiment.to_string(),
-            version: version.to_string(),
-            unit: unit.clone(),
-            goal: goal.clone(),
-        }
-    }
-}
-
-impl From<&RuleRef> for RulePlace {
-    fn from(rule: &RuleRef) -> Self {
-        Self {
-            kind: rule.kind.to_owned(),
-            name: rule.name.to_string(),
-            file: rule.file.to_string(),
-            line: rule.line,
-        }
+impl Event {
+    /// The event of a decision, as an origin reads what an edge writes.
+    ///
+    /// # Errors
+    /// None that can happen: both are one shape.
+    pub fn of(decision: &Decision, seen: &Seen) -> serde_json::Result<Self> {
+        serde_json::from_slice(&serde_json::to_vec(&Written::of(decision, seen))?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use meridian_engine::decision::Outcome;
+    use meridian_engine::decision::{self, Outcome};
+    use meridian_engine::explanation::Explanation;
+    use meridian_engine::ruleset::RuleRef;
+    use meridian_engine::trace::Trace;
 
     use super::*;
-    use meridian_engine::explanation::Explanation;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -333,7 +269,8 @@ mod tests {
             waits: vec![decision::Wait { what: "take", after_ms: 1, ms: 4 }],
             explanation,
         };
-        let event = Event::of(&decision, Seen { at_ms: 1, method: "GET".into(), ..Seen::default() });
+        let seen = Seen { at_ms: 1, method: "GET".into(), ..Seen::default() };
+        let event = Event::of(&decision, &seen).unwrap();
         let text = serde_json::to_string(&event).unwrap();
         assert!(!text.contains("ada"), "{text}");
         let trace = event.trace.as_ref().unwrap();

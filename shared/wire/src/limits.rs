@@ -110,8 +110,12 @@ pub const SYNC_TARGETS_MAX: usize = 2_000;
 pub const SYNC_ADDRESSES_MAX: usize = meridian_engine::limits::NAMES_ASKED_MAX;
 /// Purges in one answer to a sync; an edge that is further behind asks again.
 pub const SYNC_PURGES_MAX: usize = 5_000;
-/// Events of one batch.
+/// Events and faults of one batch.
 pub const EVENTS_MAX: usize = 500;
+/// Events that wait at an edge at once; newer ones are counted and dropped.
+pub const EVENTS_QUEUED_MAX: usize = 2_000;
+/// Faults that wait at an edge at once; they all fit into one batch.
+pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Bytes of a batch of events.
 pub const EVENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Units that one lease may ask for.

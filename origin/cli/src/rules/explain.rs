@@ -88,8 +88,7 @@ impl Explain {
                 failure.path, failure.found, failure.expected
             ))
         })?;
-        show_answer(&request, &answered, json);
-        Ok(())
+        show_answer(&request, &answered, json)
     }
 
     fn spec(&self, request: &str) -> Result<RequestSpec, Failure> {
@@ -168,9 +167,10 @@ pub fn made(id: &str, server: &Server, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show_answer(request: &RequestSpec, answered: &Answered, json: bool) {
+fn show_answer(request: &RequestSpec, answered: &Answered, json: bool) -> Result<(), Failure> {
     let seen = Seen { method: request.method.clone(), path: request.path.clone(), ..Seen::default() };
-    let event = Event::of(&answered.decision, seen);
+    let event = Event::of(&answered.decision, &seen)
+        .map_err(|error| Failure::Server(format!("the decision can't be shown: {error}")))?;
     if json {
         let headers: BTreeMap<&str, Vec<&str>> =
             answered.headers.iter().fold(BTreeMap::new(), |mut all, (name, value)| {
@@ -187,7 +187,7 @@ fn show_answer(request: &RequestSpec, answered: &Answered, json: bool) {
             "headers": headers,
             "explanation": stages,
         }));
-        return;
+        return Ok(());
     }
     let route = event.route.as_deref().unwrap_or("no route");
     let region = event.region.as_deref().unwrap_or("edge");
@@ -196,4 +196,5 @@ fn show_answer(request: &RequestSpec, answered: &Answered, json: bool) {
         request.method, request.path, answered.status, event.outcome
     ));
     show::stages(&event.explanation);
+    Ok(())
 }
