@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -21,7 +22,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::{Instant, Sleep};
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::{
     functions::{self, Functions},
@@ -59,6 +60,9 @@ pub fn client() -> Client {
         .set_host(false)
         .build(roots.https_or_http().enable_http1().wrap_connector(http))
 }
+
+/// Fields that belong to a connection, which components neither see nor set.
+static FORBIDDEN: [HeaderName; 9] = DEFAULT_FORBIDDEN_HEADERS;
 
 /// What one component may send, and how.
 #[derive(Clone)]
@@ -107,6 +111,11 @@ impl Outbound {
 }
 
 impl WasiHttpHooks for Outbound {
+    // Asked for every field of every message: the default makes its list anew each time.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        FORBIDDEN.contains(name)
+    }
+
     fn send_request(
         &mut self,
         mut request: http::Request<WasiBody>,
