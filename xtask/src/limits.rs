@@ -88,6 +88,12 @@ pub const SOAK_GROWTH_SHARE_MAX: f64 = 1.25;
 pub const SOAK_GROWTH_MB_MAX: f64 = 24.0;
 /// As many files may be open beside those that were.
 pub const SOAK_GROWTH_FILES_MAX: f64 = 64.0;
+/// As many connections may there be beside those that were.
+pub const SOAK_GROWTH_CONNECTIONS_MAX: f64 = 32.0;
+/// An edge whose clients are gone has closed what it had within this time, idle connections to origins among them.
+pub const SOAK_REST_TIMEOUT: Duration = Duration::from_secs(60);
+/// As many connections it may still have then: it is asked all the time whether it answers.
+pub const SOAK_REST_CONNECTIONS_MAX: f64 = 4.0;
 
 #[cfg(test)]
 mod tests {

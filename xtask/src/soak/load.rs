@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,8 +24,8 @@ const HOST: &str = "acme.localhost";
 const RECORDS: &str = "/v1/collections/orders/records";
 
 /// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
     /// A list of records, past the cache.
     Read,
     /// The same from the cache where it can be.
@@ -38,8 +39,6 @@ enum Kind {
     /// One subject, beyond its limit.
     Limited,
 }
-
-const KINDS: [Kind; 6] = [Kind::Read, Kind::Cached, Kind::Write, Kind::Nowhere, Kind::Expired, Kind::Limited];
 
 impl Kind {
     /// Statuses that it explains.
@@ -103,18 +102,18 @@ struct Load {
 }
 
 impl Loads {
-    /// Starts all of it.
+    /// Starts requests of these kinds.
     ///
     /// # Errors
     /// When the stack has ended.
-    pub fn start(stack: &Stack) -> Result<Self> {
+    pub fn start(stack: &Stack, kinds: &[Kind]) -> Result<Self> {
         let keys = Keys::load(&stack.folder().join("keys"))?;
         let issuer = Issuer::acme(&keys);
         let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let first_fault = Arc::default();
         let mut threads = Vec::new();
         for (edge, url) in stack.up()?.edges {
-            for kind in KINDS {
+            for &kind in kinds {
                 let subject = |number: usize| format!("soak-{edge}-{kind:?}-{number}").to_lowercase();
                 let token = |number: usize| match kind {
                     Kind::Expired => issuer.expired(&subject(number), "orders:read"),

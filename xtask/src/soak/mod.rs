@@ -3,19 +3,21 @@
 
 mod events;
 mod load;
+mod processes;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use serde::Serialize;
 
 use self::events::Events;
-use self::load::{Loads, Tally};
+use self::load::{Kind, Loads, Tally};
+use self::processes::Processes;
 use self::watch::{Series, Watch};
-use crate::limits::SOAK_EVENT_PAUSE;
+use crate::limits::{POLL, SOAK_EVENT_PAUSE, SOAK_REST_CONNECTIONS_MAX, SOAK_REST_TIMEOUT};
 use crate::paths;
 use crate::progress::say;
 use crate::report;
@@ -33,6 +35,10 @@ pub struct Soak {
     /// Print everything that was counted as JSON on standard output.
     #[arg(long)]
     json: bool,
+    /// Only requests of this kind, without pushes, purges and kills, to see what makes a process grow; may be given
+    /// again. No report is written.
+    #[arg(long, value_enum)]
+    only: Vec<Kind>,
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
@@ -74,7 +80,9 @@ impl Soak {
         if self.json {
             println!("{}", serde_json::to_string(&outcome)?);
         }
-        say(&format!("Written to {}", report::write(REPORT, &text)?.display()));
+        if self.only.is_empty() {
+            say(&format!("Written to {}", report::write(REPORT, &text)?.display()));
+        }
         ensure!(outcome.faults.is_empty(), "{} faults", outcome.faults.len());
         Ok(())
     }
@@ -83,11 +91,14 @@ impl Soak {
         let (started, lasts) = (Instant::now(), Duration::from_secs(self.minutes * 60));
         let mut watch = Watch::new(started, lasts);
         let mut events = Events::new(stack)?;
-        let loads = Loads::start(stack)?;
+        let kinds = if self.only.is_empty() { Kind::value_variants() } else { &self.only };
+        let loads = Loads::start(stack, kinds)?;
         let mut said = started;
         while started.elapsed() < lasts {
             stop.check()?;
-            events.next(stack, started.elapsed())?;
+            if self.only.is_empty() {
+                events.next(stack, started.elapsed())?;
+            }
             watch.look(&stack.up()?.pids);
             if said.elapsed() >= Duration::from_secs(60) {
                 said = Instant::now();
@@ -100,6 +111,7 @@ impl Soak {
         let mut faults = load::unexplained(&sent, &events.kills);
         faults.extend(watch.faults(&events.restarted()));
         faults.extend(events.faults());
+        faults.extend(at_rest(stack, stop)?);
         Ok(Outcome { load, events, processes: watch.into_series(), faults })
     }
 
@@ -124,12 +136,19 @@ impl Soak {
             &rows.collect::<Vec<_>>(),
         ));
         text.push_str(&format!("\n{}\n", outcome.events.summary()));
-        text.push_str("\n## Processes\n\nMedians of the second tenth and of the last tenth of the time.\n\n");
+        text.push_str(PROCESSES);
         let rows = outcome.processes.iter().map(|(name, series)| series.row(name));
-        text.push_str(&report::table(
-            &["process", "MB then", "MB at the end", "files then", "files at the end", "restarts"],
-            &rows.collect::<Vec<_>>(),
-        ));
+        let head = [
+            "process",
+            "MB then",
+            "MB at the end",
+            "files then",
+            "files at the end",
+            "connections then",
+            "connections at the end",
+            "restarts",
+        ];
+        text.push_str(&report::table(&head, &rows.collect::<Vec<_>>()));
         text.push_str("\n## Faults\n\n");
         if outcome.faults.is_empty() {
             text.push_str("None.\n");
@@ -142,9 +161,37 @@ impl Soak {
     }
 }
 
+/// Edges that keep connections although the load is over, in words.
+fn at_rest(stack: &Stack, stop: &Stop) -> Result<Vec<String>> {
+    let since = Instant::now();
+    loop {
+        stop.check()?;
+        let processes = Processes::now();
+        let held = stack.up()?.pids.into_iter().filter(|(name, _)| name.starts_with("edge-"));
+        let held = held.filter_map(|(name, pid)| Some((name, processes.look(pid)?.connections)));
+        let too_many: Vec<_> = held.filter(|(_, held)| *held > SOAK_REST_CONNECTIONS_MAX).collect();
+        if too_many.is_empty() || since.elapsed() > SOAK_REST_TIMEOUT {
+            let words =
+                |(name, held)| format!("{name} has {held} connections {SOAK_REST_TIMEOUT:?} after the load");
+            return Ok(too_many.into_iter().map(words).collect());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
 const ABOUT: &str = "
 Both edges get reads, cached reads, keyed writes, requests without a route, with an expired token and beyond a limit, all at
 once. Meanwhile rules are pushed and rolled back, tags are purged, and the origins of two regions are killed in turn. A
 fault is an answer that the request's kind does not explain, other than of an idempotent request that was on its way at a
-kill and failed within a second; memory or open files of a process that grow; or a push that an edge does not see in time.
+kill and failed within a second; memory, open files or connections of a process that grow; connections that an edge still has
+a while after the load; or a push that an edge does not see in time.
+";
+
+const PROCESSES: &str = "
+## Processes
+
+Each with its children; memory that several processes share counts in part. Medians of the second tenth and of the last tenth
+of the time; of origins that were killed, what the first and the last held that lived from one kill to another, right before
+the latter.
+
 ";

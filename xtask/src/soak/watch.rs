@@ -1,19 +1,26 @@
-//! The processes: memory and open files, from time to time.
+//! The processes: memory, open files and connections, from time to time.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::limits::{SOAK_GROWTH_FILES_MAX, SOAK_GROWTH_MB_MAX, SOAK_GROWTH_SHARE_MAX, SOAK_LOOK_PAUSE};
+use super::processes::{Look, Processes};
+use crate::limits::{
+    SOAK_GROWTH_CONNECTIONS_MAX, SOAK_GROWTH_FILES_MAX, SOAK_GROWTH_MB_MAX, SOAK_GROWTH_SHARE_MAX,
+    SOAK_LOOK_PAUSE,
+};
 
 /// What was seen of one process, and of those that took its place.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Series {
+    lives: Vec<Life>,
+}
+
+/// One process, from its start to its end.
+#[derive(Clone, Debug, Serialize)]
+struct Life {
     pid: u32,
-    /// Times that another process took its place.
-    pub restarts: u32,
     samples: Vec<Sample>,
 }
 
@@ -22,10 +29,8 @@ pub struct Series {
 struct Sample {
     /// Share of the time that had passed.
     at: f64,
-    /// Resident memory.
-    mb: f64,
-    /// Open files, sockets among them.
-    files: f64,
+    #[serde(flatten)]
+    look: Look,
 }
 
 /// Looks at processes.
@@ -49,15 +54,10 @@ impl Watch {
         }
         self.looked = Some(Instant::now());
         let at = self.started.elapsed().as_secs_f64() / self.lasts.as_secs_f64();
+        let processes = Processes::now();
         for (name, pid) in pids {
-            let series = self.processes.entry(name.clone()).or_default();
-            if series.pid != 0 && series.pid != *pid {
-                series.restarts += 1;
-                series.samples.clear();
-            }
-            series.pid = *pid;
-            if let (Some(mb), Some(files)) = (memory_mb(*pid), open_files(*pid)) {
-                series.samples.push(Sample { at, mb, files });
+            if let Some(look) = processes.look(*pid) {
+                self.processes.entry(name.clone()).or_default().saw(*pid, Sample { at, look });
             }
         }
     }
@@ -66,8 +66,9 @@ impl Watch {
     pub fn faults(&self, restarted: &[&str]) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, series) in &self.processes {
-            if series.restarts > 0 && !restarted.contains(&name.as_str()) {
-                faults.push(format!("{name} was restarted {} times", series.restarts));
+            let restarts = series.restarts();
+            if restarts > 0 && !restarted.contains(&name.as_str()) {
+                faults.push(format!("{name} was restarted {restarts} times"));
             }
             let Some((then, now)) = series.then_and_now() else { continue };
             if now.mb > then.mb * SOAK_GROWTH_SHARE_MAX && now.mb > then.mb + SOAK_GROWTH_MB_MAX {
@@ -75,6 +76,10 @@ impl Watch {
             }
             if now.files > then.files + SOAK_GROWTH_FILES_MAX {
                 faults.push(format!("{name} had {:.0} open files, then {:.0}", then.files, now.files));
+            }
+            if now.connections > then.connections + SOAK_GROWTH_CONNECTIONS_MAX {
+                let (then, now) = (then.connections, now.connections);
+                faults.push(format!("{name} had {then:.0} connections, then {now:.0}"));
             }
         }
         faults
@@ -87,60 +92,99 @@ impl Watch {
 }
 
 impl Series {
-    /// Medians of the second tenth and of the last tenth of the time; none where the process is too young.
-    fn then_and_now(&self) -> Option<(Sample, Sample)> {
-        let median = |from: f64, to: f64| {
-            let within: Vec<&Sample> =
-                self.samples.iter().filter(|sample| (from..to).contains(&sample.at)).collect();
-            let middle = |of: fn(&Sample) -> f64| {
-                let mut values: Vec<f64> = within.iter().map(|sample| of(sample)).collect();
-                values.sort_by(f64::total_cmp);
-                values.get(values.len() / 2).copied()
-            };
-            Some(Sample { at: from, mb: middle(|sample| sample.mb)?, files: middle(|sample| sample.files)? })
-        };
-        Some((median(0.1, 0.2)?, median(0.9, f64::INFINITY)?))
+    fn saw(&mut self, pid: u32, sample: Sample) {
+        match self.lives.last_mut().filter(|life| life.pid == pid) {
+            Some(life) => life.samples.push(sample),
+            None => self.lives.push(Life { pid, samples: vec![sample] }),
+        }
+    }
+
+    /// Times that another process took its place.
+    fn restarts(&self) -> usize {
+        self.lives.len().saturating_sub(1)
+    }
+
+    /// What is compared. Of a process that ran all the time: medians of the second tenth and of the last tenth of the
+    /// time. Of one that was killed again and again: the ends of the first and the last of its lives that lasted from
+    /// one kill to another, and so equally long; none where there are no two of them.
+    fn then_and_now(&self) -> Option<(Look, Look)> {
+        match self.lives.as_slice() {
+            [life] => Some((life.median(0.1, 0.2)?, life.median(0.9, f64::INFINITY)?)),
+            [_, first, .., last, _] => Some((first.samples.last()?.look, last.samples.last()?.look)),
+            _ => None,
+        }
     }
 
     /// A row of the report.
     pub fn row(&self, name: &str) -> Vec<String> {
         let numbers = match self.then_and_now() {
-            Some((then, now)) => [then.mb, now.mb, then.files, now.files].map(|value| format!("{value:.0}")),
-            None => ["", "", "", ""].map(str::to_owned),
+            Some((then, now)) => [then.mb, now.mb, then.files, now.files, then.connections, now.connections]
+                .map(|value| format!("{value:.0}")),
+            None => std::array::from_fn(|_| String::new()),
         };
-        let [mb_then, mb_now, files_then, files_now] = numbers;
-        vec![name.to_owned(), mb_then, mb_now, files_then, files_now, self.restarts.to_string()]
+        let mut row = vec![name.to_owned()];
+        row.extend(numbers);
+        row.push(self.restarts().to_string());
+        row
     }
 }
 
-fn memory_mb(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: f64 = resident.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kilobytes / 1_024.0)
-}
-
-fn open_files(pid: u32) -> Option<f64> {
-    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as f64)
+impl Life {
+    /// Medians of what was seen in this part of the time; none where nothing was.
+    fn median(&self, from: f64, to: f64) -> Option<Look> {
+        let within: Vec<Look> = self
+            .samples
+            .iter()
+            .filter(|sample| (from..to).contains(&sample.at))
+            .map(|sample| sample.look)
+            .collect();
+        let middle = |of: fn(&Look) -> f64| {
+            let mut values: Vec<f64> = within.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied()
+        };
+        Some(Look {
+            mb: middle(|look| look.mb)?,
+            files: middle(|look| look.files)?,
+            connections: middle(|look| look.connections)?,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn series(values: &[(f64, f64, f64)]) -> Watch {
-        let samples =
-            values.iter().map(|(at, mb, files)| Sample { at: *at, mb: *mb, files: *files }).collect();
+    fn watch(lives: &[&[(f64, f64, f64, f64)]]) -> Watch {
+        let mut series = Series::default();
+        for (pid, life) in (1..).zip(lives) {
+            for (at, mb, files, connections) in *life {
+                let look = Look { mb: *mb, files: *files, connections: *connections };
+                series.saw(pid, Sample { at: *at, look });
+            }
+        }
         let mut watch = Watch::new(Instant::now(), Duration::from_secs(1));
-        watch.processes.insert("edge".to_owned(), Series { pid: 1, restarts: 0, samples });
+        watch.processes.insert("edge".to_owned(), series);
         watch
     }
 
     #[test]
     fn growth_is_a_fault_and_wavering_is_not() {
-        assert!(series(&[(0.15, 100.0, 20.0), (0.95, 110.0, 25.0)]).faults(&[]).is_empty());
-        let grown = series(&[(0.15, 100.0, 20.0), (0.95, 200.0, 200.0)]).faults(&[]);
-        assert_eq!(grown.len(), 2, "{grown:?}");
-        assert!(series(&[(0.95, 200.0, 200.0)]).faults(&[]).is_empty(), "too young");
+        let wavering = watch(&[&[(0.15, 100.0, 20.0, 9.0), (0.95, 110.0, 25.0, 12.0)]]);
+        assert_eq!(wavering.faults(&[]), Vec::<String>::new());
+        let grown = watch(&[&[(0.15, 100.0, 20.0, 9.0), (0.95, 200.0, 200.0, 99.0)]]).faults(&[]);
+        assert_eq!(grown.len(), 3, "{grown:?}");
+        assert!(watch(&[&[(0.95, 200.0, 200.0, 99.0)]]).faults(&[]).is_empty(), "too young");
+    }
+
+    #[test]
+    fn lives_of_one_length_are_compared() {
+        let life = |mb| [(0.3, 10.0, 9.0, 9.0), (0.4, mb, 9.0, 9.0)];
+        let lives = [life(500.0), life(50.0), life(90.0), life(100.0), life(500.0)];
+        let lives: Vec<_> = lives.iter().map(<[_; 2]>::as_slice).collect();
+        assert_eq!(watch(&lives).faults(&["edge"]), ["edge grew from 50 to 100 MB"]);
+        assert_eq!(watch(&lives[..4]).faults(&["edge"]), ["edge grew from 50 to 90 MB"]);
+        assert!(watch(&lives[..3]).faults(&["edge"]).is_empty(), "nothing to compare with");
+        assert_eq!(watch(&lives[..3]).faults(&[]), ["edge was restarted 2 times"]);
     }
 }
