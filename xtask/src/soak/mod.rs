@@ -141,11 +141,10 @@ impl Soak {
         let head = [
             "process",
             "MB then",
+            "MB halfway",
             "MB at the end",
-            "files then",
-            "files at the end",
-            "connections then",
-            "connections at the end",
+            "files then, at the end",
+            "connections then, at the end",
             "restarts",
         ];
         text.push_str(&report::table(&head, &rows.collect::<Vec<_>>()));
@@ -190,8 +189,8 @@ a while after the load; or a push that an edge does not see in time.
 const PROCESSES: &str = "
 ## Processes
 
-Each with its children; memory that several processes share counts in part. Medians of the second tenth and of the last tenth
-of the time; of origins that were killed, what the first and the last held that lived from one kill to another, right before
-the latter.
+Each with its children; memory that several processes share counts in part; in parentheses what is no page of a file. Medians
+of the second tenth, of the tenth in the middle and of the last tenth of the time; of origins that were killed, what the first,
+the middle and the last held of those that lived from one kill to another, right before the latter.
 
 ";

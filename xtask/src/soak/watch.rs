@@ -70,7 +70,7 @@ impl Watch {
             if restarts > 0 && !restarted.contains(&name.as_str()) {
                 faults.push(format!("{name} was restarted {restarts} times"));
             }
-            let Some((then, now)) = series.then_and_now() else { continue };
+            let Some([then, _, now]) = series.compared() else { continue };
             if now.mb > then.mb * SOAK_GROWTH_SHARE_MAX && now.mb > then.mb + SOAK_GROWTH_MB_MAX {
                 faults.push(format!("{name} grew from {:.0} to {:.0} MB", then.mb, now.mb));
             }
@@ -104,32 +104,47 @@ impl Series {
         self.lives.len().saturating_sub(1)
     }
 
-    /// What is compared. Of a process that ran all the time: medians of the second tenth and of the last tenth of the
-    /// time. Of one that was killed again and again: the ends of the first and the last of its lives that lasted from
-    /// one kill to another, and so equally long; none where there are no two of them.
-    fn then_and_now(&self) -> Option<(Look, Look)> {
+    /// What is compared, with what lies between. Of a process that ran all the time: medians of the second tenth, of the
+    /// tenth in the middle and of the last tenth of the time. Of one that was killed again and again: the ends of the
+    /// first, the middle and the last of its lives that lasted from one kill to another, and so equally long; none where
+    /// there are no two of them.
+    fn compared(&self) -> Option<[Look; 3]> {
         match self.lives.as_slice() {
-            [life] => Some((life.median(0.1, 0.2)?, life.median(0.9, f64::INFINITY)?)),
-            [_, first, .., last, _] => Some((first.samples.last()?.look, last.samples.last()?.look)),
+            [life] => {
+                Some([life.median(0.1, 0.2)?, life.median(0.45, 0.55)?, life.median(0.9, f64::INFINITY)?])
+            }
+            [_, whole @ .., _] if whole.len() > 1 => {
+                let [first, middle, last] = [0, whole.len() / 2, whole.len() - 1].map(|at| whole.get(at));
+                Some([first?.end()?, middle?.end()?, last?.end()?])
+            }
             _ => None,
         }
     }
 
     /// A row of the report.
     pub fn row(&self, name: &str) -> Vec<String> {
-        let numbers = match self.then_and_now() {
-            Some((then, now)) => [then.mb, now.mb, then.files, now.files, then.connections, now.connections]
-                .map(|value| format!("{value:.0}")),
-            None => std::array::from_fn(|_| String::new()),
+        let cells = match self.compared() {
+            Some([then, between, now]) => {
+                let memory =
+                    [then, between, now].map(|look| format!("{:.0} ({:.0})", look.mb, look.anonymous_mb));
+                let [files, connections] = [
+                    format!("{:.0}, {:.0}", then.files, now.files),
+                    format!("{:.0}, {:.0}", then.connections, now.connections),
+                ];
+                memory.into_iter().chain([files, connections]).collect()
+            }
+            None => vec![String::new(); 5],
         };
-        let mut row = vec![name.to_owned()];
-        row.extend(numbers);
-        row.push(self.restarts().to_string());
-        row
+        [vec![name.to_owned()], cells, vec![self.restarts().to_string()]].concat()
     }
 }
 
 impl Life {
+    /// What was seen last.
+    fn end(&self) -> Option<Look> {
+        self.samples.last().map(|sample| sample.look)
+    }
+
     /// Medians of what was seen in this part of the time; none where nothing was.
     fn median(&self, from: f64, to: f64) -> Option<Look> {
         let within: Vec<Look> = self
@@ -145,6 +160,7 @@ impl Life {
         };
         Some(Look {
             mb: middle(|look| look.mb)?,
+            anonymous_mb: middle(|look| look.anonymous_mb)?,
             files: middle(|look| look.files)?,
             connections: middle(|look| look.connections)?,
         })
@@ -159,7 +175,7 @@ mod tests {
         let mut series = Series::default();
         for (pid, life) in (1..).zip(lives) {
             for (at, mb, files, connections) in *life {
-                let look = Look { mb: *mb, files: *files, connections: *connections };
+                let look = Look { mb: *mb, anonymous_mb: *mb, files: *files, connections: *connections };
                 series.saw(pid, Sample { at: *at, look });
             }
         }
@@ -170,9 +186,10 @@ mod tests {
 
     #[test]
     fn growth_is_a_fault_and_wavering_is_not() {
-        let wavering = watch(&[&[(0.15, 100.0, 20.0, 9.0), (0.95, 110.0, 25.0, 12.0)]]);
+        let middle = (0.5, 500.0, 500.0, 500.0);
+        let wavering = watch(&[&[(0.15, 100.0, 20.0, 9.0), middle, (0.95, 110.0, 25.0, 12.0)]]);
         assert_eq!(wavering.faults(&[]), Vec::<String>::new());
-        let grown = watch(&[&[(0.15, 100.0, 20.0, 9.0), (0.95, 200.0, 200.0, 99.0)]]).faults(&[]);
+        let grown = watch(&[&[(0.15, 100.0, 20.0, 9.0), middle, (0.95, 200.0, 200.0, 99.0)]]).faults(&[]);
         assert_eq!(grown.len(), 3, "{grown:?}");
         assert!(watch(&[&[(0.95, 200.0, 200.0, 99.0)]]).faults(&[]).is_empty(), "too young");
     }
