@@ -57,8 +57,8 @@ impl Upstream {
     }
 }
 
-/// Answers the requests of one connection, one after the other; none has a body. What is asked for as `…/head` is the head of
-/// the request itself.
+/// Answers the requests of one connection, one after the other. None has a body but the events of a peer, which are read
+/// and not counted as requests. What is asked for as `…/head` is the head of the request itself.
 fn serve(mut stream: TcpStream, date: &str, served: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let response =
@@ -79,6 +79,15 @@ fn serve(mut stream: TcpStream, date: &str, served: &AtomicU64) -> std::io::Resu
         }
         filled += read;
         while let Some(end) = head_end(&buffer[..filled]) {
+            if buffer.starts_with(b"POST /events ") {
+                let length = content_length(&buffer[..end]);
+                let here = length.min(filled - end);
+                std::io::copy(&mut (&stream).take((length - here) as u64), &mut std::io::sink())?;
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+                buffer.copy_within(end + here..filled, 0);
+                filled -= end + here;
+                continue;
+            }
             served.fetch_add(1, Ordering::Relaxed);
             match path(&buffer[..end]) {
                 path if path.starts_with(b"/cached/64-") => stream.write_all(&cached_large)?,
@@ -96,6 +105,12 @@ fn serve(mut stream: TcpStream, date: &str, served: &AtomicU64) -> std::io::Resu
 
 fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4)
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
 }
 
 /// The path of a request, with its query.
@@ -125,6 +140,8 @@ mod tests {
         assert_eq!(large.body.len(), CACHED_LARGE_BYTES);
         let head = Request::get(&format!("{url}/full/head")).header("x-edge", "bench").send().unwrap();
         assert!(head.body.starts_with("GET /full/head HTTP/1.1\r\n") && head.body.contains("x-edge: bench"));
+        let events = serde_json::Value::String("e".repeat(3 * HEAD_BYTES_MAX));
+        assert_eq!(Request::post(&format!("{url}/events"), &events).send().unwrap().status, 204);
         let mut stream = TcpStream::connect(("127.0.0.1", upstream.port)).unwrap();
         stream.write_all(b"GET /open/a HTTP/1.1\r\n\r\nGET /open/b HTTP/1.1\r\n\r\n").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
