@@ -17,5 +17,6 @@ pub async fn run(isolate: &Isolate, request: &JsValue) -> Result<JsValue, JsValu
         Some(Uint8Array::from(page).to_vec())
     };
     let outcome = meridian_corpus::run(&case, verify, rewrite).await;
-    host::respond(200, "content-type\napplication/json", &Uint8Array::from(outcome.as_slice()), false)
+    let body = Uint8Array::from(outcome.as_slice());
+    host::respond(200, &JsValue::UNDEFINED, "content-type\napplication/json", &body, false)
 }

@@ -84,5 +84,5 @@ fn refuse(request: &JsValue, title: &'static str) -> Result<JsValue, JsValue> {
     let refusal = Refusal::new(&problem, &fields, host::now_ms(), random, Duration::ZERO);
     console_error!("decision {}: {title}", refusal.decision);
     let body = Uint8Array::from(refusal.body.as_slice());
-    host::respond(refusal.status, &host::lines(&refusal.headers), &body, false)
+    host::respond(refusal.status, &JsValue::UNDEFINED, &host::lines(&refusal.headers), &body, false)
 }

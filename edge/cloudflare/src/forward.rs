@@ -83,14 +83,15 @@ impl Attempts {
             _connection: ask.connection,
             function: through.as_ref().map(Through::is_service),
         };
-        let fields = host::lines(&ask.headers);
+        let fields = isolate.fields.borrow_mut().fields(&ask.headers);
+        let (kept, lines) = (&fields.kept, &fields.lines);
         if ask.patience_ms.is_none() && self.out.is_empty() {
-            let sent =
-                host::sent(host::send(&ask.method, &ask.url, &fields, &body, ask.timeout_ms, &fetcher)).await;
+            let sending = host::send(&ask.method, &ask.url, kept, lines, &body, ask.timeout_ms, &fetcher);
+            let sent = host::sent(sending).await;
             self.waited_ms += host::now_ms().saturating_sub(asked.begun_ms);
             return self.ended(&asked, sent);
         }
-        let handle = host::begin(&ask.method, &ask.url, &fields, &body, ask.timeout_ms, &fetcher);
+        let handle = host::begin(&ask.method, &ask.url, kept, lines, &body, ask.timeout_ms, &fetcher);
         self.out.push(Attempt { handle, asked });
         self.next_to_end(ask.patience_ms).await
     }

@@ -60,18 +60,22 @@ async function goOn(bytes, rest, writable) {
 const WITHOUT_BODY = new Set([101, 204, 205, 304]);
 
 /** `coded`: the body is in its content coding already. Otherwise the runtime, which decodes what it reads, codes it again. */
-export function respond(status, fields, body, coded) {
+export function respond(status, kept, fields, body, coded) {
   const content = WITHOUT_BODY.has(status) ? null : body;
-  return new Response(content, { status, headers: fieldsOf(fields), encodeBody: coded ? "manual" : "automatic" });
+  const headers = kept ?? fieldsOf(fields);
+  const response = new Response(content, { status, headers, encodeBody: coded ? "manual" : "automatic" });
+  // The response has a copy of what is kept.
+  if (kept !== undefined) append(response.headers, fields);
+  return response;
 }
 
 /** Sends a request and resolves to the head and body of the response, or to a head that only names a fault. */
-export async function send(method, url, fields, body, timeoutMs, through, limit = new AbortController()) {
+export async function send(method, url, kept, fields, body, timeoutMs, through, limit = new AbortController()) {
   const timer = setTimeout(() => limit.abort(), timeoutMs);
   try {
     const response = await (through ?? globalThis).fetch(url, {
       method,
-      headers: fieldsOf(fields),
+      headers: kept === undefined ? fieldsOf(fields) : append(new Headers(kept), fields),
       body,
       redirect: "manual",
       signal: limit.signal,
@@ -103,9 +107,9 @@ export function functionOf(env, script, cpuMs) {
 }
 
 /** Like `send`, for an attempt that may be given up. */
-export function begin(method, url, fields, body, timeoutMs, through) {
+export function begin(method, url, kept, fields, body, timeoutMs, through) {
   const limit = new AbortController();
-  return { limit, answer: send(method, url, fields, body, timeoutMs, through, limit) };
+  return { limit, answer: send(method, url, kept, fields, body, timeoutMs, through, limit) };
 }
 
 /**
@@ -148,7 +152,7 @@ const NOT_CACHED = { cacheTtl: 0 };
 /** Like `send`, with the whole body read within the time and `bytesMax`; a larger one is the fault `large`. */
 export async function call(method, url, fields, body, timeoutMs, bytesMax) {
   const startedMs = Date.now();
-  const answer = await send(method, url, fields, body, timeoutMs);
+  const answer = await send(method, url, undefined, fields, body, timeoutMs);
   if (answer.body === null) return answer;
   let late;
   const lateness = new Promise((resolve) => {
@@ -501,10 +505,8 @@ export function importKey(algorithm, material) {
   return crypto.subtle.importKey("jwk", { kty: "RSA", n, e }, parameters, false, ["verify"]);
 }
 
-const encoder = new TextEncoder();
-
 export function verify(algorithm, key, signature, signed) {
-  return crypto.subtle.verify(ALGORITHMS[algorithm], key, signature, encoder.encode(signed));
+  return crypto.subtle.verify(ALGORITHMS[algorithm], key, signature, signed);
 }
 
 export function random(bytes) {
@@ -516,11 +518,11 @@ export function random(bytes) {
  * name occurs twice. A field that HTTP does not allow is left out there, so that no rule can break a response.
  */
 function fieldsOf(text) {
+  if (!FIELDS.test(text)) return append(new Headers(), text);
   const lines = text.split("\n");
-  if (!FIELDS.test(text)) return listOf(lines);
   const fields = {};
   for (let at = 0; at + 1 < lines.length; at += 2) {
-    if (lines[at] in fields) return listOf(lines);
+    if (lines[at] in fields) return append(new Headers(), text);
     fields[lines[at]] = lines[at + 1];
   }
   return fields;
@@ -529,8 +531,13 @@ function fieldsOf(text) {
 /** Names and values that HTTP allows (RFC 9110, section 5), a line each. */
 const FIELDS = /^(?:[!#$%&'*+.0-9A-Z^_`a-z|~-]+\n[\t\x20-\x7e\x80-\xff]*(?:\n|$))*$/;
 
-function listOf(lines) {
-  const headers = new Headers();
+/** Fields that are handed over again and again, as the runtime copies them. */
+export function keep(fields) {
+  return append(new Headers(), fields);
+}
+
+function append(headers, fields) {
+  const lines = fields.split("\n");
   for (let at = 0; at + 1 < lines.length; at += 2) {
     try {
       headers.append(lines[at], lines[at + 1]);

@@ -23,14 +23,24 @@ extern "C" {
     /// whole body. Its length is negative where it is not known.
     pub fn peek(message: &JsValue, bytes_max: u32, length: f64) -> Promise;
 
-    /// A `Response`. `coded`: its body is in its content coding already.
+    /// `Headers` of header fields that recur.
+    pub fn keep(fields: &str) -> JsValue;
+
+    /// A `Response`. `kept`: header fields beside those in the lines. `coded`: its body is in its content coding already.
     #[wasm_bindgen(catch)]
-    pub fn respond(status: u16, fields: &str, body: &JsValue, coded: bool) -> Result<JsValue, JsValue>;
+    pub fn respond(
+        status: u16,
+        kept: &JsValue,
+        fields: &str,
+        body: &JsValue,
+        coded: bool,
+    ) -> Result<JsValue, JsValue>;
 
     /// Promise of an answer whose body is a stream, through a function where there is one.
     pub fn send(
         method: &str,
         url: &str,
+        kept: &JsValue,
         fields: &str,
         body: &JsValue,
         timeout_ms: u32,
@@ -45,6 +55,7 @@ extern "C" {
     pub fn begin(
         method: &str,
         url: &str,
+        kept: &JsValue,
         fields: &str,
         body: &JsValue,
         timeout_ms: u32,
@@ -119,8 +130,12 @@ extern "C" {
 
     /// Promise of whether the signature is right.
     #[wasm_bindgen(catch)]
-    pub fn verify(algorithm: &str, key: &JsValue, signature: &[u8], signed: &str)
-    -> Result<Promise, JsValue>;
+    pub fn verify(
+        algorithm: &str,
+        key: &JsValue,
+        signature: &[u8],
+        signed: &[u8],
+    ) -> Result<Promise, JsValue>;
 
     /// Fills the bytes with randomness.
     pub fn random(bytes: &mut [u8]);
@@ -194,18 +209,26 @@ pub fn fields<'a>(mut lines: impl Iterator<Item = &'a str>) -> Headers {
     headers
 }
 
-/// Header fields as alternating lines. A field that would break the lines is left out.
+/// Header fields as alternating lines.
 pub fn lines(headers: &Headers) -> String {
     let mut text = String::with_capacity(headers.len() * 48);
-    for (name, value) in headers.iter().filter(|(_, value)| !value.contains('\n')) {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(name);
-        text.push('\n');
-        text.push_str(value);
+    for (name, value) in headers.iter() {
+        line(&mut text, name, value);
     }
     text
+}
+
+/// Adds the lines of a header field. One that would break the lines is left out.
+pub fn line(text: &mut String, name: &str, value: &str) {
+    if value.contains('\n') {
+        return;
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(name);
+    text.push('\n');
+    text.push_str(value);
 }
 
 /// Gives a stream up, where there is one.

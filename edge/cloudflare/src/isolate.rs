@@ -12,6 +12,7 @@ use worker::wasm_bindgen::JsValue;
 use worker::{Env, console_error, console_warn};
 
 use crate::events::Queue;
+use crate::fields::Recurring;
 use crate::host;
 use crate::limits::{KEYS_MAX, RANDOM_POOL_BYTES};
 use crate::signature::ImportedKeys;
@@ -31,6 +32,8 @@ pub struct Isolate {
     pub places: Option<Places>,
     /// Keys as WebCrypto has them.
     pub keys: RefCell<ImportedKeys>,
+    /// Header fields as the runtime has them.
+    pub fields: RefCell<Recurring>,
     /// What the origin is to be told.
     pub events: RefCell<Queue>,
     /// Index of the origin that answered last.
@@ -65,6 +68,7 @@ impl Isolate {
             env,
             node: RefCell::new(node),
             keys: RefCell::new(Bounded::new(KEYS_MAX, Keyed::new(&hashing))),
+            fields: RefCell::new(Recurring::new(Keyed::new(&hashing))),
             events: RefCell::new(Queue::new(&config.edge)),
             origin: Cell::new(0),
             random: RefCell::new(random),

@@ -16,6 +16,7 @@ mod corpus;
 mod entry;
 mod events;
 mod facts;
+mod fields;
 mod forward;
 mod functions;
 mod host;

@@ -26,6 +26,10 @@ pub const HOST_FRESH_MS: u64 = 5 * 60 * 1000;
 pub const PAUSE_MS: u32 = 10;
 /// Imported keys in memory at once.
 pub const KEYS_MAX: usize = 512;
+/// Sets of header fields that are kept as `Headers` at once.
+pub const FIELDS_KEPT_MAX: usize = 512;
+/// Bytes of such a set.
+pub const FIELDS_KEPT_BYTES_MAX: usize = 2 * 1024;
 /// How long an event waits for others to be sent with.
 pub const EVENTS_WAIT_MS: u32 = 500;
 /// How long after a batch that no origin took it is sent once more.

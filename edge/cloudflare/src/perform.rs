@@ -109,7 +109,8 @@ impl Passage {
         let body = body.unwrap_or(JsValue::NULL);
         let response =
             content::reworked(body, &reply.html, reply.coding, &reply.decision.id).and_then(|body| {
-                host::respond(reply.status, &host::lines(&headers), &body, reply.coding.is_some())
+                let fields = self.isolate.fields.borrow_mut().fields(&headers);
+                host::respond(reply.status, &fields.kept, &fields.lines, &body, reply.coding.is_some())
             });
         self.seen.elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX);
         after(&self.isolate, &self.ctx, &reply.decision, &self.seen, reply.after, stored);

@@ -25,7 +25,9 @@ pub async fn verify(isolate: &Isolate, ask: &Verify) -> bool {
         return verify_secret(ask.algorithm, secret, signed.as_bytes(), &signature);
     }
     let Some(key) = imported(isolate, ask).await else { return false };
-    let Ok(answer) = host::verify(name(ask.algorithm), &key, &signature, signed) else { return false };
+    let Ok(answer) = host::verify(name(ask.algorithm), &key, &signature, signed.as_bytes()) else {
+        return false;
+    };
     host::wait(answer).await.is_ok_and(|right| right == JsValue::TRUE)
 }
 
