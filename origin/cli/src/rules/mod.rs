@@ -55,7 +55,7 @@ pub enum Rules {
 pub struct Set {
     /// Folder or file of documents.
     path: PathBuf,
-    /// `platform` or `tenant:SLUG`. Without it, what the documents themselves say.
+    /// `platform` or `tenant:SLUG`. Without it, what a Tenant or Region document among them says.
     #[arg(long, value_name = "TARGET", value_parser = target)]
     target: Option<Target>,
 }
@@ -89,7 +89,8 @@ impl Set {
         let files = files::read(&self.path)?;
         let target = self.target.clone().or_else(|| target_of(&files)).ok_or_else(|| {
             Failure::Usage(
-                "what are these documents for? Give --target platform or --target tenant:SLUG".to_owned(),
+                "no Tenant or Region document says what these are for: give --target platform or --target tenant:SLUG"
+                    .to_owned(),
             )
         })?;
         Ok((files, target))

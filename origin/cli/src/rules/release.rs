@@ -20,7 +20,7 @@ use crate::profile::Server;
 pub struct Push {
     /// Folder or file of all documents of the target.
     path: PathBuf,
-    /// `platform` or `tenant:SLUG`. Without it, what the documents themselves say.
+    /// `platform` or `tenant:SLUG`. Without it, what a Tenant or Region document among them says.
     #[arg(long, value_name = "TARGET", value_parser = target)]
     target: Option<Target>,
     /// Version that these documents were made from, or `none`. Without it, the newest release.
