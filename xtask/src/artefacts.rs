@@ -51,6 +51,27 @@ impl Build {
     }
 }
 
+/// How the host of the Spin component is compiled.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum HostProfile {
+    /// Quick to build.
+    #[default]
+    Stack,
+    /// Optimised as a whole: minutes longer to build, for measuring and for production.
+    Release,
+}
+
+impl HostProfile {
+    /// Cargo's name of it, and of its folder.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stack => "stack",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// What is compiled into a Wasm edge beside what goes to production.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Flavour {
@@ -94,11 +115,11 @@ impl Artefacts {
     ///
     /// # Errors
     /// When a tool is missing, a build fails, or something was never built.
-    pub fn obtain(no_build: bool) -> Result<Self> {
+    pub fn obtain(no_build: bool, host: HostProfile) -> Result<Self> {
         Ok(Self {
             origin: obtain(Part::Origin, no_build)?,
             cli: obtain(Part::Cli, no_build)?,
-            spin_host: obtain(Part::SpinHost, no_build)?,
+            spin_host: obtain_host(host, no_build)?,
             spin: obtain(Part::Spin, no_build)?,
             cloudflare: obtain(Part::Cloudflare, no_build)?,
         })
@@ -129,16 +150,28 @@ pub fn obtain(part: Part, no_build: bool) -> Result<PathBuf> {
     let path = match (part, no_build) {
         (Part::Cloudflare, true) => cloudflare_output(Flavour::Plain),
         (Part::Spin, true) => spin_output(Flavour::Plain)?,
-        (Part::SpinHost, true) => spin_host_target()?.join("stack/meridian-spin-host"),
+        (Part::SpinHost, _) => return obtain_host(HostProfile::default(), no_build),
         (Part::Origin, true) => paths::target()?.join("stack/meridian-origin"),
         (Part::Cli, true) => paths::target()?.join("stack/meridian"),
         (Part::Cloudflare, false) => cloudflare(Flavour::Plain)?,
         (Part::Spin, false) => spin(Flavour::Plain)?,
-        (Part::SpinHost, false) => spin_host()?,
         (Part::Origin, false) => native("meridian-origin", "meridian-origin")?,
         (Part::Cli, false) => native("meridian-cli", "meridian")?,
     };
     anyhow::ensure!(path.exists(), "{} is not there: run `cargo xtask build` first", path.display());
+    Ok(path)
+}
+
+/// The host of the Spin component, built, or with `no_build` as an earlier build left it; says where it is.
+///
+/// # Errors
+/// As [`obtain`].
+pub fn obtain_host(profile: HostProfile, no_build: bool) -> Result<PathBuf> {
+    let path = spin_host_target()?.join(profile.name()).join("meridian-spin-host");
+    if !no_build {
+        spin_host(profile)?;
+    }
+    anyhow::ensure!(path.exists(), "{} is not there: run this without --no-build first", path.display());
     Ok(path)
 }
 
@@ -151,14 +184,11 @@ fn native(package: &str, binary: &str) -> Result<PathBuf> {
 
 /// Builds the host of the Spin component, in a target folder of its own in the cache: its engine takes many minutes
 /// once, and would otherwise be built again for every clone and with every ordinary `cargo test`.
-fn spin_host() -> Result<PathBuf> {
-    let target = spin_host_target()?;
+fn spin_host(profile: HostProfile) -> Result<()> {
     let mut cargo = paths::cargo();
-    cargo
-        .args(["build", "--profile", "stack", "--package", "meridian-spin-host", "--target-dir"])
-        .arg(&target);
-    run("build meridian-spin-host (the first time takes minutes)", &mut cargo)?;
-    Ok(target.join("stack/meridian-spin-host"))
+    cargo.args(["build", "--profile", profile.name(), "--package", "meridian-spin-host", "--target-dir"]);
+    cargo.arg(spin_host_target()?);
+    run("build meridian-spin-host (the first time takes minutes)", &mut cargo).map(drop)
 }
 
 /// The target folder of everything that needs the Wasm engine, keyed by the engine's and the compiler's version.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::artefacts::HostProfile;
 use crate::paths;
 use crate::progress::{Step, say};
 use crate::report;
@@ -122,7 +123,7 @@ impl Cache {
         let modules = npm::install("conformance")?.join("node_modules");
         let folder = paths::target()?.join("conformance/cache");
         let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
-        let stack = Stack::start(&folder.join("stack"), ports, self.no_build, &stop)?;
+        let stack = Stack::start(&folder.join("stack"), ports, HostProfile::default(), self.no_build, &stop)?;
         let server = format!("http://127.0.0.1:{}", self.port + 2);
         stack.push_tenant(
             TENANT,

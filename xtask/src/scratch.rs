@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::artefacts::{Part, obtain};
+use crate::artefacts::{HostProfile, Part, obtain};
 use crate::limits::{DOWN_TIMEOUT, POLL, PROCESS_LOG_LINES_MAX, RULES_TIMEOUT, SCRATCH_READY_TIMEOUT};
 use crate::paths;
 use crate::progress::Step;
@@ -76,7 +76,13 @@ impl Stack {
     ///
     /// # Errors
     /// When it does not start; the error holds the end of its log.
-    pub fn start(folder: &Path, ports: Ports, no_build: bool, stop: &Stop) -> Result<Self> {
+    pub fn start(
+        folder: &Path,
+        ports: Ports,
+        host: HostProfile,
+        no_build: bool,
+        stop: &Stop,
+    ) -> Result<Self> {
         forget(folder)?;
         fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
         let log = folder.join("up.log");
@@ -88,6 +94,7 @@ impl Stack {
             .arg(folder)
             .args(["--cloudflare-port", &ports.cloudflare.to_string()]);
         command.args(["--spin-port", &ports.spin.to_string(), "--base-port", &ports.base.to_string()]);
+        command.args(["--spin-host", host.name()]);
         if no_build {
             command.arg("--no-build");
         }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::artefacts::{self, Artefacts, Flavour};
+use crate::artefacts::{self, Artefacts, Flavour, HostProfile};
 use crate::paths;
 use crate::progress::say;
 use crate::setup::{caddy, debian, npm, postgres, wasm};
@@ -131,7 +131,7 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let spin_fault = artefacts::spin(Flavour::Fault)?;
     let cloudflare_corpus = artefacts::cloudflare(Flavour::Corpus)?;
     let cloudflare_fault = artefacts::cloudflare(Flavour::Fault)?;
-    let artefacts = Artefacts::obtain(false)?;
+    let artefacts = Artefacts::obtain(false, HostProfile::default())?;
     let places = paths::target()?.join("places.mmdb");
     Places::load()?.write(&places)?;
     let mut environment = BTreeMap::from([

@@ -13,6 +13,7 @@ use super::cpu::Cpu;
 use super::load::Load;
 use super::tokens::{TOKENS, Tokens};
 use super::upstream::Upstream;
+use crate::artefacts::HostProfile;
 use crate::limits::{PEER_START_TIMEOUT, POLL, RULES_TIMEOUT};
 use crate::progress::say;
 use crate::scratch::{Ports, Stack, Stop};
@@ -84,7 +85,8 @@ impl Field {
         }
         let mut peers = Supervisor::new(folder.join("run.json"), stop.0.clone());
         peers.start("start the other servers", services, PEER_START_TIMEOUT)?;
-        let stack = Stack::start(&folder.join("stack"), place.ports, place.no_build, stop)?;
+        let stack =
+            Stack::start(&folder.join("stack"), place.ports, HostProfile::Release, place.no_build, stop)?;
         push_rules(&stack, folder, &tokens, &upstream.url)?;
         let field = Self { contest, cpu, peers, stack, upstream, tokens, peer_urls, shown: BTreeMap::new() };
         field.await_rules()?;

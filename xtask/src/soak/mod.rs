@@ -17,6 +17,7 @@ use self::events::Events;
 use self::load::{Kind, Loads, Tally};
 use self::processes::Processes;
 use self::watch::{Series, Watch};
+use crate::artefacts::HostProfile;
 use crate::limits::{POLL, SOAK_EVENT_PAUSE, SOAK_REST_CONNECTIONS_MAX, SOAK_REST_TIMEOUT};
 use crate::paths;
 use crate::progress::say;
@@ -71,7 +72,7 @@ impl Soak {
         say("Setting up");
         let folder = paths::target()?.join("soak");
         let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
-        let stack = Stack::start(&folder, ports, self.no_build, &stop)?;
+        let stack = Stack::start(&folder, ports, HostProfile::default(), self.no_build, &stop)?;
         say(&format!("Mixed load for {} minutes", self.minutes));
         let outcome = self.soak(&stack, &stop)?;
         drop(stack);

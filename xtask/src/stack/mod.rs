@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::artefacts::{Artefacts, Flavour, Part, obtain, obtain_flavour};
+use crate::artefacts::{Artefacts, Flavour, HostProfile, Part, obtain, obtain_flavour};
 use crate::limits::{DOWN_TIMEOUT, EDGE_START_TIMEOUT};
 use crate::paths;
 use crate::progress::say;
@@ -56,6 +56,9 @@ pub struct Up {
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
+    /// How the Spin host is compiled.
+    #[arg(long, value_enum, default_value_t)]
+    spin_host: HostProfile,
     /// Print what up.json holds, on one line of standard output, when ready.
     #[arg(long)]
     json: bool,
@@ -123,7 +126,7 @@ impl Up {
         say("Setting up and building");
         let tools = npm::tools()?;
         let programs = programs::programs()?;
-        let artefacts = Artefacts::obtain(self.no_build)?;
+        let artefacts = Artefacts::obtain(self.no_build, self.spin_host)?;
         layout.check_ports()?;
         let stop = stop_signals()?;
         let mut supervisor = Supervisor::new(layout.run_file(), Arc::clone(&stop));
