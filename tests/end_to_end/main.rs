@@ -23,6 +23,7 @@ mod stack;
 mod surface;
 mod tls;
 mod traces;
+mod uploads;
 mod upstream;
 mod upstreams;
 
@@ -72,6 +73,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     for (name, test) in requests::TESTS
         .iter()
         .chain(upstreams::TESTS)
+        .chain(uploads::TESTS)
         .chain(content::TESTS)
         .chain(limits::TESTS)
         .chain(crowds::TESTS)

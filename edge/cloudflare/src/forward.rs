@@ -1,9 +1,12 @@
 //! Forwards a request to its targets: streamed both ways, the head of the response within its time.
+//!
+//! `fetch` does not say when a body is sent. It is taken to be once its stream is read, so that what the runtime still holds
+//! of it is the target's time. Where the client goes away the runtime ends the whole request, and nothing is decided any more.
 
 use meridian_engine::facts::BodySize;
 use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
 use meridian_engine::policy::steering::Connection;
-use meridian_engine::step::{Answer, Forward, ForwardFault, Peeked, ResponseHead};
+use meridian_engine::step::{Answer, ClientFault, Forward, ForwardFault, Peeked, ResponseHead};
 use meridian_wire::context::{self, Context};
 use worker::js_sys::{Array, Uint8Array};
 use worker::wasm_bindgen::JsValue;
@@ -11,6 +14,7 @@ use worker::wasm_bindgen::JsValue;
 use crate::functions::Through;
 use crate::host::{self, SendFault, Sent};
 use crate::isolate::Isolate;
+use crate::limits::BODY_PAUSE_MS;
 use crate::origin;
 
 /// The body of the client's request, which can be sent once, or as often as needed where it was kept.
@@ -23,6 +27,8 @@ pub enum RequestBody {
     Kept(JsValue),
     /// Sent and gone.
     Gone,
+    /// It did not come whole.
+    Failed(ClientFault),
 }
 
 /// Attempts at targets, one or two at a time.
@@ -64,7 +70,7 @@ impl Attempts {
         };
         let fetcher = through.as_ref().map_or(JsValue::UNDEFINED, |through| through.fetcher.clone());
         let body = match ask.send_body {
-            true => match body.take(ask.keep_body).await {
+            true => match body.take().await {
                 Ok(body) => body,
                 Err(fault) => return Answer::Forwarded { attempt: number, result: Err(fault) },
             },
@@ -115,6 +121,9 @@ impl Attempts {
 
     fn ended(&mut self, asked: &Asked, mut sent: Sent) -> Answer {
         self.drop_body();
+        if let Err(SendFault::Body(fault)) = sent.status {
+            return Answer::Forwarded { attempt: asked.number, result: Err(ForwardFault::Client(fault)) };
+        }
         let ran = asked.function.map(|is_service| Through::ran(is_service, &mut sent)).transpose();
         let ran = match ran {
             Ok(ran) => ran,
@@ -188,7 +197,13 @@ impl RequestBody {
             }
         };
         let length = if let BodySize::Bytes(length) = size { length as f64 } else { -1.0 };
-        let peeked = Array::from(&host::wait(host::peek(&message, bytes_max, length)).await.ok()?);
+        let peeked = match host::wait(host::peek(&message, bytes_max, length, BODY_PAUSE_MS)).await {
+            Ok(peeked) => Array::from(&peeked),
+            Err(error) => {
+                *self = Self::Failed(host::client_fault(&error));
+                return None;
+            }
+        };
         let (bytes, rest) = (Uint8Array::from(peeked.get(0)), peeked.get(1));
         let whole = rest.is_undefined();
         let first = bytes.subarray(0, bytes_max).to_vec();
@@ -196,24 +211,39 @@ impl RequestBody {
         Some(Peeked { bytes: first, whole })
     }
 
-    /// The body to send: the stream, or the bytes where it is to be kept and known to be short enough.
-    async fn take(&mut self, keep: bool) -> Result<JsValue, ForwardFault> {
+    /// The body to send: the bytes where it is known to be short, or the stream.
+    async fn take(&mut self) -> Result<JsValue, ForwardFault> {
         match std::mem::replace(self, Self::Gone) {
             Self::None => {
                 *self = Self::None;
                 Ok(JsValue::UNDEFINED)
             }
-            Self::Untouched(request, BodySize::Bytes(length)) if keep && length <= REPLAY_BODY_BYTES_MAX => {
-                let bytes = host::wait(host::bytes_of(&request)).await.map_err(|_| ForwardFault::Broken)?;
-                *self = Self::Kept(bytes.clone());
-                Ok(bytes)
+            Self::Untouched(request, BodySize::Bytes(length)) if length <= REPLAY_BODY_BYTES_MAX => {
+                match host::wait(host::bytes_of(&request, BODY_PAUSE_MS)).await {
+                    Ok(bytes) => {
+                        *self = Self::Kept(bytes.clone());
+                        Ok(bytes)
+                    }
+                    Err(error) => {
+                        let fault = host::client_fault(&error);
+                        *self = Self::Failed(fault);
+                        Err(ForwardFault::Client(fault))
+                    }
+                }
             }
-            Self::Untouched(request, _) => Ok(host::body_of(&request)),
+            Self::Untouched(request, size) => {
+                let length = if let BodySize::Bytes(length) = size { length as f64 } else { -1.0 };
+                Ok(host::upload(&request, length, BODY_PAUSE_MS))
+            }
             Self::Kept(bytes) => {
                 *self = Self::Kept(bytes.clone());
                 Ok(bytes)
             }
             Self::Gone => Err(ForwardFault::BodyGone),
+            Self::Failed(fault) => {
+                *self = Self::Failed(fault);
+                Err(ForwardFault::Client(fault))
+            }
         }
     }
 }

@@ -19,20 +19,62 @@ export function bodyOf(message) {
   return message.body;
 }
 
-export function bytesOf(message) {
-  return message.arrayBuffer().then((buffer) => new Uint8Array(buffer));
+/** A short body, which is waited for no longer than this. */
+export function bytesOf(message, waitMs) {
+  return within(message.arrayBuffer(), waitMs).then((buffer) => new Uint8Array(buffer));
+}
+
+/** Of the streams that `upload` gives: what became of the body, whether its client is waited for, and whom to tell of either. */
+const uploads = new WeakMap();
+
+/**
+ * The body of a message as `send` takes it, so that a client which is slow costs the target none of its time. `length` is
+ * negative where it is not known. After a longer pause than this it breaks off.
+ */
+export function upload(message, length, pauseMs) {
+  const { readable, writable } = pipe(length < 0 ? undefined : length);
+  const state = { fault: undefined, awaitsClient: true, turned: () => {}, brokeOff: () => {} };
+  uploads.set(readable, state);
+  moveUp(message.body.getReader({ mode: "byob" }), writable.getWriter(), pauseMs, state);
+  return readable;
+}
+
+async function moveUp(client, target, pauseMs, state) {
+  const turn = (awaitsClient) => {
+    state.awaitsClient = awaitsClient;
+    state.turned();
+  };
+  let buffer = new ArrayBuffer(CHUNK_BYTES);
+  try {
+    for (;;) {
+      turn(true);
+      const { value, done } = await within(client.read(new Uint8Array(buffer)), pauseMs).catch((error) => {
+        state.fault = error instanceof Pause ? "paused" : "broke off";
+        throw error;
+      });
+      turn(false);
+      if (done) break;
+      await target.write(value);
+      buffer = value.buffer;
+    }
+    await target.close();
+  } catch (error) {
+    // First of all: a request whose stream is aborted the runtime would end as if its body were whole.
+    state.brokeOff();
+    await Promise.allSettled([target.abort(error), client.cancel(error)]);
+  }
 }
 
 /**
  * Reads a body until it ends or has brought more than `bytesMax`. Resolves to the bytes, and in the second case to a message
  * whose body is these bytes and the rest; `length` is that of the whole body, negative where it is not known.
  */
-export async function peek(message, bytesMax, length) {
+export async function peek(message, bytesMax, length, pauseMs) {
   const reader = message.body.getReader();
   const chunks = [];
   let read = 0;
   while (read <= bytesMax) {
-    const { done, value } = await reader.read();
+    const { done, value } = await within(reader.read(), pauseMs);
     if (done) return [joined(chunks, read)];
     chunks.push(value);
     read += value.byteLength;
@@ -69,9 +111,19 @@ export function respond(status, kept, fields, body, coded) {
   return response;
 }
 
-/** Sends a request and resolves to the head and body of the response, or to a head that only names a fault. */
+/**
+ * Sends a request and resolves to the head and body of the response, or to a head that only names a fault. The time is that
+ * of the target: to take more of the body, and to answer.
+ */
 export async function send(method, url, kept, fields, body, timeoutMs, through, limit = new AbortController()) {
-  const timer = setTimeout(() => limit.abort(), timeoutMs);
+  const sending = uploads.get(body);
+  let timer;
+  const turned = () => {
+    clearTimeout(timer);
+    if (!sending?.awaitsClient) timer = setTimeout(() => limit.abort(), timeoutMs);
+  };
+  if (sending !== undefined) Object.assign(sending, { turned, brokeOff: () => limit.abort() });
+  turned();
   try {
     const response = await (through ?? globalThis).fetch(url, {
       method,
@@ -91,9 +143,11 @@ export async function send(method, url, kept, fields, body, timeoutMs, through, 
     if (response.body !== null) known.set(response.body, about);
     return { head, body: response.body };
   } catch (error) {
+    if (sending?.fault !== undefined) return { head: `body ${sending.fault}`, body: null };
     return { head: limit.signal.aborted ? "timeout" : `broken ${error?.message}`, body: null };
   } finally {
     clearTimeout(timer);
+    if (sending !== undefined) sending.turned = () => {};
   }
 }
 
@@ -283,12 +337,15 @@ async function limit(source, writer, bytesMax, pauseMs, about) {
   }
 }
 
+/** What a promise fails with that takes too long. */
+class Pause extends Error {}
+
 /** A promise that fails where it takes longer than `ms`; a negative time has no end. */
 async function within(promise, ms) {
   if (ms < 0) return promise;
   let late;
   const lateness = new Promise((_, reject) => {
-    late = setTimeout(() => reject(new Error(`a response pauses for more than ${ms} ms`)), ms);
+    late = setTimeout(() => reject(new Pause(`a body pauses for more than ${ms} ms`)), ms);
   });
   try {
     return await Promise.race([promise, lateness]);

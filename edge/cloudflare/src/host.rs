@@ -1,6 +1,7 @@
 //! The Rust half of the boundary to JavaScript: as few crossings as can be, and one text for many values.
 
 use meridian_engine::headers::Headers;
+use meridian_engine::step::ClientFault;
 use wasm_bindgen::prelude::*;
 use worker::js_sys::{Array, Promise, Uint8Array};
 
@@ -15,13 +16,17 @@ extern "C" {
     #[wasm_bindgen(js_name = bodyOf)]
     pub fn body_of(message: &JsValue) -> JsValue;
 
-    /// Promise of a message's whole body as a `Uint8Array`.
+    /// Promise of a message's whole body as a `Uint8Array`; it fails where that takes longer.
     #[wasm_bindgen(js_name = bytesOf)]
-    pub fn bytes_of(message: &JsValue) -> Promise;
+    pub fn bytes_of(message: &JsValue, wait_ms: u32) -> Promise;
+
+    /// The stream of a client's body, for [`send`]: a length that is not known is negative, and after a longer pause it breaks
+    /// off.
+    pub fn upload(message: &JsValue, length: f64, pause_ms: u32) -> JsValue;
 
     /// Promise of the first bytes of a body, a few more than `bytes_max` where it has more, and then of a message with the
     /// whole body. Its length is negative where it is not known.
-    pub fn peek(message: &JsValue, bytes_max: u32, length: f64) -> Promise;
+    pub fn peek(message: &JsValue, bytes_max: u32, length: f64, pause_ms: u32) -> Promise;
 
     /// `Headers` of header fields that recur.
     pub fn keep(fields: &str) -> JsValue;
@@ -168,6 +173,9 @@ pub enum SendFault {
     /// The body is larger than allowed.
     #[error("the answer is too large")]
     Large,
+    /// The client's body did not come.
+    #[error("the request's body did not come whole")]
+    Body(ClientFault),
 }
 
 /// What a promise of [`send`] or [`call`] comes to.
@@ -190,6 +198,8 @@ impl Sent {
             (_, Ok(status)) => Sent { status: Ok(status), headers: fields(lines), body: body_of(&answer) },
             ("timeout", _) => failed(SendFault::Timeout),
             ("large", _) => failed(SendFault::Large),
+            ("body paused", _) => failed(SendFault::Body(ClientFault::Paused)),
+            ("body broke off", _) => failed(SendFault::Body(ClientFault::BrokeOff)),
             (other, _) => failed(SendFault::Broken(other.trim_start_matches("broken ").to_owned())),
         }
     }
@@ -236,6 +246,11 @@ pub fn give_up_body(body: Option<JsValue>) {
     if let Some(body) = body.filter(|body| !body.is_null()) {
         cancel(&body);
     }
+}
+
+/// What is wrong with a client's body that can't be read.
+pub fn client_fault(error: &JsValue) -> ClientFault {
+    if text_of(error).starts_with("a body pauses") { ClientFault::Paused } else { ClientFault::BrokeOff }
 }
 
 /// What a JavaScript value says of itself.

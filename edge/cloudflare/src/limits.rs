@@ -22,6 +22,8 @@ pub const SYNC_BYTES_MAX: u32 = 4 * 1024 * 1024;
 pub const ANSWER_BYTES_MAX: u32 = 64 * 1024;
 /// Age up to which a hostname found in KV is believed without asking an origin.
 pub const HOST_FRESH_MS: u64 = 5 * 60 * 1000;
+/// How long a client's body may pause, or take where it is short: up to as much as is kept for another attempt.
+pub const BODY_PAUSE_MS: u32 = 25_000;
 /// How long a body that is coded may pause before what is there is sent rather than kept for better compression.
 pub const PAUSE_MS: u32 = 10;
 /// Imported keys in memory at once.

@@ -40,7 +40,7 @@ use wasmtime_wasi_http::{
 pub use self::onward::Onward;
 use crate::{
     component,
-    instance::{Blueprint, Guest, InstanceLimits, Instances, Sending, Turn},
+    instance::{Begun, Blueprint, Guest, InstanceLimits, Instances, Sending},
     key_value::{self, hex},
     limits,
     outbound::{Answering, Outbound, Sent},
@@ -160,7 +160,7 @@ impl Functions {
             function: Some(Arc::new(Bounds { notes: Arc::clone(&notes), _place: place })),
         };
         let instances = ProxyHandler::new(Instances::isolated(Arc::new(blueprint)));
-        match tokio::time::timeout(timeout, instances.handle(None, request)).await {
+        match tokio::time::timeout(timeout, instances.handle(Begun::default(), request)).await {
             Ok(Ok(response)) => {
                 let ran = if notes.answered.load(Ordering::Relaxed) { Ran::SentOn } else { Ran::Answered };
                 Ok(ended(Some(response), Ok(ran)))
@@ -326,7 +326,7 @@ impl Notes {
     }
 
     fn why(&self, error: &wasmtime::Error) -> FunctionFailure {
-        let is_start = error.is::<InstantiationError<Turn>>();
+        let is_start = error.is::<InstantiationError<Begun>>();
         if self.cpu.load(Ordering::Relaxed) {
             FunctionFailure::Cpu
         } else if self.memory.load(Ordering::Relaxed) && (is_start || error.is::<TrapOrPanicError>()) {

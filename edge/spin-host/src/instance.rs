@@ -33,6 +33,7 @@ use crate::{
     key_value, limits,
     logs::LogStream,
     outbound::{Client, Outbound},
+    pace::{Bodies, Pace},
 };
 
 /// What the host keeps for one instance.
@@ -297,18 +298,30 @@ impl Turns {
     }
 }
 
-/// The turn of the request that an instance has begun with last, until the instance can take another one.
+/// What an instance gets to know of a request beside the request itself.
+#[derive(Default)]
+pub struct Begun {
+    /// Its turn.
+    pub turn: Turn,
+    /// How far its body is, where it has one.
+    pub pace: Option<Pace>,
+}
+
+/// The turn of the request that an instance has begun with last, until the instance can take another one, and the bodies that
+/// it is being sent.
 #[derive(Default)]
 struct Beginning {
     turn: Mutex<Turn>,
     /// The instance has waited for something since.
     waited: AtomicBool,
+    bodies: Bodies,
 }
 
 impl Beginning {
-    fn begin(&self, turn: Turn) {
+    fn begin(&self, begun: Begun) {
         self.waited.store(false, Ordering::Relaxed);
-        *self.turn() = turn;
+        *self.turn() = begun.turn;
+        self.bodies.add(begun.pace);
     }
 
     /// Ends the turn, where the instance has waited since it began.
@@ -335,7 +348,7 @@ pub struct Working {
 
 impl WorkerState for Working {
     type StoreData = Guest;
-    type RequestData = Turn;
+    type RequestData = Begun;
 
     fn should_accept_request(&self, at_once: usize, total: usize) -> ShouldAccept {
         // Asked again after every wait, and right before the instance counts as free.
@@ -352,10 +365,10 @@ impl WorkerState for Working {
     fn on_request_start(
         &self,
         _: StoreContextMut<'_, Guest>,
-        turn: Turn,
+        begun: Begun,
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        self.beginning.begin(turn);
+        self.beginning.begin(begun);
         // The server has a timeout around the whole request. One in here would make the instance stop taking requests
         // while it still waits for them, and with that the notice of a request that another instance should have got.
         Box::pin(std::future::pending())
@@ -423,12 +436,11 @@ impl WorkerExpiration for Expiration {
         if self.busy_ticks > self.busy_ticks_max {
             return Poll::Ready(());
         }
-        let deadline = since
-            + match status {
-                WorkerStatus::Requests => self.request_timeout,
-                WorkerStatus::PostReturn => limits::POST_RETURN_TIMEOUT,
-                WorkerStatus::Idle => limits::IDLE_TIMEOUT,
-            };
+        let deadline = match status {
+            WorkerStatus::Requests => self.beginning.bodies.awaited_since(since) + self.request_timeout,
+            WorkerStatus::PostReturn => since + limits::POST_RETURN_TIMEOUT,
+            WorkerStatus::Idle => since + limits::IDLE_TIMEOUT,
+        };
         // A timer that is due too early is cheap; setting it again for every request is not.
         loop {
             if self.armed.is_none_or(|armed| armed > deadline) {

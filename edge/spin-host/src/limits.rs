@@ -31,7 +31,7 @@ pub const REQUESTS_IN_PROGRESS_MAX: usize = 800;
 pub const INSTANCE_MEMORY_BYTES_MAX: usize = 128 << 20;
 /// Elements of one table of an instance.
 pub const INSTANCE_TABLE_ELEMENTS_MAX: usize = 100_000;
-/// How long a request may take until the component has answered with a head.
+/// How long a request may take until the component has answered with a head, from the last it got of the body on.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a component may compute without waiting for anything.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -63,6 +63,8 @@ pub const HEAD_BYTES_MAX: usize = 64 << 10;
 pub const HEADERS_MAX: usize = 128;
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: u64 = 64 << 20;
+/// How long the body of a request may pause, on its way in or out. Whoever takes it has not been slow meanwhile.
+pub const BODY_PAUSE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a client may take to send a request's head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in progress may take to finish after a signal to stop.
@@ -72,7 +74,8 @@ pub const AFTERWARDS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long connecting to an outbound host may take, unless the component says less.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an outbound host may take to answer with a head, unless the component says less.
+/// How long an outbound host may take to answer with a head, or to take more of the request's body, unless the component says
+/// less.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an outbound host may pause within a body, unless the component says less.
 pub const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(60);

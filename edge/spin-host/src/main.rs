@@ -15,6 +15,7 @@ mod limits;
 mod logs;
 mod manifest;
 mod outbound;
+mod pace;
 mod routes;
 mod server;
 mod threads;

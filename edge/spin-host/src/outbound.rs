@@ -29,6 +29,7 @@ use crate::{
     hop,
     hosts::HostPattern,
     limits,
+    pace::{self, Awaited, Pace},
 };
 
 /// Connections to the hosts that components send requests to.
@@ -118,7 +119,7 @@ impl WasiHttpHooks for Outbound {
 
     fn send_request(
         &mut self,
-        mut request: http::Request<WasiBody>,
+        request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Answering {
@@ -133,6 +134,7 @@ impl WasiHttpHooks for Outbound {
         let first_byte = options.first_byte_timeout.unwrap_or(limits::FIRST_BYTE_TIMEOUT);
         let connect = options.connect_timeout.unwrap_or(limits::CONNECT_TIMEOUT);
         let between_bytes = options.between_bytes_timeout.unwrap_or(limits::BETWEEN_BYTES_TIMEOUT);
+        let (mut request, mut pace) = pace::follow(request);
         let mut connection = capture_connection(&mut request);
         let answer = self.client.request(request);
         Box::new(async move {
@@ -145,18 +147,18 @@ impl WasiHttpHooks for Outbound {
             };
             let answer = async {
                 tokio::select! {
-                    answer = tokio::time::timeout(first_byte, answer) => Some(answer),
+                    answer = pace::within(&mut pace, first_byte, answer) => Some(answer),
                     () = connected => None,
                 }
             };
             let Some(answer) = answer.await else { return Err(Error::ConnectionTimeout) };
             let response = match answer {
-                Ok(Ok(mut response)) => {
+                Some(Ok(mut response)) => {
                     hop::remove_nominated(response.headers_mut());
                     response
                 }
-                Ok(Err(error)) => return Err(cause(&error)),
-                Err(_) => return Err(Error::HttpResponseTimeout),
+                Some(Err(error)) => return Err(fault(pace.as_ref(), &error)),
+                None => return Err(Error::HttpResponseTimeout),
             };
             let response =
                 response.map(|body| TimedBody { body, pause_max: between_bytes, pause: None }.boxed_unsync());
@@ -170,7 +172,15 @@ fn without_query(uri: &http::Uri) -> String {
     format!("{}://{authority}{}", uri.scheme_str().unwrap_or_default(), uri.path())
 }
 
-/// What a component is told about a request that got no answer.
+/// What a component is told about a request that got no answer: whoever sent its body may have broken it off.
+fn fault(pace: Option<&Pace>, error: &legacy::Error) -> Error {
+    match pace.map(Pace::awaited) {
+        Some(Awaited::Nobody(fault)) => fault.error(),
+        _ => cause(error),
+    }
+}
+
+/// What failed of a connection.
 fn cause(error: &legacy::Error) -> Error {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -194,11 +204,6 @@ fn cause(error: &legacy::Error) -> Error {
             }
             if error.is_parse() {
                 return Error::HttpProtocolError;
-            }
-            if let Some(Error::HttpRequestBodySize(size)) =
-                error.source().and_then(|e| e.downcast_ref::<Error>())
-            {
-                return Error::HttpRequestBodySize(*size);
             }
         }
         source = inner.source();

@@ -32,8 +32,8 @@ use wasmtime_wasi_http::{
 
 use crate::{
     hop,
-    instance::{Blueprint, Instances, Turn, Turns},
-    limits,
+    instance::{Begun, Blueprint, Instances, Turn, Turns},
+    limits, pace,
     routes::{RouteHeaders, RoutePattern},
     threads::Accepted,
 };
@@ -79,9 +79,11 @@ impl Backend {
         turn: Turn,
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Failure> {
-        match tokio::time::timeout(self.request_timeout, instances.handle(turn, request)).await {
-            Ok(result) => result.map_err(|error| Failure::of(&self.id, &error)),
-            Err(_) => {
+        let (request, mut pace) = pace::follow(request);
+        let begun = Begun { turn, pace: pace.clone() };
+        match pace::within(&mut pace, self.request_timeout, instances.handle(begun, request)).await {
+            Some(result) => result.map_err(|error| Failure::of(&self.id, &error)),
+            None => {
                 tracing::error!(component = %self.id, "a request got no answer in time");
                 Err(Failure::TimedOut)
             }
@@ -288,7 +290,7 @@ impl Failure {
             Self::Ended
         } else if let Some(ErrorCode::HttpRequestBodySize(_)) = error.downcast_ref() {
             Self::BodyTooLarge
-        } else if error.is::<InstantiationError<Turn>>() {
+        } else if error.is::<InstantiationError<Begun>>() {
             tracing::error!(component, "no instance could be made: {error:#}");
             Self::Overloaded
         } else {

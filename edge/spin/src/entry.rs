@@ -67,15 +67,15 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
             return refuse("The edge is not configured", &error.to_string(), &headers);
         }
     };
+    let body = match head.has_body() {
+        Some(true) => RequestBody::Unread(request),
+        _ => body_without_length(request).await,
+    };
     let sources = Sources {
         trusted_proxies: &memory.config.trusted_proxies,
         places: memory.places.as_ref(),
         now_ms,
         random,
-    };
-    let body = match head.has_body() {
-        Some(true) => RequestBody::Unread(request),
-        _ => body_without_length(request).await,
     };
     let facts = gather(head, !matches!(body, RequestBody::None), &sources);
     #[cfg(feature = "fault-injection")]
@@ -104,6 +104,9 @@ async fn body_without_length(request: Request) -> RequestBody {
     let mut body = message::request_body(request);
     match body.chunk().await {
         Some(bytes) => RequestBody::Begun(bytes, body),
-        None => RequestBody::None,
+        None => match body.end().await {
+            Ok(()) => RequestBody::None,
+            Err(fault) => RequestBody::Failed(fault.of_client()),
+        },
     }
 }

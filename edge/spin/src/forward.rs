@@ -9,7 +9,8 @@ use meridian_engine::limits::REPLAY_BODY_BYTES_MAX;
 use meridian_engine::policy::steering::Connection;
 use meridian_engine::step::function::{ENDED_FIELD, of_ended_field};
 use meridian_engine::step::{
-    Answer, Forward, ForwardFault, FunctionCall, FunctionFailure, FunctionFault, Peeked, Ran, ResponseHead,
+    Answer, ClientFault, Forward, ForwardFault, FunctionCall, FunctionFailure, FunctionFault, Peeked, Ran,
+    ResponseHead,
 };
 use meridian_wire::context::{self, Context};
 use spin_sdk::time::sleep;
@@ -32,6 +33,8 @@ pub enum RequestBody {
     Kept(Vec<u8>),
     /// It went to a target.
     Gone,
+    /// It did not come whole.
+    Failed(ClientFault),
 }
 
 /// An attempt that has come to its end.
@@ -132,6 +135,7 @@ impl Passage {
             }
             Err(SendFault::Connect(_) | SendFault::Denied) => Err(ForwardFault::Connect),
             Err(SendFault::Timeout) => Err(ForwardFault::Timeout),
+            Err(SendFault::Body(fault)) => Err(ForwardFault::Client(fault)),
             Err(SendFault::Broken(_) | SendFault::TooLarge(_)) => Err(ForwardFault::Broken),
         };
         Answer::Forwarded { attempt, result }
@@ -149,7 +153,13 @@ impl Passage {
             }
         };
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let (bytes, rest) = rest.at_most(begun, bytes_max).await.ok()?;
+        let (bytes, rest) = match rest.at_most(begun, bytes_max).await {
+            Ok(read) => read,
+            Err(fault) => {
+                self.body = RequestBody::Failed(fault.of_client());
+                return None;
+            }
+        };
         let first = bytes.get(..bytes_max).unwrap_or(&bytes).to_vec();
         let whole = rest.is_none();
         self.body = match rest {
@@ -170,6 +180,10 @@ impl Passage {
             // Nobody runs functions here.
             Err(SendFault::Denied) => {
                 return Err(FunctionFault { why: FunctionFailure::Unsupported, sent_on: false });
+            }
+            // A function may have sent another body than the client's.
+            Err(SendFault::Body(_)) => {
+                return Err(FunctionFault { why: FunctionFailure::Error, sent_on: true });
             }
             // The target failed, and the function has left it at that.
             Err(_) => return Ok(None),
@@ -223,6 +237,10 @@ impl Passage {
                 Ok(Content::Bytes(bytes))
             }
             RequestBody::Gone => Err(ForwardFault::BodyGone),
+            RequestBody::Failed(fault) => {
+                self.body = RequestBody::Failed(fault);
+                Err(ForwardFault::Client(fault))
+            }
         }
     }
 
@@ -237,7 +255,8 @@ impl Passage {
             return Ok(if begun.is_empty() { Content::Stream(rest) } else { Content::Begun(begun, rest) });
         }
         let bytes_max = usize::try_from(REPLAY_BODY_BYTES_MAX).unwrap_or(usize::MAX);
-        match rest.at_most(begun, bytes_max).await.map_err(|_| ForwardFault::Broken)? {
+        let read = rest.at_most(begun, bytes_max).await;
+        match read.map_err(|fault| ForwardFault::Client(fault.of_client()))? {
             (bytes, None) => {
                 self.body = RequestBody::Kept(bytes.clone());
                 Ok(Content::Bytes(bytes))

@@ -3,6 +3,7 @@
 
 use meridian_engine::headers::Headers;
 use meridian_engine::policy::steering::Connection;
+use meridian_engine::step::ClientFault;
 use spin_sdk::wasip3::http::client;
 use spin_sdk::wasip3::http::types::{
     ErrorCode, Fields, HeaderError, Method, Request, RequestOptions, Response, Scheme, Trailers,
@@ -85,6 +86,9 @@ pub enum SendFault {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// The body that was to be sent did not come.
+    #[error("its body did not come whole")]
+    Body(ClientFault),
     /// More bytes than allowed.
     #[error("more than {0} bytes")]
     TooLarge(usize),
@@ -138,6 +142,16 @@ impl Incoming {
     /// The whole body, if it has at most so many bytes.
     pub async fn bytes(self, bytes_max: usize) -> Result<Vec<u8>, SendFault> {
         self.body().bytes(bytes_max).await
+    }
+}
+
+impl SendFault {
+    /// What it says of whoever sent a body that could not be read.
+    pub fn of_client(&self) -> ClientFault {
+        match self {
+            Self::Timeout | Self::Body(ClientFault::Paused) => ClientFault::Paused,
+            _ => ClientFault::BrokeOff,
+        }
     }
 }
 
@@ -370,9 +384,10 @@ fn fault(code: &ErrorCode) -> SendFault {
         | ErrorCode::TlsProtocolError
         | ErrorCode::TlsCertificateError => SendFault::Connect(code.to_string()),
         ErrorCode::HttpRequestDenied => SendFault::Denied,
-        ErrorCode::ConnectionReadTimeout
-        | ErrorCode::ConnectionWriteTimeout
-        | ErrorCode::HttpResponseTimeout => SendFault::Timeout,
+        ErrorCode::ConnectionReadTimeout | ErrorCode::HttpResponseTimeout => SendFault::Timeout,
+        // The host says these of a request's own body alone.
+        ErrorCode::HttpRequestBodySize(_) => SendFault::Body(ClientFault::BrokeOff),
+        ErrorCode::ConnectionWriteTimeout => SendFault::Body(ClientFault::Paused),
         other => SendFault::Broken(other.to_string()),
     }
 }

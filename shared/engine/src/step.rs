@@ -389,7 +389,8 @@ pub struct Forward {
     /// The body may be needed again for another attempt: keep it, if it is within
     /// [`REPLAY_BODY_BYTES_MAX`](crate::limits::REPLAY_BODY_BYTES_MAX).
     pub keep_body: bool,
-    /// Until the head of the response must be here.
+    /// Until the head of the response must be here, from when the request's body is sent, and until the target must take more
+    /// of that. The time in which the host waits for the client's body does not count.
     pub timeout_ms: u32,
     /// Until there must be a connection, where the host can tell; at most `timeout_ms`.
     pub connect_timeout_ms: u32,
@@ -466,8 +467,19 @@ pub enum ForwardFault {
     Broken,
     /// The body was not kept, so that this attempt could not be made.
     BodyGone,
+    /// The client's body did not come, which says nothing of the target.
+    Client(ClientFault),
     /// The function that it was to go through failed.
     Function(FunctionFault),
+}
+
+/// What was wrong with the body that a client sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientFault {
+    /// It broke off before its end (RFC 9112, section 8).
+    BrokeOff,
+    /// It paused for longer than the host waits.
+    Paused,
 }
 
 /// The answer to the client.

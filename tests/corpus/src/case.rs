@@ -115,7 +115,7 @@ pub struct PlaceCase {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reaction {
-    /// `connect`, `timeout` or `broken`: no response comes.
+    /// `connect`, `timeout` or `broken`, or `body broke off` or `body paused` of the client's body: no response comes.
     #[serde(default)]
     pub fault: Option<String>,
     /// What became of the function that the attempt goes through, as where it runs would say; without it, it sent the

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
 use meridian_engine::step::function::of_ended_field;
 use meridian_engine::step::{
-    AddressName, Answer, CacheKey, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey, Loaded, Peeked,
-    Purge, RegionNews, ResponseHead, Step, SyncAsk, SyncNews, Take,
+    AddressName, Answer, CacheKey, ClientFault, Entry, FetchFault, Forward, ForwardFault, Lease, LoadKey,
+    Loaded, Peeked, Purge, RegionNews, ResponseHead, Step, SyncAsk, SyncNews, Take,
 };
 use std::sync::Arc;
 
@@ -229,6 +229,8 @@ impl World {
         let result = match (reaction.fault.as_deref(), ended) {
             (Some("connect"), _) => Err(ForwardFault::Connect),
             (Some("timeout"), _) => Err(ForwardFault::Timeout),
+            (Some("body broke off"), _) => Err(ForwardFault::Client(ClientFault::BrokeOff)),
+            (Some("body paused"), _) => Err(ForwardFault::Client(ClientFault::Paused)),
             (Some(_), _) => Err(ForwardFault::Broken),
             (None, Err(fault)) => Err(ForwardFault::Function(fault)),
             (None, Ok(ran)) => Ok(ResponseHead { status: reaction.status, headers, elapsed_ms, ran }),

@@ -97,6 +97,7 @@ fn same(error: &Error) -> Error {
         Error::TlsCertificateError => Error::TlsCertificateError,
         Error::DnsError { .. } => Error::DnsError { rcode: None, info_code: None },
         Error::HttpResponseTimeout => Error::HttpResponseTimeout,
+        Error::ConnectionWriteTimeout => Error::ConnectionWriteTimeout,
         Error::HttpRequestBodySize(bytes) => Error::HttpRequestBodySize(*bytes),
         _ => Error::ConnectionTerminated,
     }

@@ -8,7 +8,7 @@ use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use crate::node::Node;
 use crate::policy::steering::{AttemptOutcome, Candidate, Connection, Standing};
 use crate::ruleset::Hedge;
-use crate::step::{Forward, ForwardFault, Permit, Ran, ResponseHead, Step};
+use crate::step::{ClientFault, Forward, ForwardFault, Permit, Ran, ResponseHead, Step};
 
 /// The attempts of an exchange.
 #[derive(Debug, Default)]
@@ -193,7 +193,8 @@ impl Exchange {
             }
             Err(_) => true,
         };
-        let body_gone = matches!(result, Err(ForwardFault::BodyGone));
+        // Then it is not the target that failed, and there is nothing to send to another one.
+        let body_gone = matches!(result, Err(ForwardFault::BodyGone | ForwardFault::Client(_)));
         if !body_gone && !answered {
             let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
             let elapsed_ms = result.as_ref().ok().map(|head| head.elapsed_ms);
@@ -281,6 +282,8 @@ impl Exchange {
                     ForwardFault::Timeout => "no answer in time",
                     ForwardFault::Broken => "connection broke",
                     ForwardFault::BodyGone => "body not kept",
+                    ForwardFault::Client(ClientFault::BrokeOff) => "the client's body broke off",
+                    ForwardFault::Client(ClientFault::Paused) => "the client's body did not go on",
                     ForwardFault::Function(_) => "function failed",
                 },
             ),

@@ -19,7 +19,7 @@ use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, regi
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UserSegment};
-use crate::step::{ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
+use crate::step::{ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
 const OWN_FIELDS: usize = 10;
@@ -284,6 +284,9 @@ impl Exchange {
 
     /// No attempt brought a response: something stale, or a problem.
     pub(super) fn without_response(&mut self, node: &mut Node, fault: Option<ForwardFault>) -> Step {
+        if let Some(ForwardFault::Client(fault)) = fault {
+            return self.refuse_body(node, fault);
+        }
         let problem = match fault {
             Some(ForwardFault::Timeout) => {
                 Problem::new(504, "target-timeout", "No region answered in time").header("retry-after", "1")
@@ -302,6 +305,17 @@ impl Exchange {
             None => Problem::new(503, "no-region", "No region may answer now").header("retry-after", "1"),
         };
         self.stale_or(node, problem)
+    }
+
+    /// The client's body did not come whole: nothing that is stored answers such a request either. A status of 408 is that of
+    /// RFC 9110, section 15.5.9.
+    fn refuse_body(&mut self, node: &mut Node, fault: ClientFault) -> Step {
+        self.collapse.fetched = Fetched::NotForOthers;
+        let problem = match fault {
+            ClientFault::BrokeOff => Problem::new(400, "body-broke-off", "The request's body broke off"),
+            ClientFault::Paused => Problem::new(408, "body-too-slow", "The request's body came too slowly"),
+        };
+        self.refuse(node, problem, Outcome::Denied)
     }
 
     /// A response is longer than it may be: another region's would be too.

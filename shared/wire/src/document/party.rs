@@ -53,7 +53,7 @@ spec! {
 pub struct UpstreamSpec {
     /// Base URL by region.
     pub regions: BTreeMap<String, String>,
-    /// Until the head of a response must be there.
+    /// Until the head of a response must be there. What the client takes to send its body does not count.
     #[serde(default = "timeout")]
     pub timeout: Span,
     /// Until there is a connection, 10ms to `timeout`, which is the default: then the service has seen nothing, and any

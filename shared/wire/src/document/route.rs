@@ -153,7 +153,7 @@ pub struct SteeringSpec {
     /// Attempts at the most, the first included.
     #[serde(default = "attempts")]
     pub attempts: u32,
-    /// Until the head of a response must be there, for one attempt.
+    /// Until the head of a response must be there, for one attempt. What the client takes to send its body does not count.
     #[serde(default = "timeout")]
     pub timeout: Span,
     /// Asks another region too where the first takes its time, for safe methods without a body.

@@ -54,3 +54,25 @@ fn a_region_that_is_behind_sends_us_to_the_source() {
     assert_eq!(host.regions(), ["us-east-1", "ap-southeast-1"]);
     assert_eq!(reply.headers.get("meridian-region"), Some("ap-southeast-1"));
 }
+
+/// A body that the client does not send is no failure of the region: it is not asked for again, and nobody is kept away from it.
+#[test]
+fn what_the_client_does_not_send_is_not_held_against_a_region() {
+    for (fault, status) in [(ClientFault::BrokeOff, 400), (ClientFault::Paused, 408)] {
+        let mut host = Host::new(ruleset(vec![route("/**")]));
+        for _ in 0..4 {
+            host.says("us-east-1", Err(ForwardFault::Client(fault)));
+            let mut facts = request("PUT", "acme.example", "/");
+            facts.body = BodySize::Bytes(10);
+            let reply = host.send(facts);
+            assert_eq!(
+                (reply.status, reply.decision.outcome),
+                (status, Outcome::Denied),
+                "{}",
+                stages(&reply)
+            );
+        }
+        assert_eq!(host.get("/").status, 200);
+        assert_eq!(host.regions(), ["us-east-1"; 5]);
+    }
+}

@@ -26,7 +26,8 @@ use crate::ruleset::{
     Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState, Transform,
 };
 use crate::step::{
-    CacheKey, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead, SyncNews,
+    CacheKey, ClientFault, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead,
+    SyncNews,
 };
 
 const NOW: u64 = 1_800_000_000_000;

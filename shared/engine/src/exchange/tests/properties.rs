@@ -81,6 +81,7 @@ fn any_answer() -> impl Strategy<Value = Answer> {
         Just(Answer::Slow),
         Just(Answer::Paused),
         Just(Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Connect) }),
+        Just(Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Client(ClientFault::BrokeOff)) }),
         any::<bool>().prop_map(|sent_on| {
             let fault = FunctionFault { why: FunctionFailure::Trap, sent_on };
             Answer::Forwarded { attempt: 0, result: Err(ForwardFault::Function(fault)) }
