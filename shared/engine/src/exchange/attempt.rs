@@ -42,7 +42,7 @@ impl Exchange {
         }
         let connection = self.connection(node);
         // What the budget does not allow now stays for a later attempt.
-        if !node.regions.attempt(self.plan.candidates.first()?, number, self.now_ms) {
+        if !node.regions.attempt(self.tenant.as_ref()?, self.plan.candidates.first()?, number, self.now_ms) {
             self.explain("forward", None, "retry budget used up", Vec::new());
             return None;
         }
@@ -195,10 +195,15 @@ impl Exchange {
         };
         // Then it is not the target that failed, and there is nothing to send to another one.
         let body_gone = matches!(result, Err(ForwardFault::BodyGone | ForwardFault::Client(_)));
-        if !body_gone && !answered {
-            let outcome = if failed { AttemptOutcome::Failed } else { AttemptOutcome::Answered };
+        if let Some(tenant) = self.tenant.as_ref().filter(|_| !body_gone && !answered) {
+            let took_all = self.now_ms.saturating_sub(attempt.requested_ms) >= u64::from(self.timeout_ms());
+            let outcome = match &result {
+                Ok(_) if !failed => AttemptOutcome::Answered,
+                Err(ForwardFault::Connect | ForwardFault::Broken) if !took_all => AttemptOutcome::Failed,
+                _ => AttemptOutcome::FailedRoute,
+            };
             let elapsed_ms = result.as_ref().ok().map(|head| head.elapsed_ms);
-            node.regions.record(&attempt.candidate, outcome, elapsed_ms, self.now_ms);
+            node.regions.record(tenant, &attempt.candidate, outcome, elapsed_ms, self.now_ms);
         }
         if !answered {
             self.explain_attempt(&attempt, &result, behind);

@@ -147,7 +147,7 @@ pub struct SteeringSpec {
     /// A share of clients, always the same ones, that goes to another target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanarySpec>,
-    /// Statuses that count as a failure of the region.
+    /// Statuses that count as a failure of the region, for this tenant alone.
     #[serde(default = "retry_statuses")]
     pub retry_statuses: Vec<u16>,
     /// Attempts at the most, the first included.

@@ -76,3 +76,36 @@ fn what_the_client_does_not_send_is_not_held_against_a_region() {
         assert_eq!(host.regions(), ["us-east-1"; 5]);
     }
 }
+
+/// A route may give a region no time at all, or take any answer for a failure: that is between it and its tenant.
+#[test]
+fn a_route_that_no_region_can_serve_ejects_none_for_others() {
+    for first in [Err(ForwardFault::Timeout), Err(ForwardFault::Connect), ok(404, &[])] {
+        let mut picky = route("/picky");
+        picky.steering.timeout_ms = 10;
+        picky.steering.retry_statuses = vec![404];
+        let mut host = Host::new(ruleset(vec![picky, route("/**")]));
+        for _ in 0..3 {
+            host.says("us-east-1", first.clone());
+            let mut facts = request("GET", "acme.example", "/picky");
+            facts.now_ms = host.now_ms;
+            let (mut exchange, mut step) = Exchange::begin(&mut host.node, facts);
+            while !matches!(step, Step::Reply(_)) {
+                host.now_ms += 10;
+                let answer = host.answer(step);
+                step = exchange.resume(&mut host.node, answer, host.now_ms);
+            }
+        }
+        host.forwards.clear();
+        host.get("/");
+        assert_eq!(host.regions(), ["eu-west-1"], "{first:?}");
+        let mut other = ruleset(vec![route("/**")]);
+        other.tenant.slug = "globex".to_owned();
+        other.tenant.domains = vec!["globex.example".to_owned()];
+        host.hosts.insert("globex.example".to_owned(), "globex".to_owned());
+        host.rules = Some(Arc::new(other));
+        host.forwards.clear();
+        host.send(request("GET", "globex.example", "/"));
+        assert_eq!(host.regions(), ["us-east-1"], "{first:?}");
+    }
+}

@@ -1,4 +1,4 @@
-//! What a node has seen of a service itself: ejection after failures in a row, probation, and the budget of retries.
+//! What a node has seen of a service itself: ejection after failures in a row, probation, and a tenant's budget of retries.
 
 use crate::limits::{
     EJECT_FAILURES, EJECT_FORGIVE_MS, EJECT_MS_MAX, EJECT_MS_MIN, PROBE_MS, RETRY_EACH_MILLI,

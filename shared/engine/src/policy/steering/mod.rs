@@ -1,7 +1,8 @@
 //! Which region answers: residency first, then health, then the route's strategy.
 //!
 //! Health is what the origins tell of one another ([`SteeringMemory::heard`]) and what this node has seen itself
-//! ([`SteeringMemory::record`]). A region that is not healthy is tried only where no other is left. Equal regions are
+//! ([`SteeringMemory::record`]): for all tenants where nothing but the region can have failed, and for a tenant alone where it
+//! did not do what that tenant's own rules ask. A region that is not healthy is tried only where no other is left. Equal regions are
 //! ordered by id, so that a plan depends on its inputs alone.
 
 mod choice;
@@ -22,21 +23,31 @@ use self::health::{Health, RetryBudget};
 use self::latency::Latency;
 use crate::bounded::{Bounded, Keyed};
 use crate::facts::{Facts, Place};
-use crate::limits::{NEWS_MS_MAX, SERVICES_MAX};
+use crate::limits::{NEWS_MS_MAX, SERVICES_MAX, TENANTS_MAX};
 use crate::ruleset::{
     Affinity, Platform, Region, RegionId, RegionState, Steering, Strategy, Tenant, Upstream,
 };
 use crate::step::RegionNews;
 
-/// What a node remembers of the regions: news from the origins, its own experience, the retry budget. Bounded.
+/// What a node remembers of the regions: news from the origins, its own experience, each tenant's retry budget. Bounded.
 #[derive(Debug)]
 pub struct SteeringMemory {
     news: Vec<RegionNews>,
     heard_ms: u64,
-    services: Bounded<ServiceKey, Health>,
+    services: Bounded<ServiceKey, Experience>,
     latencies: Bounded<ServiceKey, Latency>,
     connections: Bounded<ServiceKey, Connections>,
-    budget: RetryBudget,
+    /// By tenant: what one tenant's upstreams need is not taken from the others.
+    budgets: Bounded<Arc<str>, RetryBudget>,
+    keyed: Keyed,
+}
+
+/// How a service has done lately.
+#[derive(Debug)]
+struct Experience {
+    for_all: Health,
+    /// As far as it failed for these tenants alone.
+    by_tenant: Bounded<Arc<str>, Health>,
 }
 
 /// A region and, where it is not the region's own origin, the upstream.
@@ -126,8 +137,11 @@ pub enum Excluded {
 pub enum AttemptOutcome {
     /// It answered, and not with a status that counts as a failure.
     Answered,
-    /// It did not, or with one that does.
+    /// It could not be reached, or its connection broke.
     Failed,
+    /// It took longer than the route waits, or answered with a status that the route counts as a failure. Another tenant's
+    /// rules may ask for less, so that this counts for its own tenant alone.
+    FailedRoute,
 }
 
 impl Plan {
@@ -156,7 +170,8 @@ impl SteeringMemory {
             services: Bounded::new(SERVICES_MAX, keyed),
             latencies: Bounded::new(SERVICES_MAX, keyed),
             connections: Bounded::new(SERVICES_MAX, keyed),
-            budget: RetryBudget::default(),
+            budgets: Bounded::new(TENANTS_MAX, keyed),
+            keyed,
         }
     }
 
@@ -250,7 +265,7 @@ impl SteeringMemory {
             return Err(Excluded::Unhealthy);
         }
         let key = (region.id.clone(), ask.service());
-        if self.services.peek(&key).is_some_and(|health| health.is_ejected(now_ms)) {
+        if self.services.peek(&key).is_some_and(|service| service.is_ejected(&ask.tenant.slug, now_ms)) {
             return Err(Excluded::Ejected);
         }
         let has_session = ask.positions.iter().any(|(ordinal, _)| *ordinal == region.ordinal)
@@ -262,18 +277,19 @@ impl SteeringMemory {
         Ok(if is_behind { Standing::Behind } else { Standing::Ready })
     }
 
-    /// Call before each attempt, `attempt` counting from 0. The first pays into the retry budget and is always allowed;
-    /// each other takes from it, and `false` means that it is used up: don't try. A region on probation gets no second
-    /// request until this one is answered.
+    /// Call before each attempt, `attempt` counting from 0. The first pays into the tenant's retry budget and is always
+    /// allowed; each other takes from it, and `false` means that it is used up: don't try. A region on probation gets no
+    /// second request until this one is answered.
     #[must_use]
-    pub fn attempt(&mut self, candidate: &Candidate, attempt: u32, now_ms: u64) -> bool {
+    pub fn attempt(&mut self, tenant: &Arc<str>, candidate: &Candidate, attempt: u32, now_ms: u64) -> bool {
+        let budget = self.budgets.get_or_insert_with(Arc::clone(tenant), RetryBudget::default);
         if attempt == 0 {
-            self.budget.request();
-        } else if !self.budget.retry(now_ms) {
+            budget.request();
+        } else if !budget.retry(now_ms) {
             return false;
         }
-        if let Some(health) = self.services.get(&candidate.key()) {
-            health.attempt(now_ms);
+        if let Some(service) = self.services.get(&candidate.key()) {
+            service.each(tenant, |health| health.attempt(now_ms));
         }
         true
     }
@@ -310,6 +326,7 @@ impl SteeringMemory {
     /// Takes the outcome of an attempt, and how long the head of a response took where one came.
     pub fn record(
         &mut self,
+        tenant: &Arc<str>,
         candidate: &Candidate,
         outcome: AttemptOutcome,
         elapsed_ms: Option<u32>,
@@ -321,16 +338,35 @@ impl SteeringMemory {
                 None => self.latencies.insert(candidate.key(), Latency::new(elapsed_ms, now_ms)),
             }
         }
-        match outcome {
-            AttemptOutcome::Answered => {
-                if let Some(health) = self.services.get(&candidate.key()) {
-                    health.answered(now_ms);
-                }
+        if outcome == AttemptOutcome::Answered {
+            if let Some(service) = self.services.get(&candidate.key()) {
+                service.each(tenant, |health| health.answered(now_ms));
             }
-            AttemptOutcome::Failed => {
-                self.services.get_or_insert_with(candidate.key(), Health::default).failed(now_ms);
-            }
+            return;
         }
+        let keyed = self.keyed;
+        let new = || Experience { for_all: Health::default(), by_tenant: Bounded::new(TENANTS_MAX, keyed) };
+        let service = self.services.get_or_insert_with(candidate.key(), new);
+        let health = match outcome {
+            AttemptOutcome::FailedRoute => {
+                service.by_tenant.get_or_insert_with(Arc::clone(tenant), Health::default)
+            }
+            AttemptOutcome::Answered | AttemptOutcome::Failed => &mut service.for_all,
+        };
+        health.failed(now_ms);
+    }
+}
+
+impl Experience {
+    fn is_ejected(&self, tenant: &str, now_ms: u64) -> bool {
+        let of_tenant = self.by_tenant.peek(tenant);
+        self.for_all.is_ejected(now_ms) || of_tenant.is_some_and(|health| health.is_ejected(now_ms))
+    }
+
+    /// Does this to all that counts for a tenant.
+    fn each(&mut self, tenant: &str, mut change: impl FnMut(&mut Health)) {
+        change(&mut self.for_all);
+        self.by_tenant.get(tenant).map(change);
     }
 }
 

@@ -86,6 +86,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let everywhere = ruleset(vec![]).tenant;
         let mut restricted = everywhere.clone();
+        restricted.slug = "restricted".to_owned();
         restricted.allowed_regions = vec![US.into(), EU.into()];
         let mut steering = route("/").steering;
         steering.strategy = Strategy::Weighted(WEIGHTS.map(|(id, weight)| (id.into(), weight)).into());
@@ -127,7 +128,8 @@ impl World {
 
     /// Sends a flight on its way, unless the budget forbids it.
     fn attempt(&mut self, mut flight: Flight, now_ms: u64) -> Option<Flight> {
-        if !self.edges[flight.edge].attempt(&flight.candidate, flight.attempt, now_ms) {
+        let tenant = self.slug(&flight);
+        if !self.edges[flight.edge].attempt(&tenant, &flight.candidate, flight.attempt, now_ms) {
             return self.lose(&flight);
         }
         let region = flight.candidate.region.clone();
@@ -137,6 +139,10 @@ impl World {
         Some(flight)
     }
 
+    fn slug(&self, flight: &Flight) -> Arc<str> {
+        self.tenants[usize::from(flight.restricted)].slug.as_str().into()
+    }
+
     fn lose(&mut self, flight: &Flight) -> Option<Flight> {
         *self.seen.lost.entry(flight.begun_s).or_default() += 1;
         None
@@ -144,9 +150,14 @@ impl World {
 
     /// A flight has come back: the next attempt, if it failed and there is one.
     fn landed(&mut self, mut flight: Flight, now_ms: u64) -> Option<Flight> {
-        let outcome = if flight.succeeds { AttemptOutcome::Answered } else { AttemptOutcome::Failed };
+        let outcome = match flight.succeeds {
+            true => AttemptOutcome::Answered,
+            false if flight.elapsed_ms >= TIMEOUT_MS => AttemptOutcome::FailedRoute,
+            false => AttemptOutcome::Failed,
+        };
+        let tenant = self.slug(&flight);
         let elapsed_ms = flight.succeeds.then(|| u32::try_from(flight.elapsed_ms).unwrap());
-        self.edges[flight.edge].record(&flight.candidate, outcome, elapsed_ms, now_ms);
+        self.edges[flight.edge].record(&tenant, &flight.candidate, outcome, elapsed_ms, now_ms);
         if flight.succeeds {
             return None;
         }

@@ -4,6 +4,7 @@ use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::fixtures::{platform, request, route, ruleset, upstream};
+use crate::limits::{EJECT_FAILURES, EJECT_MS_MIN};
 use crate::ruleset::Strategy;
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -76,12 +77,21 @@ impl World {
     }
 
     fn fail(&mut self, region: &str, times: u32, now_ms: u64) {
+        self.ends(AttemptOutcome::Failed, region, times, now_ms);
+    }
+
+    fn ends(&mut self, outcome: AttemptOutcome, region: &str, times: u32, now_ms: u64) {
+        let tenant = Arc::from(self.tenant.slug.as_str());
         let plan = self.plan(now_ms);
         let candidate = plan.candidates.into_iter().find(|candidate| &*candidate.region == region).unwrap();
         for _ in 0..times {
-            self.memory.record(&candidate, AttemptOutcome::Failed, None, now_ms);
+            self.memory.record(&tenant, &candidate, outcome, None, now_ms);
         }
     }
+}
+
+fn acme() -> Arc<str> {
+    "acme".into()
 }
 
 #[test]
@@ -157,9 +167,9 @@ fn a_region_is_ejected_probed_and_taken_back() {
     let later = NOW_MS + 1_000;
     let probe = world.plan(later).take_next().unwrap();
     assert_eq!(&*probe.region, US);
-    assert!(world.memory.attempt(&probe, 0, later));
+    assert!(world.memory.attempt(&acme(), &probe, 0, later));
     assert_eq!(world.order(later), [EU, AP], "one probe at a time");
-    world.memory.record(&probe, AttemptOutcome::Answered, Some(5), later);
+    world.memory.record(&acme(), &probe, AttemptOutcome::Answered, Some(5), later);
     assert_eq!(world.order(later)[0], US);
 }
 
@@ -216,8 +226,8 @@ fn an_upstream_has_its_own_addresses_and_its_own_health() {
 fn attempts_beyond_the_first_take_from_the_budget() {
     let mut world = world();
     let candidate = world.plan(NOW_MS).take_next().unwrap();
-    assert!((0..10_000).all(|_| world.memory.attempt(&candidate, 0, NOW_MS)));
-    let retries = (0..10_000).filter(|_| world.memory.attempt(&candidate, 1, NOW_MS)).count();
+    assert!((0..10_000).all(|_| world.memory.attempt(&acme(), &candidate, 0, NOW_MS)));
+    let retries = (0..10_000).filter(|_| world.memory.attempt(&acme(), &candidate, 1, NOW_MS)).count();
     assert_eq!(retries as u64, crate::limits::RETRY_TOKENS_MAX);
 }
 
@@ -238,8 +248,8 @@ fn the_fastest_region_is_first_until_its_measurement_is_old() {
     assert_eq!(world.order(NOW_MS), [EU, US, AP], "nothing is known but the distance");
     let plan = world.plan(NOW_MS);
     for _ in 0..20 {
-        world.memory.record(&plan.candidates[0], AttemptOutcome::Answered, Some(900), NOW_MS);
-        world.memory.record(&plan.candidates[2], AttemptOutcome::Answered, Some(20), NOW_MS);
+        world.memory.record(&acme(), &plan.candidates[0], AttemptOutcome::Answered, Some(900), NOW_MS);
+        world.memory.record(&acme(), &plan.candidates[2], AttemptOutcome::Answered, Some(20), NOW_MS);
     }
     assert_eq!(world.order(NOW_MS), [AP, US, EU]);
     assert_eq!(world.order(NOW_MS + 600_000), [EU, US, AP]);
@@ -331,4 +341,35 @@ proptest! {
             prop_assert!(pair[0].standing <= pair[1].standing);
         }
     }
+}
+
+#[test]
+fn what_one_tenant_asks_for_ejects_no_region_for_another() {
+    let mut world = world();
+    world.ends(AttemptOutcome::FailedRoute, US, 20, NOW_MS);
+    assert_eq!(world.order(NOW_MS), [EU, AP]);
+    world.tenant.slug = "globex".to_owned();
+    assert_eq!(world.order(NOW_MS), [US, EU, AP]);
+    // A region that nobody reaches is known to all.
+    world.ends(AttemptOutcome::Failed, US, EJECT_FAILURES, NOW_MS);
+    assert_eq!(world.order(NOW_MS), [EU, AP]);
+    world.tenant.slug = "third".to_owned();
+    assert_eq!(world.order(NOW_MS), [EU, AP]);
+    // One that answers again is as well as before, but for whom it still does not do what is asked.
+    let later = NOW_MS + EJECT_MS_MIN;
+    world.ends(AttemptOutcome::Answered, US, 1, later);
+    assert_eq!(world.order(later), [US, EU, AP]);
+    world.tenant.slug = "acme".to_owned();
+    assert_eq!(world.order(later - 1), [EU, AP]);
+    world.ends(AttemptOutcome::Answered, US, 1, later);
+    assert_eq!(world.order(later - 1), [US, EU, AP]);
+}
+
+#[test]
+fn a_tenants_retries_are_its_own() {
+    let mut world = world();
+    let candidate = world.plan(NOW_MS).candidates.remove(0);
+    let mut retry = |tenant: &str| world.memory.attempt(&tenant.into(), &candidate, 1, NOW_MS);
+    assert!((0..10_000).any(|_| !retry("acme")));
+    assert!(retry("globex"));
 }
