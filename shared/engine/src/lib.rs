@@ -27,6 +27,7 @@ pub mod exchange;
 pub mod explanation;
 pub mod expr;
 pub mod facts;
+pub mod fair;
 #[cfg(test)]
 mod fixtures;
 pub mod headers;

@@ -6,9 +6,12 @@
 //! time `T` at most `burst + quota × (T + LEASE_MS_MAX) / window` pass; of a sliding window, at most the quota in any window
 //! and [`LEASE_MS_MAX`] before it.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::counter::{Counter, Counters, Rate};
+use crate::bounded::Keyed;
 use crate::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
 use crate::step::{Lease, Take};
 
@@ -32,7 +35,7 @@ fn grant(counter: &mut Counter, rate: Rate, take: &Take, now_ms: u64) -> Lease {
     }
 }
 
-/// The counters of all limits that an authority keeps, at most [`LIMIT_KEYS_MAX`].
+/// The counters of all limits that an authority keeps, at most [`LIMIT_KEYS_MAX`], of which each tenant has its share.
 #[derive(Debug)]
 pub struct Authority {
     counters: Counters,
@@ -40,7 +43,7 @@ pub struct Authority {
 
 impl Default for Authority {
     fn default() -> Self {
-        Self { counters: Counters::new(LIMIT_KEYS_MAX) }
+        Self { counters: Counters::new(LIMIT_KEYS_MAX, Keyed::default()) }
     }
 }
 
@@ -48,14 +51,15 @@ impl Authority {
     /// Grants what can be granted: `amount` at most, `cost` at the least, or nothing.
     pub fn take(&mut self, take: &Take, now_ms: u64) -> Lease {
         let rate = rate(take);
-        grant(self.counters.get(hash(take), rate, now_ms), rate, take, now_ms)
+        let tenant = Arc::from(take.tenant.as_str());
+        grant(self.counters.get(&tenant, hash(take), rate, now_ms), rate, take, now_ms)
     }
 
     /// What has to be kept of the counter that `take` is about, for an authority that does not stay in memory. `None` where
     /// it is not in memory.
     #[must_use]
     pub fn saved(&self, take: &Take) -> Option<String> {
-        self.counters.peek(&hash(take)).map(Counter::write)
+        self.counters.peek(&take.tenant, &hash(take)).map(Counter::write)
     }
 
     /// When what [`Authority::saved`] gave is of no use any more, in milliseconds since the Unix epoch. `None` where it is
@@ -68,7 +72,7 @@ impl Authority {
     /// Puts back what [`Authority::saved`] gave, before [`Authority::take`]. What can't be read is left out.
     pub fn restore(&mut self, take: &Take, saved: &str, now_ms: u64) {
         if let Some(counter) = Counter::read(saved, rate(take)) {
-            self.counters.restore(hash(take), counter, now_ms);
+            self.counters.restore(&take.tenant.as_str().into(), hash(take), counter, now_ms);
         }
     }
 }

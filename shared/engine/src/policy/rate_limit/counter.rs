@@ -1,9 +1,11 @@
 //! The counter of one key of a limit, by either algorithm, and a bounded set of them.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::gcra::Gcra;
 use super::window::Window;
+use crate::bounded::Keyed;
+use crate::fair::Fair;
 use crate::ruleset::LimitAlgorithm;
 
 pub(super) const NS_PER_MS: u64 = 1_000_000;
@@ -172,59 +174,45 @@ impl Counter {
 /// Whom a limit counts, hashed.
 pub(super) type KeyHash = [u8; 32];
 
-/// At most `max` counters. When there is no room, those that are whole again are forgotten, which changes nothing; if all
-/// still owe, the eighth that owes the least goes.
+/// At most `max` counters of all tenants. When there is no room, those that are whole again are forgotten, which changes
+/// nothing; if too many still owe, tenants with more than an even share lose those that owe the least.
 #[derive(Debug)]
-pub(super) struct Counters {
-    max: usize,
-    by_key: BTreeMap<KeyHash, Counter>,
-}
+pub(super) struct Counters(Fair<KeyHash, Counter>);
 
 impl Counters {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max: max.max(1), by_key: BTreeMap::new() }
+    pub(super) fn new(max: usize, keyed: Keyed) -> Self {
+        Self(Fair::new(max, keyed))
     }
 
-    /// The counter of a key, settled.
-    pub(super) fn get(&mut self, key: KeyHash, rate: Rate, now_ms: u64) -> &mut Counter {
-        if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
-            self.make_room(now_ms);
-        }
-        let counter = self.by_key.entry(key).or_insert_with(|| Counter::new(rate, now_ms));
+    /// The counter of a tenant's key, settled.
+    pub(super) fn get(&mut self, tenant: &Arc<str>, key: KeyHash, rate: Rate, now_ms: u64) -> &mut Counter {
+        self.make_room(tenant, &key, now_ms);
+        let counter = self.0.get_or_insert_with(tenant, key, || Counter::new(rate, now_ms));
         counter.settle(rate, now_ms);
         counter
     }
 
-    /// The counter of a key as it was left.
-    pub(super) fn peek(&self, key: &KeyHash) -> Option<&Counter> {
-        self.by_key.get(key)
+    /// The counter of a tenant's key as it was left.
+    pub(super) fn peek(&self, tenant: &str, key: &KeyHash) -> Option<&Counter> {
+        self.0.get(tenant, key)
     }
 
     /// Puts a counter in the place of the one that is there.
-    pub(super) fn restore(&mut self, key: KeyHash, counter: Counter, now_ms: u64) {
-        if self.by_key.len() >= self.max && !self.by_key.contains_key(&key) {
-            self.make_room(now_ms);
-        }
-        self.by_key.insert(key, counter);
+    pub(super) fn restore(&mut self, tenant: &Arc<str>, key: KeyHash, counter: Counter, now_ms: u64) {
+        self.make_room(tenant, &key, now_ms);
+        *self.0.get_or_insert_with(tenant, key, || counter) = counter;
     }
 
-    fn make_room(&mut self, now_ms: u64) {
-        self.by_key.retain(|_, counter| counter.whole_at_ms() > now_ms);
-        let keep = self.max - self.max.div_ceil(8);
-        let Some(surplus) = self.by_key.len().checked_sub(keep).filter(|surplus| *surplus > 0) else {
-            return;
-        };
-        let mut whole: Vec<_> =
-            self.by_key.iter().map(|(key, counter)| (counter.whole_at_ms(), *key)).collect();
-        whole.select_nth_unstable(surplus - 1);
-        for (_, key) in whole.iter().take(surplus) {
-            self.by_key.remove(key);
+    fn make_room(&mut self, tenant: &str, key: &KeyHash, now_ms: u64) {
+        if self.0.is_full_for(tenant, key) {
+            self.0.retain(|counter| counter.whole_at_ms() > now_ms);
+            self.0.make_room(Counter::whole_at_ms, |_, _| {});
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.by_key.len()
+        self.0.len()
     }
 }
 
@@ -238,19 +226,38 @@ mod tests {
 
     #[test]
     fn counters_are_bounded_and_whole_ones_go_first() {
-        let rate = gcra(1, 1_000, 10);
-        let mut counters = Counters::new(16);
+        let (rate, acme) = (gcra(1, 1_000, 10), Arc::from("acme"));
+        let mut counters = Counters::new(16, Keyed::default());
         let key = |n: u8| [n; 32];
         for n in 0..16 {
-            counters.get(key(n), rate, 0).spend(if n < 8 { 1 } else { 10 });
+            counters.get(&acme, key(n), rate, 0).spend(if n < 8 { 1 } else { 10 });
         }
-        counters.get(key(100), rate, 1_000);
+        counters.get(&acme, key(100), rate, 1_000);
         assert_eq!(counters.len(), 9, "the eight whole ones went");
         for n in 0..200 {
-            counters.get(key(n), rate, 1_000).spend(1);
+            counters.get(&acme, key(n), rate, 1_000).spend(1);
             assert!(counters.len() <= 16);
         }
-        assert_eq!(counters.get(key(15), rate, 1_000).remaining(), 0, "who owes most stays");
+        assert_eq!(counters.get(&acme, key(15), rate, 1_000).remaining(), 0, "who owes most stays");
+    }
+
+    #[test]
+    fn a_flood_of_one_tenants_keys_leaves_the_others_their_counts() {
+        let rate = gcra(1, 1_000, 10);
+        let mut counters = Counters::new(100, Keyed::default());
+        let (acme, globex) = (Arc::from("acme"), Arc::from("globex"));
+        for n in 0..40 {
+            counters.get(&globex, [n; 32], rate, 0).spend(1);
+        }
+        for n in 0..10_000u32 {
+            let mut key = [255; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            counters.get(&acme, key, rate, 0).spend(10);
+            assert!(counters.len() <= 100);
+        }
+        for n in 0..40 {
+            assert_eq!(counters.get(&globex, [n; 32], rate, 0).remaining(), 9);
+        }
     }
 
     #[test]

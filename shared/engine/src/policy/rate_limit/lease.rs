@@ -95,6 +95,11 @@ impl Held {
         self.units = self.units.saturating_sub(cost);
     }
 
+    /// What would be lost with it: the units that may still be spent here.
+    pub(super) fn worth(&self) -> u64 {
+        self.units.into()
+    }
+
     /// Units left, as far as is known here.
     pub(super) fn remaining(&self) -> u32 {
         self.units.saturating_add(self.left).min(self.shape.burst)

@@ -20,32 +20,33 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use self::authority::Authority;
 use self::counter::{Counters, KeyHash, Rate};
 use self::lease::{Held, Shape, Standing};
-use crate::bounded::{Bounded, Keyed};
+use crate::bounded::Keyed;
 use crate::expr::{Inputs, Seen};
+use crate::fair::Fair;
 use crate::limits::LIMIT_KEYS_MAX;
 use crate::policy::jwt::Identity;
 use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, RateLimit, RegionId, Route, Ruleset};
 use crate::step::{Lease, Take};
 
-/// What a node remembers of limits: its own counters and the leases that it holds. Bounded.
+/// What a node remembers of limits: its own counters and the leases that it holds. Bounded, and each tenant has its share.
 #[derive(Debug)]
 pub struct LimitMemory {
     counters: Counters,
-    leases: Bounded<KeyHash, Held>,
+    leases: Fair<KeyHash, Held>,
 }
 
 impl LimitMemory {
     /// An empty memory.
     #[must_use]
     pub fn new(keyed: Keyed) -> Self {
-        Self { counters: Counters::new(LIMIT_KEYS_MAX), leases: Bounded::new(LIMIT_KEYS_MAX, keyed) }
+        Self { counters: Counters::new(LIMIT_KEYS_MAX, keyed), leases: Fair::new(LIMIT_KEYS_MAX, keyed) }
     }
 }
 
 /// The limits of one request: made once, polled until it says something other than [`LimitVerdict::NeedTake`].
 #[derive(Debug, Default)]
 pub struct LimitCheck {
-    tenant: String,
+    tenant: Arc<str>,
     items: Vec<Item>,
 }
 
@@ -166,12 +167,12 @@ impl LimitCheck {
             key: key::hash(&tenant.slug, limit, inputs, identity),
             asked: Asked::No,
         });
-        Self { items: items.collect(), tenant: tenant.slug.clone() }
+        Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
     }
 
     /// Checks all limits, and takes from all of them or from none. Says `NeedTake` at most once.
     pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
-        let looks: Vec<_> = self.items.iter().map(|item| item.look(memory, now_ms)).collect();
+        let looks: Vec<_> = self.items.iter().map(|item| item.look(&self.tenant, memory, now_ms)).collect();
         let denied = self.items.iter().zip(&looks).any(|(item, look)| item.denies(look));
         let takes: Vec<_> = self
             .items
@@ -188,7 +189,7 @@ impl LimitCheck {
                 .items
                 .iter_mut()
                 .zip(&looks)
-                .map(|(item, look)| item.settle(look, denied, memory, now_ms))
+                .map(|(item, look)| item.settle(&self.tenant, look, denied, memory, now_ms))
                 .collect(),
         };
         if denied {
@@ -205,7 +206,9 @@ impl LimitCheck {
             let Asked::For(amount) = item.asked else { continue };
             item.asked = match answers.next().copied().flatten() {
                 None => Asked::Away,
-                Some(lease) if item.held(memory, now_ms).granted(lease, amount, item.cost, now_ms) => {
+                Some(lease)
+                    if item.held(&self.tenant, memory, now_ms).granted(lease, amount, item.cost, now_ms) =>
+                {
                     Asked::Granted
                 }
                 Some(_) => Asked::Refused,
@@ -245,25 +248,28 @@ impl Item {
         Rate::new(self.algorithm, self.shape.quota, self.shape.window_ms, self.shape.burst)
     }
 
-    fn held<'a>(&self, memory: &'a mut LimitMemory, now_ms: u64) -> &'a mut Held {
-        let held = memory.leases.get_or_insert_with(self.key, Held::default);
+    fn held<'a>(&self, tenant: &Arc<str>, memory: &'a mut LimitMemory, now_ms: u64) -> &'a mut Held {
+        if memory.leases.is_full_for(tenant, &self.key) {
+            memory.leases.make_room(Held::worth, |_, _| {});
+        }
+        let held = memory.leases.get_or_insert_with(tenant, self.key, Held::default);
         held.settle(self.shape, now_ms);
         held
     }
 
-    fn look(&self, memory: &mut LimitMemory, now_ms: u64) -> Look {
+    fn look(&self, tenant: &Arc<str>, memory: &mut LimitMemory, now_ms: u64) -> Look {
         let rate = self.rate();
         if !rate.bears(self.cost) {
             return Look::Exceeded { wait_ms: self.shape.window_ms };
         }
         if self.scope == LimitScope::Node {
-            let counter = memory.counters.get(self.key, rate, now_ms);
+            let counter = memory.counters.get(tenant, self.key, rate, now_ms);
             return match counter.wait_ms(self.cost, now_ms) {
                 0 => Look::Passes,
                 wait_ms => Look::Exceeded { wait_ms },
             };
         }
-        match (self.asked, self.held(memory, now_ms).standing(self.cost, now_ms)) {
+        match (self.asked, self.held(tenant, memory, now_ms).standing(self.cost, now_ms)) {
             (Asked::Granted, _) | (_, Standing::Enough) => Look::Passes,
             (_, Standing::Refused { wait_ms }) => Look::Exceeded { wait_ms },
             (Asked::No, Standing::Ask { amount }) => Look::Ask { amount },
@@ -301,12 +307,19 @@ impl Item {
     }
 
     /// Takes from the limit, unless another one said no, and reports.
-    fn settle(&mut self, look: &Look, denied: bool, memory: &mut LimitMemory, now_ms: u64) -> LimitState {
+    fn settle(
+        &mut self,
+        tenant: &Arc<str>,
+        look: &Look,
+        denied: bool,
+        memory: &mut LimitMemory,
+        now_ms: u64,
+    ) -> LimitState {
         let takes = !denied && matches!(look, Look::Passes);
         let rate = self.rate();
         let (remaining, whole_ms) = match self.scope {
             LimitScope::Node => {
-                let counter = memory.counters.get(self.key, rate, now_ms);
+                let counter = memory.counters.get(tenant, self.key, rate, now_ms);
                 if takes {
                     counter.spend(self.cost);
                 }
@@ -314,7 +327,7 @@ impl Item {
             }
             LimitScope::Region | LimitScope::Global => {
                 let granted = std::mem::replace(&mut self.asked, Asked::No) == Asked::Granted;
-                let (cost, held) = (self.cost, self.held(memory, now_ms));
+                let (cost, held) = (self.cost, self.held(tenant, memory, now_ms));
                 match (takes, granted) {
                     (true, false) => held.spend(cost),
                     (false, true) => held.give_back(cost),
