@@ -42,8 +42,11 @@ pub const TOKEN_DEPTH_MAX: usize = 16;
 pub const TOKENS_REMEMBERED_MAX: usize = 10_000;
 /// Counters of limits in memory at once.
 pub const LIMIT_KEYS_MAX: usize = 50_000;
-/// Entries of the purge journal in memory at once; beyond it the oldest half becomes one "everything before" mark.
+/// Entries of the purge journal in memory at once; beyond it the oldest of tenants with more than an even share become one mark
+/// of their tenant, "everything before".
 pub const PURGES_MAX: usize = 50_000;
+/// Tenants that have such a mark; beyond it all of these become one mark for everybody.
+pub const PURGED_TENANTS_MAX: usize = 2_000;
 /// How far back a region's purge journal answers an edge that reads it for the first time.
 pub const PURGE_REACH_MS: u64 = 600_000;
 /// Regions whose positions are kept for one purged tag; beyond it the time of the purge counts.

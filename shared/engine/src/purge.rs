@@ -1,10 +1,12 @@
 //! The purge journal as an edge remembers it: what went stale, and since which position of which region.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use crate::bounded::Keyed;
-use crate::limits::{PURGE_REACH_MS, PURGE_SOURCES_MAX, PURGES_MAX};
+use crate::fair::Fair;
+use crate::limits::{PURGE_REACH_MS, PURGE_SOURCES_MAX, PURGED_TENANTS_MAX, PURGES_MAX};
 use crate::ruleset::RegionId;
 use crate::step::{Purge, SyncNews};
 
@@ -16,14 +18,16 @@ pub const EVERYTHING: &str = "*";
 /// Positions of the regions that an answer reflects, or that were purged, by ordinal.
 type Positions = Vec<(u16, u64)>;
 
-/// What went stale, bounded in memory: entries are kept by a hash of tenant and tag (a collision makes more stale,
-/// never less), and when there are too many, the older ones become one mark that stands for all of them.
+/// What went stale, bounded in memory: entries are kept by a hash of their tag (a collision makes more stale, never less), and
+/// when there are too many, the oldest ones of tenants that have more than an even share become one mark of their tenant that
+/// stands for all of them.
 #[derive(Debug)]
 pub struct PurgeJournal {
     keyed: Keyed,
-    young: HashMap<u64, Mark, Keyed>,
-    old: HashMap<u64, Mark, Keyed>,
-    /// What went stale for everybody, and what stands for all marks that were dropped.
+    marks: Fair<u64, Mark>,
+    /// What stands for the marks of a tenant that were dropped.
+    dropped: HashMap<Arc<str>, Mark, Keyed>,
+    /// What went stale for everybody.
     everything: Mark,
     /// Whether an origin's journal was read yet.
     heard: bool,
@@ -89,6 +93,10 @@ impl Mark {
         self.soft_ms = self.soft_ms.max(other.soft_ms);
     }
 
+    fn newest_ms(&self) -> u64 {
+        self.stored_ms.max(self.changed_ms).max(self.soft_ms)
+    }
+
     fn hits(&self, seen: &[(u16, u64)], stored_ms: u64) -> bool {
         if seen.is_empty() {
             return stored_ms <= self.stored_ms.max(self.changed_ms);
@@ -106,8 +114,8 @@ impl PurgeJournal {
     pub fn new(keyed: Keyed) -> Self {
         Self {
             keyed,
-            young: HashMap::with_hasher(keyed),
-            old: HashMap::with_hasher(keyed),
+            marks: Fair::new(PURGES_MAX, keyed),
+            dropped: HashMap::with_hasher(keyed),
             everything: Mark::default(),
             heard: false,
             cursor: Vec::new(),
@@ -141,29 +149,36 @@ impl PurgeJournal {
         }
     }
 
+    /// Makes everything of a tenant stale that is stored by now.
+    pub fn mark_all(&mut self, tenant: &str, at_ms: u64) {
+        let (tenant, tag) = (tenant.to_owned(), EVERYTHING.to_owned());
+        self.mark(&Purge { tenant, tag, source: 0, position: 0, at_ms, soft: false });
+    }
+
     /// Takes one entry.
     pub fn mark(&mut self, purge: &Purge) {
         if purge.tenant == EVERYBODY {
             self.everything.take(purge);
             return;
         }
-        let key = self.key(&purge.tenant, &purge.tag);
-        if let Some(mark) = self.young.get_mut(&key) {
-            mark.take(purge);
-            return;
+        let key = self.key(&purge.tag);
+        if self.marks.is_full_for(&purge.tenant, &key) {
+            self.make_room();
         }
-        let mut mark = self.old.remove(&key).unwrap_or_default();
-        mark.take(purge);
-        if self.young.len() >= PURGES_MAX / 2 {
-            let dropped = std::mem::replace(
-                &mut self.old,
-                std::mem::replace(&mut self.young, HashMap::with_hasher(self.keyed)),
-            );
-            for mark in dropped.values() {
-                self.everything.merge(mark);
+        let tenant = Arc::from(purge.tenant.as_str());
+        self.marks.get_or_insert_with(&tenant, key, Mark::default).take(purge);
+    }
+
+    fn make_room(&mut self) {
+        let dropped = &mut self.dropped;
+        self.marks.make_room(Mark::newest_ms, |tenant, mark| {
+            dropped.entry(Arc::clone(tenant)).or_default().merge(&mark);
+        });
+        if self.dropped.len() > PURGED_TENANTS_MAX {
+            for (_, mark) in self.dropped.drain() {
+                self.everything.merge(&mark);
             }
         }
-        self.young.insert(key, mark);
     }
 
     /// What was purged of an entry: one of its tags, or everything of its tenant, after what it reflects. A hard purge
@@ -181,12 +196,11 @@ impl PurgeJournal {
         if !self.heard {
             return Some(Purged::Hard);
         }
-        let tagged = std::iter::once(EVERYTHING).chain(tags).filter_map(|tag| {
-            let key = self.key(tenant, tag);
-            self.young.get(&key).or_else(|| self.old.get(&key))
-        });
+        let tags = std::iter::once(EVERYTHING).chain(tags);
+        let tagged = tags.filter_map(|tag| self.marks.get(tenant, &self.key(tag)));
+        let whole = std::iter::once(&self.everything).chain(self.dropped.get(tenant));
         let mut soft_ms = None;
-        for mark in std::iter::once(&self.everything).chain(tagged) {
+        for mark in whole.chain(tagged) {
             if mark.hits(seen, stored_ms) {
                 return Some(Purged::Hard);
             }
@@ -195,17 +209,14 @@ impl PurgeJournal {
         soft_ms.map(|at_ms| Purged::Soft { at_ms })
     }
 
-    fn key(&self, tenant: &str, tag: &str) -> u64 {
-        let mut hasher = self.keyed.build_hasher();
-        tenant.hash(&mut hasher);
-        tag.hash(&mut hasher);
-        hasher.finish()
+    fn key(&self, tag: &str) -> u64 {
+        self.keyed.hash_one(tag)
     }
 
     /// How many tags are remembered one by one.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.marks.len()
     }
 
     /// Whether no tag is remembered by itself.
@@ -296,6 +307,25 @@ mod tests {
         assert_eq!(journal.purged("acme", ["t/0"], &[], NOW), Some(Purged::Hard));
         assert_eq!(journal.purged("acme", ["t/0"], &[], NOW + 1), None);
         assert_eq!(journal.purged("acme", ["t/0"], &[(1, u64::MAX)], NOW + 1), None);
+    }
+
+    #[test]
+    fn what_is_dropped_of_one_tenant_makes_nothing_stale_for_another() {
+        let mut purges = vec![Purge { tenant: "globex".to_owned(), ..purge("orders", 0, 0, NOW) }];
+        purges.extend((0..PURGES_MAX * 2).map(|i| purge(&format!("t/{i}"), 0, 0, NOW + 5)));
+        let journal = journal(purges);
+        assert_eq!(journal.purged("acme", ["other"], &[], NOW + 5), Some(Purged::Hard));
+        assert_eq!(journal.purged("globex", ["other"], &[], NOW), None);
+        assert_eq!(journal.purged("globex", ["orders"], &[], NOW), Some(Purged::Hard));
+    }
+
+    #[test]
+    fn tenants_without_number_become_one_mark_for_all() {
+        let of = |i: usize| Purge { tenant: format!("t{i}"), ..purge("orders", 0, 0, NOW) };
+        let journal = journal((0..PURGES_MAX + 2 * PURGED_TENANTS_MAX).map(of).collect());
+        assert!(journal.len() <= PURGES_MAX && journal.dropped.len() <= PURGED_TENANTS_MAX);
+        assert_eq!(journal.purged("never-purged", [], &[], NOW), Some(Purged::Hard));
+        assert_eq!(journal.purged("never-purged", [], &[], NOW + 1), None);
     }
 
     #[test]

@@ -144,7 +144,9 @@ impl Exchange {
         // What the canary answers is not for others.
         let may_store = !self.canary && !bypass;
         let invalidation = cache::invalidate(&self.subject(), policy, may_store, head, self.now_ms);
-        for purge in &invalidation.purges {
+        // Where nothing is ever stored, nothing gets stale.
+        let stores = self.rules.as_ref().is_some_and(|rules| !rules.ruleset.caches.is_empty());
+        for purge in invalidation.purges.iter().filter(|_| stores) {
             node.purges.mark(purge);
         }
         if !invalidation.forget.is_empty() {

@@ -292,7 +292,13 @@ impl Node {
                 let held = self.tenants.get_or_insert_with(slug.clone(), Held::default);
                 let sequence = ruleset.version.sequence;
                 let have = held.current.as_ref().map(|held| held.ruleset.version.sequence);
+                // While nothing was stored, nobody noted what got stale of what had been.
+                let stored_nothing = held.current.as_ref().is_some_and(|held| held.ruleset.caches.is_empty());
+                let stores_again = stored_nothing && !ruleset.caches.is_empty();
                 let told = held.take(Arc::new(Compiled::new(ruleset)), sequence, have, now_ms);
+                if stores_again {
+                    self.purges.mark_all(slug, now_ms);
+                }
                 self.make_room_for_lists(slug);
                 told.map_err(|fault| format!("tenant:{slug}: {fault}"))
             }

@@ -115,3 +115,25 @@ fn what_varies_by_a_field_that_is_alike_for_all_clients_is_stored() {
         assert_eq!(host.get("/a").decision.outcome, Outcome::Cached, "RFC 9111 4.1: {name}");
     }
 }
+
+#[test]
+fn what_changes_while_nothing_is_stored_is_noted_once_something_is() {
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    let load = |host: &mut Host, sequence, rules: Ruleset| {
+        let rules = Ruleset { version: Version { sequence, ..rules.version }, ..rules };
+        let key = LoadKey::Target(Target::Tenant("acme".to_owned()));
+        host.node.loaded(&key, Loaded::Ruleset(Arc::new(rules)), host.now_ms).unwrap();
+    };
+    host.says("us-east-1", ok(200, &[("cache-control", "max-age=60")]));
+    host.get("/a");
+    assert_eq!(host.get("/a").decision.outcome, Outcome::Cached);
+    load(&mut host, 2, ruleset(vec![route("/**")]));
+    for path in ["/a", "/b", "/c"] {
+        host.send(request("POST", "acme.example", path));
+    }
+    assert!(host.node.purges.is_empty(), "there is nothing that could be stale");
+    load(&mut host, 3, cached(ruleset(vec![route("/**")])));
+    assert_eq!(host.get("/a").decision.outcome, Outcome::Forwarded);
+    host.send(request("POST", "acme.example", "/d"));
+    assert_eq!(host.node.purges.len(), 2);
+}

@@ -24,6 +24,7 @@ use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
     Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState, Transform,
+    Version,
 };
 use crate::step::{
     CacheKey, ClientFault, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead,
