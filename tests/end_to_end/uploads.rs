@@ -2,9 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
 use meridian_tests::stack::{Stack, eventually};
 
@@ -15,6 +15,7 @@ use crate::upstreams::with_rules;
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("a_slow_upload_takes_none_of_the_upstreams_time", a_slow_upload_takes_none_of_the_upstreams_time),
     ("what_breaks_off_ejects_no_region", what_breaks_off_ejects_no_region),
+    ("a_client_does_not_choose_the_time", a_client_does_not_choose_the_time),
 ];
 
 /// Each instance of an edge hears of new rules by itself.
@@ -99,4 +100,39 @@ fn what_breaks_off_ejects_no_region(stack: &Stack, edge: &str) -> Result<()> {
         ensure!(after == before, "requests went to {before}, and go to {after}");
         Ok(())
     })
+}
+
+/// A body of which the head does not say whether there is one may let the edge wait: what it decides by is the time after that.
+fn a_client_does_not_choose_the_time(stack: &Stack, edge: &str) -> Result<()> {
+    let url = &stack.up()?.edges[edge];
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    let head = "DELETE /v1/whoami HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes())?;
+    // Where the answer comes before the body, the time of the decision is that of the head, and nobody chose it.
+    stream.set_read_timeout(Some(PAUSE * 2))?;
+    let mut answer = vec![0; 16 * 1024];
+    let early = stream.read(&mut answer).unwrap_or(0);
+    let sent_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    if early == 0 {
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.write_all(b"1\r\na\r\n0\r\n\r\n")?;
+    }
+    let read = if early == 0 { stream.read(&mut answer)? } else { early };
+    let text = String::from_utf8_lossy(&answer[..read]).to_ascii_lowercase();
+    let decision =
+        text.lines().find_map(|line| line.strip_prefix("meridian-decision: ")).context("a decision")?;
+    let decided_ms = decided_at_ms(decision.trim())?;
+    ensure!(early > 0 || decided_ms >= sent_ms, "decided {} ms before the body", sent_ms - decided_ms);
+    Ok(())
+}
+
+/// When a decision was made, as its id says: the first 48 of 128 bits, in Crockford's base 32.
+fn decided_at_ms(decision: &str) -> Result<u64> {
+    let mut bits: u128 = 0;
+    for letter in decision.to_ascii_uppercase().chars() {
+        let digit = "0123456789ABCDEFGHJKMNPQRSTVWXYZ".find(letter).context("a digit of base 32")?;
+        bits = bits << 5 | u128::try_from(digit)?;
+    }
+    Ok(u64::try_from(bits >> 80)?)
 }

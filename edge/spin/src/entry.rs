@@ -48,9 +48,9 @@ async fn corpus(request: Request) -> Result<Response, ErrorCode> {
 }
 
 async fn answer(request: Request) -> Result<Response, ErrorCode> {
-    let (started, now_ms, random) = (Instant::now(), now_ms(), random());
+    let (started, random) = (Instant::now(), random());
     let head = message::head(&request);
-    let refuse = |title: &'static str, why: &str, headers: &Headers| {
+    let refuse = |now_ms: u64, title: &'static str, why: &str, headers: &Headers| {
         let problem = Problem::new(500, "internal", title);
         let refusal = Refusal::new(&problem, headers, now_ms, random, started.elapsed());
         eprintln!("decision {}: {title}: {why}", refusal.decision);
@@ -64,13 +64,15 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
                 (name.clone(), String::from_utf8_lossy(value).into_owned())
             };
             let headers = head.fields.iter().map(text).collect();
-            return refuse("The edge is not configured", &error.to_string(), &headers);
+            return refuse(now_ms(), "The edge is not configured", &error.to_string(), &headers);
         }
     };
     let body = match head.has_body() {
         Some(true) => RequestBody::Unread(request),
         _ => body_without_length(request).await,
     };
+    // Not before the body: a client that lets it wait would choose the time that is decided by.
+    let now_ms = now_ms();
     let sources = Sources {
         trusted_proxies: &memory.config.trusted_proxies,
         places: memory.places.as_ref(),
@@ -96,7 +98,7 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
         reply.headers.get("traceparent").map(|trace| ("traceparent", trace)).into_iter().collect();
     passage
         .respond(reply, seen)
-        .or_else(|error| refuse("The reply can't be sent", &format!("{error:?}"), &trace))
+        .or_else(|error| refuse(now_ms, "The reply can't be sent", &format!("{error:?}"), &trace))
 }
 
 /// A body whose length the head does not tell, if there is one: that shows with its first bytes.
