@@ -7,7 +7,9 @@ use meridian_corpus::case::START_MS;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    Ed25519KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -18,7 +20,7 @@ use super::root;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokenSpec {
-    /// Key that signs: `ed`, `es`, `rs`, `hs`, or the Ed25519 keys of others.
+    /// Key that signs: `ed`, `es`, `rs`, `hs`, one named as its algorithm is (`ps384`), or the Ed25519 keys of others.
     key: String,
     /// Header members in place of the usual ones; null leaves one out.
     #[serde(default)]
@@ -36,6 +38,8 @@ pub(super) struct TokenSpec {
 
 /// Shared secret of the key `hs`.
 const SECRET: &[u8; 32] = b"a secret of the corpus, 32 bytes";
+/// Shared secret of the other `hs` keys, as long as the longest hash (RFC 7518, section 3.2).
+const LONG_SECRET: &[u8; 64] = b"the longer secret of the corpus, as long as SHA-512 makes hashes";
 
 impl TokenSpec {
     pub(super) fn mint(&self, name: &str) -> Result<String> {
@@ -44,6 +48,14 @@ impl TokenSpec {
             "es" => "ES256",
             "rs" => "RS256",
             "hs" => "HS256",
+            "es384" => "ES384",
+            "rs384" => "RS384",
+            "rs512" => "RS512",
+            "ps256" => "PS256",
+            "ps384" => "PS384",
+            "ps512" => "PS512",
+            "hs384" => "HS384",
+            "hs512" => "HS512",
             _ => "EdDSA",
         };
         let mut header = object(json!({ "alg": algorithm, "kid": self.key, "typ": "JWT" }));
@@ -73,34 +85,50 @@ impl TokenSpec {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
-        let random = SystemRandom::new();
         match self.key.as_str() {
-            "hs" => Ok(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message).as_ref().to_vec()),
-            "es" => {
-                let pair =
-                    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.pkcs8()?, &random)?;
-                Ok(pair.sign(&random, message)?.as_ref().to_vec())
+            "hs" => Ok(authenticate(hmac::HMAC_SHA256, SECRET, message)),
+            "hs384" => Ok(authenticate(hmac::HMAC_SHA384, LONG_SECRET, message)),
+            "hs512" => Ok(authenticate(hmac::HMAC_SHA512, LONG_SECRET, message)),
+            "es" => self.sign_by_curve(&ECDSA_P256_SHA256_FIXED_SIGNING, message),
+            "es384" => self.sign_by_curve(&ECDSA_P384_SHA384_FIXED_SIGNING, message),
+            "rs" => sign_by_rsa(&RSA_PKCS1_SHA256, message),
+            "rs384" => sign_by_rsa(&RSA_PKCS1_SHA384, message),
+            "rs512" => sign_by_rsa(&RSA_PKCS1_SHA512, message),
+            "ps256" => sign_by_rsa(&RSA_PSS_SHA256, message),
+            "ps384" => sign_by_rsa(&RSA_PSS_SHA384, message),
+            "ps512" => sign_by_rsa(&RSA_PSS_SHA512, message),
+            name => {
+                let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pkcs8(name)?)?;
+                Ok(pair.sign(message).as_ref().to_vec())
             }
-            "rs" => {
-                let pair = RsaKeyPair::from_pkcs8(&self.pkcs8()?)?;
-                let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)?;
-                Ok(signature)
-            }
-            _ => Ok(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&self.pkcs8()?)?
-                .sign(message)
-                .as_ref()
-                .to_vec()),
         }
     }
 
-    /// The private key of that name, in the form of PKCS #8 (RFC 5208).
-    fn pkcs8(&self) -> Result<Vec<u8>> {
-        let path = root().join("keys").join(format!("{}.pem", self.key));
-        let pem = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        STANDARD.decode(body).with_context(|| path.display().to_string())
+    fn sign_by_curve(&self, algorithm: &'static EcdsaSigningAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &pkcs8(&self.key)?, &random)?;
+        Ok(pair.sign(&random, message)?.as_ref().to_vec())
     }
+}
+
+fn authenticate(algorithm: hmac::Algorithm, secret: &[u8], message: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(algorithm, secret), message).as_ref().to_vec()
+}
+
+/// All RSA keys of the corpus are one, which has to say for each token what it is used for.
+fn sign_by_rsa(padding: &'static dyn RsaEncoding, message: &[u8]) -> Result<Vec<u8>> {
+    let pair = RsaKeyPair::from_pkcs8(&pkcs8("rs")?)?;
+    let mut signature = vec![0; pair.public().modulus_len()];
+    pair.sign(padding, &SystemRandom::new(), message, &mut signature)?;
+    Ok(signature)
+}
+
+/// The private key of that name, in the form of PKCS #8 (RFC 5208).
+fn pkcs8(name: &str) -> Result<Vec<u8>> {
+    let path = root().join("keys").join(format!("{name}.pem"));
+    let pem = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    STANDARD.decode(body).with_context(|| path.display().to_string())
 }
 
 fn object(value: Value) -> Map<String, Value> {
