@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::facts::{BodySize, Facts, Place, Scheme};
 use crate::headers::Headers;
 use crate::ruleset::{
-    Affinity, Auth, Matcher, PathTemplate, Platform, Region, RegionId, RegionState, Route, RouteTarget,
+    Affinity, Auth, Fail, Matcher, PathTemplate, Platform, Region, RegionId, RegionState, Route, RouteTarget,
     RuleRef, Ruleset, Sampling, Segment, Steering, Strategy, Tenant, TenantState, Upstream, Version,
 };
 
@@ -27,6 +27,8 @@ pub(crate) fn route(template: &str) -> Route {
         rule: rule("Route"),
         matcher: Matcher { path: PathTemplate { segments, open }, ..Matcher::default() },
         auth: Auth::Anonymous,
+        auth_shadow: false,
+        auth_fail: Fail::Closed,
         limits: vec![],
         experiments: vec![],
         cache: None,

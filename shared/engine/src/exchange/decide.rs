@@ -17,7 +17,7 @@ use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
 use crate::problem::Problem;
-use crate::ruleset::Auth;
+use crate::ruleset::{Auth, Fail};
 use crate::step::Step;
 
 impl Exchange {
@@ -133,7 +133,19 @@ impl Exchange {
         self.wait(Waiting::KeysOfAnother, Step::Pause { ms })
     }
 
+    /// Refuses the request because of its token, or lets it go on without an identity where the route does not refuse any, or
+    /// not for that.
     fn refuse_token(&mut self, node: &mut Node, refusal: &Refusal) -> Step {
+        let is_away = refusal.error == TokenError::KeysUnavailable;
+        let lets_through = match self.route() {
+            Some(route) if route.auth_shadow => Some("denied, in shadow"),
+            Some(route) if is_away && route.auth_fail == Fail::Open => Some("passed without an identity"),
+            _ => None,
+        };
+        if let Some(outcome) = lets_through {
+            self.explain_auth(format_args!("{outcome}: {}", refusal.reason));
+            return self.check_limits(node);
+        }
         self.explain_auth(format_args!("denied: {}", refusal.reason));
         let status = refusal.status();
         let (slug, title) = match refusal.error {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{RegionId, RuleRef};
+use super::{Fail, RegionId, RuleRef};
 use crate::expr::Expr;
 
 /// What requests a route is for and what is done with them.
@@ -14,6 +14,10 @@ pub struct Route {
     pub matcher: Matcher,
     /// Who may.
     pub auth: Auth,
+    /// Only says whom it would refuse.
+    pub auth_shadow: bool,
+    /// What becomes of a request whose token can't be checked since its issuer's keys are not to be had.
+    pub auth_fail: Fail,
     /// Limits, all of them checked.
     pub limits: Vec<usize>,
     /// Experiments that it takes part in.

@@ -27,7 +27,7 @@ pub struct FunctionSpec {
     pub timeout: Span,
     /// What becomes of a request whose function fails: `closed` answers 502; `open` forwards the request without it, as far
     /// as nothing was sent on before and its body is at hand still.
-    #[serde(default = "closed")]
+    #[serde(default = "FailSpec::closed")]
     pub fail: FailSpec,
 }
 }
@@ -92,8 +92,4 @@ fn cpu() -> Span {
 
 fn timeout() -> Span {
     Span::from_secs(10)
-}
-
-fn closed() -> FailSpec {
-    FailSpec::Closed
 }

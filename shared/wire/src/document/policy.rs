@@ -133,6 +133,20 @@ pub enum FailSpec {
 }
 }
 
+impl FailSpec {
+    pub(super) fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        *self == Self::Closed
+    }
+
+    pub(super) fn closed() -> Self {
+        Self::Closed
+    }
+}
+
 spec! {
 /// Whether and how responses are stored (RFC 9111).
 pub struct CachePolicySpec {

@@ -6,6 +6,7 @@ use meridian_engine::ruleset::SHARE_ALL;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
+use super::policy::FailSpec;
 use super::unit::{Patience, Share, Span};
 
 spec! {
@@ -105,12 +106,27 @@ pub struct AuthSpec {
     /// What must hold beside, of the claims above all. Only with `mode: required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
+    /// Only reports whom it would refuse: such a request goes on without an identity, as an anonymous one. Not with
+    /// `mode: anonymous`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+    /// What happens to a request with a token that can't be checked, since its issuer's keys are not to be had: it is refused
+    /// with 503 (`closed`), or goes on without an identity (`open`). While it is open, whoever writes that issuer's name into a
+    /// token needs none, scopes or not. Not with `mode: anonymous`.
+    #[serde(default = "FailSpec::closed", skip_serializing_if = "FailSpec::is_closed")]
+    pub fail: FailSpec,
 }
 }
 
 impl Default for AuthSpec {
     fn default() -> Self {
-        Self { mode: AuthMode::Required, scopes: Vec::new(), when: None }
+        Self {
+            mode: AuthMode::Required,
+            scopes: Vec::new(),
+            when: None,
+            shadow: false,
+            fail: FailSpec::Closed,
+        }
     }
 }
 

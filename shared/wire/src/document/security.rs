@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::FailSpec;
+
 spec! {
 /// What requests are checked for, in this order: `limits`, networks, `countries`, `asns`, `bots`, `injection`. The first
 /// that blocks ends it. A section without a `mode` has the mode of the document.
@@ -227,6 +229,10 @@ pub struct InjectionSpec {
     /// unseen: `limits` with the same `bodyBytes` refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_bytes: Option<u32>,
+    /// What happens to a request whose body is of such a type and is not at hand: it passes (`open`), or that counts as a hit
+    /// (`closed`). Only with `bodyBytes`.
+    #[serde(default, skip_serializing_if = "FailSpec::is_open")]
+    pub fail: FailSpec,
     /// Rules that are not applied in a place.
     #[serde(default)]
     pub exclude: Vec<ExclusionSpec>,

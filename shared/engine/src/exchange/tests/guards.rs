@@ -192,3 +192,37 @@ fn a_client_that_wants_a_stored_answer_only_gets_none_or_that() {
     host.get("/");
     assert_eq!(host.send(facts).decision.outcome, Outcome::Cached);
 }
+
+#[test]
+fn a_shadow_refuses_nobody_and_knows_nobody() {
+    let mut rules = guarded_by(&["orders:write"]);
+    rules.routes[0].auth_shadow = true;
+    let mut host = Host::new(rules);
+    let mut check = |token: Option<&str>, right, why: &str| {
+        host.right = right;
+        let facts = token.map_or_else(|| request("GET", "acme.example", "/"), with_token);
+        let reply = host.send(facts);
+        let said = format!("denied, in shadow: {why}");
+        assert!(reply.status == 200 && stages(&reply).contains(&said), "{}", stages(&reply));
+        assert_eq!(reply.decision.subject, None);
+    };
+    check(None, true, "no bearer token");
+    check(Some(TOKEN), false, "wrong signature");
+    check(Some(TOKEN), true, "scope `orders:write` is missing");
+}
+
+#[test]
+fn keys_that_can_not_be_had_let_a_request_pass_where_the_route_fails_open() {
+    let mut rules = guarded_by(&["orders:write"]);
+    rules.issuers = vec![issuer(&[], true)];
+    rules.routes[0].auth_fail = Fail::Open;
+    let mut host = Host::new(rules);
+    let reply = host.send(with_token(TOKEN));
+    assert!(
+        reply.status == 200 && stages(&reply).contains("passed without an identity"),
+        "{}",
+        stages(&reply)
+    );
+    assert_eq!((reply.decision.subject, host.forwards.len()), (None, 1));
+    assert_eq!((host.get("/").status, host.send(with_token("x")).status), (401, 401));
+}

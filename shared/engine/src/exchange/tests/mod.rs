@@ -23,8 +23,8 @@ use crate::node::Fetched;
 use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
-    Auth, CachePolicy, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState, Transform,
-    Version,
+    Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Ruleset, Target, TenantState,
+    Transform, Version,
 };
 use crate::step::{
     CacheKey, ClientFault, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead,
@@ -215,6 +215,7 @@ fn looks_into(bytes_max: u32) -> Security {
         threshold: 5,
         headers: vec![],
         body_bytes_max: Some(bytes_max),
+        fail: Fail::Open,
         exclude: vec![],
     };
     Security { injection: Some(injection), ..Security::new(rule("Security"), Mode::Block) }

@@ -251,6 +251,8 @@ impl Security {
         let (score, inputs) = injection.judge(facts, asked.sample);
         if score >= injection.threshold {
             inspection.hit(injection.mode, "looks like an injection", inputs, REQUEST_REFUSED);
+        } else if injection.fails(facts, asked.sample) {
+            inspection.hit(injection.mode, "the body is not at hand", inputs, REQUEST_REFUSED);
         } else {
             inspection.inputs.extend(inputs);
         }

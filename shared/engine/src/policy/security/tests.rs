@@ -5,6 +5,7 @@ use crate::bounded::Keyed;
 use crate::facts::BodySize;
 use crate::fixtures::{request, rule};
 use crate::headers::Headers;
+use crate::ruleset::Fail;
 
 /// A policy that everything hits.
 fn strict(mode: Mode) -> Security {
@@ -49,6 +50,7 @@ fn injection(mode: Mode) -> Injection {
         threshold: 1,
         headers: vec!["x-text".to_owned()],
         body_bytes_max: Some(64),
+        fail: Fail::Open,
         exclude: vec![],
     }
 }

@@ -1,9 +1,9 @@
 //! Functions: which component, and what it may take.
 
-use meridian_engine::ruleset::{Fail, Function};
+use meridian_engine::ruleset::Function;
 
 use super::{Body, Compiler, Document, of_kind, rule};
-use crate::document::{ComponentDigest, FailSpec, FunctionSpec};
+use crate::document::{ComponentDigest, FunctionSpec};
 use crate::limits::{
     COMPONENT_BYTES_MAX, FUNCTION_CPU_MS_MAX, FUNCTION_CPU_MS_MIN, FUNCTION_MEMORY_BYTES_MAX,
     FUNCTION_MEMORY_BYTES_MIN, FUNCTION_TIMEOUT_MS_MAX, FUNCTION_TIMEOUT_MS_MIN,
@@ -35,10 +35,7 @@ impl Compiler {
                 memory_bytes_max: memory,
                 cpu_ms_max: u32::try_from(spec.cpu.ms).unwrap_or(u32::MAX),
                 timeout_ms: u32::try_from(spec.timeout.ms).unwrap_or(u32::MAX),
-                fail: match spec.fail {
-                    FailSpec::Open => Fail::Open,
-                    FailSpec::Closed => Fail::Closed,
-                },
+                fail: spec.fail.into(),
             });
         }
         functions

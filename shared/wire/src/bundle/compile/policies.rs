@@ -12,6 +12,15 @@ use crate::document::{
 };
 use crate::limits::KEY_VALUES_MAX;
 
+impl From<FailSpec> for Fail {
+    fn from(fail: FailSpec) -> Self {
+        match fail {
+            FailSpec::Open => Self::Open,
+            FailSpec::Closed => Self::Closed,
+        }
+    }
+}
+
 impl Compiler {
     pub(super) fn limits(&mut self, documents: &[Document]) -> Vec<RateLimit> {
         let mut limits = Vec::new();
@@ -60,10 +69,7 @@ impl Compiler {
                     LimitScopeSpec::Region => LimitScope::Region,
                     LimitScopeSpec::Global => LimitScope::Global,
                 },
-                fail: match spec.fail {
-                    FailSpec::Open => Fail::Open,
-                    FailSpec::Closed => Fail::Closed,
-                },
+                fail: spec.fail.into(),
                 shadow: spec.shadow,
             });
         }

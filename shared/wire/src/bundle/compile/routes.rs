@@ -13,7 +13,7 @@ use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
 use crate::bundle::order::{Ranked, ambiguous, order};
 use crate::document::{
-    AffinitySpec, AuthMode, AuthSpec, HedgeSpec, LogSpec, MatchSpec, Patience, Span, SteeringSpec,
+    AffinitySpec, AuthMode, AuthSpec, FailSpec, HedgeSpec, LogSpec, MatchSpec, Patience, Span, SteeringSpec,
     StrategySpec,
 };
 use crate::limits::PATH_SEGMENTS_MAX;
@@ -47,6 +47,8 @@ impl Compiler {
                 rule: rule(document),
                 matcher,
                 auth: self.auth(&spec.auth),
+                auth_shadow: spec.auth.shadow,
+                auth_fail: spec.auth.fail.into(),
                 limits: self.find_all("RateLimit", &spec.limits, "spec.limits"),
                 experiments: self.find_all("Experiment", &spec.experiments, "spec.experiments"),
                 cache: spec.cache.as_ref().and_then(|name| self.find("CachePolicy", name, "spec.cache")),
@@ -148,6 +150,12 @@ impl Compiler {
                 "a condition without mode: required",
                 "no condition, or mode: required",
             );
+        }
+        if spec.mode == AuthMode::Anonymous && spec.shadow {
+            self.flaw("spec.auth.shadow", "a shadow with mode: anonymous", "no shadow, or another mode");
+        }
+        if spec.mode == AuthMode::Anonymous && spec.fail == FailSpec::Open {
+            self.flaw("spec.auth.fail", "open with mode: anonymous", "no fail, or another mode");
         }
         let when = self.condition(spec.when.as_ref(), "spec.auth.when");
         match spec.mode {

@@ -14,8 +14,8 @@ use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
 use crate::bundle::networks::unpack;
 use crate::document::{
-    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, InjectionSpec, ModeSpec, NetworkFile, SecuritySpec,
-    SizesSpec, UnknownSpec, UnverifiedSpec,
+    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, FailSpec, InjectionSpec, ModeSpec, NetworkFile,
+    SecuritySpec, SizesSpec, UnknownSpec, UnverifiedSpec,
 };
 use crate::limits::{CRAWLER_AGENT_CHARS_MIN, INSPECTED_HEADERS_MAX};
 
@@ -278,6 +278,9 @@ impl Compiler {
         if let Some(bytes) = spec.body_bytes.filter(|bytes| !(1..=PEEK_BYTES_MAX).contains(bytes)) {
             self.flaw("spec.injection.bodyBytes", bytes, format!("1 to {PEEK_BYTES_MAX}"));
         }
+        if spec.body_bytes.is_none() && spec.fail == FailSpec::Closed {
+            self.flaw("spec.injection.fail", "closed without bodyBytes", "bodyBytes with it");
+        }
         for (at, name) in spec.headers.iter().enumerate() {
             if !is_field_name(name) || name.eq_ignore_ascii_case("cookie") {
                 let path = format!("spec.injection.headers[{at}]");
@@ -318,6 +321,7 @@ impl Compiler {
             threshold: spec.threshold,
             headers: spec.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             body_bytes_max: spec.body_bytes,
+            fail: spec.fail.into(),
             exclude,
         }
     }

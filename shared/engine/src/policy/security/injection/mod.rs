@@ -21,7 +21,7 @@ use self::body::{End, Kind, Values};
 use super::{Inputs, Sample};
 use crate::facts::{Facts, percent_decode};
 use crate::limits::{INJECTION_HITS_MAX, INJECTION_NAME_CHARS_MAX};
-use crate::ruleset::Mode;
+use crate::ruleset::{Fail, Mode};
 
 pub use rules::{Class, RULES, Rule};
 
@@ -38,6 +38,8 @@ pub struct Injection {
     pub headers: Vec<String>,
     /// How many of the first bytes of a body are looked at; `None` is no look at bodies.
     pub body_bytes_max: Option<u32>,
+    /// What becomes of a request whose body should be looked at and is not at hand.
+    pub fail: Fail,
     /// Rules, by their ids, that are not applied in a place.
     pub exclude: Vec<(&'static str, Spot<'static>)>,
 }
@@ -127,6 +129,11 @@ impl Tally<'_> {
 }
 
 impl Injection {
+    /// Whether the body can't be looked at, and no request passes that way.
+    pub(super) fn fails(&self, facts: &Facts, sample: &Sample) -> bool {
+        self.fail == Fail::Closed && *sample == Sample::Missing && self.needs_body(facts)
+    }
+
     /// Whether the beginning of the request's body has to be at hand.
     pub(super) fn needs_body(&self, facts: &Facts) -> bool {
         self.body_bytes_max.is_some() && Kind::of(facts).is_some_and(|kind| kind.is_read())
