@@ -1,4 +1,4 @@
-//! The shape of a token: JWS compact serialisation (RFC 7515, section 7.1) with the refusals of RFC 8725.
+//! The shape of a token: JWS compact serialisation (RFC 7515, section 7.1) with the refusals of RFC 8725 and its revision.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,8 +22,8 @@ pub(super) struct Parsed {
     pub(super) signature_bytes: usize,
 }
 
-/// Header parameters that carry a key or say where one is. Keys come from the issuer's rules alone (RFC 8725, sections
-/// 3.9 and 3.10), so a token that brings its own is refused. The thumbprints `x5t` and `x5t#S256` are mere names and ignored.
+/// Header parameters that carry a key or say where one is. Keys come from the issuer's rules alone (RFC 8725, section
+/// 3.10), so a token that brings its own is refused. The thumbprints `x5t` and `x5t#S256` are mere names and ignored.
 const KEY_PARAMETERS: [&str; 4] = ["jku", "jwk", "x5u", "x5c"];
 
 /// Media types that an access token may call itself (RFC 8725, section 3.11; RFC 9068, section 2.1).
@@ -165,6 +165,9 @@ mod tests {
         check("RFC 7515 4.1.1", r#"{"alg":1}"#, Some("no `alg`"));
         check("RFC 8725 3.1", r#"{"alg":"none"}"#, Some("`none`"));
         check("RFC 8725 3.1", r#"{"alg":"None"}"#, Some("`none`"));
+        check("RFC 8725bis 2.11", r#"{"alg":"noNE"}"#, Some("`none`"));
+        check("RFC 8725bis 3.13", r#"{"alg":"PBES2-HS256+A128KW","p2c":2147483647}"#, Some("not one"));
+        check("RFC 8725bis 3.15", r#"{"alg":"ES256","zip":"DEF"}"#, Some("not a signed"));
         check("RFC 8725 3.1", r#"{"alg":""}"#, Some("`none`"));
         check("RFC 7518 3.1 case", r#"{"alg":"es256"}"#, Some("not one"));
         check("RFC 7518 4 (JWE)", r#"{"alg":"dir","enc":"A128GCM"}"#, Some("not a signed"));
@@ -192,6 +195,20 @@ mod tests {
         check("RFC 8037 3.1", r#"{"alg":"EdDSA"}"#, None);
     }
 
+    /// The same in JSON (RFC 7515, section 7.2.1).
+    fn general(token: &str) -> String {
+        let parts: Vec<&str> = token.split('.').collect();
+        let (protected, payload, signature) = (parts[0], parts[1], parts[2]);
+        let signatures = serde_json::json!([{"protected": protected, "signature": signature}]);
+        serde_json::json!({"payload": payload, "signatures": signatures}).to_string()
+    }
+
+    fn utf_16(header: &str) -> String {
+        let bytes: Vec<u8> = header.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let rest = token("{}", r#"{"iss":"i"}"#, &[1; 64]);
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(bytes), rest.split_once('.').unwrap().1)
+    }
+
     #[test]
     fn serialisations_are_taken_or_refused_by_the_rule() {
         let good = token(r#"{"alg":"EdDSA"}"#, r#"{"iss":"i"}"#, &[1; 64]);
@@ -210,6 +227,10 @@ mod tests {
             ),
             ("empty", String::new()),
             ("dots", "..".to_owned()),
+            ("RFC 8725bis 3.14, JSON serialisation", general(&good)),
+            ("RFC 8725bis 3.14, JSON serialisation with two dots", format!("{{{good}}}")),
+            ("RFC 8725bis 3.14, both serialisations", format!("{}.{good}", general(&good))),
+            ("RFC 8725 3.7, UTF-16", utf_16(r#"{"alg":"EdDSA"}"#)),
             ("payload no object", token(r#"{"alg":"EdDSA"}"#, "1", &[1; 64])),
             ("payload twice", token(r#"{"alg":"EdDSA"}"#, r#"{"sub":"a","sub":"b"}"#, &[1; 64])),
             (

@@ -1,6 +1,22 @@
 //! Bearer tokens: RFC 6750 (how they come), RFC 7515 and 7519 (what they are), RFC 8725 (what to refuse), RFC 7517
 //! (keys).
 //!
+//! What RFC 8725 and its revision (draft-ietf-oauth-rfc8725bis, where sections 3.13 to 3.15 are new) ask for is done
+//! - 3.1 and 3.2, algorithms: in `jws`, which knows them by a list of exact names without `none`, and in `keys`, which pins one to
+//!   each key, out of those that the issuer's rules allow,
+//! - 3.3, 3.6, 3.13 and 3.15, encryption: in `jws`, which takes nothing but one signature; no token makes anybody decrypt,
+//!   iterate (`p2c`) or decompress (`zip`),
+//! - 3.4 and 3.5, keys: in `keys`, by their lengths; whether a point is on its curve, the host's library says,
+//! - 3.7 and 3.14, format: in `json` (UTF-8) and `jws`, which takes compact serialisation in its own letters only,
+//! - 3.8, issuer and subject: in `claims`: the name of the issuer, letter by letter, says whose keys count, and a subject is one
+//!   person with its issuer only ([`Identity::person`]),
+//! - 3.9, audience, and 3.12, other kinds of tokens: in `claims`, by `aud` and the claims that the issuer's rules require,
+//! - 3.10, what a token makes us look up: in `jws`, which refuses keys and places of keys; `kid` is compared with known ones, and key
+//!   sets come from where the rules say, over guarded URLs ([`is_guarded`]),
+//! - 3.11, `typ`: in `jws`: one that is there has to be an access token's.
+//!
+//! A token has to call its algorithm `EdDSA`; of the names that RFC 9864 prefers, key sets may use `Ed25519`.
+//!
 //! [`JwtMemory::poll`] answers with a verdict or with what is missing; the host fetches keys or checks the signature,
 //! hands the result in ([`JwtMemory::keys_fetched`], [`JwtMemory::verified`]) and polls again. Shape and claims are
 //! checked here, the signature alone is the host's. A token that was found right is remembered until it expires, for this
