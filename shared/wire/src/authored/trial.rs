@@ -248,15 +248,12 @@ impl Expectation {
             }
         };
         check("status", self.status.map(|status| status.to_string()), Some(answered.status.to_string()));
-        check("route", self.route.clone(), decision.route.clone());
+        check("route", self.route.clone(), decision.route.as_deref().map(str::to_owned));
         check("outcome", self.outcome.clone(), Some(decision.outcome.as_str().to_owned()));
         check("region", self.region.clone(), decision.region.as_deref().map(str::to_owned));
         for (experiment, variant) in &self.variants {
-            let found = decision
-                .variants
-                .iter()
-                .find(|(name, _)| name == experiment)
-                .map(|(_, variant)| variant.clone());
+            let found = decision.variants.iter().find(|(name, _)| **name == **experiment);
+            let found = found.map(|(_, variant)| variant.to_string());
             check(&format!("variants.{experiment}"), Some(variant.clone()), found);
         }
         for (name, value) in &self.headers {
