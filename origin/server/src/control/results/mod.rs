@@ -133,14 +133,14 @@ fn results(target: String, experiment: &Experiment, tally: impl Fn(&str) -> Tall
     let weighted = experiment.variants.iter().zip(&counted).filter(|(variant, _)| variant.weight > 0);
     let spread: Vec<(u64, u32)> = weighted.map(|(variant, tally)| (tally.units, variant.weight)).collect();
     let variant = |(variant, tally): (&meridian_engine::ruleset::Variant, &Tally)| Variant {
-        name: variant.name.clone(),
+        name: variant.name.to_string(),
         weight: variant.weight,
         units: tally.units,
     };
     Results {
         target,
         experiment: experiment.rule.name.to_string(),
-        version: experiment.version.clone(),
+        version: experiment.version.to_string(),
         units: counted.iter().map(|tally| tally.units).sum(),
         variants: experiment.variants.iter().zip(&counted).map(variant).collect(),
         sample_ratio: sample_ratio(&spread)
@@ -159,7 +159,7 @@ fn goal(name: &str, experiment: &Experiment, counted: &[Tally]) -> Goal {
         let counted = reached(tally);
         let compared = control.filter(|_| place > 0).and_then(|control| compare(control, counted));
         Reached {
-            variant: variant.name.clone(),
+            variant: variant.name.to_string(),
             conversions: counted.conversions,
             rate: counted.rate(),
             lift: compared.map(|compared| Lift {
