@@ -27,11 +27,11 @@ const BUNDLES: &str = "BUNDLES";
 
 /// Asks an origin what is new; `None` where none answers in time.
 pub async fn sync(isolate: &Isolate, ask: &SyncAsk, timeout_ms: u32) -> Option<SyncNews> {
-    let request = SyncRequest::of(&isolate.config.edge, ask);
+    let request = serde_json::to_vec(&SyncRequest::of(&isolate.config.edge, ask)).ok()?;
     let call = Call {
         method: "POST",
         path: "/edge/v1/sync",
-        body: serde_json::to_string(&request).ok(),
+        body: Some(&request),
         version: None,
         timeout_ms,
         bytes_max: SYNC_BYTES_MAX,
@@ -68,7 +68,7 @@ pub async fn fetch_keys(ask: &FetchKeys) -> Result<Vec<u8>, FetchFault> {
         Ok(status) => Err(FetchFault::Status(*status)),
         Err(SendFault::Timeout) => Err(FetchFault::Timeout),
         Err(SendFault::Large) => Err(FetchFault::TooLarge),
-        Err(SendFault::Broken(_)) => Err(FetchFault::Unreachable),
+        Err(SendFault::Broken(_) | SendFault::Body(_)) => Err(FetchFault::Unreachable),
     }
 }
 
