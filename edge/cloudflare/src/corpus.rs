@@ -6,11 +6,12 @@ use worker::js_sys::Uint8Array;
 use worker::wasm_bindgen::JsValue;
 
 use crate::isolate::Isolate;
+use crate::limits::BODY_PAUSE_MS;
 use crate::{content, host, signature};
 
 /// Runs the case that is the request's body and answers with its outcome.
 pub async fn run(isolate: &Isolate, request: &JsValue) -> Result<JsValue, JsValue> {
-    let case = Uint8Array::from(host::wait(host::bytes_of(request)).await?).to_vec();
+    let case = Uint8Array::from(host::wait(host::bytes_of(request, BODY_PAUSE_MS)).await?).to_vec();
     let verify = async |ask: &Verify, _now_ms: u64| signature::verify(isolate, ask).await;
     let rewrite = async |edits: Vec<HtmlEdit>, page: Vec<u8>| {
         let page = host::wait(content::rewrite_whole(&page, &edits).ok()?).await.ok()?;

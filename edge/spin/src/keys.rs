@@ -47,7 +47,9 @@ async fn get(ask: &FetchKeys) -> Result<Vec<u8>, FetchFault> {
     let fault = |fault| match fault {
         SendFault::Timeout => FetchFault::Timeout,
         SendFault::TooLarge(_) => FetchFault::TooLarge,
-        SendFault::Connect(_) | SendFault::Denied | SendFault::Broken(_) => FetchFault::Unreachable,
+        SendFault::Connect(_) | SendFault::Denied | SendFault::Broken(_) | SendFault::Body(_) => {
+            FetchFault::Unreachable
+        }
     };
     let outgoing = Outgoing {
         method: "GET",
