@@ -193,5 +193,8 @@ pub const PEEK_BYTES_MAX: u32 = 128 * 1024;
 pub const INJECTION_BODY_VALUES_MAX: usize = 8_192;
 /// Levels of lists and objects in a body of JSON.
 pub const INJECTION_BODY_DEPTH_MAX: usize = 32;
+/// Bytes of a text on either side of a trigger that an injection rule reads: the work of a search is bounded by this times the
+/// length of the text, whatever the rule does.
+pub const INJECTION_WINDOW_BYTES: usize = 4 * 1024;
 /// Characters of a parameter's, field's or cookie's name in an explanation.
 pub const INJECTION_NAME_CHARS_MAX: usize = 64;

@@ -1,6 +1,7 @@
 //! The table of rules.
 
 use super::{command, protocol, sql, traversal, xss};
+use crate::limits::INJECTION_WINDOW_BYTES;
 
 /// What a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +46,7 @@ pub(super) enum View {
     Folded,
 }
 
-/// Where in a text a trigger was found.
+/// Where in a text a trigger was found, with at most [`INJECTION_WINDOW_BYTES`] of what stands on either side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
     /// The trigger.
@@ -54,6 +55,18 @@ pub(super) struct At<'a> {
     pub before: &'a str,
     /// What stands behind it.
     pub after: &'a str,
+}
+
+impl<'a> At<'a> {
+    /// The trigger `found` at byte `start` of a text, if it is there.
+    pub(super) fn new(text: &'a str, start: usize, found: &'static str) -> Option<Self> {
+        let (before, rest) = text.split_at_checked(start)?;
+        let after = rest.strip_prefix(found)?;
+        let first = before.ceil_char_boundary(before.len().saturating_sub(INJECTION_WINDOW_BYTES));
+        let end = after.floor_char_boundary(INJECTION_WINDOW_BYTES);
+        let (before, after) = (before.get(first..)?, after.get(..end)?);
+        Some(Self { found, before, after })
+    }
 }
 
 /// One injection rule.

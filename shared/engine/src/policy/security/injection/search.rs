@@ -47,14 +47,59 @@ pub(super) fn hits(text: &str, plus: bool, paranoia: u8) -> Vec<&'static Rule> {
 }
 
 fn search(text: &str, table: &Table, paranoia: u8, hits: &mut Vec<&'static Rule>) {
-    for (at, byte) in text.bytes().enumerate() {
+    for (start, byte) in text.bytes().enumerate() {
         for (trigger, rule) in table.get(usize::from(byte)).into_iter().flatten() {
-            let after = || text.get(at..).and_then(|rest| rest.strip_prefix(trigger));
             let is_new = |hits: &Vec<&Rule>| hits.iter().all(|hit| hit.id != rule.id);
-            let Some(after) = after().filter(|_| rule.paranoia <= paranoia && is_new(hits)) else { continue };
-            if (rule.is_hit)(At { found: trigger, before: text.get(..at).unwrap_or_default(), after }) {
+            let Some(at) =
+                At::new(text, start, trigger).filter(|_| rule.paranoia <= paranoia && is_new(hits))
+            else {
+                continue;
+            };
+            if (rule.is_hit)(at) {
                 hits.push(rule);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::rules::{Class, row};
+    use super::*;
+    use crate::limits::INJECTION_WINDOW_BYTES;
+
+    static READ: AtomicUsize = AtomicUsize::new(0);
+
+    /// Reads all it is given and never hits.
+    static GREEDY: Rule = row("greedy", Class::Sqli, (1, 5), View::Folded, &["'"], |at| {
+        READ.fetch_add(at.before.len() + at.after.len(), Ordering::Relaxed);
+        false
+    });
+
+    #[test]
+    fn what_rules_read_grows_with_the_text_and_not_with_its_square() {
+        let mut table = vec![Vec::new(); 256];
+        table[usize::from(b'\'')] = vec![("'", &GREEDY)];
+        let read = |quotes: usize, tail: usize| {
+            READ.store(0, Ordering::Relaxed);
+            let text = format!("x{}é{}", "'--a".repeat(quotes), "-".repeat(tail));
+            search(&text, &table, 4, &mut Vec::new());
+            READ.load(Ordering::Relaxed)
+        };
+        assert!(read(8_000, 32_000) <= 8_000 * 2 * INJECTION_WINDOW_BYTES);
+        assert_eq!(read(1, 10), 1 + "--aé".len() + 10, "what is short is read whole");
+        for tail in INJECTION_WINDOW_BYTES - 8..INJECTION_WINDOW_BYTES + 8 {
+            assert!(read(1, tail) <= 1 + INJECTION_WINDOW_BYTES, "cut between characters, {tail}");
+        }
+    }
+
+    #[test]
+    fn a_comment_that_is_none_to_the_end_is_no_hit_however_long() {
+        let ids = |text: &str| hits(text, false, 1).iter().map(|rule| rule.id).collect::<Vec<_>>();
+        let quotes = "'--a".repeat(8_000);
+        assert_eq!(ids(&format!("x{quotes}{}", "-".repeat(32_000))), Vec::<&str>::new());
+        assert_eq!(ids(&format!("x{quotes}'{}", "-".repeat(32_000))), ["sqli-quote-comment"]);
     }
 }

@@ -165,7 +165,8 @@ fn comparison(text: &str) -> bool {
 fn quote_comment(at: At<'_>) -> bool {
     let rest = at.after.trim_start_matches([' ', ')', ';']);
     let comment = ["--", "#", "/*"].iter().find_map(|sign| rest.strip_prefix(sign));
-    !at.before.is_empty() && comment.is_some_and(|comment| comment.trim_matches([' ', '+', '-']).is_empty())
+    !at.before.is_empty()
+        && comment.is_some_and(|comment| comment.chars().all(|letter| matches!(letter, ' ' | '+' | '-')))
 }
 
 /// The beginning of a statement: `drop table x`, `insert into x`, `update x set`, `exec xp_…`.
