@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod bounded;
+mod clock;
 pub mod compiled;
 pub mod decision;
 pub mod exchange;

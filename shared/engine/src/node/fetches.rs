@@ -3,6 +3,7 @@
 //! for it don't queue behind one another.
 
 use crate::bounded::{Bounded, Keyed};
+use crate::clock::Since;
 use crate::limits::{COLLAPSE_JOINED_MAX, COLLAPSE_WAIT_MS, FETCHES_MAX, REVALIDATION_LOST_MS, UNSHARED_MS};
 use crate::step::CacheKey;
 
@@ -18,14 +19,14 @@ enum Fetch {
     UnderWay {
         /// Decision that fetches.
         by: String,
-        since_ms: u64,
+        since: Since,
         /// It takes the place of one that was lost.
         again: bool,
         /// How many wait, those that gave up included.
         joined: u32,
     },
     /// What came was for one request alone.
-    Unshared { since_ms: u64 },
+    Unshared { since: Since },
     /// Nothing came: whoever waited for it waits for the next one.
     Lost,
 }
@@ -72,8 +73,8 @@ impl Fetches {
     /// The turn of a request, named by its decision. A fetch that takes longer than anybody waits for it is led anew.
     pub(crate) fn begin(&mut self, key: &CacheKey, by: &str, patience: Patience, now_ms: u64) -> Turn {
         match self.keys.get(key) {
-            Some(Fetch::UnderWay { by, since_ms, again, joined })
-                if is_within(*since_ms, COLLAPSE_WAIT_MS.into(), now_ms) =>
+            Some(Fetch::UnderWay { by, since, again, joined })
+                if since.is_within(COLLAPSE_WAIT_MS.into(), now_ms) =>
             {
                 let may_wait = match patience {
                     Patience::Any => true,
@@ -86,7 +87,7 @@ impl Fetches {
                 *joined += 1;
                 Turn::Wait(by.clone())
             }
-            Some(Fetch::Unshared { since_ms }) if is_within(*since_ms, UNSHARED_MS, now_ms) => Turn::Alone,
+            Some(Fetch::Unshared { since }) if since.is_within(UNSHARED_MS, now_ms) => Turn::Alone,
             _ => {
                 self.lead(key, by, now_ms);
                 Turn::Lead
@@ -97,7 +98,7 @@ impl Fetches {
     /// Begins a fetch that no client waits for, unless one is on its way.
     pub(crate) fn begin_background(&mut self, key: &CacheKey, by: &str, now_ms: u64) -> bool {
         let is_under_way = self.keys.peek(key).is_some_and(|fetch| match fetch {
-            Fetch::UnderWay { since_ms, .. } => is_within(*since_ms, REVALIDATION_LOST_MS, now_ms),
+            Fetch::UnderWay { since, .. } => since.is_within(REVALIDATION_LOST_MS, now_ms),
             Fetch::Unshared { .. } | Fetch::Lost => false,
         });
         if !is_under_way {
@@ -124,21 +125,16 @@ impl Fetches {
         }
         match fetched {
             Fetched::Stored => drop(self.keys.remove(key)),
-            Fetched::NotForOthers => self.keys.insert(key.clone(), Fetch::Unshared { since_ms: now_ms }),
+            Fetched::NotForOthers => self.keys.insert(key.clone(), Fetch::Unshared { since: Since(now_ms) }),
             Fetched::Lost => self.keys.insert(key.clone(), Fetch::Lost),
         }
     }
 
     fn lead(&mut self, key: &CacheKey, by: &str, now_ms: u64) {
         let again = matches!(self.keys.peek(key), Some(Fetch::Lost));
-        let fetch = Fetch::UnderWay { by: by.to_owned(), since_ms: now_ms, again, joined: 0 };
+        let fetch = Fetch::UnderWay { by: by.to_owned(), since: Since(now_ms), again, joined: 0 };
         self.keys.insert(key.clone(), fetch);
     }
-}
-
-/// Whether something is no older than that. A clock that was set back, or far ahead, makes it old.
-fn is_within(since_ms: u64, limit_ms: u64, now_ms: u64) -> bool {
-    now_ms.abs_diff(since_ms) < limit_ms
 }
 
 #[cfg(test)]

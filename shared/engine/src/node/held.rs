@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::{Since, Until};
 use crate::limits::{LOAD_RETRY_MS, LOAD_WAIT_MS};
 
 /// Something that is loaded by its target, and what is known about newer releases of it.
@@ -11,14 +12,14 @@ pub(super) struct Held<T> {
     /// Newest sequence that an origin told of.
     pub(super) newest: u64,
     /// Being loaded since.
-    pub(super) loading_ms: Option<u64>,
+    loading: Option<Since>,
     /// Not tried again before.
-    retry_ms: u64,
+    retry: Until,
 }
 
 impl<T> Default for Held<T> {
     fn default() -> Self {
-        Self { current: None, newest: 0, loading_ms: None, retry_ms: 0 }
+        Self { current: None, newest: 0, loading: None, retry: Until::default() }
     }
 }
 
@@ -26,13 +27,17 @@ impl<T> Held<T> {
     /// Whether to load it now. With nothing at hand every request that needs it asks; otherwise one at a time does.
     pub(super) fn wants(&self, sequence: Option<u64>, now_ms: u64) -> bool {
         match sequence {
-            None => now_ms >= self.retry_ms,
+            None => !self.retry.is_ahead(now_ms),
             Some(have) => {
-                let loading =
-                    self.loading_ms.is_some_and(|since| now_ms < since.saturating_add(LOAD_WAIT_MS));
-                self.newest > have && !loading && now_ms >= self.retry_ms
+                let loading = self.loading.is_some_and(|since| since.is_within(LOAD_WAIT_MS, now_ms));
+                self.newest > have && !loading && !self.retry.is_ahead(now_ms)
             }
         }
+    }
+
+    /// It is being loaded.
+    pub(super) fn begin_loading(&mut self, now_ms: u64) {
+        self.loading = Some(Since(now_ms));
     }
 
     /// Takes a release, unless it is older than what is there.
@@ -46,20 +51,20 @@ impl<T> Held<T> {
         have: Option<u64>,
         now_ms: u64,
     ) -> Result<(), String> {
-        self.loading_ms = None;
+        self.loading = None;
         self.newest = self.newest.max(sequence);
         match have {
             Some(have) if sequence < have => {
-                self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+                self.retry = Until::after(now_ms, LOAD_RETRY_MS);
                 Err(format!("found sequence {sequence}, expected {have} or newer"))
             }
             Some(have) if sequence == have => {
                 // What was promised is not there yet.
-                self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+                self.retry = Until::after(now_ms, LOAD_RETRY_MS);
                 Ok(())
             }
             _ => {
-                self.retry_ms = 0;
+                self.retry = Until::default();
                 self.current = Some(new);
                 Ok(())
             }
@@ -68,7 +73,7 @@ impl<T> Held<T> {
 
     /// It could not be had, or was not acceptable.
     pub(super) fn failed(&mut self, now_ms: u64) {
-        self.loading_ms = None;
-        self.retry_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+        self.loading = None;
+        self.retry = Until::after(now_ms, LOAD_RETRY_MS);
     }
 }

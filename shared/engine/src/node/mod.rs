@@ -11,6 +11,7 @@ pub(crate) use fetches::{Patience, Turn};
 use held::Held;
 
 use crate::bounded::{Bounded, Keyed};
+use crate::clock::{Since, Until};
 use crate::compiled::Compiled;
 use crate::limits::{
     HOST_KNOWN_MS, HOSTS_MAX, LIST_BYTES_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS,
@@ -34,7 +35,7 @@ pub struct Node {
     pub(crate) secret: Secret,
     platform: Held<Platform>,
     hosts: Bounded<String, KnownHost>,
-    unknown_hosts: Bounded<String, u64>,
+    unknown_hosts: Bounded<String, Until>,
     tenants: Bounded<String, Held<Compiled>>,
     sync: SyncState,
     pub(crate) fetches: Fetches,
@@ -50,18 +51,18 @@ pub struct Node {
 struct KnownHost {
     tenant: Arc<str>,
     /// Asked again after this, unless the tenant's own rules name it.
-    until_ms: u64,
+    until: Until,
 }
 
 /// How fresh the news of the origins are.
 #[derive(Debug, Default)]
 struct SyncState {
     /// When an origin last answered.
-    heard_ms: Option<u64>,
+    heard: Option<Since>,
     /// When one was last asked in vain.
-    failed_ms: Option<u64>,
+    failed: Option<Since>,
     /// Being asked since.
-    asking_ms: Option<u64>,
+    asking: Option<Since>,
 }
 
 /// Whether the origins are to be asked for news.
@@ -127,13 +128,13 @@ impl Node {
 
     /// Takes the answer to an [`After::Sync`](crate::step::After::Sync); `None` where no origin answered.
     pub fn synced(&mut self, news: Option<SyncNews>, now_ms: u64) {
-        self.sync.asking_ms = None;
+        self.sync.asking = None;
         let Some(news) = news else {
-            self.sync.failed_ms = Some(now_ms);
+            self.sync.failed = Some(Since(now_ms));
             return;
         };
-        self.sync.heard_ms = Some(now_ms);
-        self.sync.failed_ms = None;
+        self.sync.heard = Some(Since(now_ms));
+        self.sync.failed = None;
         self.purges.read(&news);
         for (target, sequence) in &news.heads {
             match target {
@@ -195,12 +196,12 @@ impl Node {
 
     /// Whether the origins are to be asked for news. While none answers, requests don't wait for news.
     pub(crate) fn sync_need(&self, now_ms: u64) -> SyncNeed {
-        let age = |at_ms: Option<u64>| at_ms.map_or(u64::MAX, |at_ms| now_ms.saturating_sub(at_ms));
-        if age(self.sync.asking_ms) < SYNC_LOST_MS || age(self.sync.failed_ms) < SYNC_RETRY_MS {
+        let age = |since: Option<Since>| since.map_or(u64::MAX, |since| since.age_ms(now_ms));
+        if age(self.sync.asking) < SYNC_LOST_MS || age(self.sync.failed) < SYNC_RETRY_MS {
             SyncNeed::None
-        } else if age(self.sync.heard_ms) > SYNC_STALE_MS && self.sync.failed_ms.is_none() {
+        } else if age(self.sync.heard) > SYNC_STALE_MS && self.sync.failed.is_none() {
             SyncNeed::First
-        } else if age(self.sync.heard_ms) > SYNC_FRESH_MS {
+        } else if age(self.sync.heard) > SYNC_FRESH_MS {
             SyncNeed::After
         } else {
             SyncNeed::None
@@ -210,7 +211,7 @@ impl Node {
     /// The question to the origins, for a host that asks it by itself while no request comes; from now on it counts as
     /// asked, until [`Node::synced`] takes the answer.
     pub fn ask_sync(&mut self, now_ms: u64) -> SyncAsk {
-        self.sync.asking_ms = Some(now_ms);
+        self.sync.asking = Some(Since(now_ms));
         let targets =
             self.versions().into_iter().map(|(target, version)| (target, version.sequence)).collect();
         let addresses = self.names.ask(now_ms);
@@ -244,9 +245,9 @@ impl Node {
     pub(crate) fn loading(&mut self, keys: &[LoadKey], now_ms: u64) {
         for key in keys {
             match key {
-                LoadKey::Target(Target::Platform) => self.platform.loading_ms = Some(now_ms),
+                LoadKey::Target(Target::Platform) => self.platform.begin_loading(now_ms),
                 LoadKey::Target(Target::Tenant(slug)) => {
-                    self.tenants.get_or_insert_with(slug.clone(), Held::default).loading_ms = Some(now_ms);
+                    self.tenants.get_or_insert_with(slug.clone(), Held::default).begin_loading(now_ms);
                 }
                 LoadKey::Host(_) => {}
             }
@@ -261,20 +262,19 @@ impl Node {
         match (key, loaded) {
             (LoadKey::Host(host), Loaded::Host(Some(tenant))) => {
                 self.unknown_hosts.remove(host.as_str());
-                let known =
-                    KnownHost { tenant: tenant.into(), until_ms: now_ms.saturating_add(HOST_KNOWN_MS) };
+                let known = KnownHost { tenant: tenant.into(), until: Until::after(now_ms, HOST_KNOWN_MS) };
                 self.hosts.insert(host.clone(), known);
                 Ok(())
             }
             (LoadKey::Host(host), Loaded::Host(None) | Loaded::Missing) => {
                 self.hosts.remove(host.as_str());
-                self.unknown_hosts.insert(host.clone(), now_ms.saturating_add(UNKNOWN_HOST_MS));
+                self.unknown_hosts.insert(host.clone(), Until::after(now_ms, UNKNOWN_HOST_MS));
                 Ok(())
             }
             (LoadKey::Host(host), loaded) => {
                 // Nobody can say: whoever had it keeps it for a while.
                 if let Some(known) = self.hosts.get(host.as_str()) {
-                    known.until_ms = now_ms.saturating_add(LOAD_RETRY_MS);
+                    known.until = Until::after(now_ms, LOAD_RETRY_MS);
                 }
                 Err(format!("{host}: {}", fault(&loaded)))
             }
@@ -336,14 +336,14 @@ impl Node {
             let tenant = Arc::clone(&known.tenant);
             let rules = self.tenants.peek(&*tenant).and_then(|held| held.current.as_ref());
             let is_named = || rules.is_some_and(|rules| rules.names(host));
-            return if now_ms < known.until_ms || is_named() {
+            return if known.until.is_ahead(now_ms) || is_named() {
                 HostKnown::Tenant(tenant)
             } else {
                 HostKnown::No
             };
         }
         match self.unknown_hosts.get(host) {
-            Some(until_ms) if now_ms < *until_ms => HostKnown::Nobody,
+            Some(until) if until.is_ahead(now_ms) => HostKnown::Nobody,
             _ => HostKnown::No,
         }
     }

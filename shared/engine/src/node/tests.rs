@@ -137,3 +137,31 @@ fn what_does_not_fit_is_refused_and_the_last_good_stays() {
     assert_eq!(node.rules("acme").unwrap().ruleset.version.sequence, 5);
     assert!(node.rules("globex").is_none());
 }
+
+#[test]
+fn a_clock_set_back_stops_neither_news_nor_loads() {
+    const HOUR: u64 = 3_600_000;
+    let mut node = node();
+    let target = Target::Tenant("acme".to_owned());
+    host(&mut node, "acme.example", Some("acme"), NOW);
+    rules(&mut node, 1, NOW).unwrap();
+    node.synced(Some(SyncNews { heads: vec![(target.clone(), 2)], ..SyncNews::default() }), NOW);
+    assert_eq!(node.sync_need(NOW), SyncNeed::None);
+    assert_eq!(node.sync_need(NOW - HOUR), SyncNeed::First, "the news are old");
+    node.ask_sync(NOW);
+    assert_eq!(node.sync_need(NOW), SyncNeed::None, "somebody asks");
+    assert_eq!(node.sync_need(NOW - HOUR), SyncNeed::First, "but seems to be lost");
+    node.synced(None, NOW);
+    assert_eq!(node.sync_need(NOW), SyncNeed::None, "nobody answered just now");
+    assert_eq!(node.sync_need(NOW - HOUR), SyncNeed::After);
+    let wanted = |node: &mut Node, now_ms| node.look("acme.example", now_ms).wanted;
+    node.loading(&[LoadKey::Target(target.clone())], NOW);
+    assert!(!wanted(&mut node, NOW).contains(&LoadKey::Target(target.clone())));
+    assert!(wanted(&mut node, NOW - HOUR).contains(&LoadKey::Target(target.clone())), "the load is lost");
+    let key = LoadKey::Target(target.clone());
+    assert!(node.loaded(&key, Loaded::Unavailable("bad signature".to_owned()), NOW).is_err());
+    assert!(!wanted(&mut node, NOW).contains(&key));
+    assert!(wanted(&mut node, NOW - HOUR).contains(&key), "the pause is over");
+    host(&mut node, "x.example", None, NOW);
+    assert_eq!(node.host("x.example", NOW - HOUR), HostKnown::No, "asked again");
+}

@@ -1,5 +1,6 @@
 //! The edge's side of a `region` limit: leases held, spent and asked for.
 
+use crate::clock::Until;
 use crate::limits::{LEASE_DENIED_MS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, LEASE_UNITS_MAX};
 use crate::step::Lease;
 
@@ -15,15 +16,15 @@ pub(super) struct Shape {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     shape: Shape,
-    /// Units that may be spent here until `expires_ms`.
+    /// Units that may be spent here until they expire.
     units: u32,
-    expires_ms: u64,
+    expires: Until,
     /// Units asked for last.
     asked: u32,
     /// Units that the authority had left when last heard of.
     left: u32,
     /// The authority said no: until then it is not asked again, and until `wait_until_ms` it will say so.
-    quiet_until_ms: u64,
+    quiet_until: Until,
     wait_until_ms: u64,
 }
 
@@ -44,9 +45,7 @@ impl Held {
         if self.shape != shape {
             *self = Self { shape, ..Self::default() };
         }
-        // Further away than any lease lasts: the clock was set back.
-        let alive = now_ms < self.expires_ms && self.expires_ms - now_ms <= LEASE_MS_MAX;
-        if !alive && self.units > 0 {
+        if !self.expires.is_ahead(now_ms) && self.units > 0 {
             // What lapsed was not needed: ask for less next time.
             self.asked = self.asked.saturating_sub(self.units);
             self.units = 0;
@@ -58,8 +57,7 @@ impl Held {
         if self.units >= cost {
             return Standing::Enough;
         }
-        let quiet_ms = self.quiet_until_ms.saturating_sub(now_ms);
-        if quiet_ms > 0 && quiet_ms <= LEASE_DENIED_MS_MAX {
+        if self.quiet_until.is_ahead(now_ms) {
             return Standing::Refused { wait_ms: self.wait_until_ms.saturating_sub(now_ms).max(1) };
         }
         // Twice what was not enough, so that a busy key asks ever more rarely; the authority bounds it by what is left.
@@ -74,14 +72,14 @@ impl Held {
         let granted = lease.granted.min(amount.max(cost));
         let Some(rest) = granted.checked_sub(cost) else {
             self.asked = 0;
-            self.quiet_until_ms = now_ms.saturating_add(lease.reset_ms.clamp(1, LEASE_DENIED_MS_MAX));
+            self.quiet_until = Until::after(now_ms, lease.reset_ms.clamp(1, LEASE_DENIED_MS_MAX));
             self.wait_until_ms = now_ms.saturating_add(lease.reset_ms.max(1));
             return false;
         };
         self.units = self.units.saturating_add(rest);
-        self.expires_ms =
-            lease.expires_ms.clamp(now_ms.saturating_add(LEASE_MS_MIN), now_ms.saturating_add(LEASE_MS_MAX));
-        self.quiet_until_ms = 0;
+        let life_ms = lease.expires_ms.saturating_sub(now_ms).clamp(LEASE_MS_MIN, LEASE_MS_MAX);
+        self.expires = Until::after(now_ms, life_ms);
+        self.quiet_until = Until::default();
         true
     }
 

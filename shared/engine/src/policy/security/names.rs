@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::bounded::{Bounded, Keyed};
+use crate::clock::{Since, Until};
 use crate::limits::{NAME_ASK_MS, NAME_BYTES_MAX, NAME_KEEP_MS_MAX, NAMES_ASKED_MAX, NAMES_MAX};
 use crate::step::AddressName;
 
@@ -14,13 +15,13 @@ use crate::step::AddressName;
 pub struct Names {
     known: Bounded<IpAddr, Held>,
     /// Asked for, with the time of the first question.
-    asked: Vec<(IpAddr, u64)>,
+    asked: Vec<(IpAddr, Since)>,
 }
 
 #[derive(Debug)]
 struct Held {
     name: Option<Arc<str>>,
-    until_ms: u64,
+    until: Until,
 }
 
 /// What is known of the name of an address.
@@ -43,19 +44,19 @@ impl Names {
 
     /// The name of an address. Where it is not known it will be asked for, as long as not too many are.
     pub fn of(&mut self, address: IpAddr, now_ms: u64) -> Name {
-        if let Some(held) = self.known.get(&address).filter(|held| now_ms < held.until_ms) {
+        if let Some(held) = self.known.get(&address).filter(|held| held.until.is_ahead(now_ms)) {
             return held.name.clone().map_or(Name::None, Name::Confirmed);
         }
         let is_asked = self.asked.iter().any(|(asked, _)| *asked == address);
         if !is_asked && self.asked.len() < NAMES_ASKED_MAX {
-            self.asked.push((address, now_ms));
+            self.asked.push((address, Since(now_ms)));
         }
         Name::Unknown
     }
 
     /// The addresses to ask for: each until it is answered, or for [`NAME_ASK_MS`].
     pub(crate) fn ask(&mut self, now_ms: u64) -> Vec<IpAddr> {
-        self.asked.retain(|(_, since)| now_ms.saturating_sub(*since) < NAME_ASK_MS);
+        self.asked.retain(|(_, since)| since.is_within(NAME_ASK_MS, now_ms));
         self.asked.iter().map(|(address, _)| *address).collect()
     }
 
@@ -66,9 +67,9 @@ impl Names {
             self.asked.retain(|(asked, _)| *asked != address);
             let name = name.filter(|name| name.len() <= NAME_BYTES_MAX);
             if self.asked.len() < asked {
-                let until_ms = now_ms.saturating_add(keep_ms.min(NAME_KEEP_MS_MAX));
+                let until = Until::after(now_ms, keep_ms.min(NAME_KEEP_MS_MAX));
                 let name = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase().into());
-                self.known.insert(address, Held { name, until_ms });
+                self.known.insert(address, Held { name, until });
             }
         }
     }
@@ -101,6 +102,17 @@ mod tests {
         assert_eq!(names.of(address(1), NOW + 60_000), Name::Unknown);
         assert_eq!(names.of(address(2), NOW), Name::Unknown, "nobody asked");
         assert!(names.ask(NOW + 60_000 + NAME_ASK_MS).is_empty(), "nobody answers");
+    }
+
+    #[test]
+    fn a_clock_set_back_ends_questions_and_beliefs() {
+        let mut names = Names::new(Keyed::default());
+        names.of(address(1), NOW);
+        names.heard(vec![answer(1, Some("crawl.example"))], NOW);
+        names.of(address(2), NOW);
+        assert_eq!(names.ask(NOW), [address(2)]);
+        assert!(names.ask(NOW - 3_600_000).is_empty(), "nobody answers");
+        assert_eq!(names.of(address(1), NOW - 3_600_000), Name::Unknown);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::clock::Until;
 use crate::limits::CONNECTION_MS_MAX;
 
 /// A connection in use, counted until it is dropped. A host that loses sight of one, as where a client went away and
@@ -37,10 +38,9 @@ impl Connections {
     }
 }
 
-/// Whether a time is still to come. One further away than any connection lasts means that the clock was set back.
+/// Whether a connection has not lapsed. None lasts for longer than [`CONNECTION_MS_MAX`].
 fn is_ahead(until_ms: &AtomicU64, now_ms: u64) -> bool {
-    let until_ms = until_ms.load(Ordering::Relaxed);
-    now_ms < until_ms && until_ms - now_ms <= CONNECTION_MS_MAX
+    Until::at(until_ms.load(Ordering::Relaxed), CONNECTION_MS_MAX).is_ahead(now_ms)
 }
 
 #[cfg(test)]

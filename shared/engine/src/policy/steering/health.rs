@@ -1,5 +1,6 @@
 //! What a node has seen of a service itself: ejection after failures in a row, probation, and a tenant's budget of retries.
 
+use crate::clock::Until;
 use crate::limits::{
     EJECT_FAILURES, EJECT_FORGIVE_MS, EJECT_MS_MAX, EJECT_MS_MIN, PROBE_MS, RETRY_EACH_MILLI,
     RETRY_FLOOR_PER_S, RETRY_TOKENS_MAX,
@@ -15,35 +16,30 @@ pub(super) struct Health {
     ejections: u32,
     /// Ejected, and not answered since.
     open: bool,
-    until_ms: u64,
-    /// A request tries it until then.
-    probed_until_ms: u64,
-}
-
-/// Whether a time to come is still to come; one further away than `max_ms` means that the clock was set back.
-fn is_ahead(until_ms: u64, now_ms: u64, max_ms: u64) -> bool {
-    now_ms < until_ms && until_ms - now_ms <= max_ms
+    until: Until,
+    /// When it is as good as new.
+    remembered_until: Until,
+    /// When it ends that a request tries it.
+    probed_until: Until,
 }
 
 impl Health {
     /// Whether it is to be left alone.
     pub(super) fn is_ejected(&self, now_ms: u64) -> bool {
-        self.open
-            && (is_ahead(self.until_ms, now_ms, EJECT_MS_MAX)
-                || is_ahead(self.probed_until_ms, now_ms, PROBE_MS))
+        self.open && (self.until.is_ahead(now_ms) || self.probed_until.is_ahead(now_ms))
     }
 
     /// A request goes there now.
     pub(super) fn attempt(&mut self, now_ms: u64) {
         if self.open && !self.is_ejected(now_ms) {
-            self.probed_until_ms = now_ms.saturating_add(PROBE_MS);
+            self.probed_until = Until::after(now_ms, PROBE_MS);
         }
     }
 
     pub(super) fn answered(&mut self, now_ms: u64) {
         self.failures = 0;
         self.open = false;
-        if now_ms.saturating_sub(self.until_ms) >= EJECT_FORGIVE_MS {
+        if !self.remembered_until.is_ahead(now_ms) {
             self.ejections = 0;
         }
     }
@@ -51,15 +47,16 @@ impl Health {
     pub(super) fn failed(&mut self, now_ms: u64) {
         self.failures = self.failures.saturating_add(1);
         // Requests that were under way when it was ejected say nothing new.
-        let known = self.open && is_ahead(self.until_ms, now_ms, EJECT_MS_MAX);
+        let known = self.open && self.until.is_ahead(now_ms);
         if known || (!self.open && self.failures < EJECT_FAILURES) {
             return;
         }
         let pause_ms = EJECT_MS_MIN.saturating_mul(1 << self.ejections.min(16)).min(EJECT_MS_MAX);
         self.ejections = self.ejections.saturating_add(1);
         self.open = true;
-        self.until_ms = now_ms.saturating_add(pause_ms);
-        self.probed_until_ms = 0;
+        self.until = Until::after(now_ms, pause_ms);
+        self.remembered_until = Until::after(now_ms, pause_ms + EJECT_FORGIVE_MS);
+        self.probed_until = Until::default();
     }
 }
 

@@ -22,6 +22,7 @@ use self::connections::Connections;
 use self::health::{Health, RetryBudget};
 use self::latency::Latency;
 use crate::bounded::{Bounded, Keyed};
+use crate::clock::Since;
 use crate::facts::{Facts, Place};
 use crate::limits::{NEWS_MS_MAX, SERVICES_MAX, TENANTS_MAX};
 use crate::ruleset::{
@@ -33,7 +34,7 @@ use crate::step::RegionNews;
 #[derive(Debug)]
 pub struct SteeringMemory {
     news: Vec<RegionNews>,
-    heard_ms: u64,
+    heard: Option<Since>,
     services: Bounded<ServiceKey, Experience>,
     latencies: Bounded<ServiceKey, Latency>,
     connections: Bounded<ServiceKey, Connections>,
@@ -166,7 +167,7 @@ impl SteeringMemory {
     pub fn new(keyed: Keyed) -> Self {
         Self {
             news: Vec::new(),
-            heard_ms: 0,
+            heard: None,
             services: Bounded::new(SERVICES_MAX, keyed),
             latencies: Bounded::new(SERVICES_MAX, keyed),
             connections: Bounded::new(SERVICES_MAX, keyed),
@@ -179,7 +180,7 @@ impl SteeringMemory {
     pub fn heard(&mut self, mut regions: Vec<RegionNews>, now_ms: u64) {
         regions.truncate(SERVICES_MAX);
         self.news = regions;
-        self.heard_ms = now_ms;
+        self.heard = Some(Since(now_ms));
     }
 
     /// The regions to try.
@@ -259,7 +260,7 @@ impl SteeringMemory {
         if region.state == RegionState::Down {
             return Err(Excluded::Down);
         }
-        let is_fresh = now_ms.saturating_sub(self.heard_ms) <= NEWS_MS_MAX;
+        let is_fresh = self.heard.is_some_and(|heard| heard.age_ms(now_ms) <= NEWS_MS_MAX);
         let news = self.news.iter().find(|news| news.id == region.id && is_fresh && ask.upstream.is_none());
         if news.is_some_and(|news| !news.healthy) {
             return Err(Excluded::Unhealthy);
