@@ -191,7 +191,7 @@ impl Exchange {
         if let Some(token) = self.session.token.as_ref().filter(|_| to_origin) {
             headers.append("meridian-session", token);
         }
-        if let Some(lookup) = &self.lookup {
+        if let Some(lookup) = &mut self.lookup {
             lookup.condition(&mut headers);
         }
         headers

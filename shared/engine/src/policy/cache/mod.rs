@@ -89,6 +89,8 @@ pub struct Lookup {
     found: Option<(Entry, Notes)>,
     /// It may be validated, but must not be served without.
     is_outdated: bool,
+    /// The request that went forward is conditional on it.
+    is_asked: bool,
     fwd: Fwd,
     detail: Option<&'static str>,
     /// Waited in vain for the fetch of another request.
@@ -205,6 +207,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         background: false,
         found: None,
         is_outdated: false,
+        is_asked: false,
         fwd: Fwd::UriMiss,
         detail: None,
         waited: false,
@@ -415,14 +418,16 @@ impl Lookup {
     }
 
     /// Makes the forwarded request, whose header fields these are, conditional on the entry found (RFC 9111, section
-    /// 4.3.1), if that can be validated.
-    pub fn condition(&self, headers: &mut Headers) {
+    /// 4.3.1), if that can be validated. Rules may have made it ask for a range or for the whole where the client does not:
+    /// what is sent decides, here and in what becomes of the answer.
+    pub fn condition(&mut self, headers: &mut Headers) {
         if self.background {
             remove_conditions(headers);
             headers.remove("range");
             headers.remove("if-range");
         }
-        if let Some((entry, _)) = self.found.as_ref().filter(|_| self.is_conditional(headers)) {
+        self.is_asked = self.is_conditional(headers);
+        if let Some((entry, _)) = self.found.as_ref().filter(|_| self.is_asked) {
             condition(&entry.headers, headers);
         }
     }
@@ -431,8 +436,7 @@ impl Lookup {
     #[must_use]
     pub fn responded(&self, arrival: &Arrival<'_>) -> Responded {
         let head = arrival.head;
-        let is_ours = head.status == 304 && self.is_conditional(arrival.request);
-        if let Some((entry, notes)) = self.found.as_ref().filter(|_| is_ours) {
+        if let Some((entry, notes)) = self.found.as_ref().filter(|_| head.status == 304 && self.is_asked) {
             return self.validated(entry, notes, arrival);
         }
         let status_line = self.forwarded(self.detail);

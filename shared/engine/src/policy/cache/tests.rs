@@ -45,6 +45,8 @@ struct World {
     origin: (u16, Headers),
     /// Fields of the request that the origin saw last.
     forwarded: Option<Headers>,
+    /// A field that rules take out of what goes forward.
+    removed: &'static str,
 }
 
 /// What a client sees.
@@ -66,6 +68,7 @@ fn world(origin: &[(&str, &str)]) -> World {
         positions: vec![],
         origin: (200, Headers::default()),
         forwarded: None,
+        removed: "x-none",
     };
     world.journal.read(&crate::step::SyncNews::default());
     world.answers(200, origin);
@@ -136,6 +139,7 @@ impl World {
             return seen(serve);
         }
         let mut headers = facts.headers.clone();
+        headers.remove(self.removed);
         lookup.condition(&mut headers);
         let head = self.forward(headers);
         if head.status == 0 {
@@ -296,6 +300,21 @@ fn a_stale_entry_is_validated_and_a_304_makes_it_fresh() {
     world.answers(200, &[("cache-control", "max-age=60"), ("etag", "\"2\"")]);
     assert_eq!(world.cache(&get("/a", &[])), "fwd=stale; ttl=60; stored");
     assert_eq!(world.ask(&get("/a", &[("if-none-match", "\"2\"")])).status, 304);
+}
+
+#[test]
+fn what_is_sent_says_whose_condition_a_304_answers() {
+    let mut world = world(&[("cache-control", "max-age=60"), ("etag", "\"1\"")]);
+    world.policy.stale_while_revalidate_ms = 0;
+    world.removed = "range";
+    world.ask(&get("/a", &[]));
+    world.store.values_mut().for_each(|entry| entry.body_bytes = 10);
+    world.now_ms += 60_000;
+    world.answers(304, &[("cache-control", "max-age=60"), ("etag", "\"1\"")]);
+    let seen = world.ask(&get("/a", &[("range", "bytes=0-1")]));
+    assert_eq!(world.forwarded.take().unwrap().get("if-none-match"), Some("\"1\""), "the whole is asked for");
+    assert_eq!((seen.status, seen.body), (206, true), "the client asked for a part, and for no 304");
+    assert_eq!(seen.cache, "fwd=stale; fwd-status=304; ttl=60; stored");
 }
 
 #[test]
