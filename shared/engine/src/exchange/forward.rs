@@ -242,6 +242,9 @@ impl Exchange {
     /// A response is there: the cache takes what it may, the client gets it or something stored.
     pub(super) fn respond(&mut self, node: &mut Node, attempt: Attempt, mut head: ResponseHead) -> Step {
         let Attempt { candidate, requested_ms, .. } = attempt;
+        if self.lookup.as_ref().is_some_and(|lookup| lookup.is_odd(head.status, &self.facts.headers)) {
+            return self.without_response(node, Some(ForwardFault::Broken));
+        }
         self.invalidate(node, &head);
         if let (Some(lookup), Some(policy)) = (&self.lookup, self.cache_policy()) {
             let transforms = self.rules.iter().flat_map(|rules| rules.transforms(self.route));
@@ -255,6 +258,9 @@ impl Exchange {
                 requested_ms,
                 now_ms: self.now_ms,
             });
+            if responded.is_other {
+                return self.fetch_whole(node, candidate);
+            }
             match responded.store {
                 Some(store) => self.store(store),
                 // What was purged on its way says nothing of what comes next.
@@ -280,6 +286,15 @@ impl Exchange {
             head.headers.append_display("cache-status", status.field());
         }
         self.finish(node, head.status, head.headers, ReplyBody::Forwarded, Outcome::Forwarded)
+    }
+
+    /// Forwards again, without the condition that brought a 304 about another response than the one stored.
+    fn fetch_whole(&mut self, node: &mut Node, candidate: Candidate) -> Step {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.disown();
+        }
+        self.explain_cache("304 about another response than the one stored: fetched anew");
+        self.attempt_again(node, candidate).unwrap_or_else(|| self.without_response(node, None))
     }
 
     /// No attempt brought a response: something stale, or a problem.

@@ -57,6 +57,58 @@ fn a_stale_answer_is_served_while_it_is_fetched_anew() {
 }
 
 #[test]
+fn a_304_about_another_response_changes_nothing_stored() {
+    let stale = [
+        ("cache-control", "max-age=1, stale-if-error=300, stale-while-revalidate=0"),
+        ("etag", "\"abcdef\""),
+    ];
+    let other = [("cache-control", "max-age=60"), ("etag", "\"ghijkl\"")];
+    let begun = || {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        host.says("us-east-1", ok(200, &stale));
+        host.get("/a");
+        host.now_ms += 2_000;
+        host.says("us-east-1", ok(304, &other));
+        host
+    };
+    let mut host = begun();
+    host.says("us-east-1", ok(200, &other));
+    let reply = host.get("/a");
+    assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Forwarded), "RFC 9111 4.3.4");
+    assert_eq!(reply.headers.get("etag"), Some("\"ghijkl\""));
+    let conditions: Vec<_> = host.forwards.iter().map(|sent| sent.headers.get("if-none-match")).collect();
+    assert_eq!(conditions, [None, Some("\"abcdef\""), None]);
+    assert_ne!(host.forwards[1].attempt, host.forwards[2].attempt);
+    assert!(stages(&reply).contains("fetched anew"), "{}", stages(&reply));
+    assert_eq!(host.get("/a").decision.outcome, Outcome::Cached, "the new one");
+
+    // What is stored may still be served where its origin fails.
+    for fails in [Err(ForwardFault::Connect), ok(304, &other)] {
+        let mut host = begun();
+        host.says("us-east-1", fails);
+        for region in ["eu-west-1", "ap-southeast-1"] {
+            host.says(region, Err(ForwardFault::Connect));
+        }
+        let reply = host.get("/a");
+        assert_eq!(
+            (reply.status, reply.headers.get("etag")),
+            (200, Some("\"abcdef\"")),
+            "{}",
+            stages(&reply)
+        );
+    }
+
+    // A 304 to the client's own condition is the client's.
+    let mut host = begun();
+    host.says("us-east-1", ok(304, &other));
+    let mut facts = request("GET", "acme.example", "/a");
+    facts.headers.append("if-none-match", "\"ghijkl\"");
+    let reply = host.send(facts);
+    assert_eq!((reply.status, reply.body), (304, ReplyBody::Forwarded));
+    assert_eq!(host.forwards[2].headers.get("if-none-match"), Some("\"ghijkl\""));
+}
+
+#[test]
 fn a_stale_answer_is_served_when_nothing_else_can_answer() {
     let mut host = Host::new(cached(ruleset(vec![route("/**")])));
     let fresh = [("cache-control", "public, s-maxage=60, stale-if-error=300")];

@@ -29,7 +29,7 @@ use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
 use self::validate::{
-    condition, is_not_modified, not_modified_headers, remove_conditions, storable_headers, updated,
+    condition, is_about, is_not_modified, not_modified_headers, remove_conditions, storable_headers, updated,
 };
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
@@ -91,6 +91,8 @@ pub struct Lookup {
     is_outdated: bool,
     /// The request that went forward is conditional on it.
     is_asked: bool,
+    /// What came to that was about another response: it is not asked about again.
+    is_other: bool,
     fwd: Fwd,
     detail: Option<&'static str>,
     /// Waited in vain for the fetch of another request.
@@ -155,6 +157,9 @@ pub struct Responded {
     pub serve: Option<Serve>,
     /// What to store.
     pub store: Option<Store>,
+    /// A 304 to our own condition, about another response than the one stored: nothing may be made of it (RFC 9111, section
+    /// 4.3.4). Forward again, after [`Lookup::disown`].
+    pub is_other: bool,
     /// For `Cache-Status`, where `serve` is `None`.
     pub status_line: CacheStatus,
 }
@@ -208,6 +213,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         found: None,
         is_outdated: false,
         is_asked: false,
+        is_other: false,
         fwd: Fwd::UriMiss,
         detail: None,
         waited: false,
@@ -254,6 +260,7 @@ impl Lookup {
     /// Begins again with [`Lookup::key`] after waiting for the fetch of another request.
     pub fn again(&mut self) {
         (self.variant, self.found, self.is_outdated) = (None, None, false);
+        (self.is_asked, self.is_other) = (false, false);
         (self.fwd, self.detail, self.waited) = (Fwd::UriMiss, None, true);
     }
 
@@ -414,6 +421,7 @@ impl Lookup {
         let is_whole = self.background || request.get("range").is_none();
         !self.is_head
             && is_whole
+            && !self.is_other
             && self.found.as_ref().is_some_and(|(entry, _)| has_validator(&entry.headers))
     }
 
@@ -432,30 +440,47 @@ impl Lookup {
         }
     }
 
+    /// The target has another response than the entry found, and did not send it: the request goes forward once more, not
+    /// conditional on the entry.
+    pub fn disown(&mut self) {
+        self.is_other = true;
+    }
+
+    /// Whether a 304 answers nobody's condition: the target was asked for what it has, and says only that it has it.
+    #[must_use]
+    pub fn is_odd(&self, status: u16, request: &Headers) -> bool {
+        let is_client = ["if-none-match", "if-modified-since"].iter().any(|name| request.get(name).is_some());
+        status == 304 && self.is_other && (self.background || !is_client)
+    }
+
     /// Takes the response to the forwarded request.
     #[must_use]
     pub fn responded(&self, arrival: &Arrival<'_>) -> Responded {
         let head = arrival.head;
-        if let Some((entry, notes)) = self.found.as_ref().filter(|_| head.status == 304 && self.is_asked) {
-            return self.validated(entry, notes, arrival);
-        }
         let status_line = self.forwarded(self.detail);
+        if let Some((entry, notes)) = self.found.as_ref().filter(|_| head.status == 304 && self.is_asked) {
+            return match is_about(&entry.headers, &head.headers) {
+                true => self.validated(entry, notes, arrival),
+                false => Responded { serve: None, store: None, is_other: true, status_line },
+            };
+        }
         if matches!(head.status, 500 | 502 | 503 | 504)
             && let Some(mut serve) = self.failed(arrival.request, arrival.now_ms)
         {
             serve.status_line.fwd_status = Some(head.status);
-            return Responded { serve: Some(serve), store: None, status_line };
+            return Responded { serve: Some(serve), store: None, is_other: false, status_line };
         }
         let stored = storable_headers(&head.headers, arrival.policy.store_cookies);
         match self.store(arrival, head.status, stored, &head.headers) {
             Ok((store, freshness)) => {
                 let ttl_s = Some(freshness.ttl_s());
                 let status_line = CacheStatus { stored: true, ttl_s, ..status_line };
-                Responded { serve: None, store: Some(store), status_line }
+                Responded { serve: None, store: Some(store), is_other: false, status_line }
             }
             Err(why) => {
                 let detail = status_line.detail.or(Some(why));
-                Responded { serve: None, store: None, status_line: CacheStatus { detail, ..status_line } }
+                let status_line = CacheStatus { detail, ..status_line };
+                Responded { serve: None, store: None, is_other: false, status_line }
             }
         }
     }
@@ -489,7 +514,8 @@ impl Lookup {
             ..self.forwarded(self.detail)
         };
         let status_line = serve.status_line.clone();
-        Responded { serve: Some(serve), store: stored.ok().map(|(store, _)| store), status_line }
+        let store = stored.ok().map(|(store, _)| store);
+        Responded { serve: Some(serve), store, is_other: false, status_line }
     }
 
     /// What to store for a response, or in a word why nothing. `judged` are the fields to judge it by.
@@ -544,7 +570,7 @@ impl Lookup {
     /// The same lookup for a revalidation that answers nobody: begins again with [`Lookup::key`], never serves.
     #[must_use]
     pub fn revalidation(&self) -> Self {
-        Self { variant: None, found: None, background: true, ..self.clone() }
+        Self { variant: None, found: None, is_other: false, background: true, ..self.clone() }
     }
 }
 

@@ -16,6 +16,26 @@ pub(super) fn storable_headers(response: &Headers, cookies: bool) -> Headers {
     headers
 }
 
+/// Whether a 304 is about the stored response that was asked about (RFC 9111, section 4.3.4). A strong entity tag is about the
+/// response that has it and about no other; one without any says nothing else than that what was asked about is current.
+pub(super) fn is_about(stored: &Headers, not_modified: &Headers) -> bool {
+    let Some(etag) = not_modified.get("etag") else { return true };
+    match stored.get("etag") {
+        Some(stored) if etag.starts_with("W/") => opaque(etag) == opaque(stored),
+        Some(stored) => etag == stored,
+        // Without a tag the date is the validator.
+        None => {
+            not_modified.get("last-modified").is_some()
+                && not_modified.get("last-modified") == stored.get("last-modified")
+        }
+    }
+}
+
+/// An entity tag without its weakness (RFC 9110, section 8.8.3).
+fn opaque(etag: &str) -> &str {
+    etag.trim_start_matches("W/")
+}
+
 /// The stored head as a 304 changes it (RFC 9111, section 3.2): its fields take the place of the stored ones, but for those
 /// that describe the stored body.
 pub(super) fn updated(stored: &Headers, not_modified: &Headers, cookies: bool) -> Headers {
@@ -131,6 +151,27 @@ mod tests {
         check("13.1, no condition", &[], &etag, false);
         let request = Headers::from_iter([("if-none-match", "*")]);
         assert!(!is_not_modified(&request, 404, &Headers::default()), "13.2.1: only for a success");
+    }
+
+    #[test]
+    fn a_304_is_about_what_has_its_validators() {
+        let check = |expect: bool, stored: &[(&str, &str)], came: &[(&str, &str)]| {
+            let (stored, came) = (stored.iter().copied().collect(), came.iter().copied().collect());
+            assert_eq!(is_about(&stored, &came), expect, "RFC 9111 4.3.4: {stored:?} {came:?}");
+        };
+        let dated = ("last-modified", DATE);
+        let (strong, weak) = ([("etag", "\"abcdef\"")], [("etag", "W/\"abcdef\"")]);
+        check(true, &strong, &strong);
+        check(true, &weak, &weak);
+        check(true, &strong, &weak);
+        check(false, &weak, &strong);
+        check(false, &strong, &[("etag", "\"ghijkl\"")]);
+        check(false, &weak, &[("etag", "W/\"ghijkl\"")]);
+        check(false, &[("etag", "\"abcdef\""), dated], &[("etag", "\"ghijkl\""), dated]);
+        check(true, &strong, &[]);
+        check(true, &[dated], &[dated]);
+        check(true, &[dated], &[("etag", "\"ghijkl\""), dated]);
+        check(false, &[dated], &strong);
     }
 
     #[test]
