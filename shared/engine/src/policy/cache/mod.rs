@@ -551,13 +551,22 @@ impl Lookup {
         Ok((Store { key, entry, keep_ms, refresh: false }, notes.freshness(arrival.now_ms)))
     }
 
-    /// No attempt brought a response: a stale answer, where that is allowed (RFC 5861, section 4).
+    /// No attempt brought a response: a stale answer, where that is allowed (RFC 5861, section 4). `stale-if-error` of a request
+    /// is for that request alone: it takes no staler answer, though the response would allow it, and asks for one that stale
+    /// where the response does not forbid it to clients (RFC 9111, section 4.2.4).
     #[must_use]
     pub fn failed(&self, request: &Headers, now_ms: u64) -> Option<Serve> {
         let (entry, notes) = self.found.as_ref()?;
         let freshness = notes.freshness(now_ms);
-        let is_allowed = (freshness.is_fresh() && !notes.no_cache)
-            || notes.may_be_stale(freshness, notes.stale_if_error_ms, false);
+        let asked_ms = self.directives.stale_if_error.map(|seconds| seconds.saturating_mul(1_000));
+        let may_be_stale = match asked_ms {
+            None => notes.may_be_stale(freshness, notes.stale_if_error_ms, false),
+            Some(asked_ms) => {
+                notes.may_be_stale(freshness, asked_ms.min(notes.stale_if_error_ms), false)
+                    || notes.may_be_stale(freshness, asked_ms, true)
+            }
+        };
+        let is_allowed = (freshness.is_fresh() && !notes.no_cache) || may_be_stale;
         if self.is_outdated || self.background || !is_allowed {
             return None;
         }

@@ -378,6 +378,34 @@ fn stale_service_has_its_bounds() {
 }
 
 #[test]
+fn a_request_says_how_stale_an_answer_it_takes_where_the_origin_fails() {
+    let check = |rule: &str, stored: &str, asked: &str, status: u16| {
+        let mut world = world(&[("cache-control", stored)]);
+        (world.policy.stale_while_revalidate_ms, world.policy.stale_if_error_ms) = (0, 0);
+        world.ask(&get("/a", &[]));
+        world.now_ms += 69_000;
+        world.answers(503, &[]);
+        let seen = world.ask(&get("/a", &[("cache-control", asked)]));
+        assert_eq!(seen.status, status, "RFC 5861 4, {rule}: {stored} | {asked}");
+    };
+    check("as stale as both take", "max-age=60, stale-if-error=30", "stale-if-error=9", 200);
+    check("narrowed", "max-age=60, stale-if-error=30", "stale-if-error=8", 503);
+    check("narrowed to nothing", "max-age=60, stale-if-error=30", "stale-if-error=0", 503);
+    check("asked for", "max-age=60", "stale-if-error=9", 200);
+    check("asked for less", "max-age=60", "stale-if-error=8", 503);
+    check("widened", "max-age=60, stale-if-error=1", "stale-if-error=9", 200);
+    check("not said", "max-age=60", "max-age=90", 503);
+    check("forbidden", "max-age=60, must-revalidate", "stale-if-error=9", 503);
+    check("forbidden to clients", "s-maxage=60", "stale-if-error=9", 503);
+    check(
+        "forbidden to clients, not to this cache",
+        "s-maxage=60, stale-if-error=30",
+        "stale-if-error=9",
+        200,
+    );
+}
+
+#[test]
 fn variants_are_kept_side_by_side() {
     let mut world = world(&[("cache-control", "max-age=60"), ("vary", "Accept-Language, x-b")]);
     world.policy.stale_while_revalidate_ms = 0;
