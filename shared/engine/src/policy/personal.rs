@@ -1,5 +1,6 @@
 //! What an answer may be made for: the class of the client's device, and its language.
 
+use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use crate::headers::Headers;
@@ -49,14 +50,35 @@ pub fn device(headers: &Headers) -> &'static str {
     }
 }
 
+/// The languages that a client accepts with their weights in thousandths, the best first (RFC 9110, section 12.5.4). Those of
+/// one weight stay in their order, which clients mean something by.
+pub(in crate::policy) fn languages(headers: &Headers) -> Vec<(u16, &str)> {
+    let elements = headers.get_all("accept-language").flat_map(|list| list.split(',')).map(str::trim);
+    let mut languages: Vec<_> = elements.filter(|element| !element.is_empty()).map(weighted).collect();
+    languages.sort_by_key(|(weight, _)| Reverse(*weight));
+    languages
+}
+
+fn weighted(element: &str) -> (u16, &str) {
+    let (language, weight) = element.split_once(';').unwrap_or((element, "q=1"));
+    let weight = weight.trim().strip_prefix(['q', 'Q']).and_then(|weight| weight.strip_prefix('='));
+    (weight.map_or(0, milli), language.trim())
+}
+
+/// A weight (RFC 9110, section 12.4.2), which has three digits at the most; what is none counts as "not acceptable".
+fn milli(weight: &str) -> u16 {
+    let weight: f32 = weight.parse().unwrap_or(0.0);
+    (weight * 1_000.0).round().clamp(0.0, 1_000.0) as u16
+}
+
 /// The language that a client likes best, without its region: two or three letters in lower case (RFC 9110, section
-/// 12.5.4; RFC 5646, section 2.2.1). Clients write the best first.
+/// 12.5.4; RFC 5646, section 2.2.1).
 #[must_use]
 pub fn language(headers: &Headers) -> Option<String> {
-    let list = headers.get("accept-language")?;
-    let tag = list.split([',', ';', '-']).next().map(str::trim)?;
+    let (weight, best) = languages(headers).into_iter().next()?;
+    let tag = best.split('-').next()?;
     let is_language = (2..=3).contains(&tag.len()) && tag.bytes().all(|byte| byte.is_ascii_alphabetic());
-    is_language.then(|| tag.to_ascii_lowercase())
+    (weight > 0 && is_language).then(|| tag.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -107,6 +129,12 @@ mod tests {
         };
         check("de-AT, de;q=0.8, en;q=0.5", Some("de"));
         check("FR", Some("fr"));
+        check("fr;q=0.5, de;q=0.9", Some("de"));
+        check("de, en", Some("de"));
+        check("en, de", Some("en"));
+        check("en;q=0.8, *;q=0.9", None);
+        check("de;q=0", None);
+        check(", ,it", Some("it"));
         check("*", None);
         check("", None);
         check("x1", None);

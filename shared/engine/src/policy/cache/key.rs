@@ -14,6 +14,7 @@ use super::Subject;
 use crate::facts::{Scheme, cookie, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
+use crate::policy::personal;
 use crate::ruleset::{CachePolicy, KeyPart};
 use crate::step::CacheKey;
 
@@ -188,6 +189,11 @@ pub(super) fn value(name: &str, request: &Headers) -> Option<String> {
 fn normal(headers: &Headers, name: &str) -> Option<String> {
     let mut values = headers.get_all(name).peekable();
     values.peek()?;
+    if name == "accept-language" {
+        let weighted = |(weight, language)| format!("{language};{weight}").to_ascii_lowercase();
+        let languages: Vec<_> = personal::languages(headers).into_iter().map(weighted).collect();
+        return Some(languages.join(","));
+    }
     let mut normal = String::new();
     for element in
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
@@ -197,11 +203,8 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
         }
         normal.push_str(element);
     }
-    if matches!(name, "accept" | "accept-charset" | "accept-encoding" | "accept-language") {
+    if matches!(name, "accept" | "accept-charset" | "accept-encoding") {
         normal.make_ascii_lowercase();
-    }
-    if name == "accept-language" {
-        normal = by_preference(&normal);
     }
     Some(normal)
 }
@@ -209,27 +212,12 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
 /// Whether a response that varies by language is in the one that a request prefers to all others: the origin would choose
 /// it as well (RFC 9111, section 4.1; RFC 9110, section 12.5.4).
 pub(super) fn is_preferred(response: &Headers, request: &Headers) -> bool {
-    let Some(wanted) = normal(request, "accept-language") else { return false };
-    let mut wanted = wanted.split(',').filter_map(|element| element.split_once(';'));
-    let (Some((language, weight)), next) = (wanted.next(), wanted.next()) else { return false };
-    let is_alone = next.is_none_or(|(_, other)| other != weight);
+    let mut wanted = personal::languages(request).into_iter();
+    let (Some((weight, language)), next) = (wanted.next(), wanted.next()) else { return false };
+    let is_alone = next.is_none_or(|(other, _)| other != weight);
     is_alone
-        && weight != "0"
+        && weight > 0
         && response.joined("content-language").is_some_and(|of| of.eq_ignore_ascii_case(language))
-}
-
-/// Languages in the order of their weights; equal weights have no order (RFC 9110, section 12.4.2).
-fn by_preference(list: &str) -> String {
-    let weighted = |element: &str| {
-        let (language, weight) = element.split_once(';').unwrap_or((element, "q=1"));
-        let weight =
-            weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()).unwrap_or(0.0);
-        // Weights have three digits at the most.
-        ((weight * 1_000.0) as u32, language.trim().to_owned())
-    };
-    let mut languages: Vec<_> = list.split(',').map(weighted).collect();
-    languages.sort_by(|(a, first), (b, second)| b.cmp(a).then_with(|| first.cmp(second)));
-    languages.iter().map(|(weight, language)| format!("{language};{weight}")).collect::<Vec<_>>().join(",")
 }
 
 /// The listed parameters of a query, sorted by name, in their order among equals. Names are compared decoded, as the origin
@@ -264,10 +252,25 @@ mod tests {
             let form = |text| value("accept-language", &Headers::from_iter([("accept-language", text)]));
             assert_eq!(form(a) == form(b), expect, "RFC 9110 12.5.4: {a} | {b}");
         };
-        check(true, "en, de", "de,EN");
+        check(true, "en, de", "EN ,de");
+        check(false, "en, de", "de, en");
         check(true, "en;q=0.5, de", "de;q=1.0, en; q=0.50");
         check(false, "en;q=0.5, de", "en, de;q=0.5");
         check(false, "en", "en, de");
+    }
+
+    proptest! {
+        #[test]
+        fn requests_of_one_key_have_one_language(
+            a in "(en|de|fr|[*])(;q=0[.][1-9])?(, (en|de|fr)(;q=0[.][1-9])?){0,2}",
+            b in "(en|de|fr|[*])(;q=0[.][1-9])?(, (en|de|fr)(;q=0[.][1-9])?){0,2}",
+        ) {
+            let headers = |text: &str| Headers::from_iter([("accept-language", text)]);
+            let (a, b) = (headers(&a), headers(&b));
+            if value("accept-language", &a) == value("accept-language", &b) {
+                prop_assert_eq!(personal::language(&a), personal::language(&b));
+            }
+        }
     }
 
     #[test]
