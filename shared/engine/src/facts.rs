@@ -193,8 +193,9 @@ pub struct InvalidHost;
 /// hexadecimal digits in upper case, anything that has to be encoded encoded. Borrowed where nothing changes.
 ///
 /// # Errors
-/// Whatever one server may read in another way than the next: no leading `/`, `.` and `..` segments, empty segments,
-/// encoded `/` and `\`, encoding twice, control characters, broken percent-encoding.
+/// Whatever one server may read in another way than the next: no leading `/`, `.` and `..` segments, empty segments, either of
+/// them with parameters that some servers take off (`..;x`), encoded `/` and `\`, encoding twice, control characters, broken
+/// percent-encoding.
 pub fn normalise_path(path: &str) -> Result<Cow<'_, str>, InvalidPath> {
     if !path.starts_with('/') {
         return Err(InvalidPath::NoSlash);
@@ -207,13 +208,21 @@ pub fn normalise_path(path: &str) -> Result<Cow<'_, str>, InvalidPath> {
     let inside = path.strip_prefix('/').unwrap_or(&path);
     let mut segments = inside.split('/').peekable();
     while let Some(segment) = segments.next() {
-        match segment {
-            "." | ".." => return Err(InvalidPath::Dots),
-            "" if segments.peek().is_some() => return Err(InvalidPath::EmptySegment),
-            _ => {}
+        if is_called(segment, ".") || is_called(segment, "..") {
+            return Err(InvalidPath::Dots);
+        }
+        if is_called(segment, "") && segments.peek().is_some() {
+            return Err(InvalidPath::EmptySegment);
         }
     }
     Ok(path)
+}
+
+/// Whether a segment is this name, or that with parameters (RFC 3986, section 3.3), which some servers take off, some after
+/// decoding.
+fn is_called(segment: &str, name: &str) -> bool {
+    let behind = segment.strip_prefix(name);
+    behind.is_some_and(|behind| behind.is_empty() || behind.starts_with(';') || behind.starts_with("%3B"))
 }
 
 fn normalise_encoding(path: &str) -> Result<String, InvalidPath> {
@@ -422,6 +431,17 @@ mod tests {
         check("/a/../b", Err(InvalidPath::Dots));
         check("/a/%2e%2E/b", Err(InvalidPath::Dots));
         check("/a/.", Err(InvalidPath::Dots));
+        for dots in ["..;", "..;x=1", ".;x", "%2e%2e;", "..%3b", "%2E.%3Bx", ".;/"] {
+            check(&format!("/public/{dots}/admin"), Err(InvalidPath::Dots));
+            check(&format!("/public/{dots}"), Err(InvalidPath::Dots));
+        }
+        check("/public/;x/admin", Err(InvalidPath::EmptySegment));
+        check("/public/%3bx/admin", Err(InvalidPath::EmptySegment));
+        for parameters in
+            ["/a;v=1/b", "/;jsessionid=1", "/a;x=..;y/b", "/...;x/b", "/.well-known;x/b", "/a/..b;x"]
+        {
+            check(parameters, Ok(parameters));
+        }
         check("//a", Err(InvalidPath::EmptySegment));
         check("/a%2fb", Err(InvalidPath::EncodedSeparator));
         check("/a%5cb", Err(InvalidPath::EncodedSeparator));
