@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::gcra::Gcra;
-use super::window::Window;
+use super::window::{self, Window};
 use crate::bounded::Keyed;
 use crate::fair::Fair;
 use crate::ruleset::LimitAlgorithm;
@@ -150,7 +150,8 @@ impl Counter {
             Used::Gcra(_) => whole_at_ms.to_string(),
             Used::Window(used) => {
                 let counts: Vec<_> = used.counts.iter().map(u32::to_string).collect();
-                format!("{whole_at_ms} {} {}", used.slot, counts.join(","))
+                let counts = counts.join(",");
+                format!("{whole_at_ms} {} {counts} {} {}", used.slot, used.at_ms, used.ahead_ms)
             }
         }
     }
@@ -163,7 +164,13 @@ impl Counter {
             (LimitAlgorithm::Gcra, None) => Used::Gcra(Gcra::of_arrival(whole_at_ms)),
             (LimitAlgorithm::SlidingWindow, Some(slot)) => {
                 let counts: Result<Vec<u32>, _> = words.next()?.split(',').map(str::parse).collect();
-                Used::Window(Window { slot: slot.parse().ok()?, counts: counts.ok()?.try_into().ok()? })
+                let slot = slot.parse().ok()?;
+                // Before there were the two, the beginning of the newest slot was all that was known of the last look.
+                let at_ms =
+                    words.next().map_or(Some(window::slot_begins_ms(rate, slot)), |at| at.parse().ok())?;
+                let ahead_ms = words.next().map_or(Some(0), |ahead| ahead.parse().ok())?;
+                let counts = counts.ok()?.try_into().ok()?;
+                Used::Window(Window { slot, counts, at_ms, ahead_ms })
             }
             _ => return None,
         };
@@ -271,6 +278,8 @@ mod tests {
             back.settle(rate, 120_000);
             assert_eq!((back.remaining(), back.write()), (6, text), "{rate:?}");
         }
+        let before = Counter::read("186000 20 4,0,0,0,0,0,0,0,0,0,0", window).unwrap();
+        assert_eq!((before.remaining(), before.whole_at_ms()), (6, 186_000), "as it was written before");
         for text in ["", "x", "1 2", "1 2 3,4", "1 2 1,2,3,4,5,6,7,8,9,10,x"] {
             assert_eq!(Counter::read(text, window), None, "{text:?}");
         }

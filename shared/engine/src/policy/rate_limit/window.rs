@@ -4,8 +4,9 @@
 //! window, so that no window of the limit's length ever holds more than the quota; a unit comes back up to one slot, a
 //! tenth of the window, later than its own moment would have it.
 //!
-//! A clock that steps back moves the slots along: what was counted stays as old as it was. Steps back of less than
-//! [`CLOCK_JITTER_MS`] count as no time at all.
+//! A clock that steps back takes no time, and no step of it does: slots are those of a time that counts on from where it was,
+//! and only what the clock advances by after the step is added. Steps back of less than [`CLOCK_JITTER_MS`] are waited out, so
+//! that exchanges whose clocks differ a little never count the same time twice.
 
 use super::counter::Rate;
 use crate::limits::CLOCK_JITTER_MS;
@@ -18,29 +19,42 @@ const COUNTS: usize = 11;
 /// One counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Window {
-    /// Number of the newest slot since the Unix epoch.
+    /// Number of the newest slot, in the window's own time.
     pub(super) slot: u64,
     /// Units by slot, the newest first.
     pub(super) counts: [u32; COUNTS],
+    /// The last look, in milliseconds since the Unix epoch.
+    pub(super) at_ms: u64,
+    /// How far the window's own time is ahead of the clock: all that the clock was set back by.
+    pub(super) ahead_ms: u64,
 }
 
 impl Window {
     /// An empty window.
     pub(super) fn at(rate: Rate, now_ms: u64) -> Self {
-        Self { slot: now_ms / slot_ms(rate), counts: [0; COUNTS] }
+        Self { slot: now_ms / slot_ms(rate), counts: [0; COUNTS], at_ms: now_ms, ahead_ms: 0 }
     }
 
     /// Lets go of what has left the window.
     pub(super) fn settle(&mut self, rate: Rate, now_ms: u64) {
-        let slot = now_ms / slot_ms(rate);
-        if let Some(passed) = slot.checked_sub(self.slot) {
-            let passed = usize::try_from(passed).unwrap_or(COUNTS).min(COUNTS);
-            self.counts.rotate_right(passed);
-            self.counts.iter_mut().take(passed).for_each(|count| *count = 0);
-            self.slot = slot;
-        } else if (self.slot - slot).saturating_mul(slot_ms(rate)) > CLOCK_JITTER_MS {
-            self.slot = slot;
+        match self.at_ms.checked_sub(now_ms) {
+            None | Some(0) => self.at_ms = now_ms,
+            Some(back_ms) if back_ms > CLOCK_JITTER_MS => {
+                self.ahead_ms = self.ahead_ms.saturating_add(back_ms);
+                self.at_ms = now_ms;
+            }
+            Some(_) => {}
         }
+        let slot = self.own_ms(self.at_ms) / slot_ms(rate);
+        let passed = usize::try_from(slot.saturating_sub(self.slot)).unwrap_or(COUNTS).min(COUNTS);
+        self.counts.rotate_right(passed);
+        self.counts.iter_mut().take(passed).for_each(|count| *count = 0);
+        self.slot = self.slot.max(slot);
+    }
+
+    /// The window's own time at this time of the clock.
+    fn own_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add(self.ahead_ms)
     }
 
     fn used(&self) -> u32 {
@@ -61,7 +75,7 @@ impl Window {
             }
             short = short.saturating_sub(*count);
             if short == 0 {
-                return self.gone_ms(rate, age).saturating_sub(now_ms).max(1);
+                return self.gone_ms(rate, age).saturating_sub(self.own_ms(now_ms)).max(1);
             }
         }
         0
@@ -70,10 +84,10 @@ impl Window {
     /// How long until the window is empty. Settle first.
     pub(super) fn whole_ms(&self, rate: Rate, now_ms: u64) -> u64 {
         let newest = self.counts.iter().position(|count| *count > 0);
-        newest.map_or(0, |age| self.gone_ms(rate, age).saturating_sub(now_ms))
+        newest.map_or(0, |age| self.gone_ms(rate, age).saturating_sub(self.own_ms(now_ms)))
     }
 
-    /// When the slot of this age will have left.
+    /// When the slot of this age will have left, in the window's own time.
     fn gone_ms(&self, rate: Rate, age: usize) -> u64 {
         let left = SLOTS.saturating_add(1).saturating_sub(age as u64);
         self.slot.saturating_add(left).saturating_mul(slot_ms(rate))
@@ -85,6 +99,11 @@ impl Window {
             *newest = newest.saturating_add(cost);
         }
     }
+}
+
+/// When a slot begins, in the window's own time.
+pub(super) fn slot_begins_ms(rate: Rate, slot: u64) -> u64 {
+    slot.saturating_mul(slot_ms(rate))
 }
 
 fn slot_ms(rate: Rate) -> u64 {
@@ -134,25 +153,53 @@ mod tests {
         assert_eq!(window.remaining(rate), 5, "an hour back costs no hour");
     }
 
+    #[test]
+    fn small_steps_over_the_edge_of_a_slot_take_no_time() {
+        let rate = rate(5, 60_000);
+        let mut window = Window::at(rate, 600_000);
+        window.spend(5);
+        for now_ms in [599_999, 600_000].repeat(11) {
+            window.settle(rate, now_ms);
+            assert_eq!(window.remaining(rate), 0, "a millisecond back is no slot");
+        }
+        for now_ms in [598_000, 600_000].repeat(11) {
+            window.settle(rate, now_ms);
+        }
+        assert_eq!(window.remaining(rate), 0, "22 seconds have passed, of 66");
+        window.settle(rate, 600_000 + 65_999 - 22_000);
+        assert_eq!(window.remaining(rate), 0);
+        assert_eq!(window.wait_ms(rate, 1, 600_000 + 65_999 - 22_000), 1);
+        window.settle(rate, 600_000 + 66_000 - 22_000);
+        assert_eq!(window.remaining(rate), 5);
+    }
+
     proptest! {
         #[test]
         fn no_window_holds_more_than_the_quota(
             quota in 1u32..100,
             window_ms in 10u64..100_000,
-            steps in proptest::collection::vec((0u64..20_000, 1u32..20), 1..200),
+            steps in proptest::collection::vec((-5_000i64..20_000, 1u32..20), 1..200),
         ) {
             let rate = rate(quota, window_ms);
-            let mut now_ms = 10_000_000;
+            let (mut now_ms, mut high_ms) = (10_000_000u64, 10_000_000u64);
+            // Time as somebody without the counter would measure it: each moment once, and again after a real step back.
+            let mut passed_ms = 0;
             let mut window = Window::at(rate, now_ms);
             let mut passed: Vec<(u64, u32)> = Vec::new();
             for (step, cost) in steps {
-                now_ms += step;
+                now_ms = now_ms.checked_add_signed(step).unwrap();
+                if now_ms >= high_ms {
+                    passed_ms += now_ms - high_ms;
+                    high_ms = now_ms;
+                } else if high_ms - now_ms > CLOCK_JITTER_MS {
+                    high_ms = now_ms;
+                }
                 window.settle(rate, now_ms);
                 if cost <= quota && window.wait_ms(rate, cost, now_ms) == 0 {
                     window.spend(cost);
-                    passed.push((now_ms, cost));
+                    passed.push((passed_ms, cost));
                 }
-                let inside = passed.iter().filter(|(at_ms, _)| at_ms + window_ms > now_ms);
+                let inside = passed.iter().filter(|(at_ms, _)| at_ms + window_ms > passed_ms);
                 prop_assert!(inside.map(|(_, cost)| cost).sum::<u32>() <= quota);
             }
         }
