@@ -49,6 +49,8 @@ pub const PURGES_MAX: usize = 50_000;
 pub const PURGED_TENANTS_MAX: usize = 2_000;
 /// How far back a region's purge journal answers an edge that reads it for the first time.
 pub const PURGE_REACH_MS: u64 = 600_000;
+/// How far ahead of an origin's clock the edge's is taken to be at most, where the time of a purge decides.
+pub const PURGE_AHEAD_MS_MAX: u64 = 10_000;
 /// Regions whose positions are kept for one purged tag; beyond it the time of the purge counts.
 pub const PURGE_SOURCES_MAX: usize = 64;
 /// Bytes of a request body that are kept for another attempt.

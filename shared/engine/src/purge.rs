@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::bounded::Keyed;
 use crate::fair::Fair;
-use crate::limits::{PURGE_REACH_MS, PURGE_SOURCES_MAX, PURGED_TENANTS_MAX, PURGES_MAX};
+use crate::limits::{PURGE_AHEAD_MS_MAX, PURGE_REACH_MS, PURGE_SOURCES_MAX, PURGED_TENANTS_MAX, PURGES_MAX};
 use crate::ruleset::RegionId;
 use crate::step::{Purge, SyncNews};
 
@@ -62,11 +62,11 @@ pub enum Purged {
 }
 
 impl Mark {
-    fn take(&mut self, purge: &Purge) {
+    fn take(&mut self, purge: &Purge, at_ms: u64) {
         if purge.soft {
-            self.soft_ms = self.soft_ms.max(purge.at_ms);
+            self.soft_ms = self.soft_ms.max(at_ms);
         } else {
-            self.add(purge.source, purge.position, purge.at_ms);
+            self.add(purge.source, purge.position, at_ms);
         }
     }
 
@@ -128,21 +128,27 @@ impl PurgeJournal {
         &self.cursor
     }
 
-    /// Takes what an origin's journal says. A region that is read for the first time answers for the last
-    /// [`PURGE_REACH_MS`] only: what was stored before that is stale.
-    pub fn read(&mut self, news: &SyncNews) {
+    /// Takes what an origin's journal says, heard at `now_ms` by this edge's clock. A region that is read for the first time
+    /// answers for the last [`PURGE_REACH_MS`] only: what was stored before that is stale.
+    ///
+    /// The journal's times are those of the origin's clock, and answers are stored by the edge's. Where that is ahead, times of
+    /// the journal are moved by as much, and by as long as the news took, up to [`PURGE_AHEAD_MS_MAX`]: what was stored while
+    /// they came is fetched once more, and nothing from before a purge stays. Where it is behind, purges reach further as it is.
+    pub fn read(&mut self, news: &SyncNews, now_ms: u64) {
         self.heard = true;
+        let ahead_ms = now_ms.saturating_sub(news.now_ms).min(PURGE_AHEAD_MS_MAX);
+        let here_ms = |at_ms: u64| at_ms.saturating_add(ahead_ms);
         if news.reset {
-            self.everything.stored_ms = self.everything.stored_ms.max(news.now_ms);
+            self.everything.stored_ms = self.everything.stored_ms.max(here_ms(news.now_ms));
         }
         for purge in &news.purges {
-            self.mark(purge);
+            self.mark_at(purge, here_ms(purge.at_ms));
         }
         for (region, sequence) in &news.purge_cursor {
             if let Some((_, have)) = self.cursor.iter_mut().find(|(id, _)| id == region) {
                 *have = if news.reset { *sequence } else { (*have).max(*sequence) };
             } else {
-                let reach = news.now_ms.saturating_sub(PURGE_REACH_MS);
+                let reach = here_ms(news.now_ms).saturating_sub(PURGE_REACH_MS);
                 self.everything.stored_ms = self.everything.stored_ms.max(reach);
                 self.cursor.push((region.clone(), *sequence));
             }
@@ -155,10 +161,14 @@ impl PurgeJournal {
         self.mark(&Purge { tenant, tag, source: 0, position: 0, at_ms, soft: false });
     }
 
-    /// Takes one entry.
+    /// Takes one entry, its time by the edge's clock.
     pub fn mark(&mut self, purge: &Purge) {
+        self.mark_at(purge, purge.at_ms);
+    }
+
+    fn mark_at(&mut self, purge: &Purge, at_ms: u64) {
         if purge.tenant == EVERYBODY {
-            self.everything.take(purge);
+            self.everything.take(purge, at_ms);
             return;
         }
         let key = self.key(&purge.tag);
@@ -166,7 +176,7 @@ impl PurgeJournal {
             self.make_room();
         }
         let tenant = Arc::from(purge.tenant.as_str());
-        self.marks.get_or_insert_with(&tenant, key, Mark::default).take(purge);
+        self.marks.get_or_insert_with(&tenant, key, Mark::default).take(purge, at_ms);
     }
 
     fn make_room(&mut self) {
@@ -238,13 +248,13 @@ mod tests {
 
     fn journal(purges: Vec<Purge>) -> PurgeJournal {
         let mut journal = PurgeJournal::new(Keyed::default());
-        journal.read(&SyncNews {
-            purges,
-            purge_cursor: vec![("us-east-1".into(), 9)],
-            now_ms: NOW,
-            ..SyncNews::default()
-        });
+        journal.read(&news(purges), NOW);
         journal
+    }
+
+    fn news(purges: Vec<Purge>) -> SyncNews {
+        let purge_cursor = vec![("us-east-1".into(), 9)];
+        SyncNews { purges, purge_cursor, now_ms: NOW, ..SyncNews::default() }
     }
 
     #[test]
@@ -266,6 +276,29 @@ mod tests {
     }
 
     #[test]
+    fn a_purge_reaches_what_an_edge_stored_whose_clock_is_another() {
+        let check = |ahead_ms: i64, stored_ms: u64, expect: Option<Purged>| {
+            let now_ms = NOW.checked_add_signed(ahead_ms).unwrap();
+            let soft = Purge { soft: true, ..purge("soft", 0, 0, NOW - 1_000) };
+            let mut journal = PurgeJournal::new(Keyed::default());
+            journal.read(&news(vec![purge("orders", 0, 0, NOW - 1_000), soft]), now_ms);
+            let got = journal.purged("acme", ["orders"], &[], stored_ms);
+            assert_eq!(got, expect, "{ahead_ms} {}", stored_ms as i64 - NOW as i64);
+            let soft = journal.purged("acme", ["soft"], &[], stored_ms);
+            assert_eq!(soft.is_some(), expect.is_some(), "{ahead_ms} {}", stored_ms as i64 - NOW as i64);
+        };
+        check(0, NOW - 1_000, Some(Purged::Hard));
+        check(0, NOW - 999, None);
+        check(3_000, NOW + 2_000, Some(Purged::Hard));
+        check(3_000, NOW + 2_001, None);
+        check(-3_000, NOW - 4_000, Some(Purged::Hard));
+        check(-3_000, NOW - 1_000, Some(Purged::Hard));
+        let most = i64::try_from(PURGE_AHEAD_MS_MAX).unwrap();
+        check(100 * most, NOW - 1_000 + PURGE_AHEAD_MS_MAX, Some(Purged::Hard));
+        check(100 * most, NOW - 1_000 + PURGE_AHEAD_MS_MAX + 1, None);
+    }
+
+    #[test]
     fn a_purge_is_scoped_to_its_tenant() {
         let journal = journal(vec![purge("*", 0, 0, NOW)]);
         assert_eq!(journal.purged("acme", [], &[], NOW), Some(Purged::Hard));
@@ -283,12 +316,13 @@ mod tests {
     #[test]
     fn a_reset_makes_everything_before_it_stale_and_moves_the_cursor_back() {
         let mut journal = journal(vec![]);
-        journal.read(&SyncNews {
+        let reset = SyncNews {
             reset: true,
             purge_cursor: vec![("us-east-1".into(), 3)],
             now_ms: NOW + 10,
             ..SyncNews::default()
-        });
+        };
+        journal.read(&reset, NOW + 10);
         assert_eq!(journal.purged("acme", [], &[(1, u64::MAX)], NOW + 10), Some(Purged::Hard));
         assert_eq!(journal.purged("acme", [], &[], NOW + 11), None);
         assert_eq!(journal.cursor(), [("us-east-1".into(), 3)]);

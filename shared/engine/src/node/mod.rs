@@ -135,7 +135,7 @@ impl Node {
         };
         self.sync.heard = Some(Since(now_ms));
         self.sync.failed = None;
-        self.purges.read(&news);
+        self.purges.read(&news, now_ms);
         for (target, sequence) in &news.heads {
             match target {
                 Target::Platform => self.platform.newest = self.platform.newest.max(*sequence),

@@ -70,7 +70,7 @@ fn world(origin: &[(&str, &str)]) -> World {
         forwarded: None,
         removed: "x-none",
     };
-    world.journal.read(&crate::step::SyncNews::default());
+    world.journal.read(&crate::step::SyncNews::default(), 0);
     world.answers(200, origin);
     world
 }
