@@ -123,7 +123,7 @@ pub struct CorsSpec {
     /// Methods beside GET, HEAD and POST; `*` is all.
     #[serde(default)]
     pub methods: Vec<String>,
-    /// Request headers; `*` is all.
+    /// Request headers; `*` is all but `Authorization`, which has to be named.
     #[serde(default)]
     pub headers: Vec<String>,
     /// Response headers that pages may read.

@@ -20,9 +20,6 @@ impl Cors {
         if !self.allow_origin(facts, &mut headers) {
             return headers;
         }
-        let is_allowed = |allowed: &[String], asked: &str| {
-            allowed.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(asked))
-        };
         let simple = ["GET", "HEAD", "POST"];
         if self.methods.iter().any(|one| one == "*" || one == method) || simple.contains(&method) {
             headers.set("access-control-allow-methods", method);
@@ -31,13 +28,20 @@ impl Cors {
         let allowed: Vec<&str> = asked
             .split(',')
             .map(str::trim)
-            .filter(|name| !name.is_empty() && is_allowed(&self.headers, name))
+            .filter(|name| !name.is_empty() && self.allows_field(name))
             .collect();
         if !allowed.is_empty() {
             headers.set("access-control-allow-headers", allowed.join(", "));
         }
         headers.set("access-control-max-age", self.max_age_s.to_string());
         headers
+    }
+
+    /// Whether a page may send a field. `*` is all of them but `Authorization`, which has to be named (Fetch standard, section
+    /// 2.2.2, "CORS non-wildcard request-header name").
+    fn allows_field(&self, name: &str) -> bool {
+        let is_any = |allowed: &str| allowed == "*" && !name.eq_ignore_ascii_case("authorization");
+        self.headers.iter().any(|allowed| is_any(allowed) || allowed.eq_ignore_ascii_case(name))
     }
 
     /// What a reply says to a page of the request's origin, in the place of what its target says.
@@ -150,6 +154,19 @@ mod tests {
         assert_eq!(headers.get("access-control-allow-methods"), None);
         let headers = cors(&[below()], true).preflight(&facts, "PATCH");
         assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["vary"]);
+    }
+
+    #[test]
+    fn any_field_is_any_but_the_one_with_credentials() {
+        let mut facts = from("https://app.example");
+        facts.headers.append("access-control-request-headers", "x-trace, Authorization");
+        let allowed = |headers: &[&str]| {
+            let headers = headers.iter().map(|name| (*name).to_owned()).collect();
+            let cors = Cors { headers, ..cors(&[exact()], false) };
+            cors.preflight(&facts, "GET").get("access-control-allow-headers").map(str::to_owned)
+        };
+        assert_eq!(allowed(&["*"]).as_deref(), Some("x-trace"), "Fetch 2.2.2");
+        assert_eq!(allowed(&["*", "authorization"]).as_deref(), Some("x-trace, Authorization"));
     }
 
     #[test]
