@@ -1,5 +1,6 @@
 //! `Cache-Control` (RFC 9111, section 5.2) and targeted fields of the same directives (RFC 9213).
 
+use super::structured::{Member, dictionary};
 use crate::headers::Headers;
 
 /// Targeted fields that this cache follows, the most specific first (RFC 9213, section 2.2). The first that is there and
@@ -136,84 +137,19 @@ pub(in crate::policy) fn split(field: &str) -> impl Iterator<Item = &str> {
         .filter(|element| !element.is_empty())
 }
 
-/// A targeted field: a dictionary (RFC 9651, section 3.2) whose members are directives. `None` where it is none, or empty:
-/// then it counts as if it were not there (RFC 9213, section 2.1).
+/// A targeted field: a dictionary whose members are directives. `None` where it is none, or empty: then it counts as if it
+/// were not there; a member of another type than its directive takes is ignored (RFC 9213, section 2.1).
 fn parse_targeted(field: &str) -> Option<Directives> {
-    let mut members = Vec::new();
-    for member in split(field) {
-        let (name, value) = dictionary_member(member)?;
-        // The last of two members of the same name counts (RFC 9651, section 4.2.2).
-        members.retain(|(have, _)| *have != name);
-        members.push((name, value));
-    }
-    if members.is_empty() || field.trim_end().ends_with(',') {
-        return None;
-    }
+    let members = dictionary(field).filter(|members| !members.is_empty())?;
     let mut directives = Directives::default();
-    for (name, value) in members {
-        match value {
+    for (name, member) in members {
+        match member {
             Member::True => directives.take(name, None),
-            Member::Seconds(value) => directives.take(name, Some(value)),
+            Member::Number(seconds) => directives.take(name, Some(&seconds.to_string())),
             Member::Other => {}
         }
     }
     Some(directives)
-}
-
-/// What the value of a dictionary's member is to us.
-enum Member<'a> {
-    True,
-    Seconds(&'a str),
-    /// Of another type than a directive takes: ignored (RFC 9213, section 2.1).
-    Other,
-}
-
-fn dictionary_member(member: &str) -> Option<(&str, Member<'_>)> {
-    // Parameters of a directive have no meaning; quotes don't occur in values that count.
-    let (name, value) = match member.split_once('=') {
-        None => (member.split(';').next()?.trim_end(), None),
-        Some((name, _)) if name.contains(';') => (name.split(';').next()?.trim_end(), None),
-        Some((name, value)) => (name, Some(value)),
-    };
-    let mut bytes = name.bytes();
-    let begins = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'*');
-    if !begins
-        || !bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte))
-    {
-        return None;
-    }
-    let Some(value) = value else { return Some((name, Member::True)) };
-    let first = value.bytes().next()?;
-    let item = if first == b'"' { value } else { value.split(';').next()?.trim_end() };
-    let is_number = |text: &str| {
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-        let all = |part: &str, max| {
-            !part.is_empty() && part.len() <= max && part.bytes().all(|byte| byte.is_ascii_digit())
-        };
-        all(whole, 15) && all(fraction, 3)
-    };
-    let is_string = |text: &str| {
-        text.len() >= 2
-            && text.rsplit_once('"').is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(';'))
-    };
-    match first {
-        b'0'..=b'9' if is_number(item) && !item.contains('.') => Some((name, Member::Seconds(item))),
-        b'0'..=b'9' | b'-' => is_number(item).then_some((name, Member::Other)),
-        b'?' => match item {
-            "?1" => Some((name, Member::True)),
-            "?0" => Some((name, Member::Other)),
-            _ => None,
-        },
-        b'"' => is_string(item).then_some((name, Member::Other)),
-        b'(' => item.ends_with(')').then_some((name, Member::Other)),
-        b':' => (item.len() >= 2 && item.ends_with(':')).then_some((name, Member::Other)),
-        b'a'..=b'z' | b'A'..=b'Z' | b'*' => {
-            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte);
-            item.bytes().all(token).then_some((name, Member::Other))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -295,6 +231,14 @@ mod tests {
         check("2.1, invalid", "max-age =60", None);
         check("2.1, invalid", "max-age=60 60", None);
         check("2.1, invalid", "max-age=60,", None);
+        check("RFC 9651 4.2.2, an empty member", "max-age=60,, no-store", None);
+        check("RFC 9651 4.2.2, an empty member", ", max-age=60", None);
+        check(
+            "RFC 9651 3, all types",
+            r#"a=(b "c");d, e=@1, f=%"g%c3%bc", h=:aGk=:, i=-1, max-age=60"#,
+            max_age(60),
+        );
+        check("RFC 9651 4.2.5, malformed", r#"a="b\c", max-age=60"#, None);
         check("2.1, empty", " ", None);
         let plain = |seconds| Control::Plain(max_age(seconds).unwrap());
         let targeted = |seconds| Control::Targeted(max_age(seconds).unwrap());

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::key;
+use super::structured::strings;
 use crate::headers::Headers;
 use crate::limits::{CACHE_GROUP_BYTES_MAX, CACHE_GROUPS_MAX, CACHE_TAG_BYTES_MAX};
 
@@ -43,62 +44,6 @@ fn named(response: &Headers, field: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
-}
-
-/// A list of strings (RFC 9651, sections 3.1 and 4.2.1); parameters have no meaning here. `None` where it is malformed or
-/// holds something else.
-fn strings(field: &str) -> Option<Vec<String>> {
-    let space = |c: char| matches!(c, ' ' | '\t');
-    let (mut names, mut rest) = (Vec::new(), field.trim_matches(' '));
-    while !rest.is_empty() {
-        let (name, after) = string(rest)?;
-        names.push(name);
-        rest = parameters(after)?.trim_start_matches(space);
-        if rest.is_empty() {
-            break;
-        }
-        rest = rest.strip_prefix(',')?.trim_start_matches(space);
-        if rest.is_empty() {
-            return None;
-        }
-    }
-    Some(names)
-}
-
-/// A string (section 4.2.5), and what follows it.
-fn string(text: &str) -> Option<(String, &str)> {
-    let mut chars = text.strip_prefix('"')?.chars();
-    let mut string = String::new();
-    loop {
-        match chars.next()? {
-            '"' => return Some((string, chars.as_str())),
-            '\\' => string.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
-            c if c == ' ' || c.is_ascii_graphic() => string.push(c),
-            _ => return None,
-        }
-    }
-}
-
-/// What follows the parameters of an item (section 4.2.3.2).
-fn parameters(mut text: &str) -> Option<&str> {
-    while let Some(parameter) = text.strip_prefix(';') {
-        let parameter = parameter.trim_start_matches(' ');
-        let is_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.*".contains(c);
-        let value = parameter.trim_start_matches(is_key);
-        if !parameter.starts_with(|c: char| c.is_ascii_lowercase() || c == '*') {
-            return None;
-        }
-        text = match value.strip_prefix('=') {
-            None => value,
-            Some(quoted) if quoted.starts_with('"') => string(quoted)?.1,
-            Some(bare) => {
-                let end = bare.find([';', ',', ' ', '\t', '"']).unwrap_or(bare.len());
-                let (value, after) = bare.split_at_checked(end)?;
-                (!value.is_empty()).then_some(after)?
-            }
-        };
-    }
-    Some(text)
 }
 
 #[cfg(test)]

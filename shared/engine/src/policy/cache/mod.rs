@@ -16,6 +16,7 @@ mod key;
 mod notes;
 mod range;
 mod status;
+mod structured;
 mod validate;
 
 use std::sync::Arc;
