@@ -113,6 +113,11 @@ fn check(
     Ok(())
 }
 
+/// Whether a response says itself how long it may be kept.
+pub(super) fn is_explicit(response: &Headers) -> bool {
+    lifetime_ms(&Control::of_response(response), response, 0).is_some()
+}
+
 /// Section 4.2.1. A date that is no date has passed (section 5.3).
 fn lifetime_ms(control: &Control, response: &Headers, date_ms_of: u64) -> Option<u64> {
     let directives = control.directives();

@@ -1,9 +1,7 @@
 //! What unsafe requests make stale (RFC 9111, section 4.4; RFC 9875, section 3).
 
-use std::collections::BTreeMap;
-
 use super::directives::Directives;
-use super::freshness::{Times, has_validator, judge};
+use super::freshness::{Times, has_validator, is_explicit, judge};
 use super::validate::storable_headers;
 use super::{Store, Subject, groups, key};
 use crate::facts::{Facts, normalise_host, normalise_path};
@@ -79,14 +77,14 @@ fn posted(policy: &CachePolicy, subject: &Subject<'_>, head: &ResponseHead, now_
     let own = uri_tag(&facts.host, &facts.path, facts.query.as_deref());
     let is_of_its_uri = facts.method == "POST" && head.status == 200 && resolve(facts, location)? == own;
     let varies = head.headers.get("vary").is_some();
-    if !is_of_its_uri || varies || Directives::of_request(&facts.headers).no_store {
+    let says_how_long = is_explicit(&head.headers);
+    if !is_of_its_uri || varies || !says_how_long || Directives::of_request(&facts.headers).no_store {
         return None;
     }
-    // Only what the response itself says counts.
-    let explicit = CachePolicy { default_ttl_ms: BTreeMap::new(), heuristic: 0, ..policy.clone() };
-    // What this very request makes stale was stored before it.
-    let times = Times { requested_ms: now_ms.saturating_add(1), received_ms: now_ms };
-    let mut notes = judge(&explicit, &facts.headers, head.status, &head.headers, times).ok()?;
+    let times = Times { requested_ms: now_ms, received_ms: now_ms };
+    let mut notes = judge(policy, &facts.headers, head.status, &head.headers, times).ok()?;
+    // Behind the mark that this very request leaves on its URI.
+    notes.requested_ms = now_ms.saturating_add(1);
     notes.tags.extend(groups::of(&facts.host, &head.headers).ok()?);
     let headers = storable_headers(&head.headers, policy.store_cookies);
     let keep_ms = notes.keep_ms(has_validator(&headers));
