@@ -71,8 +71,8 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of path and query together.
 pub const URL_BYTES_MAX: usize = 16 * 1024;
-/// Segments of a path that the route index looks at.
-pub const PATH_SEGMENTS_MAX: usize = 64;
+/// Nodes that a search of the route index may visit, where the index itself has no more.
+pub const ROUTE_VISITS_MIN: usize = 64;
 /// Bytes of a session token.
 pub const SESSION_BYTES_MAX: usize = 1024;
 /// Regions in a session token.

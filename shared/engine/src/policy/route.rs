@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::bounded::Keyed;
 use crate::expr::Inputs;
 use crate::facts::{Facts, normalise_path, query_parameter};
-use crate::limits::PATH_SEGMENTS_MAX;
+use crate::limits::ROUTE_VISITS_MIN;
 use crate::ruleset::{Matcher, PathTemplate, Route, Segment};
 
 /// Routes by their hosts and the segments of their paths.
@@ -131,7 +131,7 @@ impl RouteIndex {
     fn collect(&self, at: usize, rest: Option<&str>, found: &mut Vec<usize>, steps: &mut usize) {
         let Some(node) = self.nodes.get(at) else { return };
         *steps += 1;
-        if *steps > self.nodes.len().max(PATH_SEGMENTS_MAX) {
+        if *steps > self.nodes.len().max(ROUTE_VISITS_MIN) {
             return;
         }
         found.extend(&node.open);

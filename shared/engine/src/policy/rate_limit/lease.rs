@@ -1,4 +1,4 @@
-//! The edge's side of a `region` limit: leases held, spent and asked for.
+//! The edge's side of a limit of scope `region` or `global`: leases held, spent and asked for.
 
 use crate::clock::Until;
 use crate::limits::{LEASE_DENIED_MS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, LEASE_UNITS_MAX};
