@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::bounded::Keyed;
+use crate::policy::cache::route_mark;
 use crate::policy::route::RouteIndex;
 use crate::ruleset::{Route, Ruleset, Transform};
 
@@ -16,6 +17,8 @@ pub struct Compiled {
     pub bundle: Arc<str>,
     /// Its routes by host and path.
     pub routes: RouteIndex,
+    /// By number of the route; of those that store nothing, empty.
+    marks: Vec<Box<str>>,
     domains: HashSet<Box<str>, Keyed>,
 }
 
@@ -24,9 +27,11 @@ impl Compiled {
     #[must_use]
     pub fn new(ruleset: Arc<Ruleset>) -> Self {
         let routes = RouteIndex::new(&ruleset.routes);
+        let mark = |route: &Route| route.cache.map(|_| route_mark(&ruleset, route)).unwrap_or_default();
+        let marks = ruleset.routes.iter().map(|route| mark(route).into()).collect();
         let domains = ruleset.tenant.domains.iter().map(|domain| domain.as_str().into()).collect();
         let bundle = ruleset.version.hash.as_str().into();
-        Self { ruleset, bundle, routes, domains }
+        Self { ruleset, bundle, routes, marks, domains }
     }
 
     /// Whether the tenant names exactly this host. What a wildcard covers somebody else may have claimed by its name.
@@ -39,6 +44,13 @@ impl Compiled {
     #[must_use]
     pub fn route(&self, number: Option<usize>) -> Option<&Route> {
         self.ruleset.routes.get(number?)
+    }
+
+    /// What tells stored answers of a route from those of others: its name, whether it asks for a token, its target and its
+    /// function, hashed.
+    #[must_use]
+    pub fn mark(&self, number: Option<usize>) -> &str {
+        number.and_then(|number| self.marks.get(number)).map_or("", |mark| mark)
     }
 
     /// The transforms of a route, in its order.

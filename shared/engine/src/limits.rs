@@ -59,6 +59,8 @@ pub const REPLAY_BODY_BYTES_MAX: u64 = 64 * 1024;
 pub const CACHE_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a cache key; a longer one is replaced by its hash.
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
+/// Keys that one unsafe request has forgotten in the host's store; what its URIs have beyond them is marked stale all the same.
+pub const CACHE_FORGET_MAX: usize = 32;
 /// Attempts of one exchange, whatever the rule says.
 pub const ATTEMPTS_MAX: u32 = 5;
 /// Bytes of a method.

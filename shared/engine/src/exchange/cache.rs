@@ -1,14 +1,18 @@
 //! The cache's part: look up, serve, revalidate.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use super::{Exchange, Waiting};
+use crate::compiled::Compiled;
 use crate::decision::Outcome;
-use crate::expr::Fault;
+use crate::expr::{Fault, Inputs};
+use crate::facts::Facts;
 use crate::node::Node;
-use crate::policy::cache::{self, Begin, CacheStatus, Found, Fwd, Serve, Store};
+use crate::policy::cache::{self, Begin, CacheStatus, Found, Fwd, Keying, Serve, Store};
+use crate::policy::route::method_matches;
 use crate::problem::Problem;
-use crate::ruleset::CachePolicy;
+use crate::ruleset::{CachePolicy, Route};
 use crate::step::{After, Entry, Step};
 
 impl Exchange {
@@ -20,18 +24,14 @@ impl Exchange {
     fn subject(&self) -> cache::Subject<'_> {
         cache::Subject {
             tenant: self.tenant.as_deref().unwrap_or_default(),
+            route: self.rules.as_ref().map_or("", |rules| rules.mark(self.route)),
+            rewrites: &self.key_rewrites,
             facts: &self.facts,
             identity: self.identity.as_deref(),
             variants: &self.variants,
             values: &self.key_values,
             positions: &self.session.positions,
         }
-    }
-
-    /// Values of the policy's expressions, for the key.
-    fn values(&self, policy: &CachePolicy) -> Result<Vec<Option<String>>, Fault> {
-        let inputs = self.inputs();
-        policy.values.iter().map(|value| value.evaluate(&inputs)?.into_text()).collect()
     }
 
     /// Looks the request up where the route's policy says so; then steering.
@@ -43,15 +43,19 @@ impl Exchange {
             return self.steer(node);
         };
         let rule = policy.rule.clone();
-        let bypass = policy.bypass.as_ref().map_or(Ok(false), |bypass| bypass.holds(&self.inputs()));
-        let values = self.values(policy);
+        let inputs = self.inputs();
+        let bypass = policy.bypass.as_ref().map_or(Ok(false), |bypass| bypass.holds(&inputs));
+        let values = values(policy, &inputs);
+        let rewrites = self.rules.as_ref().map(|rules| rewrites(rules, self.route, &inputs));
+        let rewrites = rewrites.unwrap_or_default();
         // What can't be evaluated is the safe way: past the cache.
         let (bypass, values, fault) = match bypass.and_then(|bypass| Ok((bypass, values?))) {
             Ok((bypass, values)) => (bypass, values, None),
             Err(fault) => (true, Vec::new(), Some(fault)),
         };
-        let begun = cache::begin(policy, &cache::Subject { values: &values, ..self.subject() }, bypass);
-        self.key_values = values;
+        let subject = cache::Subject { values: &values, rewrites: &rewrites, ..self.subject() };
+        let begun = cache::begin(policy, &subject, bypass);
+        (self.key_values, self.key_rewrites) = (values, rewrites);
         match begun {
             Begin::Pass(status) => {
                 let inputs = fault.map(|fault| ("bypass", fault.to_string())).into_iter().collect();
@@ -143,7 +147,9 @@ impl Exchange {
         let bypass = bypass.is_some_and(|bypass| bypass.holds(&self.inputs()).unwrap_or(true));
         // What the canary answers is not for others.
         let may_store = !self.canary && !bypass;
-        let invalidation = cache::invalidate(&self.subject(), policy, may_store, head, self.now_ms);
+        let keyings = |path: &str, query: Option<&str>| self.keyings(path, query);
+        let policy = policy.filter(|_| may_store);
+        let invalidation = cache::invalidate(&self.subject(), policy, &keyings, head, self.now_ms);
         // Where nothing is ever stored, nothing gets stale.
         let stores = self.rules.as_ref().is_some_and(|rules| !rules.ruleset.caches.is_empty());
         for purge in invalidation.purges.iter().filter(|_| stores) {
@@ -160,10 +166,49 @@ impl Exchange {
         }
     }
 
+    /// How the routes that store answers of `GET` for a path and query of this host make the keys of who sent this request.
+    /// A value that can't be had for it leaves a route out: then there is nothing stored of theirs.
+    fn keyings(&self, path: &str, query: Option<&str>) -> Vec<Keying<'_>> {
+        let Some(rules) = &self.rules else { return Vec::new() };
+        let stores = |number: &usize| {
+            let route = rules.route(Some(*number))?;
+            let policy = rules.ruleset.caches.get(route.cache?)?;
+            method_matches(&route.matcher.methods, "GET").then_some((*number, route, policy))
+        };
+        let covering = rules.routes.covering(&self.facts.host, path);
+        let mut stores = covering.iter().filter_map(stores).peekable();
+        if stores.peek().is_none() {
+            return Vec::new();
+        }
+        let (method, query) = ("GET".to_owned(), query.map(str::to_owned));
+        let asked = Facts { method, path: path.to_owned(), query, ..self.facts.clone() };
+        let keying = |(number, route, policy): (usize, &Route, _)| {
+            let inputs = Inputs { facts: &asked, path: Some(&route.matcher.path), ..self.inputs() };
+            let values = values(policy, &inputs).ok()?;
+            let rewrites = rewrites(rules, Some(number), &inputs);
+            Some(Keying { policy, route: rules.mark(Some(number)), rewrites, values })
+        };
+        stores.filter_map(keying).collect()
+    }
+
     pub(super) fn explain_cache(&mut self, outcome: impl Display) {
         let rules = self.rules.clone();
         let policy =
             rules.as_ref().and_then(|rules| rules.ruleset.caches.get(rules.route(self.route)?.cache?));
         self.explain("cache", policy.map(|policy| &policy.rule), outcome, Vec::new());
     }
+}
+
+/// Values of a policy's expressions, for the key.
+fn values(policy: &CachePolicy, inputs: &Inputs<'_>) -> Result<Vec<Option<String>>, Fault> {
+    policy.values.iter().map(|value| value.evaluate(inputs)?.into_text()).collect()
+}
+
+/// Names of the rewrites of a route that are for this request and not for every one, for the key: where a request goes follows
+/// from them and its URL.
+fn rewrites(rules: &Compiled, route: Option<usize>, inputs: &Inputs<'_>) -> Vec<Arc<str>> {
+    let conditional =
+        rules.transforms(route).filter(|transform| transform.rewrite.is_some() && transform.when.is_some());
+    let applied = conditional.filter(|transform| transform.is_for(inputs) == Ok(true));
+    applied.map(|transform| Arc::clone(&transform.rule.name)).collect()
 }

@@ -78,6 +78,8 @@ pub struct Exchange {
     canary: bool,
     /// Values of the cache policy's expressions, for the key.
     key_values: Vec<Option<String>>,
+    /// The rewrites that are for this request and not for every one of its route, for the key.
+    key_rewrites: Vec<Arc<str>>,
     /// What the client said in `Accept-Encoding`, where the target is asked for something else.
     asked_codings: Option<String>,
     /// Length of the stored body that the reply has, if it has one and its length is known.
@@ -241,6 +243,7 @@ impl Exchange {
             cookies: Vec::new(),
             canary: false,
             key_values: Vec::new(),
+            key_rewrites: Vec::new(),
             asked_codings: None,
             served_bytes: None,
             target: None,

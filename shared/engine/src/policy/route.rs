@@ -91,17 +91,8 @@ impl RouteIndex {
     /// The first route that matches the request. `faults` takes the conditions that could not be evaluated, which
     /// therefore did not match.
     pub fn find(&self, routes: &[Route], inputs: &Inputs<'_>, faults: &mut Vec<String>) -> Matched {
-        let mut candidates = Vec::with_capacity(8);
-        let inside = inputs.facts.path.strip_prefix('/').unwrap_or_default();
-        let mut steps = 0;
-        for root in self.roots_of(&inputs.facts.host) {
-            self.collect(root, (!inside.is_empty()).then_some(inside), &mut candidates, &mut steps);
-        }
-        candidates.sort_unstable();
-        // A route may name both a host and a wildcard over it.
-        candidates.dedup();
         let mut methods = Vec::new();
-        for number in candidates {
+        for number in self.covering(&inputs.facts.host, &inputs.facts.path) {
             let Some(route) = routes.get(number) else { continue };
             if !method_matches(&route.matcher.methods, &inputs.facts.method) {
                 methods.extend(route.matcher.methods.iter().cloned());
@@ -118,6 +109,21 @@ impl RouteIndex {
         methods.sort_unstable();
         methods.dedup();
         Matched::Methods(methods)
+    }
+
+    /// The routes for this host and path, whatever else they ask of a request, in the order of their numbers.
+    #[must_use]
+    pub fn covering(&self, host: &str, path: &str) -> Vec<usize> {
+        let mut candidates = Vec::with_capacity(8);
+        let inside = path.strip_prefix('/').unwrap_or_default();
+        let mut steps = 0;
+        for root in self.roots_of(host) {
+            self.collect(root, (!inside.is_empty()).then_some(inside), &mut candidates, &mut steps);
+        }
+        candidates.sort_unstable();
+        // A route may name both a host and a wildcard over it.
+        candidates.dedup();
+        candidates
     }
 
     /// Where the paths of a host begin: those of all hosts, of this one, and of each wildcard over it.
@@ -158,7 +164,7 @@ fn literal(text: &str) -> Box<str> {
 }
 
 /// Whether a method is among `methods`; none is all. `HEAD` goes wherever `GET` goes (RFC 9110, section 9.3.2).
-fn method_matches(methods: &[String], method: &str) -> bool {
+pub(crate) fn method_matches(methods: &[String], method: &str) -> bool {
     methods.is_empty()
         || methods.iter().any(|have| have == method)
         || (method == "HEAD" && methods.iter().any(|have| have == "GET"))

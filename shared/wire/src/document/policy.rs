@@ -153,7 +153,7 @@ pub struct CachePolicySpec {
     /// Lifetime by status, where the response gives none. A status that is not here is stored only if its response says so.
     #[serde(default)]
     pub ttl: BTreeMap<String, Span>,
-    /// What tells entries apart, beside tenant, method, host and path.
+    /// What tells entries apart, beside the tenant, the URL, the route with its target and function, and rewrites under conditions.
     #[serde(default)]
     pub key: CacheKeySpec,
     /// Stale service while it is revalidated, where the response says nothing (RFC 5861).

@@ -189,3 +189,58 @@ fn what_changes_while_nothing_is_stored_is_noted_once_something_is() {
     host.send(request("POST", "acme.example", "/d"));
     assert_eq!(host.node.purges.len(), 2);
 }
+
+/// Routes of one URL: for those who send `x-b`, for changes, which stores nothing, and for all others.
+fn of_one_url() -> Host {
+    let mut rules = cached(ruleset(vec![route("/a"), route("/a"), route("/a")]));
+    for (route, name) in rules.routes.iter_mut().zip(["beta", "change", "all"]) {
+        route.rule.name = name.into();
+    }
+    rules.routes[0].matcher.headers = vec![("x-b".to_owned(), None)];
+    rules.routes[1].matcher.methods = vec!["PUT".to_owned()];
+    rules.routes[1].cache = None;
+    Host::new(rules)
+}
+
+#[test]
+fn routes_of_one_url_share_nothing_stored_and_lose_it_together() {
+    let mut host = of_one_url();
+    let ask = |host: &mut Host, is_beta: bool| {
+        host.now_ms += 10;
+        let mut facts = request("GET", "acme.example", "/a");
+        if is_beta {
+            facts.headers.append("x-b", "1");
+        }
+        host.send(facts).decision.outcome
+    };
+    for outcome in [Outcome::Forwarded, Outcome::Cached] {
+        assert_eq!([ask(&mut host, true), ask(&mut host, false)], [outcome, outcome]);
+    }
+    assert_eq!(host.store.len(), 2);
+    let reply = host.send(request("PUT", "acme.example", "/a"));
+    assert_eq!((reply.status, reply.decision.route.as_deref()), (200, Some("change")));
+    assert!(host.store.is_empty(), "RFC 9111 4.4: other nodes find nothing either");
+    assert_eq!([ask(&mut host, true), ask(&mut host, false)], [Outcome::Forwarded; 2]);
+}
+
+#[test]
+fn what_a_route_stored_while_it_asked_for_a_token_is_not_served_once_it_does_not() {
+    let rules = |sequence, auth: Auth| {
+        let mut rules = cached(ruleset(vec![route("/a")]));
+        rules.version.sequence = sequence;
+        rules.routes[0].auth = auth;
+        rules
+    };
+    // In shadow, so that no token is needed here.
+    let mut required = rules(1, Auth::Required { scopes: vec![], when: None });
+    required.routes[0].auth_shadow = true;
+    let mut host = Host::new(required);
+    let outcomes = |host: &mut Host| [host.get("/a").decision.outcome, host.get("/a").decision.outcome];
+    assert_eq!(outcomes(&mut host), [Outcome::Forwarded, Outcome::Cached]);
+    let key = LoadKey::Target(Target::Tenant("acme".to_owned()));
+    let anonymous = Loaded::Ruleset(Arc::new(rules(2, Auth::Anonymous)));
+    host.node.loaded(&key, anonymous, host.now_ms).unwrap();
+    host.now_ms += 10;
+    assert_eq!(outcomes(&mut host), [Outcome::Forwarded, Outcome::Cached]);
+    assert_eq!(host.store.len(), 2);
+}

@@ -1,11 +1,13 @@
 //! What unsafe requests make stale (RFC 9111, section 4.4; RFC 9875, section 3).
 
+use std::sync::Arc;
+
 use super::directives::Directives;
 use super::freshness::{Times, has_validator, is_explicit, judge};
 use super::validate::storable_headers;
 use super::{Store, Subject, groups, key};
 use crate::facts::{Facts, normalise_host, normalise_path};
-use crate::limits::CACHE_TAG_BYTES_MAX;
+use crate::limits::{CACHE_FORGET_MAX, CACHE_TAG_BYTES_MAX};
 use crate::ruleset::{CachePolicy, KeyPart};
 use crate::step::{CacheKey, Entry, Purge, ResponseHead};
 
@@ -20,14 +22,31 @@ pub struct Invalidation {
     pub store: Option<Store>,
 }
 
+/// How one of the routes that store the answers of a URI makes their keys, for who sent the unsafe request.
+#[derive(Clone, Debug)]
+pub struct Keying<'a> {
+    /// The route's policy.
+    pub policy: &'a CachePolicy,
+    /// [`Subject::route`].
+    pub route: &'a str,
+    /// [`Subject::rewrites`].
+    pub rewrites: Vec<Arc<str>>,
+    /// [`Subject::values`].
+    pub values: Vec<Option<String>>,
+}
+
+/// Path and query of a URI on the host of the request.
+type UriTarget = (String, Option<String>);
+
 /// What the response to an unsafe request makes stale (RFC 9111, section 4.4): its own URI, those of the same host that
-/// `Location` and `Content-Location` name, and the groups of the host in `Cache-Group-Invalidation`. `policy` is that of the route, for the key;
-/// `may_store` is whether this request is none that goes past the cache.
+/// `Location` and `Content-Location` name, whichever routes store answers of theirs, and the groups of the host in
+/// `Cache-Group-Invalidation`. `policy` is that of the route, where this request is none that goes past the cache; `keyings`
+/// tells of a path and query how the routes for them make keys.
 #[must_use]
-pub fn invalidate(
+pub fn invalidate<'a>(
     subject: &Subject<'_>,
     policy: Option<&CachePolicy>,
-    may_store: bool,
+    keyings: &dyn Fn(&str, Option<&str>) -> Vec<Keying<'a>>,
     head: &ResponseHead,
     now_ms: u64,
 ) -> Invalidation {
@@ -37,27 +56,25 @@ pub fn invalidate(
         return Invalidation::default();
     }
     let named = ["location", "content-location"].into_iter().filter_map(|name| head.headers.get(name));
-    let mut uris: Vec<String> = named.filter_map(|reference| resolve(facts, reference)).collect();
-    uris.push(uri_tag(&facts.host, &facts.path, facts.query.as_deref()));
-    uris.extend(policy.map(|policy| keyed_tag(policy, &facts.host, &facts.path, facts.query.as_deref())));
-    uris.sort();
-    uris.dedup();
-    let own = format!("={}", facts.host);
-    let store = policy.filter(|_| may_store).and_then(|policy| posted(policy, subject, head, now_ms));
+    let mut targets: Vec<UriTarget> = named.filter_map(|reference| resolve(facts, reference)).collect();
+    targets.push((facts.path.clone(), facts.query.clone()));
+    targets.sort();
+    targets.dedup();
+    let store = policy.and_then(|policy| posted(policy, subject, head, now_ms));
     let mut invalidation = Invalidation { store, ..Invalidation::default() };
-    let mut tags = Vec::with_capacity(uris.len());
-    for uri in uris {
-        if let (Some(policy), Some(target)) = (policy, uri.strip_prefix(&own)) {
-            let (path, query) =
-                target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-            let key = key::at(policy, subject, path, query).0;
+    let mut tags = Vec::with_capacity(2 * targets.len());
+    for (path, query) in &targets {
+        let query = query.as_deref();
+        for Keying { policy, route, rewrites, values } in keyings(path, query) {
+            let subject = Subject { route, rewrites: &rewrites, values: &values, ..*subject };
+            let key = key::at(policy, &subject, path, query).0;
             let is_new = invalidation.store.as_ref().is_none_or(|store| store.key != key);
-            if is_new && !invalidation.forget.contains(&key) {
+            if is_new && !invalidation.forget.contains(&key) && invalidation.forget.len() < CACHE_FORGET_MAX {
                 invalidation.forget.push(key);
             }
             tags.push(keyed_tag(policy, &facts.host, path, query));
         }
-        tags.push(uri);
+        tags.push(uri_tag(&facts.host, path, query));
     }
     tags.sort();
     tags.dedup();
@@ -74,8 +91,9 @@ pub fn invalidate(
 fn posted(policy: &CachePolicy, subject: &Subject<'_>, head: &ResponseHead, now_ms: u64) -> Option<Store> {
     let facts = subject.facts;
     let location = head.headers.get("content-location")?;
-    let own = uri_tag(&facts.host, &facts.path, facts.query.as_deref());
-    let is_of_its_uri = facts.method == "POST" && head.status == 200 && resolve(facts, location)? == own;
+    let (path, query) = resolve(facts, location)?;
+    let is_its_own = path == facts.path && query == facts.query;
+    let is_of_its_uri = facts.method == "POST" && head.status == 200 && is_its_own;
     let varies = head.headers.get("vary").is_some();
     let says_how_long = is_explicit(&head.headers);
     if !is_of_its_uri || varies || !says_how_long || Directives::of_request(&facts.headers).no_store {
@@ -93,8 +111,8 @@ fn posted(policy: &CachePolicy, subject: &Subject<'_>, head: &ResponseHead, now_
     Some(Store { key, entry, keep_ms, refresh: false })
 }
 
-/// The tag of a URI reference (RFC 3986, section 5.2) on this host; `None` for another host or what can't be read.
-fn resolve(facts: &Facts, reference: &str) -> Option<String> {
+/// What a URI reference (RFC 3986, section 5.2) names on this host; `None` for another host or what can't be read.
+fn resolve(facts: &Facts, reference: &str) -> Option<UriTarget> {
     let reference = reference.split('#').next().unwrap_or_default();
     let target = match split_authority(reference) {
         Some((authority, target)) => {
@@ -110,7 +128,7 @@ fn resolve(facts: &Facts, reference: &str) -> Option<String> {
             format!("{}/{reference}", facts.path.rsplit_once('/').map_or("", |(folder, _)| folder))
         }
     };
-    tag_at(&facts.host, &target)
+    target_of(&target)
 }
 
 /// The host of an absolute URL of HTTP, and the tag that a purge of the URL has. `None` where it is none, or where no
@@ -120,7 +138,8 @@ pub fn url_tag(url: &str) -> Option<(String, String)> {
     let url = url.split('#').next().unwrap_or_default();
     let (authority, target) = split_authority(url).filter(|_| !url.starts_with('/'))?;
     let host = normalise_host(authority).ok()?;
-    let tag = tag_at(&host, &target)?;
+    let (path, query) = target_of(&target)?;
+    let tag = uri_tag(&host, &path, query.as_deref());
     Some((host, tag))
 }
 
@@ -153,9 +172,10 @@ fn keyed_tag(policy: &CachePolicy, host: &str, path: &str, query: Option<&str>) 
     uri_tag(host, path, key::query_part(policy, query).as_deref())
 }
 
-fn tag_at(host: &str, target: &str) -> Option<String> {
+/// A request target in origin form, its path normalised.
+fn target_of(target: &str) -> Option<UriTarget> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    Some(uri_tag(host, &normalise_path(path).ok()?, query))
+    Some((normalise_path(path).ok()?.into_owned(), query.map(str::to_owned)))
 }
 
 /// Stands for a URI among tags; a long one by its hash, so that no tag is longer than any may be.
@@ -173,7 +193,7 @@ fn uri_tag(host: &str, path: &str, query: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{get, policy};
+    use super::super::tests::{get, keying, policy, subject};
     use super::*;
     use crate::headers::Headers;
 
@@ -219,16 +239,9 @@ mod tests {
             facts.host = "h".to_owned();
             assert_eq!(uri_tags(policy, &facts), read, "read {url}");
             facts.method = "POST".to_owned();
-            let subject = Subject {
-                tenant: "acme",
-                facts: &facts,
-                identity: None,
-                variants: &[],
-                values: &[],
-                positions: &[],
-            };
             let head = ResponseHead { status: 200, headers: Headers::default(), elapsed_ms: 0, ran: None };
-            let invalidation = invalidate(&subject, Some(policy), true, &head, 1);
+            let keyings = |_: &str, _: Option<&str>| vec![keying(policy)];
+            let invalidation = invalidate(&subject(&facts), Some(policy), &keyings, &head, 1);
             let tags: Vec<_> = invalidation.purges.iter().map(|purge| purge.tag.as_str()).collect();
             assert_eq!((tags.as_slice(), invalidation.forget.len()), (written, 1), "written {url}");
         };
@@ -243,5 +256,28 @@ mod tests {
         check(&only, "/a?u=2", &["=h/a", "=h/a?u=2"], &["=h/a", "=h/a?u=2"]);
         check(&none, "/a?u=2", &["=h/a", "=h/a?u=2"], &["=h/a", "=h/a?u=2"]);
         check(&only, "/a", &["=h/a"], &["=h/a"]);
+    }
+
+    #[test]
+    fn every_route_that_stores_a_uri_forgets_it_and_no_more_than_there_may_be() {
+        let (all, none) = (policy(), CachePolicy { query: KeyPart::None, ..policy() });
+        let mut facts = get("/a?u=2", &[]);
+        (facts.host, facts.method) = ("h".to_owned(), "PUT".to_owned());
+        let head = ResponseHead { status: 200, headers: Headers::default(), elapsed_ms: 0, ran: None };
+        // The request's own route stores nothing.
+        let keyings =
+            |_: &str, _: Option<&str>| vec![keying(&all), Keying { route: "other", ..keying(&none) }];
+        let invalidation = invalidate(&subject(&facts), None, &keyings, &head, 1);
+        let of = |route, policy| key::primary(policy, &Subject { route, ..subject(&facts) }).0;
+        assert_eq!(invalidation.forget, [of("r", &all), of("other", &none)]);
+        let tags: Vec<_> = invalidation.purges.iter().map(|purge| purge.tag.as_str()).collect();
+        assert_eq!(tags, ["=h/a", "=h/a?u=2"], "each by what its key takes of the query");
+
+        let names: Vec<String> = (0..2 * CACHE_FORGET_MAX).map(|route| route.to_string()).collect();
+        let keyings = |_: &str, _: Option<&str>| {
+            names.iter().map(|route| Keying { route, ..keying(&all) }).collect::<Vec<_>>()
+        };
+        let invalidation = invalidate(&subject(&facts), None, &keyings, &head, 1);
+        assert_eq!(invalidation.forget.len(), CACHE_FORGET_MAX);
     }
 }

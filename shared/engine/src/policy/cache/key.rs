@@ -3,6 +3,10 @@
 //! Parts are separated by `|`, which no part holds: everything but plain characters is percent-encoded. The tenant is the
 //! first part, always in the clear. Values of header fields, cookies and claims are hashed: keys end up in places where
 //! secrets should not.
+//!
+//! A URL alone does not say what answers it: routes of one path may differ by conditions, in who may use them and in where
+//! they go, and a route may rewrite a URL under a condition. Both are in the key; the rest of a rewritten URL follows from
+//! the URL.
 
 use std::fmt::Write;
 
@@ -15,7 +19,7 @@ use crate::facts::{Scheme, cookie, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
 use crate::policy::personal;
-use crate::ruleset::{CachePolicy, KeyPart};
+use crate::ruleset::{Auth, CachePolicy, KeyPart, Route, RouteTarget, Ruleset};
 use crate::step::CacheKey;
 
 /// A text made of parts.
@@ -23,8 +27,8 @@ pub(super) struct Parts(String);
 
 impl Parts {
     fn of_tenant(tenant: &str) -> Self {
-        let mut parts = Self(String::with_capacity(128));
-        parts.0.push_str("1|");
+        let mut parts = Self(String::with_capacity(192));
+        parts.0.push_str("2|");
         escape(&mut parts.0, tenant);
         parts
     }
@@ -84,6 +88,24 @@ pub(super) fn digest(value: &str) -> String {
     URL_SAFE_NO_PAD.encode(hash.first_chunk::<16>().unwrap_or(&[0; 16]))
 }
 
+/// What tells the answers of one route from those of others: its name, who may use it, and what answers. Names hold no line
+/// feed.
+pub(crate) fn route_mark(ruleset: &Ruleset, route: &Route) -> String {
+    let auth = match route.auth {
+        Auth::Anonymous => "anonymous",
+        Auth::Optional => "optional",
+        Auth::Required { .. } => "required",
+    };
+    let upstream = match route.target {
+        RouteTarget::Origin => None,
+        RouteTarget::Upstream(number) => ruleset.upstreams.get(number),
+    };
+    let upstream = upstream.map_or("", |upstream| &upstream.rule.name);
+    let function = route.function.and_then(|number| ruleset.functions.get(number));
+    let function = function.map_or("", |function| &function.sha256);
+    digest(&[&*route.rule.name, auth, upstream, function].join("\n"))
+}
+
 /// The key of a `GET` for a subject, and the text that it is made from where that is something else.
 pub(super) fn primary(policy: &CachePolicy, subject: &Subject<'_>) -> (CacheKey, Option<String>) {
     let facts = subject.facts;
@@ -105,6 +127,10 @@ pub(super) fn at(
     match query_part(policy, query) {
         Some(query) => parts.part("?", &query),
         None => parts.part("", ""),
+    }
+    parts.part("r:", subject.route);
+    for rewrite in subject.rewrites {
+        parts.part("w:", rewrite);
     }
     for name in &policy.headers {
         parts.named("h:", name, value(name, &facts.headers).as_deref());
@@ -236,15 +262,18 @@ fn only(query: &str, names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
 
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::tests::{get, policy};
+    use super::super::tests::{get, policy, subject};
     use super::super::{Begin, begin};
     use super::*;
+    use crate::fixtures::{route, rule, ruleset, upstream};
     use crate::policy::jwt::Identity;
+    use crate::ruleset::{Fail, Function, RuleRef, Upstream};
 
     #[test]
     fn equal_preferences_have_one_form() {
@@ -295,6 +324,8 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct Keyed3 {
         tenant: String,
+        route: String,
+        rewrite: Option<String>,
         path: String,
         query: Option<String>,
         header: Option<String>,
@@ -305,9 +336,12 @@ mod tests {
     fn keyed() -> impl Strategy<Value = Keyed3> {
         let text = "[a|=%#?:.]{0,3}";
         let maybe = || proptest::option::of(text);
-        ("[a|]{1,2}", "/[a|=%#?]{0,2}", maybe(), maybe(), maybe(), maybe()).prop_map(
-            |(tenant, path, query, header, claim, variant)| Keyed3 {
+        let names = ("[a|]{1,2}", "[a|]{1,2}", maybe());
+        (names, "/[a|=%#?]{0,2}", maybe(), maybe(), maybe(), maybe()).prop_map(
+            |((tenant, route, rewrite), path, query, header, claim, variant)| Keyed3 {
                 tenant,
+                route,
+                rewrite,
                 path,
                 query,
                 header,
@@ -332,16 +366,57 @@ mod tests {
         let identity = Identity { claims, ..Identity::default() };
         let variants: Vec<_> =
             keyed.variant.iter().map(|variant| ("e".into(), variant.as_str().into())).collect();
+        let rewrites: Vec<Arc<str>> = keyed.rewrite.iter().map(|name| name.as_str().into()).collect();
         let subject = Subject {
             tenant: &keyed.tenant,
-            facts: &facts,
+            route: &keyed.route,
+            rewrites: &rewrites,
             identity: Some(&identity),
             variants: &variants,
-            values: &[],
-            positions: &[],
+            ..subject(&facts)
         };
         let Begin::LookUp(lookup) = begin(&policy, &subject, false) else { panic!() };
         lookup.key().clone()
+    }
+
+    #[test]
+    fn routes_are_told_apart_by_name_auth_and_what_answers() {
+        let named = |name: &str| RuleRef { name: name.into(), ..rule("Route") };
+        let mut rules = ruleset(vec![]);
+        for name in ["main", "fr"] {
+            rules.upstreams.push(Upstream { rule: named(name), ..upstream(vec![]) });
+        }
+        for sha256 in ["aa", "bb"] {
+            rules.functions.push(Function {
+                rule: rule("Function"),
+                sha256: sha256.into(),
+                component_bytes: 1,
+                memory_bytes_max: 1,
+                cpu_ms_max: 1,
+                timeout_ms: 1,
+                fail: Fail::Closed,
+            });
+        }
+        let base = route("/a");
+        let required = Auth::Required { scopes: vec![], when: None };
+        let routes = [
+            base.clone(),
+            Route { rule: named("other"), ..base.clone() },
+            Route { auth: Auth::Optional, ..base.clone() },
+            Route { auth: required.clone(), ..base.clone() },
+            Route { target: RouteTarget::Upstream(0), ..base.clone() },
+            Route { target: RouteTarget::Upstream(1), ..base.clone() },
+            Route { function: Some(0), ..base.clone() },
+            Route { function: Some(1), ..base.clone() },
+        ];
+        let marks: Vec<_> = routes.iter().map(|route| route_mark(&rules, route)).collect();
+        let distinct: BTreeSet<_> = marks.iter().collect();
+        assert_eq!(distinct.len(), routes.len(), "{marks:?}");
+        // What does not change the answer of a URL leaves entries where they are.
+        let with_scope = Auth::Required { scopes: vec!["a".to_owned()], when: None };
+        let mark = |auth| route_mark(&rules, &Route { auth, limits: vec![3], ..base.clone() });
+        assert_eq!(mark(with_scope), mark(required));
+        assert_eq!(mark(Auth::Anonymous), route_mark(&rules, &base));
     }
 
     #[test]
@@ -359,18 +434,7 @@ mod tests {
             };
             let facts = get("/", &[]);
             let identity = Some(&identity);
-            primary(
-                &policy,
-                &Subject {
-                    tenant: "acme",
-                    facts: &facts,
-                    identity,
-                    variants: &[],
-                    values: &[],
-                    positions: &[],
-                },
-            )
-            .0
+            primary(&policy, &Subject { identity, ..subject(&facts) }).0
         };
         assert_ne!(key("https://a.example", "sub"), key("https://b.example", "sub"));
         assert_eq!(key("https://a.example", "plan"), key("https://b.example", "plan"), "a plan is no person");
@@ -387,10 +451,20 @@ mod tests {
         }
 
         #[test]
-        fn tenants_never_share_an_entry(a in "[a-z|]{1,80}", b in "[a-z|]{1,80}", path in "/[ -~]{0,700}") {
+        fn tenants_and_routes_never_share_an_entry(a in "[a-z|]{1,80}", b in "[a-z|]{1,80}", path in "/[ -~]{0,700}") {
             prop_assume!(a != b);
-            let keyed = |tenant: String| Keyed3 { tenant, path: path.clone(), query: None, header: None, claim: None, variant: None };
-            prop_assert_ne!(key_of(&keyed(a), ""), key_of(&keyed(b), ""));
+            let keyed = |tenant: &str, route: &str| Keyed3 {
+                tenant: tenant.to_owned(),
+                route: route.to_owned(),
+                rewrite: None,
+                path: path.clone(),
+                query: None,
+                header: None,
+                claim: None,
+                variant: None,
+            };
+            prop_assert_ne!(key_of(&keyed(&a, "r"), ""), key_of(&keyed(&b, "r"), ""));
+            prop_assert_ne!(key_of(&keyed("acme", &a), ""), key_of(&keyed("acme", &b), ""));
         }
 
         #[test]
@@ -404,8 +478,7 @@ mod tests {
                 let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 let mut facts = get("/", &[]);
                 facts.query = (!query.is_empty()).then(|| query.join("&"));
-                let subject = Subject { tenant: "acme", facts: &facts, identity: None, variants: &[], values: &[], positions: &[] };
-                primary(&policy, &subject).0
+                primary(&policy, &subject(&facts)).0
             };
             let mut moved: Vec<_> = pairs.iter().filter(|(name, _)| name != "c").cloned().collect();
             if seed % 2 == 0 {

@@ -25,7 +25,8 @@ use self::directives::Directives;
 pub(in crate::policy) use self::directives::split;
 use self::freshness::{Freshness, Times, has_validator, judge, write_seen};
 use self::invalidate::uri_tags;
-pub use self::invalidate::{Invalidation, invalidate, url_tag};
+pub use self::invalidate::{Invalidation, Keying, invalidate, url_tag};
+pub(crate) use self::key::route_mark;
 use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
@@ -47,6 +48,11 @@ pub const VARY_REWRITTEN: &str = "vary-rewritten";
 pub struct Subject<'a> {
     /// Tenant: always in the key.
     pub tenant: &'a str,
+    /// What tells the answers of its route from those of others ([`Compiled::mark`](crate::compiled::Compiled::mark)): always
+    /// in the key as well.
+    pub route: &'a str,
+    /// The rewrites that are for this request and not for every one of its route, by name, in the route's order.
+    pub rewrites: &'a [Arc<str>],
     /// The request.
     pub facts: &'a Facts,
     /// Its verified identity.

@@ -83,6 +83,25 @@ pub(super) fn get(path: &str, fields: &[(&str, &str)]) -> Facts {
     facts
 }
 
+/// Who asks for this, by the only route and without a name.
+pub(super) fn subject(facts: &Facts) -> Subject<'_> {
+    Subject {
+        tenant: "acme",
+        route: "r",
+        rewrites: &[],
+        facts,
+        identity: None,
+        variants: &[],
+        values: &[],
+        positions: &[],
+    }
+}
+
+/// The only route, which stores by this policy.
+pub(super) fn keying(policy: &CachePolicy) -> Keying<'_> {
+    Keying { policy, route: "r", rewrites: vec![], values: vec![] }
+}
+
 impl World {
     fn answers(&mut self, status: u16, fields: &[(&str, &str)]) {
         self.origin = (status, fields.iter().copied().collect());
@@ -91,18 +110,14 @@ impl World {
     fn ask(&mut self, facts: &Facts) -> Seen {
         let variants = [("colour".into(), "blue".into())];
         let positions = self.positions.clone();
-        let subject = Subject {
-            tenant: self.tenant,
-            facts,
-            identity: None,
-            variants: &variants,
-            values: &[],
-            positions: &positions,
-        };
+        let subject =
+            Subject { tenant: self.tenant, variants: &variants, positions: &positions, ..subject(facts) };
         match begin(&self.policy, &subject, false) {
             Begin::Pass(status) => {
                 let head = self.forward(facts.headers.clone());
-                let invalidation = invalidate(&subject, Some(&self.policy), true, &head, self.now_ms);
+                let policy = &self.policy;
+                let keyings = |_: &str, _: Option<&str>| vec![keying(policy)];
+                let invalidation = invalidate(&subject, Some(policy), &keyings, &head, self.now_ms);
                 for key in invalidation.forget {
                     self.store.remove(&key);
                 }
@@ -240,17 +255,9 @@ fn requests_go_past_the_cache_by_the_rule() {
     check("RFC 9110 14.2", &get("/a", &[("range", "bytes=0-1")]), "hit; ttl=60");
     check("RFC 9111 4", &method("HEAD"), "hit; ttl=60");
     let mut world = world(&[("cache-control", "max-age=60")]);
-    let subject = Subject {
-        tenant: "acme",
-        facts: &get("/a", &[]),
-        identity: None,
-        variants: &[],
-        values: &[],
-        positions: &[],
-    };
-    assert!(
-        matches!(begin(&world.policy, &subject, true), Begin::Pass(status) if status.fwd == Some(Fwd::Bypass))
-    );
+    let facts = get("/a", &[]);
+    let begun = begin(&world.policy, &subject(&facts), true);
+    assert!(matches!(begun, Begin::Pass(status) if status.fwd == Some(Fwd::Bypass)));
     assert_eq!(world.cache(&method("HEAD")), "fwd=uri-miss; detail=head");
     assert!(world.store.is_empty());
 }
