@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::Subject;
+use super::{Subject, codings};
 use crate::facts::{Scheme, cookie, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
@@ -173,7 +173,11 @@ pub(super) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<St
 pub(super) fn secondary(tenant: &str, text: &str, names: &[String], request: &Headers) -> CacheKey {
     let mut parts = Parts(text.to_owned());
     for name in names {
-        parts.named("y:", name, value(name, request).as_deref());
+        let value = match name.as_str() {
+            "accept-encoding" => codings::known(request).map(|value| digest(&value)),
+            name => value(name, request),
+        };
+        parts.named("y:", name, value.as_deref());
     }
     parts.key(tenant).0
 }
@@ -192,7 +196,7 @@ pub(super) fn vary(response: &Headers, request: &Headers) -> Option<Vec<(String,
         return None;
     }
     let valued = |name: String| {
-        let value = value(&name, request);
+        let value = value_for(&name, response, request);
         (name, value)
     };
     Some(names.into_iter().map(valued).collect())
@@ -210,6 +214,14 @@ pub(super) fn value(name: &str, request: &Headers) -> Option<String> {
     normal(request, name).map(|value| digest(&value))
 }
 
+/// The same, as far as this response was chosen by it.
+pub(super) fn value_for(name: &str, response: &Headers, request: &Headers) -> Option<String> {
+    match name {
+        "accept-encoding" => codings::chosen(response, request).map(|value| digest(&value)),
+        name => value(name, request),
+    }
+}
+
 /// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas, and in lower case where
 /// the field's values have no case.
 fn normal(headers: &Headers, name: &str) -> Option<String> {
@@ -220,6 +232,9 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
         let languages: Vec<_> = personal::languages(headers).into_iter().map(weighted).collect();
         return Some(languages.join(","));
     }
+    if name == "accept-encoding" {
+        return codings::whole(headers);
+    }
     let mut normal = String::new();
     for element in
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
@@ -229,7 +244,7 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
         }
         normal.push_str(element);
     }
-    if matches!(name, "accept" | "accept-charset" | "accept-encoding") {
+    if matches!(name, "accept" | "accept-charset") {
         normal.make_ascii_lowercase();
     }
     Some(normal)

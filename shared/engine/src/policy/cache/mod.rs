@@ -8,6 +8,7 @@
 //! A request with `Range` gets its part of an entry that may be served, and is forwarded as it is otherwise; partial
 //! responses are not stored.
 
+mod codings;
 mod directives;
 mod freshness;
 mod groups;
@@ -286,7 +287,7 @@ impl Lookup {
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
-            key::value(name, request) == *value
+            key::value_for(name, &entry.headers, request) == *value
                 || (name == "accept-language" && key::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {

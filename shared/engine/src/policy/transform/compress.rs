@@ -80,7 +80,7 @@ fn varies_by_coding(headers: &Headers) -> bool {
 /// The coding that a client likes best, of those offered; among equals the first. `None`: the content as it is, also
 /// where the client refuses even that, since there is nothing else to give.
 #[must_use]
-pub(super) fn choose(offered: &[Coding], accept: &str) -> Option<Coding> {
+pub(in crate::policy) fn choose(offered: &[Coding], accept: &str) -> Option<Coding> {
     let weight = |names: &[&str]| {
         let mut members = accept.split(',').filter_map(member);
         members.find(|(name, _)| names.iter().any(|one| name.eq_ignore_ascii_case(one))).map(|it| it.1)
@@ -103,7 +103,7 @@ pub(super) fn choose(offered: &[Coding], accept: &str) -> Option<Coding> {
 }
 
 /// A coding with its weight in thousandths (RFC 9110, section 12.4.2); `None` where that can't be read.
-fn member(text: &str) -> Option<(&str, u16)> {
+pub(in crate::policy) fn member(text: &str) -> Option<(&str, u16)> {
     let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
     let weight = match parameters.trim() {
         "" => 1_000,

@@ -8,6 +8,9 @@ mod template;
 
 use std::borrow::Cow;
 
+#[cfg(test)]
+pub(in crate::policy) use self::compress::choose as choose_coding;
+pub(in crate::policy) use self::compress::member as accepted_coding;
 pub use self::compress::{Verdict, judge};
 pub use self::cors::preflight_method;
 pub use self::hardening::harden;
