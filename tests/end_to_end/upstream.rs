@@ -12,6 +12,9 @@ const REQUEST_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of a body that is as large as any that is stored.
 pub const LARGE_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of [`coded`], beyond what workerd's edge stores of bodies in a content coding.
+pub const CODED_BYTES: usize = 9 * 1024 * 1024;
+
 /// How long a slow answer takes.
 pub const WAITS: Duration = Duration::from_secs(2);
 
@@ -20,9 +23,16 @@ pub fn large(number: usize) -> Vec<u8> {
     (0..LARGE_BYTES).map(|at| (at.wrapping_mul(31) ^ (at >> 12) ^ (at >> 20) ^ number) as u8).collect()
 }
 
+/// The beginning of [`large`] in gzip, not compressed, so that it is longer than what is in it (RFC 1951, section 3.2.4).
+pub fn coded() -> std::io::Result<Vec<u8>> {
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    coder.write_all(&large(0)[..CODED_BYTES])?;
+    coder.finish()
+}
+
 /// Starts the service and says its URL. It ends with the process, and answers
 /// - `/kept/none` with a 204, `/kept/digits` with ten digits, `/kept/large/N` with [`large`] and `/kept/open/N` with the
-///   same without a length ahead, all to be stored for a minute,
+///   same without a length ahead, and `/kept/coded` with [`coded`], all to be stored for a minute,
 /// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
 /// - `/…/waits` with nothing but only after [`WAITS`],
 /// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
@@ -91,6 +101,15 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         "/kept/none" => write!(stream, "HTTP/1.1 204 No Content\r\n{kept}\r\n"),
         "/kept/digits" => {
             write!(stream, "HTTP/1.1 200 OK\r\n{kept}etag: \"d\"\r\ncontent-length: 10\r\n\r\n0123456789")
+        }
+        "/kept/coded" => {
+            let body = coded()?;
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\n{kept}content-encoding: gzip\r\ncontent-length: {length}\r\n\r\n"
+            )?;
+            stream.write_all(&body)
         }
         large if large.starts_with("/kept/large/") || large.starts_with("/kept/open/") => {
             let number = large.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use meridian_tests::client::{Client, Response};
+use meridian_tests::decode::decoded;
 use meridian_tests::stack::{Stack, eventually};
 
 use crate::EdgeTest;
@@ -19,6 +20,7 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("keeps_an_answer_without_a_body", keeps_an_answer_without_a_body),
     ("answers_a_part_of_what_is_kept", answers_a_part_of_what_is_kept),
     ("keeps_large_bodies_without_holding_them", keeps_large_bodies_without_holding_them),
+    ("says_of_a_coded_body_whether_it_is_kept", says_of_a_coded_body_whether_it_is_kept),
     ("breaks_off_what_an_upstream_may_not_send", breaks_off_what_an_upstream_may_not_send),
     ("leaves_an_upstream_the_connections_that_it_takes", leaves_an_upstream_the_connections_that_it_takes),
 ];
@@ -213,6 +215,38 @@ fn keeps_large_bodies_without_holding_them(stack: &Stack, edge: &str) -> Result<
         let grown = memory_bytes(stack, edge)?.saturating_sub(before);
         ensure!(grown < LARGE_BYTES as u64, "four bodies of {LARGE_BYTES} bytes, and {grown} more in memory");
         Ok(())
+    })
+}
+
+/// What one edge keeps is too large for the other, which says so in time (RFC 9211, section 2.4).
+fn says_of_a_coded_body_whether_it_is_kept(stack: &Stack, edge: &str) -> Result<()> {
+    let first_status = match edge {
+        "cloudflare" => "fwd=uri-miss; detail=too-large",
+        _ => "fwd=uri-miss; ttl=60; stored",
+    };
+    let content = &upstream::large(0)[..upstream::CODED_BYTES];
+    with_upstream(stack, edge, |url| {
+        let client = Client::new(url, "acme.localhost").with("accept-encoding", "gzip");
+        let ask = || -> Result<Response> {
+            let whole = client.get("/kept/coded")?.expect(200)?;
+            ensure!(whole.header("content-encoding") == "gzip", "{:?}", whole.headers);
+            ensure!(decoded("gzip", &whole.body)? == content, "{} other bytes", whole.body.len());
+            Ok(whole)
+        };
+        eventually(SEEN_MAX, || {
+            let status = ask()?.header("cache-status").to_owned();
+            ensure!(status.contains(first_status) || status.contains("hit"), "{status}");
+            Ok(())
+        })?;
+        eventually(SEEN_MAX, || {
+            let status = ask()?.header("cache-status").to_owned();
+            let is_kept = edge != "cloudflare";
+            ensure!(
+                status.contains("hit") == is_kept && status.contains(first_status) != is_kept,
+                "{status}"
+            );
+            Ok(())
+        })
     })
 }
 

@@ -9,6 +9,7 @@ use worker::console_warn;
 use worker::wasm_bindgen::JsValue;
 
 use crate::host;
+use crate::limits::CACHE_CODED_BYTES_MAX;
 
 /// Head of an entry, as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -43,7 +44,8 @@ pub async fn store(key: &CacheKey, entry: &Entry, keep_ms: u64, body: &JsValue) 
     let entry_text = ascii(&serde_json::to_string(&stored).unwrap_or_default());
     let encoding = entry.headers.get("content-encoding").unwrap_or_default();
     let keep_seconds = keep_ms.div_ceil(1_000) as f64;
-    let storing = host::store(&key.0, &entry_text, encoding, keep_seconds, body, CACHE_BODY_BYTES_MAX as f64);
+    let bytes_max = if encoding.is_empty() { CACHE_BODY_BYTES_MAX } else { CACHE_CODED_BYTES_MAX };
+    let storing = host::store(&key.0, &entry_text, encoding, keep_seconds, body, bytes_max as f64);
     match host::wait(storing).await {
         Ok(stored) if stored.is_truthy() => Fetched::Stored,
         Ok(_) => Fetched::NotForOthers,

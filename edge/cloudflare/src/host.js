@@ -437,11 +437,9 @@ export async function lookUp(key) {
   return { head: `${length}\n${entry}`, body: found.body };
 }
 
-/** Bytes of a body that is stored though it is encoded: it has to be in memory whole. */
-const ENCODED_BYTES_MAX = 8 * 1024 * 1024;
-
 /**
- * Stores a body of at most `bytesMax`. A long one is streamed; of a short one the length is known once it is here.
+ * Stores a body of at most `bytesMax`. A long one is streamed, unless it is encoded; of a short one the length is known once
+ * it is here.
  * Resolves to whether it did, which it does not where the body is too large or the cache does not take it, and fails
  * where the body breaks off.
  */
@@ -464,7 +462,7 @@ export async function store(key, entry, encoding, keepSeconds, body, bytesMax) {
 
 /** A body as it is stored: its bytes or a stream; undefined where it is too large. */
 async function storable(body, encoded, bytesMax) {
-  if (encoded) return readAll(body, ENCODED_BYTES_MAX);
+  if (encoded) return readAll(body, bytesMax);
   const { length } = known.get(body) ?? {};
   if (length > bytesMax) {
     cancel(body);

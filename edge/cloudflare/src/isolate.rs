@@ -63,6 +63,7 @@ impl Isolate {
         let mut random = Random::default();
         let hashing: [u8; 32] = random.next();
         let node = Node::new(&config.edge, config.context_keys.derive(COOKIES));
+        let node = node.with_coded_bytes_max(CACHE_CODED_BYTES_MAX);
         Self {
             places: places(&env),
             env,

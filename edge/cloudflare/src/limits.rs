@@ -26,6 +26,9 @@ pub const HOST_FRESH_MS: u64 = 5 * 60 * 1000;
 pub const BODY_PAUSE_MS: u32 = 25_000;
 /// How long a body that is coded may pause before what is there is sent rather than kept for better compression.
 pub const PAUSE_MS: u32 = 10;
+/// Bytes of a body in a content coding that is stored: the runtime reads it decoded and codes it anew, so that it is in memory
+/// whole. They are those of the body as it is decoded; one that says it has more of coded ones is not stored either.
+pub const CACHE_CODED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Imported keys in memory at once.
 pub const KEYS_MAX: usize = 512;
 /// Sets of header fields that are kept as `Headers` at once.

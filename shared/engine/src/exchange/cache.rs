@@ -145,8 +145,10 @@ impl Exchange {
         let policy = self.cache_policy();
         let bypass = policy.and_then(|policy| policy.bypass.as_ref()).filter(|_| self.facts.method == "POST");
         let bypass = bypass.is_some_and(|bypass| bypass.holds(&self.inputs()).unwrap_or(true));
+        let is_too_large =
+            head.body_bytes().is_some_and(|bytes| bytes > node.content_bytes_max(&head.headers));
         // What the canary answers is not for others.
-        let may_store = !self.canary && !bypass;
+        let may_store = !self.canary && !bypass && !is_too_large;
         let keyings = |path: &str, query: Option<&str>| self.keyings(path, query);
         let policy = policy.filter(|_| may_store);
         let invalidation = cache::invalidate(&self.subject(), policy, &keyings, head, self.now_ms);

@@ -255,6 +255,7 @@ impl Exchange {
                 rewritten: &rewritten,
                 head: &head,
                 journal: &node.purges,
+                content_bytes_max: node.content_bytes_max(&head.headers),
                 requested_ms,
                 now_ms: self.now_ms,
             });

@@ -13,9 +13,10 @@ use held::Held;
 use crate::bounded::{Bounded, Keyed};
 use crate::clock::{Since, Until};
 use crate::compiled::Compiled;
+use crate::headers::Headers;
 use crate::limits::{
-    HOST_KNOWN_MS, HOSTS_MAX, LIST_BYTES_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS,
-    SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
+    CACHE_BODY_BYTES_MAX, HOST_KNOWN_MS, HOSTS_MAX, LIST_BYTES_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS,
+    SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
 };
 use crate::policy::jwt::JwtMemory;
 use crate::policy::rate_limit::LimitMemory;
@@ -44,6 +45,8 @@ pub struct Node {
     pub(crate) limits: LimitMemory,
     pub(crate) regions: SteeringMemory,
     pub(crate) names: Names,
+    /// Bytes of content in a content coding that the host can store.
+    coded_bytes_max: u64,
 }
 
 /// Whose a hostname is.
@@ -122,8 +125,20 @@ impl Node {
             limits: LimitMemory::new(keyed),
             regions: SteeringMemory::new(keyed),
             names: Names::new(keyed),
+            coded_bytes_max: CACHE_BODY_BYTES_MAX,
             secret,
         }
+    }
+
+    /// The same for a host that stores content in a content coding up to so many bytes only.
+    #[must_use]
+    pub fn with_coded_bytes_max(self, bytes_max: u64) -> Self {
+        Self { coded_bytes_max: bytes_max, ..self }
+    }
+
+    /// Bytes of the content of a response with these header fields that the host can store.
+    pub(crate) fn content_bytes_max(&self, response: &Headers) -> u64 {
+        if response.get("content-encoding").is_some() { self.coded_bytes_max } else { CACHE_BODY_BYTES_MAX }
     }
 
     /// Takes the answer to an [`After::Sync`](crate::step::After::Sync); `None` where no origin answered.

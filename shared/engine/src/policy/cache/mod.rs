@@ -151,6 +151,8 @@ pub struct Arrival<'a> {
     pub head: &'a ResponseHead,
     /// What was purged.
     pub journal: &'a PurgeJournal,
+    /// Bytes of the response's content that the host can store: one that says it has more is not stored.
+    pub content_bytes_max: u64,
     /// When the request was sent.
     pub requested_ms: u64,
     /// When the response came.
@@ -478,8 +480,10 @@ impl Lookup {
             serve.status_line.fwd_status = Some(head.status);
             return Responded { serve: Some(serve), store: None, is_other: false, status_line };
         }
-        let stored = storable_headers(&head.headers, arrival.policy.store_cookies);
-        match self.store(arrival, head.status, stored, &head.headers) {
+        let fields = storable_headers(&head.headers, arrival.policy.store_cookies);
+        let is_too_large = head.body_bytes().is_some_and(|bytes| bytes > arrival.content_bytes_max);
+        let stored = self.store(arrival, head.status, fields, &head.headers);
+        match stored.and_then(|stored| if is_too_large { Err("too-large") } else { Ok(stored) }) {
             Ok((store, freshness)) => {
                 let ttl_s = Some(freshness.ttl_s());
                 let status_line = CacheStatus { stored: true, ttl_s, ..status_line };

@@ -169,6 +169,7 @@ impl World {
             request: &facts.headers,
             head: &head,
             journal: &self.journal,
+            content_bytes_max: 1_000,
             requested_ms: self.now_ms,
             now_ms: self.now_ms,
         });
@@ -574,6 +575,20 @@ fn an_entry_of_another_version_is_a_miss() {
         entry.meta = "0 something else".to_owned();
     }
     assert_eq!(world.cache(&get("/a", &[])), "fwd=uri-miss; ttl=60; stored");
+}
+
+#[test]
+fn what_says_that_it_is_too_large_is_not_stored() {
+    let fields = |length| [("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-length", length)];
+    let mut world = world(&fields("1001"));
+    assert_eq!(world.cache(&get("/a", &[])), "fwd=uri-miss; detail=too-large");
+    let head = Facts { method: "HEAD".to_owned(), ..get("/a", &[]) };
+    assert_eq!(world.cache(&head), "fwd=uri-miss; detail=head");
+    world.answers(200, &fields("1000"));
+    assert_eq!(world.cache(&get("/a", &[])), "fwd=uri-miss; ttl=60; stored");
+    world.now_ms += 70_000;
+    world.answers(200, &fields("1001"));
+    assert_eq!(world.cache(&get("/a", &[])), "fwd=stale; detail=too-large");
 }
 
 #[test]
