@@ -74,6 +74,7 @@ pub(super) fn judge(
         seen: seen(response),
         tags,
         vary,
+        generation: 0,
     };
     if notes.keep_ms(has_validator(response)) == 0 {
         return Err("stale");

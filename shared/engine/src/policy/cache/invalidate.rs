@@ -14,7 +14,9 @@ use crate::step::{CacheKey, Entry, Purge, ResponseHead};
 /// What an unsafe request made stale (RFC 9111, section 4.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invalidation {
-    /// Keys to forget in the host's store.
+    /// Keys to forget in the host's store, with all variants by `Vary`: no instance of the edge with this store finds them
+    /// any more. What a policy's key tells apart by who asks is found by others until its lifetime ends, unless it is theirs
+    /// who sent this request.
     pub forget: Vec<CacheKey>,
     /// Marks for the journal of this node: every stored variant of these URIs, and what is in these groups, is stale.
     pub purges: Vec<Purge>,

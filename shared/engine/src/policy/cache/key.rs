@@ -169,9 +169,16 @@ pub(super) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<St
 }
 
 /// The key of this request's variant of a response that varies by these fields (RFC 9111, section 4.1). `text` is what
-/// the primary key is made from.
-pub(super) fn secondary(tenant: &str, text: &str, names: &[String], request: &Headers) -> CacheKey {
+/// the primary key is made from, `generation` that of the entry there.
+pub(super) fn secondary(
+    tenant: &str,
+    text: &str,
+    generation: u64,
+    names: &[String],
+    request: &Headers,
+) -> CacheKey {
     let mut parts = Parts(text.to_owned());
+    parts.part("g:", &generation.to_string());
     for name in names {
         let value = match name.as_str() {
             "accept-encoding" => codings::known(request).map(|value| digest(&value)),

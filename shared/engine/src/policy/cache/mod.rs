@@ -4,6 +4,8 @@
 //! One [`Lookup`] goes with one request: the host looks its key up, [`Lookup::found`] judges the entry, and
 //! [`Lookup::responded`] judges what came where the request was forwarded. A response that varies is stored at the primary
 //! key if nothing is there yet, and each further variant at a key of its own, which is found through the `Vary` of the first.
+//! It is of the generation of that one, too: where the primary key is forgotten, as by an unsafe request, nobody finds any of
+//! its variants again, whatever an instance of the edge has heard.
 //!
 //! A request with `Range` gets its part of an entry that may be served, and is forwarded as it is otherwise; partial
 //! responses are not stored.
@@ -89,6 +91,10 @@ pub struct Lookup {
     key: CacheKey,
     /// What the key is made from, where that is something else.
     key_text: Option<String>,
+    /// What makes the generation of an entry that is stored where there was none.
+    random: u64,
+    /// Generation of the entry at the primary key, if it varies and is none that must not be served any more.
+    generation: Option<u64>,
     /// Key of this request's variant, once it is known what the response varies by, and by what.
     variant: Option<(CacheKey, Vec<String>)>,
     /// Answers nobody: validates whatever is there.
@@ -218,6 +224,8 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         uri_tags: uri_tags(policy, facts),
         key,
         key_text,
+        random: facts.random.first_chunk().map_or(0, |random| u64::from_le_bytes(*random)),
+        generation: None,
         variant: None,
         background: false,
         found: None,
@@ -284,8 +292,13 @@ impl Lookup {
         now_ms: u64,
     ) -> Found {
         let read = entry.and_then(|entry| Notes::read(&entry.meta).map(|notes| (entry, notes)));
+        let is_primary = self.variant.is_none();
+        if is_primary {
+            let varying = read.as_ref().filter(|(_, notes)| !notes.vary.is_empty());
+            self.generation = varying.map(|(_, notes)| notes.generation);
+        }
         let Some((entry, mut notes)) = read else {
-            self.fwd = if self.variant.is_some() { Fwd::VaryMiss } else { Fwd::UriMiss };
+            self.fwd = if is_primary { Fwd::UriMiss } else { Fwd::VaryMiss };
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
@@ -293,17 +306,20 @@ impl Lookup {
                 || (name == "accept-language" && key::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {
-            if self.variant.is_some() {
+            if !is_primary {
                 self.fwd = Fwd::VaryMiss;
                 return self.forward();
             }
             let names: Vec<_> = notes.vary.into_iter().map(|(name, _)| name).collect();
             let text = self.key_text.as_deref().unwrap_or(&self.key.0);
-            let key = key::secondary(&self.tenant, text, &names, request);
+            let key = key::secondary(&self.tenant, text, notes.generation, &names, request);
             self.variant = Some((key.clone(), names));
             return Found::LookUp(key);
         }
         let purged = self.purged(&notes, journal);
+        if is_primary && purged == Some(Purged::Hard) {
+            self.generation = None;
+        }
         if let Some(Purged::Soft { at_ms }) = purged
             && notes.ends_by(at_ms.min(now_ms))
         {
@@ -558,6 +574,7 @@ impl Lookup {
             Some((key, of)) if names.eq(of) => key.clone(),
             _ => self.key.clone(),
         };
+        notes.generation = self.generation.unwrap_or(self.random);
         let keep_ms = notes.keep_ms(has_validator(&headers));
         let entry = Entry { status, headers, meta: notes.write(), body_bytes: 0 };
         Ok((Store { key, entry, keep_ms, refresh: false }, notes.freshness(arrival.now_ms)))

@@ -35,6 +35,8 @@ pub(super) struct Notes {
     pub(super) tags: Vec<String>,
     /// Header fields that it varies by, with the hashes of their values.
     pub(super) vary: Vec<(String, Option<String>)>,
+    /// Of an entry that varies, at a primary key: which variants go with it. Their keys hold it too.
+    pub(super) generation: u64,
 }
 
 impl Notes {
@@ -66,6 +68,9 @@ impl Notes {
                 text.push_str(value);
             }
         }
+        if !self.vary.is_empty() {
+            let _ = write!(text, " g{}", self.generation);
+        }
         text
     }
 
@@ -96,6 +101,8 @@ impl Notes {
                 let (name, value) =
                     vary.split_once('=').map_or((vary, None), |(name, value)| (name, Some(value)));
                 notes.vary.push((percent_decode(name, false).into_owned(), value.map(str::to_owned)));
+            } else if let Some(generation) = word.strip_prefix('g') {
+                notes.generation = generation.parse().ok()?;
             } else {
                 return None;
             }
@@ -115,7 +122,8 @@ mod tests {
 
     #[test]
     fn an_entry_stored_by_this_version_stays_readable() {
-        let stored = "1 100 250 3000 60000 30000 0 010 s1=77 s3=5 torders torders/a%20b vaccept=abc vcookie";
+        let stored =
+            "1 100 250 3000 60000 30000 0 010 s1=77 s3=5 torders torders/a%20b vaccept=abc vcookie g9";
         let notes = Notes {
             requested_ms: 100,
             received_ms: 250,
@@ -129,9 +137,12 @@ mod tests {
             seen: vec![(1, 77), (3, 5)],
             tags: vec!["orders".to_owned(), "orders/a b".to_owned()],
             vary: vec![("accept".to_owned(), Some("abc".to_owned())), ("cookie".to_owned(), None)],
+            generation: 9,
         };
         assert_eq!(Notes::read(stored), Some(notes.clone()));
         assert_eq!(notes.write(), stored);
+        let without = stored.strip_suffix(" g9");
+        assert_eq!(without.and_then(Notes::read), Some(Notes { generation: 0, ..notes }));
     }
 
     #[test]
@@ -144,6 +155,7 @@ mod tests {
             "1 1 1 1 1 1 x 000",
             "1 1 1 1 1 1 1 000 x",
             "1 1 1 1 1 1 1 000 s1",
+            "1 1 1 1 1 1 1 000 g-1",
             "{}",
         ] {
             assert_eq!(Notes::read(odd), None, "{odd}");
@@ -153,7 +165,7 @@ mod tests {
     proptest! {
         #[test]
         fn notes_come_back_as_they_were(
-            numbers in proptest::collection::vec(any::<u64>(), 6),
+            numbers in proptest::collection::vec(any::<u64>(), 7),
             flags in any::<[bool; 3]>(),
             seen in proptest::collection::vec(any::<(u16, u64)>(), 0..4),
             tags in proptest::collection::vec("\\PC{0,20}", 0..4),
@@ -171,6 +183,7 @@ mod tests {
                 shared_lifetime: flags[2],
                 seen,
                 tags,
+                generation: if vary.is_empty() { 0 } else { numbers[6] },
                 vary,
             };
             let text = notes.write();

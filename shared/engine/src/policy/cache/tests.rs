@@ -568,6 +568,52 @@ fn an_unsafe_request_reaches_every_variant_of_this_node() {
 }
 
 #[test]
+fn an_unsafe_request_reaches_every_variant_of_nodes_with_the_same_store() {
+    let mut world = world(&[("cache-control", "max-age=60"), ("vary", "x-a"), ("etag", "\"1\"")]);
+    let mut asked = 0;
+    let mut variant = |value: &str| {
+        asked += 1;
+        Facts { random: [asked; 16], ..get("/a", &[("x-a", value)]) }
+    };
+    for value in ["1", "2", "3"] {
+        assert!(world.cache(&variant(value)).ends_with("stored"));
+        assert!(world.cache(&variant(value)).starts_with("hit"));
+    }
+    // What takes the place of the first, validated or new, leaves the others where they are.
+    for status in [304, 200] {
+        world.answers(status, &[("cache-control", "max-age=60"), ("vary", "x-a"), ("etag", "\"1\"")]);
+        let first = Facts { random: [99; 16], ..get("/a", &[("x-a", "1"), ("cache-control", "no-cache")]) };
+        assert!(world.cache(&first).starts_with("fwd=request"));
+        assert!(world.cache(&variant("2")).starts_with("hit"), "{status}");
+    }
+    world.now_ms += 1;
+    world.ask(&Facts { method: "PUT".to_owned(), ..variant("1") });
+    world.now_ms += 1;
+    // A node that has heard of nothing.
+    world.journal = PurgeJournal::new(Keyed::default());
+    world.journal.read(&crate::step::SyncNews::default(), 0);
+    for value in ["3", "1", "2"] {
+        assert!(world.cache(&variant(value)).ends_with("stored"), "RFC 9111 4.4: {value}");
+        assert!(world.cache(&variant(value)).starts_with("hit"), "{value}");
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_purged_entry_has_variants_of_its_own() {
+    let mut world = world(&[("cache-control", "max-age=60"), ("vary", "x-a"), ("cache-tag", "a")]);
+    let variant = |value: &str, random| Facts { random: [random; 16], ..get("/a", &[("x-a", value)]) };
+    world.ask(&variant("1", 1));
+    world.ask(&variant("2", 2));
+    world.purge("a", 0, 0);
+    world.now_ms += 1;
+    assert!(world.cache(&variant("1", 3)).ends_with("detail=purged"));
+    world.journal = PurgeJournal::new(Keyed::default());
+    world.journal.read(&crate::step::SyncNews::default(), 0);
+    assert!(world.cache(&variant("1", 4)).starts_with("hit"));
+    assert!(world.cache(&variant("2", 5)).starts_with("fwd=vary-miss"));
+}
+
+#[test]
 fn an_entry_of_another_version_is_a_miss() {
     let mut world = world(&[("cache-control", "max-age=60")]);
     world.ask(&get("/a", &[]));
