@@ -1,5 +1,6 @@
 //! Header fields of a request or response, in the order in which they arrived.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// Header fields in order. Names are lower-case; a name may occur more than once (RFC 9110, section 5.2).
@@ -93,12 +94,19 @@ impl Headers {
             .map(|field| field.value(&self.text))
     }
 
+    /// The value of a field, which on several lines is theirs joined by `", "` (RFC 9110, section 5.2), as some hosts hand it
+    /// over; `None` where the field is absent. Borrowed where there is one line.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut lines = self.get_all(name);
+        let first = lines.next()?;
+        Some(lines.fold(Cow::Borrowed(first), |all, line| all + ", " + line))
+    }
+
     /// All values of a list-based field joined by `", "` (RFC 9110, section 5.3), or `None` where the field is absent.
     #[must_use]
     pub fn joined(&self, name: &str) -> Option<String> {
-        let mut values = self.get_all(name);
-        let first = values.next()?.to_owned();
-        Some(values.fold(first, |all, value| all + ", " + value))
+        self.value(name).map(Cow::into_owned)
     }
 
     /// Every field, in order.

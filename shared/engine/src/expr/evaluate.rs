@@ -194,7 +194,7 @@ impl<'a> Evaluation<'a> {
             }
             Fact::Header(name) => {
                 self.charge(inputs.facts.headers.len() / 8)?;
-                borrowed(inputs.facts.headers.get(name))
+                cow(inputs.facts.headers.value(name))
             }
             Fact::Cookie(name) => {
                 self.charge(inputs.facts.headers.len() / 8)?;

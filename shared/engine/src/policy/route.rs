@@ -185,7 +185,7 @@ fn matches_rest(route: &Route, inputs: &Inputs<'_>, faults: &mut Vec<String>) ->
 }
 
 fn has_header(facts: &Facts, name: &str, value: Option<&str>) -> bool {
-    facts.headers.get_all(name).any(|have| value.is_none_or(|value| value == have))
+    facts.headers.value(name).is_some_and(|have| value.is_none_or(|value| value == have))
 }
 
 fn has_parameter(facts: &Facts, name: &str, value: Option<&str>) -> bool {
@@ -254,6 +254,26 @@ mod tests {
         check("GET", "acme.example", "/caf%C3%A9", Matched::Route(3));
         check("GET", "acme.example", "/", Matched::Route(4));
         check("GET", "acme.example", "/v2", Matched::None);
+    }
+
+    #[test]
+    fn a_field_on_several_lines_is_one_value() {
+        let mut beta = route("/a");
+        beta.matcher.headers = vec![("x-beta".to_owned(), Some("1".to_owned()))];
+        let mut list = route("/a");
+        list.matcher.headers = vec![("x-beta".to_owned(), Some("1, 2".to_owned()))];
+        let routes = [beta, list, route("/a")];
+        let index = RouteIndex::new(&routes);
+        let check = |lines: &[&str], expect: usize| {
+            let mut facts = request("GET", "acme.example", "/a");
+            lines.iter().for_each(|line| facts.headers.append("x-beta", line));
+            let inputs = Inputs::anonymous(&facts, "acme");
+            assert_eq!(index.find(&routes, &inputs, &mut Vec::new()), Matched::Route(expect), "{lines:?}");
+        };
+        check(&["1"], 0);
+        check(&["1", "2"], 1);
+        check(&["1, 2"], 1);
+        check(&["2", "1"], 2);
     }
 
     #[test]

@@ -79,7 +79,8 @@ pub struct MatchSpec {
     /// Methods. Without any, all.
     #[serde(default)]
     pub methods: Vec<String>,
-    /// Header fields that must be there, with this value if one is given.
+    /// Header fields that must be there, with this value if one is given. A field on several lines has one value, theirs joined
+    /// by `, `.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
     /// Query parameters that must be there, with this value if one is given.
