@@ -215,6 +215,32 @@ fn a_diff_says_what_changed_and_who_answers_now() {
     assert_eq!(diff.owners[0].after.as_deref(), Some("who"));
 }
 
+/// What a push refuses today an edge goes on serving: each case is as an older push released it.
+#[test]
+fn a_release_that_would_be_refused_today_keeps_serving() {
+    let routes = [
+        ("tie", r#"{"match":{"path":"/tie","methods":["GET"]}}"#),
+        ("tie-of-head", r#"{"match":{"path":"/tie","methods":["HEAD"]}}"#),
+        ("never", r#"{"match":{"path":"/a%zz"}}"#),
+        (
+            "early",
+            r#"{"match":{"path":"/early","when":{"cel":"auth.subject == null","tree":{"eq":[{"fact":"auth.subject"},"null"]}}}}"#,
+        ),
+    ];
+    let tenant = serde_json::to_string(&generated()[0]).unwrap();
+    let route = |(name, spec): &(&str, &str)| {
+        format!(
+            r#"{{"kind":"Route","spec":{spec},"metadata":{{"name":"{name}"}},"source":{{"file":"r.yaml","line":1}}}}"#
+        )
+    };
+    let documents: Vec<String> = [tenant].into_iter().chain(routes.iter().map(route)).collect();
+    let bundle = format!(r#"{{"format":1,"target":"tenant:acme","documents":[{}]}}"#, documents.join(","));
+    match Bundle::parse(bundle.as_bytes(), &Target::Tenant("acme".to_owned()), 1) {
+        Ok(Rules::Tenant(ruleset)) => assert_eq!(ruleset.routes.len(), routes.len()),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn an_old_bundle_keeps_decoding() {
     let bytes = include_bytes!("stored/bundle-acme-1.json").trim_ascii_end();

@@ -1,11 +1,12 @@
 //! Which route a request takes. An index over hosts and path segments finds the few routes that host and path may mean, in
-//! time that depends on their length and not on how many routes and hosts there are; the first of them that matches decides.
+//! time that depends on their length and not on how many routes and hosts there are. Of those whose host says most (exactly
+//! this one, then the longest wildcard, then any) the first that matches decides, in the order of the ruleset.
 
 use std::collections::HashMap;
 
 use crate::bounded::Keyed;
 use crate::expr::Inputs;
-use crate::facts::{Facts, normalise_path, query_parameter};
+use crate::facts::{Facts, query_parameter};
 use crate::limits::ROUTE_VISITS_MIN;
 use crate::ruleset::{Matcher, PathTemplate, Route, Segment};
 
@@ -79,7 +80,7 @@ impl RouteIndex {
         let next = self.nodes.len();
         let Some(node) = self.nodes.get_mut(at) else { return at };
         let child = match segment {
-            Segment::Literal(text) => *node.literals.entry(literal(text)).or_insert(next),
+            Segment::Literal(text) => *node.literals.entry(text.as_str().into()).or_insert(next),
             Segment::Capture(_) => *node.capture.get_or_insert(next),
         };
         if child == next {
@@ -88,7 +89,7 @@ impl RouteIndex {
         child
     }
 
-    /// The first route that matches the request. `faults` takes the conditions that could not be evaluated, which
+    /// The most specific route that matches the request. `faults` takes the conditions that could not be evaluated, which
     /// therefore did not match.
     pub fn find(&self, routes: &[Route], inputs: &Inputs<'_>, faults: &mut Vec<String>) -> Matched {
         let mut methods = Vec::new();
@@ -111,38 +112,41 @@ impl RouteIndex {
         Matched::Methods(methods)
     }
 
-    /// The routes for this host and path, whatever else they ask of a request, in the order of their numbers.
+    /// The routes for this host and path, whatever else they ask of a request, the most specific first.
     #[must_use]
     pub fn covering(&self, host: &str, path: &str) -> Vec<usize> {
         let mut candidates = Vec::with_capacity(8);
         let inside = path.strip_prefix('/').unwrap_or_default();
         let mut steps = 0;
-        for root in self.roots_of(host) {
-            self.collect(root, (!inside.is_empty()).then_some(inside), &mut candidates, &mut steps);
+        for (rank, root) in self.roots_of(host).enumerate() {
+            let rest = (!inside.is_empty()).then_some(inside);
+            self.collect(root, rest, &mut |number| candidates.push((rank, number)), &mut steps);
         }
+        // A route may name both a host and a wildcard over it: what says more counts.
+        candidates.sort_unstable_by_key(|(rank, number)| (*number, *rank));
+        candidates.dedup_by_key(|(_, number)| *number);
         candidates.sort_unstable();
-        // A route may name both a host and a wildcard over it.
-        candidates.dedup();
-        candidates
+        candidates.into_iter().map(|(_, number)| number).collect()
     }
 
-    /// Where the paths of a host begin: those of all hosts, of this one, and of each wildcard over it.
+    /// Where the paths of a host begin, what says more of it first: those of this host, of each wildcard over it, the
+    /// longest first, and of all hosts.
     fn roots_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = usize> + 'a {
         let above = host.match_indices('.').filter(|(at, _)| *at > 0).filter_map(|(at, _)| host.get(at..));
         let own = std::iter::once(host).chain(above).filter_map(|name| self.roots.get(name).copied());
-        self.any_host.into_iter().chain(own)
+        own.chain(self.any_host)
     }
 
-    /// Collects the routes that `rest` may mean below `at`; `steps` bounds the work where captures and literals mix.
-    fn collect(&self, at: usize, rest: Option<&str>, found: &mut Vec<usize>, steps: &mut usize) {
+    /// Tells the routes that `rest` may mean below `at`; `steps` bounds the work where captures and literals mix.
+    fn collect(&self, at: usize, rest: Option<&str>, found: &mut impl FnMut(usize), steps: &mut usize) {
         let Some(node) = self.nodes.get(at) else { return };
         *steps += 1;
         if *steps > self.nodes.len().max(ROUTE_VISITS_MIN) {
             return;
         }
-        found.extend(&node.open);
+        node.open.iter().for_each(|number| found(*number));
         let Some(rest) = rest else {
-            found.extend(&node.exact);
+            node.exact.iter().for_each(|number| found(*number));
             return;
         };
         let (segment, rest) =
@@ -156,15 +160,9 @@ impl RouteIndex {
     }
 }
 
-/// A literal in the form that normalised paths have.
-fn literal(text: &str) -> Box<str> {
-    let path = format!("/{text}");
-    normalise_path(&path)
-        .map_or_else(|_| text.into(), |path| path.strip_prefix('/').unwrap_or_default().into())
-}
-
 /// Whether a method is among `methods`; none is all. `HEAD` goes wherever `GET` goes (RFC 9110, section 9.3.2).
-pub(crate) fn method_matches(methods: &[String], method: &str) -> bool {
+#[must_use]
+pub fn method_matches(methods: &[String], method: &str) -> bool {
     methods.is_empty()
         || methods.iter().any(|have| have == method)
         || (method == "HEAD" && methods.iter().any(|have| have == "GET"))
@@ -214,7 +212,14 @@ mod tests {
         }
     }
 
-    /// The first match by trying all: what the index has to agree with.
+    /// How much a route's hosts say of a host, the less the more; `None` where they do not mean it.
+    fn rank(patterns: &[String], host: &str) -> Option<usize> {
+        let said = |pattern: &String| if pattern.starts_with('*') { usize::MAX - pattern.len() } else { 0 };
+        let ranks = patterns.iter().filter(|pattern| is_host(pattern, host)).map(said);
+        if patterns.is_empty() { Some(usize::MAX) } else { ranks.min() }
+    }
+
+    /// The most specific match by trying all: what the index has to agree with.
     fn find_slowly(routes: &[Route], host: &str, path: &str) -> Matched {
         let inside = path.strip_prefix('/').unwrap();
         let parts: Vec<&str> = if inside.is_empty() { vec![] } else { inside.split('/').collect() };
@@ -226,15 +231,18 @@ mod tests {
                 Segment::Capture(_) => !part.is_empty(),
             })
         };
-        let means = |hosts: &[String]| hosts.is_empty() || hosts.iter().any(|pattern| is_host(pattern, host));
-        let matches = |route: &Route| means(&route.matcher.hosts) && fits(&route.matcher.path);
-        routes.iter().position(matches).map_or(Matched::None, Matched::Route)
+        let ranked = |(number, route): (usize, &Route)| {
+            let rank = rank(&route.matcher.hosts, host)?;
+            fits(&route.matcher.path).then_some((rank, number))
+        };
+        let first = routes.iter().enumerate().filter_map(ranked).min();
+        first.map_or(Matched::None, |(_, number)| Matched::Route(number))
     }
 
     #[test]
     fn the_first_route_that_matches_decides() {
         let mut routes =
-            [route("/v1/orders/{id}"), route("/v1/orders"), route("/v1/**"), route("/caf\u{e9}"), route("/")];
+            [route("/v1/orders/{id}"), route("/v1/orders"), route("/v1/**"), route("/caf%C3%A9"), route("/")];
         routes[0].matcher.methods = vec!["GET".to_owned()];
         routes[1].matcher.methods = vec!["POST".to_owned(), "GET".to_owned()];
         routes[2].matcher.hosts = vec!["*.acme.example".to_owned()];
@@ -254,6 +262,37 @@ mod tests {
         check("GET", "acme.example", "/caf%C3%A9", Matched::Route(3));
         check("GET", "acme.example", "/", Matched::Route(4));
         check("GET", "acme.example", "/v2", Matched::None);
+    }
+
+    #[test]
+    fn what_says_most_of_the_host_decides_first() {
+        let hosts = [
+            vec![],
+            vec!["*.shop.example"],
+            vec!["*.paris.shop.example"],
+            vec!["till.paris.shop.example", "*.example"],
+            vec!["till.paris.shop.example", "*.paris.shop.example"],
+        ];
+        let of = |hosts: &Vec<&str>| {
+            let mut route = route("/a");
+            route.matcher.hosts = hosts.iter().map(ToString::to_string).collect();
+            route
+        };
+        let mut routes: Vec<Route> = hosts.iter().map(of).collect();
+        let check = |routes: &[Route], host: &str, expect: usize| {
+            assert_eq!(find(routes, "GET", host, "/a"), Matched::Route(expect), "{host}");
+        };
+        check(&routes, "till.paris.shop.example", 3);
+        check(&routes, "x.paris.shop.example", 2);
+        check(&routes, "paris.shop.example", 1);
+        check(&routes, "x.shop.example", 1);
+        check(&routes, "shop.example", 3);
+        check(&routes, "example", 0);
+        check(&routes, "other.test", 0);
+        // One that does not match leaves the request to the next, whose host says less.
+        routes[2].matcher.methods = vec!["POST".to_owned()];
+        routes[4].matcher.methods = vec!["POST".to_owned()];
+        check(&routes, "x.paris.shop.example", 1);
     }
 
     #[test]

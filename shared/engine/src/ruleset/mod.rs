@@ -135,7 +135,8 @@ pub struct Ruleset {
     pub upstreams: Vec<Upstream>,
     /// Functions, by index from routes.
     pub functions: Vec<Function>,
-    /// Routes, most specific first: the first that matches decides.
+    /// Routes, most specific first but for their hosts: of those whose host says most of the request's, the first that
+    /// matches decides.
     pub routes: Vec<Route>,
 }
 

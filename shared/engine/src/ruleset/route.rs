@@ -98,7 +98,7 @@ impl PathTemplate {
 /// One segment of a [`PathTemplate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Exactly this.
+    /// Exactly this, in the form that normalised paths have.
     Literal(String),
     /// Anything but nothing; the name captures it.
     Capture(String),

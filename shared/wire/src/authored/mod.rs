@@ -43,7 +43,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::located::{At, Node};
-use crate::bundle::{BLANK, Bundle, Flaw, Rules};
+use crate::bundle::{BLANK, Bundle, Flaw, Rules, compile_push};
 use crate::document::{API_VERSION, Body, Document, Metadata, Source};
 use crate::encoding::version;
 use crate::limits::{
@@ -158,7 +158,7 @@ pub fn compile(
         reading.whole(files, found, format!("at most {BUNDLE_BYTES_MAX} bytes (BUNDLE_BYTES_MAX)"));
     }
     let release = Version { sequence: 0, hash: version(&bytes) };
-    match crate::bundle::compile(&bundle.documents, target, release) {
+    match compile_push(&bundle.documents, target, release) {
         Ok(rules) if reading.invalid.is_empty() => {
             warnings.extend(lint::lint(&bundle.documents));
             warnings.sort();

@@ -62,29 +62,26 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Makes rules of the documents of a target.
+/// Makes rules of the documents of a release.
 ///
 /// # Errors
 /// Everything that is wrong with them, in the order of the documents.
 pub fn compile(documents: &[Document], target: &Target, version: Version) -> Result<Rules, Vec<Flaw>> {
-    let mut compiler = Compiler::default();
-    compiler.names(documents, target);
-    let rules = match target {
-        Target::Platform => compiler.platform(documents, version).map(Rules::Platform),
-        Target::Tenant(slug) => {
-            compiler.tenant(documents, slug, version).map(|ruleset| Rules::Tenant(Box::new(ruleset)))
-        }
-    };
-    match rules {
-        Some(rules) if compiler.flaws.is_empty() => Ok(rules),
-        _ => {
-            if compiler.flaws.is_empty() {
-                compiler.flaws.push(Flaw::unknown());
-            }
-            compiler.flaws.sort_by_key(|flaw| flaw.document);
-            Err(compiler.flaws)
-        }
-    }
+    Compiler::default().rules(documents, target, version)
+}
+
+/// Makes rules of documents that are pushed. More is asked of them than of a release: what an edge can go on serving as it
+/// did, it does not refuse because it would be refused today.
+///
+/// # Errors
+/// Everything that is wrong with them, in the order of the documents.
+#[cfg(feature = "documents")]
+pub(crate) fn compile_push(
+    documents: &[Document],
+    target: &Target,
+    version: Version,
+) -> Result<Rules, Vec<Flaw>> {
+    Compiler { is_push: true, ..Compiler::default() }.rules(documents, target, version)
 }
 
 /// What is found where a text has nothing in it.
@@ -93,6 +90,8 @@ pub(crate) const BLANK: &str = "a blank text";
 /// What is known while documents are turned into rules.
 #[derive(Default)]
 struct Compiler {
+    /// Whether the documents are pushed, and no release yet.
+    is_push: bool,
     /// Index in the document list.
     document: usize,
     flaws: Vec<Flaw>,
@@ -101,6 +100,31 @@ struct Compiler {
 }
 
 impl Compiler {
+    fn rules(
+        mut self,
+        documents: &[Document],
+        target: &Target,
+        version: Version,
+    ) -> Result<Rules, Vec<Flaw>> {
+        self.names(documents, target);
+        let rules = match target {
+            Target::Platform => self.platform(documents, version).map(Rules::Platform),
+            Target::Tenant(slug) => {
+                self.tenant(documents, slug, version).map(|ruleset| Rules::Tenant(Box::new(ruleset)))
+            }
+        };
+        match rules {
+            Some(rules) if self.flaws.is_empty() => Ok(rules),
+            _ => {
+                if self.flaws.is_empty() {
+                    self.flaws.push(Flaw::unknown());
+                }
+                self.flaws.sort_by_key(|flaw| flaw.document);
+                Err(self.flaws)
+            }
+        }
+    }
+
     fn flaw(&mut self, path: impl Into<String>, found: impl fmt::Display, expected: impl Into<String>) {
         self.flaws.push(Flaw {
             document: self.document,

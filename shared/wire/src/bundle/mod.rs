@@ -12,6 +12,8 @@ mod order;
 #[cfg(feature = "documents")]
 pub(crate) use compile::BLANK;
 #[cfg(feature = "documents")]
+pub(crate) use compile::compile_push;
+#[cfg(feature = "documents")]
 pub(crate) use compile::network;
 pub use compile::{Flaw, compile};
 

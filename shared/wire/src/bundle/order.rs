@@ -1,12 +1,15 @@
 //! The order of routes: most specific first, whatever the order of files and documents. Two routes that are equally
 //! specific and could both match one request are an error.
 //!
-//! What decides, in this order: an exact host before a wildcard before any host; the path, segment by segment, a literal
-//! before a capture before an open end; methods named before any method; more header fields, then more query
-//! parameters, required; a condition before none; the higher `priority`.
+//! What decides, in this order: what the route says of the request's host, its exact name before the longest wildcard over
+//! it before any host, a route with several hosts once for each; the path, segment by segment, a literal before a capture
+//! before an open end; methods named before any method; more header fields, then more query parameters, required; a
+//! condition before none; the higher `priority`. The host is the index's to ask, as it is another for each request
+//! ([`RouteIndex`](meridian_engine::policy::route::RouteIndex)): what is ordered here are the routes of one host.
 
 use std::cmp::{Ordering, Reverse};
 
+use meridian_engine::policy::route::method_matches;
 use meridian_engine::ruleset::{Matcher, PathTemplate, Segment};
 
 /// A route's matcher with its priority.
@@ -16,32 +19,18 @@ pub(super) struct Ranked<'a> {
     pub(super) priority: i32,
 }
 
-/// Which of two routes is asked first.
+/// Which of two routes is asked first, where their hosts say equally much of the request's.
 pub(super) fn order(a: Ranked<'_>, b: Ranked<'_>) -> Ordering {
-    host_rank(a.matcher)
-        .cmp(&host_rank(b.matcher))
-        .then_with(|| path_order(&a.matcher.path, &b.matcher.path))
-        .then_with(|| rest(a).cmp(&rest(b)))
+    path_order(&a.matcher.path, &b.matcher.path).then_with(|| rest(a).cmp(&rest(b)))
 }
 
 /// Whether two routes are equally specific and could both match one request.
 pub(super) fn ambiguous(a: Ranked<'_>, b: Ranked<'_>) -> bool {
-    host_rank(a.matcher) == host_rank(b.matcher)
-        && same_path(&a.matcher.path, &b.matcher.path)
-        && rest(a) == rest(b)
-        && meet(&a.matcher.hosts, &b.matcher.hosts)
-        && meet(&a.matcher.methods, &b.matcher.methods)
+    order(a, b).is_eq()
+        && share_a_host(&a.matcher.hosts, &b.matcher.hosts)
+        && share_a_method(&a.matcher.methods, &b.matcher.methods)
         && agree(&a.matcher.headers, &b.matcher.headers)
         && agree(&a.matcher.query, &b.matcher.query)
-}
-
-/// 0 for exact hosts only, 1 with a wildcard among them, 2 for any host.
-fn host_rank(matcher: &Matcher) -> u8 {
-    if matcher.hosts.is_empty() {
-        2
-    } else {
-        u8::from(matcher.hosts.iter().any(|host| host.starts_with("*.")))
-    }
 }
 
 type Rest = (bool, Reverse<usize>, Reverse<usize>, bool, Reverse<i32>);
@@ -72,13 +61,16 @@ fn path_order(a: &PathTemplate, b: &PathTemplate) -> Ordering {
     b.segments.len().cmp(&a.segments.len()).then(a.open.cmp(&b.open))
 }
 
-fn same_path(a: &PathTemplate, b: &PathTemplate) -> bool {
-    path_order(a, b) == Ordering::Equal
+/// Whether there is a host of which both lists say equally much. Below a wildcard that both have there is always a host of
+/// which neither says more.
+fn share_a_host(a: &[String], b: &[String]) -> bool {
+    (a.is_empty() && b.is_empty()) || a.iter().any(|host| b.contains(host))
 }
 
-/// Whether some value is in both lists; an empty list holds every value.
-fn meet(a: &[String], b: &[String]) -> bool {
-    a.is_empty() || b.is_empty() || a.iter().any(|value| b.contains(value))
+/// Whether a request may have a method of both lists; an empty list holds every method.
+fn share_a_method(a: &[String], b: &[String]) -> bool {
+    let takes = |list: &[String], of: &[String]| of.iter().any(|method| method_matches(list, method));
+    a.is_empty() || b.is_empty() || takes(a, b) || takes(b, a)
 }
 
 /// Whether one request could satisfy both lists of fields.
@@ -108,8 +100,6 @@ mod tests {
     #[test]
     fn the_more_specific_goes_first() {
         let expected = [
-            ("a.example", "/**", ""),
-            ("*.example", "/v1/orders", "GET"),
             ("", "/v1/orders", "GET"),
             ("", "/v1/orders", ""),
             ("", "/v1/orders/**", ""),
@@ -126,6 +116,37 @@ mod tests {
             all.sort_by(|a, b| order(Ranked { matcher: a, priority: 0 }, Ranked { matcher: b, priority: 0 }));
             assert_eq!(format!("{all:?}"), right);
         }
+    }
+
+    #[test]
+    fn a_tie_needs_a_host_of_which_both_say_as_much() {
+        let of = |hosts: &[&str]| Matcher {
+            hosts: hosts.iter().map(ToString::to_string).collect(),
+            ..matcher("", "/v1", "")
+        };
+        let tie = |a: &[&str], b: &[&str]| {
+            let (a, b) = (of(a), of(b));
+            let tie =
+                |a, b| ambiguous(Ranked { matcher: a, priority: 0 }, Ranked { matcher: b, priority: 0 });
+            assert_eq!(tie(&a, &b), tie(&b, &a));
+            tie(&a, &b)
+        };
+        assert!(tie(&[], &[]));
+        assert!(tie(&["*.example", "a.example"], &["b.example", "*.example"]));
+        assert!(tie(&["a.example", "*.test"], &["a.example"]));
+        assert!(!tie(&["*.example"], &[]), "a wildcard says more than nothing");
+        assert!(!tie(&["*.example"], &["*.a.example"]), "the longer says more");
+        assert!(!tie(&["*.example"], &["a.example", "*.test"]), "the exact name says more");
+    }
+
+    #[test]
+    fn head_is_taken_where_get_is() {
+        let tie = |a: &str, b: &str| {
+            let (a, b) = (matcher("", "/v1", a), matcher("", "/v1", b));
+            ambiguous(Ranked { matcher: &a, priority: 0 }, Ranked { matcher: &b, priority: 0 })
+        };
+        assert!(tie("GET", "HEAD") && tie("HEAD", "GET"));
+        assert!(!tie("HEAD", "POST") && !tie("GET", "POST"));
     }
 
     #[test]

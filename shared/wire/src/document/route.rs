@@ -71,12 +71,14 @@ pub struct LogSpec {
 spec! {
 /// Which requests a route is for. All that is given must hold.
 pub struct MatchSpec {
-    /// Hostnames, exact or with a leading `*.`. Without any, all of the tenant's.
+    /// Hostnames, exact or with a leading `*.` for any number of labels. Without any, all of the tenant's. Of several routes for
+    /// a request, one that names its host goes first, then the one with the longest wildcard over it, then one for all hosts;
+    /// what else is matched decides only where the host does not.
     #[serde(default)]
     pub hosts: Vec<String>,
     /// Path: `/v1/orders/{id}`; `{name}` takes one segment, a last `**` takes all that follow.
     pub path: String,
-    /// Methods. Without any, all.
+    /// Methods. Without any, all. `HEAD` goes wherever `GET` goes.
     #[serde(default)]
     pub methods: Vec<String>,
     /// Header fields that must be there, with this value if one is given. A field on several lines has one value, theirs joined

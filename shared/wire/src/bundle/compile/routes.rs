@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use meridian_engine::facts::{InvalidPath, normalise_path};
 use meridian_engine::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use meridian_engine::ruleset::{
     Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, RegionId, Route, RouteTarget, SHARE_ALL, Sampling,
@@ -73,11 +74,14 @@ impl Compiler {
         placed.sort_by(|a, b| {
             order(a.ranked(), b.ranked()).then_with(|| a.route.rule.name.cmp(&b.route.rule.name))
         });
-        self.ties(&placed);
+        if self.is_push {
+            self.ties(&placed);
+        }
         placed.into_iter().map(|placed| placed.route).collect()
     }
 
-    /// Equally specific routes stand next to one another in the order. A match that could not be read ties with nothing.
+    /// Says which routes tie. Routes that are equally specific but for their hosts stand next to one another in the order; a
+    /// match that could not be read ties with nothing.
     fn ties(&mut self, placed: &[Placed]) {
         let of_match = |flaw: &&Flaw| flaw.path.starts_with("spec.match");
         let unread: BTreeSet<usize> = self.flaws.iter().filter(of_match).map(|flaw| flaw.document).collect();
@@ -121,13 +125,23 @@ impl Compiler {
                 self.flaw(path, format_args!("{:?}", short(method)), "a method in upper case");
             }
         }
-        for name in spec.headers.keys().filter(|name| !is_field_name(name)) {
-            self.flaw("spec.match.headers", format_args!("{:?}", short(name)), "the name of a header field");
+        let mut fields = BTreeSet::new();
+        for name in spec.headers.keys() {
+            if !is_field_name(name) {
+                self.flaw(
+                    "spec.match.headers",
+                    format_args!("{:?}", short(name)),
+                    "the name of a header field",
+                );
+            } else if !fields.insert(name.to_ascii_lowercase()) && self.is_push {
+                self.flaw(
+                    "spec.match.headers",
+                    format_args!("{:?} again", short(name)),
+                    "every field once, whatever its letters",
+                );
+            }
         }
-        let path = path_template(&spec.path).unwrap_or_else(|expected| {
-            self.flaw("spec.match.path", format_args!("{:?}", short(&spec.path)), expected);
-            PathTemplate::default()
-        });
+        let path = self.path(&spec.path);
         let fields = |(name, value): (&String, &Option<String>)| (name.to_ascii_lowercase(), value.clone());
         Matcher {
             hosts: spec.hosts.clone(),
@@ -137,6 +151,20 @@ impl Compiler {
             query: spec.query.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             when: self.condition(spec.when.as_ref(), "spec.match.when"),
         }
+    }
+
+    fn path(&mut self, text: &str) -> PathTemplate {
+        let mut template = path_template(text).unwrap_or_else(|expected| {
+            self.flaw("spec.match.path", format_args!("{:?}", short(text)), expected);
+            PathTemplate::default()
+        });
+        if let Err(invalid) = normalise(&mut template)
+            && self.is_push
+        {
+            let expected = format!("a path that a request can have: {invalid}");
+            self.flaw("spec.match.path", format_args!("{:?}", short(text)), expected);
+        }
+        template
     }
 
     fn auth(&mut self, spec: &AuthSpec) -> Auth {
@@ -325,6 +353,25 @@ pub(in crate::bundle) fn path_template(text: &str) -> Result<PathTemplate, &'sta
     Ok(template)
 }
 
+/// Gives the literals of a path the form that they have in requests' paths. Where no request's path can have them, they stay.
+fn normalise(template: &mut PathTemplate) -> Result<(), InvalidPath> {
+    let part = |segment: &Segment| match segment {
+        Segment::Literal(text) => format!("/{text}"),
+        Segment::Capture(_) => "/any".to_owned(),
+    };
+    let path: String = template.segments.iter().map(part).collect();
+    if path.is_empty() {
+        return Ok(());
+    }
+    let path = normalise_path(&path)?;
+    for (segment, part) in template.segments.iter_mut().zip(path.split('/').skip(1)) {
+        if let Segment::Literal(text) = segment {
+            part.clone_into(text);
+        }
+    }
+    Ok(())
+}
+
 fn is_capture(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -334,8 +381,6 @@ fn is_capture(name: &str) -> bool {
 /// Characters of a path segment (RFC 3986, section 3.3) but `*`, which would look like a pattern.
 fn is_literal(part: &str) -> bool {
     !part.is_empty()
-        && part != "."
-        && part != ".."
         && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;=:@".contains(&byte))
 }
 
@@ -349,10 +394,35 @@ mod tests {
         assert_eq!(path.segments, [Segment::Literal("v1".into()), Segment::Capture("name".into())]);
         assert!(path.open);
         assert_eq!(path_template("/").unwrap(), PathTemplate::default());
-        for wrong in
-            ["", "v1", "/v1/", "//", "/**/x", "/{}", "/{a}/{a}", "/x{a}", "/a*", "/{1}", "/a b", "/../x"]
-        {
+        for wrong in ["", "v1", "/v1/", "//", "/**/x", "/{}", "/{a}/{a}", "/x{a}", "/a*", "/{1}", "/a b"] {
             assert!(path_template(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn literals_have_the_form_that_they_have_in_requests() {
+        let normal = |text: &str| {
+            let mut template = path_template(text).unwrap();
+            normalise(&mut template).map(|()| template)
+        };
+        assert_eq!(
+            normal("/%61b/%7ec/{x}/caf%c3%a9/a;v=1"),
+            Ok(path_template("/ab/~c/{x}/caf%C3%A9/a;v=1").unwrap())
+        );
+        assert_eq!(normal("/a/;x/**"), Ok(path_template("/a/;x/**").unwrap()));
+        assert_eq!(normal("/**"), Ok(path_template("/**").unwrap()));
+        for (wrong, why) in [
+            ("/a/../b", InvalidPath::Dots),
+            ("/..;x", InvalidPath::Dots),
+            ("/a/%2E", InvalidPath::Dots),
+            ("/a/;x/b", InvalidPath::EmptySegment),
+            ("/a%zz", InvalidPath::Encoding),
+            ("/a%", InvalidPath::Encoding),
+            ("/a%2fb", InvalidPath::EncodedSeparator),
+            ("/a%00", InvalidPath::Control),
+            ("/a%2561", InvalidPath::EncodedTwice),
+        ] {
+            assert_eq!(normal(wrong), Err(why), "{wrong}");
         }
     }
 }
