@@ -1,33 +1,90 @@
-//! The conditions of a document: which there are, and where they stand in the file.
+//! The conditions of a document: which there are, when each is asked, and where they stand in the file.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use meridian_engine::expr::{Expr, Fact, Value};
 
 use super::cel::{self, InvalidCel, Wanted};
 use super::invalid::nearest;
 use super::located::{At, Node};
-use crate::document::{Body, ChangesSpec, Condition, CostSpec, HeaderText, HtmlRuleSpec, LimitKeySpec, Tree};
+use super::stages::{self, Stage};
+use crate::document::{
+    AuthMode, Body, ChangesSpec, Condition, CostSpec, Document, HeaderText, HtmlRuleSpec, LimitKeySpec, Tree,
+};
 
-/// Names that conditions may ask for.
+/// Names that conditions may ask for, and what these ask for in their turn.
+#[derive(Default)]
 pub(super) struct Known {
-    /// Of `Experiment` documents.
-    pub experiments: Vec<String>,
-    /// Of `Segment` documents.
-    pub segments: Vec<String>,
+    /// Of `Experiment` documents, each with those whose variants its conditions ask for.
+    pub experiments: BTreeMap<String, BTreeSet<String>>,
+    /// Of `Segment` documents, with their conditions. One that can't be read asks for nothing.
+    pub segments: BTreeMap<String, Expr>,
+}
+
+impl Known {
+    /// What documents that are not checked yet have.
+    pub(super) fn of(documents: &[Document]) -> Self {
+        let mut known = Self::default();
+        for document in documents {
+            if let Body::Segment(spec) = &document.body {
+                let when = cel::parse(&spec.when.cel, Wanted::Bool).unwrap_or(Expr::Literal(Value::Null));
+                known.segments.insert(document.metadata.name.clone(), when);
+            }
+        }
+        for document in documents {
+            let Body::Experiment(spec) = &document.body else { continue };
+            let conditions = spec.audience.iter().chain(spec.force.iter().map(|force| &force.when));
+            let exprs = conditions.filter_map(|it| cel::parse(&it.cel, Wanted::Bool).ok());
+            let asked = exprs.flat_map(|expr| stages::variants_of(&expr, &known)).collect();
+            known.experiments.insert(document.metadata.name.clone(), asked);
+        }
+        known
+    }
 }
 
 /// Checks every condition of a document and gives it its tree. What is wrong comes back by its path.
-pub(super) fn check(body: &mut Body, known: &Known) -> Vec<(String, InvalidCel)> {
+pub(super) fn check(document: &mut Document, known: &Known) -> Vec<(String, InvalidCel)> {
+    let Document { body, metadata, .. } = document;
     let (captures, is_segment) = (captures(body), matches!(body, Body::Segment(_)));
-    let mut errors = Vec::new();
-    for (path, condition, wanted) in conditions(body) {
-        let checked = cel::parse(&condition.cel, wanted)
-            .and_then(|expr| names(&expr, captures.as_deref(), known, is_segment).map(|()| expr));
+    let experiment = matches!(body, Body::Experiment(_)).then_some(metadata.name.as_str());
+    let mut errors = order_of_experiments(body, known);
+    for (path, condition, wanted, stage) in conditions(body) {
+        let experiment = experiment.filter(|_| stage == Stage::Enrolment);
+        let checked = cel::parse(&condition.cel, wanted).and_then(|expr| {
+            names(&expr, captures.as_deref(), known, is_segment)?;
+            stages::check(&expr, stage, experiment, known)?;
+            Ok(expr)
+        });
         match checked {
             Ok(expr) => condition.tree = Some(Tree::from(&expr)),
             Err(error) => {
                 // Something that holds, so that the rest of the document can be checked as well.
                 condition.tree = Some(Tree::from(&Expr::Literal(Value::Bool(true))));
                 errors.push((path, error));
+            }
+        }
+    }
+    errors
+}
+
+/// A route gives variants in the order of its list: an experiment that asks for another's variant has to come after it.
+fn order_of_experiments(body: &Body, known: &Known) -> Vec<(String, InvalidCel)> {
+    let Body::Route(spec) = body else { return Vec::new() };
+    let mut errors = Vec::new();
+    for (at, name) in spec.experiments.iter().enumerate() {
+        let is_before = |other: &str| spec.experiments.iter().take(at).any(|before| before == other);
+        let asked = known.experiments.get(name).into_iter().flatten();
+        for other in asked.filter(|other| *other != name && known.experiments.contains_key(*other)) {
+            if !is_before(other) {
+                errors.push((
+                    format!("spec.experiments[{at}]"),
+                    InvalidCel {
+                        offset: 0,
+                        found: format!("{name:?}, which asks for the variant of {other:?}"),
+                        expected: format!("{other:?} before it"),
+                        suggestion: None,
+                    },
+                ));
             }
         }
     }
@@ -52,32 +109,46 @@ pub(super) fn place(content: &str, node: &Node, offset: usize) -> At {
     if body.starts_with(text) { moved(at, offset + usize::from(quoted)) } else { at }
 }
 
-fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
+/// A condition with its path, what it must give, and when it is asked.
+type Asked<'a> = (String, &'a mut Condition, Wanted, Stage);
+
+fn conditions(body: &mut Body) -> Vec<Asked<'_>> {
+    let truth = |path: &str, condition, stage| (path.to_owned(), condition, Wanted::Bool, stage);
     let mut all = Vec::new();
     match body {
         Body::Route(spec) => {
-            all.extend(spec.matcher.when.as_mut().map(|it| ("spec.match.when".to_owned(), it, Wanted::Bool)));
-            all.extend(spec.auth.when.as_mut().map(|it| ("spec.auth.when".to_owned(), it, Wanted::Bool)));
+            let behind = match spec.auth.mode {
+                AuthMode::Anonymous => Stage::BehindAnonymous,
+                AuthMode::Optional | AuthMode::Required => Stage::Behind,
+            };
+            all.extend(spec.matcher.when.as_mut().map(|it| truth("spec.match.when", it, Stage::Match)));
+            all.extend(spec.auth.when.as_mut().map(|it| truth("spec.auth.when", it, Stage::Auth)));
             let log = spec.log.as_mut().and_then(|log| log.when.as_mut());
-            all.extend(log.map(|it| ("spec.log.when".to_owned(), it, Wanted::Bool)));
+            all.extend(log.map(|it| truth("spec.log.when", it, behind)));
         }
         Body::Experiment(spec) => {
-            all.extend(spec.audience.as_mut().map(|it| ("spec.audience".to_owned(), it, Wanted::Bool)));
+            all.extend(spec.audience.as_mut().map(|it| truth("spec.audience", it, Stage::Enrolment)));
             let force = spec.force.as_mut().map(|force| &mut force.when);
-            all.extend(force.map(|it| ("spec.force.when".to_owned(), it, Wanted::Bool)));
+            all.extend(force.map(|it| truth("spec.force.when", it, Stage::Enrolment)));
             let goals = spec.goals.iter_mut().enumerate();
             all.extend(
-                goals.map(|(at, goal)| (format!("spec.goals[{at}].when"), &mut goal.when, Wanted::Bool)),
+                goals.map(|(at, goal)| {
+                    truth(&format!("spec.goals[{at}].when"), &mut goal.when, Stage::Behind)
+                }),
             );
         }
-        Body::Segment(spec) => all.push(("spec.when".to_owned(), &mut spec.when, Wanted::Bool)),
+        Body::Segment(spec) => all.push(truth("spec.when", &mut spec.when, Stage::Segment)),
         Body::CachePolicy(spec) => {
             let values = spec.key.values.iter_mut().enumerate();
-            all.extend(values.map(|(at, value)| (format!("spec.key.values[{at}]"), value, Wanted::Text)));
-            all.extend(spec.bypass.as_mut().map(|it| ("spec.bypass".to_owned(), it, Wanted::Bool)));
+            all.extend(
+                values.map(|(at, it)| (format!("spec.key.values[{at}]"), it, Wanted::Text, Stage::Behind)),
+            );
+            all.extend(spec.bypass.as_mut().map(|it| truth("spec.bypass", it, Stage::Behind)));
         }
         Body::Transform(spec) => {
-            all.extend(spec.when.as_mut().map(|it| ("spec.when".to_owned(), it, Wanted::Bool)));
+            let answers = spec.redirect.is_some() || spec.cors.is_some();
+            let stage = if answers { Stage::Answer } else { Stage::Behind };
+            all.extend(spec.when.as_mut().map(|it| truth("spec.when", it, stage)));
             header_texts(&mut spec.request, "spec.request", &mut all);
             header_texts(&mut spec.response, "spec.response", &mut all);
             for (at, rule) in spec.html.iter_mut().enumerate() {
@@ -87,11 +158,11 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
         Body::RateLimit(spec) => {
             for (at, key) in spec.key.iter_mut().enumerate() {
                 if let LimitKeySpec::Expr(condition) = key {
-                    all.push((format!("spec.key[{at}].cel"), condition, Wanted::Text));
+                    all.push((format!("spec.key[{at}].cel"), condition, Wanted::Text, Stage::Limit));
                 }
             }
             if let CostSpec::Expr(condition) = &mut spec.cost {
-                all.push(("spec.cost.cel".to_owned(), condition, Wanted::Number));
+                all.push(("spec.cost.cel".to_owned(), condition, Wanted::Number, Stage::Limit));
             }
         }
         Body::Region(_)
@@ -105,25 +176,17 @@ fn conditions(body: &mut Body) -> Vec<(String, &mut Condition, Wanted)> {
     all
 }
 
-fn header_texts<'a>(
-    spec: &'a mut ChangesSpec,
-    path: &str,
-    all: &mut Vec<(String, &'a mut Condition, Wanted)>,
-) {
+fn header_texts<'a>(spec: &'a mut ChangesSpec, path: &str, all: &mut Vec<Asked<'a>>) {
     for (list, texts) in [("set", &mut spec.set), ("append", &mut spec.append)] {
         for (name, text) in texts {
             if let HeaderText::Expr(condition) = text {
-                all.push((format!("{path}.{list}.{name}.cel"), condition, Wanted::Text));
+                all.push((format!("{path}.{list}.{name}.cel"), condition, Wanted::Text, Stage::Behind));
             }
         }
     }
 }
 
-fn page_texts<'a>(
-    rule: &'a mut HtmlRuleSpec,
-    path: &str,
-    all: &mut Vec<(String, &'a mut Condition, Wanted)>,
-) {
+fn page_texts<'a>(rule: &'a mut HtmlRuleSpec, path: &str, all: &mut Vec<Asked<'a>>) {
     let mut values: Vec<_> =
         rule.set_attribute.iter_mut().map(|it| ("setAttribute.value", &mut it.value)).collect();
     for (names, put) in [
@@ -140,7 +203,7 @@ fn page_texts<'a>(
     }
     for (name, value) in values {
         if let HeaderText::Expr(condition) = value {
-            all.push((format!("{path}.{name}.cel"), condition, Wanted::Text));
+            all.push((format!("{path}.{name}.cel"), condition, Wanted::Text, Stage::Behind));
         }
     }
 }
@@ -152,25 +215,29 @@ fn captures(body: &Body) -> Option<Vec<String>> {
     Some(spec.matcher.path.split('/').filter_map(name).collect())
 }
 
-/// Checks that captures and experiments that a condition names are there.
+/// Checks that captures, experiments and segments that a condition names are there.
 fn names(expr: &Expr, captures: Option<&[String]>, all: &Known, is_segment: bool) -> Result<(), InvalidCel> {
     let mut wrong = None;
     cel::facts(expr, &mut |fact| {
-        let (what, name, known) = match (fact, captures) {
-            (Fact::Capture(name), Some(captures)) => ("a capture of spec.match.path", name, captures),
-            (Fact::Variant(name), _) => {
-                ("the name of an Experiment document", name, all.experiments.as_slice())
+        let (what, name, known): (_, _, Vec<&String>) = match (fact, captures) {
+            (Fact::Capture(name), Some(captures)) => {
+                ("a capture of spec.match.path", name, captures.iter().collect())
             }
-            (Fact::Segment(name), _) if is_segment => ("no segments in a Segment", name, &[][..]),
-            (Fact::Segment(name), _) => ("the name of a Segment document", name, all.segments.as_slice()),
+            (Fact::Variant(name), _) => {
+                ("the name of an Experiment document", name, all.experiments.keys().collect())
+            }
+            (Fact::Segment(name), _) if is_segment => ("no segments in a Segment", name, Vec::new()),
+            (Fact::Segment(name), _) => {
+                ("the name of a Segment document", name, all.segments.keys().collect())
+            }
             _ => return,
         };
-        if !known.contains(name) {
+        if !known.contains(&name) {
             wrong.get_or_insert_with(|| InvalidCel {
                 offset: 0,
                 found: format!("{name:?}"),
                 expected: what.to_owned(),
-                suggestion: nearest(name, known.iter().map(String::as_str)),
+                suggestion: nearest(name, known.iter().map(|name| name.as_str())),
             });
         }
     });

@@ -10,6 +10,11 @@
 //! `true`, `false`, `null` and lists; `!`, `&&`, `||`, `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `? :`; `has(…)`; `startsWith`, `endsWith`,
 //! `contains`, `lowerAscii`, `size` and `inNetwork(address, network)`. `"NAME" in request.headers` is whether there is such an
 //! entry. What is not there is `null`. Anything else is refused when it is read, with its name and place.
+//!
+//! The pipeline finds the route, answers preflights and redirects, checks the token, counts limits, then gives variants. A
+//! condition may ask for what is known by then: `auth` not in a route's match, nor in a transform that redirects or shares
+//! across origins; `variants` not there either, nor in what auth and limits ask. `segments` are judged by what their own
+//! conditions ask for.
 
 mod cel;
 mod check;
@@ -23,6 +28,7 @@ mod nesting;
 mod networks;
 mod owners;
 mod schema;
+mod stages;
 mod trial;
 
 pub use components::component_bytes;
@@ -412,13 +418,9 @@ impl Reading {
     /// Checks every condition, and keeps its tree.
     fn conditions(&mut self, files: &[File]) {
         let mut documents = std::mem::take(&mut self.documents);
-        let named = |kind: &str| -> Vec<String> {
-            let of_kind = documents.iter().filter(|document| document.body.kind() == kind);
-            of_kind.map(|document| document.metadata.name.clone()).collect()
-        };
-        let known = conditions::Known { experiments: named("Experiment"), segments: named("Segment") };
+        let known = conditions::Known::of(&documents);
         for document in &mut documents {
-            let errors = conditions::check(&mut document.body, &known);
+            let errors = conditions::check(document, &known);
             let source = &document.source;
             let Some(node) = self.nodes.get(&(source.file.clone(), source.line)) else { continue };
             let content =

@@ -273,7 +273,8 @@ impl FactTree {
         .ok_or_else(|| InvalidTree::Fact(self.text()))
     }
 
-    fn text(&self) -> String {
+    /// As CEL writes it.
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Plain(name) => name.clone(),
             Self::Entry(map, name) => format!("{map}[{name:?}]"),

@@ -14,7 +14,7 @@ pub struct ExperimentSpec {
     /// Hash salt; a new one reshuffles. Without it, the experiment's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<String>,
-    /// Who takes part.
+    /// Who takes part. It may ask for the variants of experiments that its routes name before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<Condition>,
     /// What an assignment sticks to.

@@ -10,7 +10,8 @@ use super::unit::{Share, Span};
 spec! {
 /// A limit on how often.
 pub struct RateLimitSpec {
-    /// Whom it counts: `client`, `subject`, `tenant`, `header:NAME`, `claim:NAME` or an expression; the parts are joined.
+    /// Whom it counts: `client`, `subject`, `tenant`, `header:NAME`, `claim:NAME` or an expression; the parts are joined. No
+    /// variant is given yet: `variants` can't be asked for.
     pub key: Vec<LimitKeySpec>,
     /// How it counts.
     #[serde(default)]
@@ -22,7 +23,7 @@ pub struct RateLimitSpec {
     /// Units that may be taken at once. Without it, the quota; a sliding window has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// Units of one request.
+    /// Units of one request. Here too, `variants` can't be asked for.
     #[serde(default)]
     pub cost: CostSpec,
     /// Who counts.

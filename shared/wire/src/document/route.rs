@@ -21,7 +21,7 @@ pub struct RouteSpec {
     /// Names of `RateLimit` documents, all of them checked.
     #[serde(default)]
     pub limits: Vec<String>,
-    /// Names of `Experiment` documents that it takes part in.
+    /// Names of `Experiment` documents that it takes part in. One that asks for another's variant comes after it.
     #[serde(default)]
     pub experiments: Vec<String>,
     /// Name of a `CachePolicy` document. Without it, nothing is stored.
@@ -58,7 +58,8 @@ pub struct LogSpec {
     /// Share of the decisions that are written down, `5%`. Without it, all of them.
     #[serde(default = "whole")]
     pub share: Share,
-    /// Requests that the share is for; all others are written down. Without it, all requests.
+    /// Requests that the share is for; all others are written down. Without it, all requests. With `auth.mode: anonymous`, `auth`
+    /// can't be asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
     /// Share of the traces beginning here that are followed; a client's own trace is followed where its `traceparent`
@@ -88,7 +89,8 @@ pub struct MatchSpec {
     /// Query parameters that must be there, with this value if one is given.
     #[serde(default)]
     pub query: BTreeMap<String, Option<String>>,
-    /// Condition on the facts.
+    /// Condition on the request, the client and the place. The token is not checked yet and no variant is given: `auth` and
+    /// `variants` can't be asked for, nor segments that ask for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
     /// Decides between routes that are otherwise equally specific: the higher goes first.
@@ -106,7 +108,8 @@ pub struct AuthSpec {
     /// Scopes that the token must have, all of them. Only with `mode: required`.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// What must hold beside, of the claims above all. Only with `mode: required`.
+    /// What must hold beside, of the claims above all. Only with `mode: required`. No variant is given yet: `variants` can't be
+    /// asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
     /// Only reports whom it would refuse: such a request goes on without an identity, as an anonymous one. Not with
