@@ -199,6 +199,24 @@ async fn a_push_is_compare_and_set_and_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_push_tells_what_is_odd_with_its_place() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let head = version(&region.control(Method::GET, "/targets/tenant:acme/head", None).await);
+    let shadowed = format!(
+        "{ROUTES}---\n{}",
+        ROUTES.replace("name: orders", "name: others").replace("path:", "priority: -1, path:")
+    );
+    let body = push(Some(&head), &[("routes.yaml", &shadowed)]);
+    let made = region.control(Method::POST, "/targets/tenant:acme/releases", Some(&body)).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    let what = "Route \"others\" gets no request: Route \"orders\" at routes.yaml:1 takes all that it could";
+    let odd = json!([{ "file": "routes.yaml", "line": 8, "what": what }]);
+    assert_eq!(made.json()["warnings"], odd, "{made:?}");
+    region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_never_released() {
     let region = Region::alone().await;
     region.tenant("acme").await;

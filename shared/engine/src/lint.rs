@@ -1,100 +1,35 @@
-//! What is odd in a ruleset: allowed, but hardly meant. Findings are data; whoever pushes rules gets them as warnings.
+//! What is odd in a ruleset: allowed, but hardly meant. Findings are data; whoever pushes rules gets them as warnings, beside
+//! what `wire` finds odd in the documents themselves.
 
-use std::fmt;
-
-use crate::limits::ATTEMPTS_MAX;
-use crate::policy::transform::is_reserved;
-use crate::ruleset::{
-    Auth, Experiment, HeaderChange, Matcher, Mode, PathTemplate, RouteTarget, RuleRef, Ruleset, Segment,
-    Strategy,
-};
+use crate::policy::route::method_matches;
+use crate::ruleset::{Auth, Matcher, Mode, PathTemplate, RuleRef, Ruleset, Segment, Strategy};
 
 /// Something odd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Where it is; `None` for what is about the tenant as a whole.
-    pub rule: Option<RuleRef>,
-    /// Which kind of oddity.
-    pub kind: Oddity,
-    /// What was found, for people.
+    /// The rule that is odd.
+    pub rule: RuleRef,
+    /// What it does, for people, as it goes on behind the rule's name: `needs a token, and the tenant has no issuer`.
     pub found: String,
 }
 
-/// Kinds of oddities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Oddity {
-    /// An earlier route takes every request that this one could.
-    UnreachableRoute,
-    /// A route needs a token, and nobody can issue one.
-    NobodyCanPass,
-    /// No route looks at tokens, but there is an issuer.
-    IssuerUnused,
-    /// No route uses it.
-    Unused,
-    /// All units get the same variant, or none do.
-    NoExperiment,
-    /// Two experiments of a layer share buckets.
-    LayerOverlap,
-    /// A region that the tenant may not use is named.
-    RegionNotAllowed,
-    /// A header field that no rule may touch is named.
-    ReservedField,
-    /// Something is said that can't come to pass.
-    NoEffect,
-    /// A number that the engine does not go to.
-    BeyondLimit,
-    /// Every address is refused.
-    RefusesAll,
-}
-
-impl Oddity {
-    /// The kind as a word, for machines.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnreachableRoute => "unreachable-route",
-            Self::NobodyCanPass => "nobody-can-pass",
-            Self::IssuerUnused => "issuer-unused",
-            Self::Unused => "unused",
-            Self::NoExperiment => "no-experiment",
-            Self::LayerOverlap => "layer-overlap",
-            Self::RegionNotAllowed => "region-not-allowed",
-            Self::ReservedField => "reserved-field",
-            Self::NoEffect => "no-effect",
-            Self::BeyondLimit => "beyond-limit",
-            Self::RefusesAll => "refuses-all",
-        }
-    }
-}
-
-/// `acme/routes.yaml:12: Route orders: unreachable-route: …`
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(RuleRef { kind, name, file, line }) = &self.rule {
-            write!(f, "{file}:{line}: {kind} {name}: ")?;
-        }
-        write!(f, "{}: {}", self.kind.as_str(), self.found)
-    }
-}
-
-/// Everything odd in a ruleset, in the order of its rules.
+/// Everything odd in a ruleset.
 #[must_use]
 pub fn lint(rules: &Ruleset) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
     lint_routes(rules, &mut findings);
     lint_auth(rules, &mut findings);
-    lint_unused(rules, &mut findings);
+    lint_security(rules, &mut findings);
     lint_experiments(rules, &mut findings);
-    lint_regions(rules, &mut findings);
-    lint_changes(rules, &mut findings);
+    lint_upstreams(rules, &mut findings);
     findings.0
 }
 
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, rule: &RuleRef, kind: Oddity, found: impl Into<String>) {
-        self.0.push(Finding { rule: Some(rule.clone()), kind, found: found.into() });
+    fn add(&mut self, rule: &RuleRef, found: impl Into<String>) {
+        self.0.push(Finding { rule: rule.clone(), found: found.into() });
     }
 }
 
@@ -102,42 +37,35 @@ fn lint_routes(rules: &Ruleset, findings: &mut Findings) {
     for (number, route) in rules.routes.iter().enumerate() {
         let mut earlier = rules.routes.iter().take(number);
         if let Some(first) = earlier.find(|earlier| covers(&earlier.matcher, &route.matcher)) {
-            let RuleRef { name, file, line, .. } = &first.rule;
-            let found = format!("{name} ({file}:{line}) takes every request that this route could");
-            findings.add(&route.rule, Oddity::UnreachableRoute, found);
-        }
-        if route.steering.attempts_max > ATTEMPTS_MAX {
-            let found = format!(
-                "{} attempts, of which {ATTEMPTS_MAX} are made at the most",
-                route.steering.attempts_max
-            );
-            findings.add(&route.rule, Oddity::BeyondLimit, found);
+            let RuleRef { kind, name, file, line } = &first.rule;
+            let found = format!("gets no request: {kind} {name:?} at {file}:{line} takes all that it could");
+            findings.add(&route.rule, found);
         }
         if route.steering.hedge.is_some()
             && matches!(&route.steering.strategy, Strategy::Pinned(only) if only.len() == 1)
         {
-            let found = "a hedge, but the route is pinned to one region: there is no other to ask";
-            findings.add(&route.rule, Oddity::NoEffect, found);
-        }
-    }
-    for policy in rules.security.iter().filter(|policy| policy.mode == Mode::Block) {
-        if policy.deny.holds_a_family() {
-            findings.add(&policy.rule, Oddity::RefusesAll, "the deny list holds every address of a family");
+            let found = "hedges, but is pinned to one region: there is no other to ask";
+            findings.add(&route.rule, found);
         }
     }
 }
 
-/// Whether every request that `later` is for goes to `earlier`.
+/// Whether every request that `later` is for goes to `earlier`, which stands before it in the order. Only a route with the
+/// same hosts does that: whichever of them a request has, both say equally much of it, or `earlier` more.
 fn covers(earlier: &Matcher, later: &Matcher) -> bool {
-    let all_of = |have: &[String], of: &[String]| {
-        have.is_empty() || (!of.is_empty() && of.iter().all(|one| have.contains(one)))
+    let hosts = match (earlier.hosts.is_empty(), later.hosts.is_empty()) {
+        (false, false) => later.hosts.iter().all(|host| earlier.hosts.contains(host)),
+        (of_all, too) => of_all && too,
     };
-    earlier.headers.is_empty()
+    let methods = earlier.methods.is_empty()
+        || (!later.methods.is_empty()
+            && later.methods.iter().all(|method| method_matches(&earlier.methods, method)));
+    hosts
+        && methods
+        && earlier.headers.is_empty()
         && earlier.query.is_empty()
         && earlier.when.is_none()
         && path_covers(&earlier.path, &later.path)
-        && all_of(&earlier.hosts, &later.hosts)
-        && all_of(&earlier.methods, &later.methods)
 }
 
 fn path_covers(earlier: &PathTemplate, later: &PathTemplate) -> bool {
@@ -157,115 +85,41 @@ fn lint_auth(rules: &Ruleset, findings: &mut Findings) {
     let mut looked_at = false;
     for route in &rules.routes {
         looked_at |= route.auth != Auth::Anonymous;
-        if rules.issuers.is_empty() && matches!(route.auth, Auth::Required { .. }) {
-            findings.add(
-                &route.rule,
-                Oddity::NobodyCanPass,
-                "it needs a token, and the tenant has no issuer",
-            );
+        if rules.issuers.is_empty() && matches!(route.auth, Auth::Required { .. }) && !route.auth_shadow {
+            findings.add(&route.rule, "needs a token, and the tenant has no issuer");
         }
     }
     for issuer in rules.issuers.iter().filter(|_| !looked_at) {
-        findings.add(&issuer.rule, Oddity::IssuerUnused, "no route looks at tokens");
+        findings.add(&issuer.rule, "is asked for nothing: no route looks at tokens");
     }
 }
 
-fn lint_unused(rules: &Ruleset, findings: &mut Findings) {
-    let mut check = |used: Vec<usize>, all: Vec<&RuleRef>| {
-        for (_, rule) in all.into_iter().enumerate().filter(|(number, _)| !used.contains(number)) {
-            findings.add(rule, Oddity::Unused, "no route uses it");
+fn lint_security(rules: &Ruleset, findings: &mut Findings) {
+    for policy in rules.security.iter().filter(|policy| policy.mode == Mode::Block) {
+        if policy.deny.holds_a_family() {
+            findings.add(&policy.rule, "refuses every address of IPv4, of IPv6 or of both");
         }
-    };
-    let routes = || rules.routes.iter();
-    check(
-        routes().flat_map(|route| route.limits.clone()).collect(),
-        rules.limits.iter().map(|limit| &limit.rule).collect(),
-    );
-    check(
-        routes().flat_map(|route| route.experiments.clone()).collect(),
-        rules.experiments.iter().map(|experiment| &experiment.rule).collect(),
-    );
-    check(
-        routes().filter_map(|route| route.cache).collect(),
-        rules.caches.iter().map(|cache| &cache.rule).collect(),
-    );
-    check(
-        routes().flat_map(|route| route.transforms.clone()).collect(),
-        rules.transforms.iter().map(|transform| &transform.rule).collect(),
-    );
-    check(
-        routes()
-            .flat_map(|route| route.security.clone())
-            .chain(rules.tenant.security.iter().copied())
-            .collect(),
-        rules.security.iter().map(|security| &security.rule).collect(),
-    );
-    let target = |target: &RouteTarget| match target {
-        RouteTarget::Upstream(number) => Some(*number),
-        RouteTarget::Origin => None,
-    };
-    check(
-        routes().filter_map(|route| target(&route.target)).collect(),
-        rules.upstreams.iter().map(|upstream| &upstream.rule).collect(),
-    );
+    }
 }
 
 fn lint_experiments(rules: &Ruleset, findings: &mut Findings) {
-    for (number, experiment) in rules.experiments.iter().enumerate() {
+    // Variants without weight and ramps of nothing are for testers, where there are any.
+    for experiment in rules.experiments.iter().filter(|experiment| experiment.force.is_none()) {
         let weighted = experiment.variants.iter().filter(|variant| variant.weight > 0).count();
-        if weighted == 1 {
-            findings.add(&experiment.rule, Oddity::NoExperiment, "all the weight is on one variant");
+        if weighted == 1 && experiment.variants.len() > 1 {
+            findings.add(&experiment.rule, "has all its weight on one variant");
         }
-        if experiment.ramp == 0 || experiment.layer.as_ref().is_some_and(|layer| layer.from >= layer.until) {
-            findings.add(&experiment.rule, Oddity::NoExperiment, "nobody takes part");
-        }
-        let mut others = rules.experiments.iter().take(number);
-        if let Some(other) = others.find(|other| overlap(experiment, other)) {
-            let found = format!("it shares a part of its layer with {}", other.rule.name);
-            findings.add(&experiment.rule, Oddity::LayerOverlap, found);
+        if experiment.ramp == 0 {
+            findings.add(&experiment.rule, "has a ramp of nothing: nobody takes part");
         }
     }
 }
 
-fn overlap(left: &Experiment, right: &Experiment) -> bool {
-    match (&left.layer, &right.layer) {
-        (Some(left), Some(right)) => {
-            left.name == right.name && left.from < right.until && right.from < left.until
-        }
-        _ => false,
-    }
-}
-
-fn lint_regions(rules: &Ruleset, findings: &mut Findings) {
-    let allowed = &rules.tenant.allowed_regions;
-    let found = |region: &str| format!("the tenant may not use {region}");
-    if !allowed.contains(&rules.tenant.home_region) {
-        let found = found(&rules.tenant.home_region);
-        findings.0.push(Finding { rule: None, kind: Oddity::RegionNotAllowed, found });
-    }
-    for route in &rules.routes {
-        if let Strategy::Priority(order) = &route.steering.strategy {
-            for region in order.iter().filter(|region| !allowed.contains(region)) {
-                findings.add(&route.rule, Oddity::RegionNotAllowed, found(region));
-            }
-        }
-    }
+fn lint_upstreams(rules: &Ruleset, findings: &mut Findings) {
     for upstream in &rules.upstreams {
+        let allowed = &rules.tenant.allowed_regions;
         for (region, _) in upstream.regions.iter().filter(|(region, _)| !allowed.contains(region)) {
-            findings.add(&upstream.rule, Oddity::RegionNotAllowed, found(region));
-        }
-    }
-}
-
-fn lint_changes(rules: &Ruleset, findings: &mut Findings) {
-    for transform in &rules.transforms {
-        for change in transform.request.iter().chain(&transform.response) {
-            let (HeaderChange::Set(name, _) | HeaderChange::Append(name, _) | HeaderChange::Remove(name)) =
-                change;
-            if is_reserved(name) {
-                let found = format!("{name} is the platform's own and stays as it is");
-                findings.add(&transform.rule, Oddity::ReservedField, found);
-            }
+            findings.add(&upstream.rule, format!("has a URL for {region}, which the tenant may not use"));
         }
     }
 }
@@ -275,18 +129,19 @@ mod tests {
     use super::*;
     use crate::fixtures::{route, rule, ruleset, upstream};
     use crate::policy::security::{AddressSet, Security};
-    use crate::ruleset::{HeaderValue, Layer, Route, Transform, Unit, Variant};
+    use crate::ruleset::{Experiment, Hedge, Route, Unit, Variant};
 
     fn check(rules: &Ruleset, expect: &[&str]) {
-        let found: Vec<String> = lint(rules).iter().map(ToString::to_string).collect();
+        let told = |finding: &Finding| format!("{} {}", finding.rule.kind, finding.found);
+        let found: Vec<String> = lint(rules).iter().map(told).collect();
         assert_eq!(found, expect);
     }
 
-    fn experiment(layer: Option<(u32, u32)>, ramp: u32, weights: &[u32]) -> Experiment {
+    fn experiment(ramp: u32, weights: &[u32]) -> Experiment {
         let variant = |weight: &u32| Variant { name: "v".into(), weight: *weight };
         Experiment {
             rule: rule("Experiment"),
-            layer: layer.map(|(from, until)| Layer { name: "l".to_owned(), from, until }),
+            layer: None,
             salt: String::new(),
             audience: None,
             unit: Unit::Cookie,
@@ -306,16 +161,13 @@ mod tests {
     #[test]
     fn a_route_behind_a_wider_one_is_found() {
         let check = |earlier: Route, later: Route, expect: bool| {
-            let got = lint(&ruleset(vec![earlier.clone(), later.clone()]));
-            assert_eq!(
-                got.iter().any(|finding| finding.kind == Oddity::UnreachableRoute),
-                expect,
-                "{earlier:?} {later:?}"
-            );
+            let found = lint(&ruleset(vec![earlier.clone(), later.clone()]));
+            assert_eq!(!found.is_empty(), expect, "{earlier:?} {later:?}");
         };
+        let list = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
         let with = |template: &str, methods: &[&str]| {
             let mut route = route(template);
-            route.matcher.methods = methods.iter().map(ToString::to_string).collect();
+            route.matcher.methods = list(methods);
             route
         };
         check(route("/a/{x}"), route("/a/{y}"), true);
@@ -324,41 +176,42 @@ mod tests {
         check(route("/a/{x}"), route("/a/**"), false);
         check(route("/a/b"), route("/a/{x}"), false);
         check(with("/a", &["GET", "POST"]), with("/a", &["POST"]), true);
+        check(with("/a", &["GET"]), with("/a", &["HEAD"]), true);
+        check(with("/a", &["HEAD"]), with("/a", &["GET"]), false);
         check(with("/a", &["GET"]), with("/a", &[]), false);
         let mut conditional = route("/a");
         conditional.matcher.headers.push(("x-beta".to_owned(), None));
         check(conditional, route("/a"), false);
+        let at = |hosts: &[&str]| {
+            let mut route = route("/a");
+            route.matcher.hosts = list(hosts);
+            route
+        };
+        check(at(&["*.example", "a.example"]), at(&["a.example"]), true);
+        check(at(&["*.example"]), at(&["a.example"]), false);
+        check(at(&[]), at(&["a.example"]), false);
+        check(at(&["a.example"]), at(&[]), false);
     }
 
     #[test]
-    fn each_oddity_is_told_with_its_place() {
+    fn each_oddity_is_told() {
         let mut rules = ruleset(vec![route("/**")]);
         rules.routes[0].auth = Auth::Required { scopes: vec![], when: None };
-        rules.routes[0].steering.attempts_max = 9;
-        rules.routes[0].steering.strategy = Strategy::Priority(vec!["mars-1".into()]);
-        rules.routes[0].experiments = vec![0, 1];
-        rules.routes[0].transforms = vec![0];
-        rules.experiments.push(experiment(Some((0, 6_000)), 10_000, &[1, 0]));
-        rules.experiments.push(experiment(Some((5_000, 10_000)), 0, &[1, 1]));
-        rules.transforms.push(Transform {
-            request: vec![HeaderChange::Set("host".to_owned(), HeaderValue::Text("x".to_owned()))],
-            response: vec![],
-            ..Transform::new(rule("Transform"))
-        });
+        rules.routes[0].steering.strategy = Strategy::Pinned(vec!["us-east-1".into()]);
+        rules.routes[0].steering.hedge = Some(Hedge::Percentile95);
+        rules.experiments.push(experiment(10_000, &[1, 0]));
+        rules.experiments.push(experiment(0, &[1, 1]));
+        rules.experiments.push(experiment(5_000, &[1]));
         let deny = AddressSet::new(&["0.0.0.0/0".parse().unwrap()]);
         rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });
-        rules.upstreams.push(upstream(vec![]));
+        rules.upstreams.push(upstream(vec![("mars-1".into(), "https://mars.example".to_owned())]));
         let expect = [
-            "rules.yaml:1: Route r: beyond-limit: 9 attempts, of which 5 are made at the most",
-            "rules.yaml:1: Security r: refuses-all: the deny list holds every address of a family",
-            "rules.yaml:1: Route r: nobody-can-pass: it needs a token, and the tenant has no issuer",
-            "rules.yaml:1: Security r: unused: no route uses it",
-            "rules.yaml:1: Upstream r: unused: no route uses it",
-            "rules.yaml:1: Experiment r: no-experiment: all the weight is on one variant",
-            "rules.yaml:1: Experiment r: no-experiment: nobody takes part",
-            "rules.yaml:1: Experiment r: layer-overlap: it shares a part of its layer with r",
-            "rules.yaml:1: Route r: region-not-allowed: the tenant may not use mars-1",
-            "rules.yaml:1: Transform r: reserved-field: host is the platform's own and stays as it is",
+            "Route hedges, but is pinned to one region: there is no other to ask",
+            "Route needs a token, and the tenant has no issuer",
+            "Security refuses every address of IPv4, of IPv6 or of both",
+            "Experiment has all its weight on one variant",
+            "Experiment has a ramp of nothing: nobody takes part",
+            "Upstream has a URL for mars-1, which the tenant may not use",
         ];
         check(&rules, &expect);
     }

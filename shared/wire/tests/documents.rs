@@ -81,6 +81,19 @@ fn what_must_be_refused_is_refused_in_these_words() {
 }
 
 #[test]
+fn what_is_odd_is_accepted_and_told_in_these_words() {
+    for case in yaml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/odd")) {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        let content = fs::read_to_string(&case).unwrap();
+        let target = Target::Tenant("acme".to_owned());
+        let compiled = compile(&target, &[File { path: name.clone(), content }], Some(&generated()))
+            .unwrap_or_else(|refused| panic!("{name}: {refused:#?}"));
+        let text: String = compiled.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+        golden(&case.with_extension("txt"), &text);
+    }
+}
+
+#[test]
 fn the_published_schemas_are_those_of_the_types() {
     let folder = root().join("infra/schema");
     let schemas = schemas();

@@ -67,6 +67,25 @@ pub(super) fn check(document: &mut Document, known: &Known) -> Vec<(String, Inva
     errors
 }
 
+/// What a document asks of the token, the first of it, as far as it is asked on the routes that name the document.
+pub(super) fn asked_of_token(document: &Document, known: &Known) -> Option<String> {
+    let claim = match &document.body {
+        Body::RateLimit(spec) => spec.key.iter().find_map(|key| match key {
+            LimitKeySpec::Word(word) => word.strip_prefix("claim:"),
+            LimitKeySpec::Expr(_) => None,
+        }),
+        Body::CachePolicy(spec) => spec.key.claims.first().map(String::as_str),
+        _ => None,
+    };
+    if let Some(name) = claim {
+        return Some(format!("the claim {name:?}"));
+    }
+    let mut body = document.body.clone();
+    let asked = conditions(&mut body).into_iter().filter(|(path, ..)| !path.starts_with("spec.goals"));
+    let mut exprs = asked.filter_map(|(_, condition, ..)| condition.expr().ok());
+    exprs.find_map(|expr| stages::check(&expr, Stage::BehindAnonymous, None, known).err()).map(|it| it.found)
+}
+
 /// A route gives variants in the order of its list: an experiment that asks for another's variant has to come after it.
 fn order_of_experiments(body: &Body, known: &Known) -> Vec<(String, InvalidCel)> {
     let Body::Route(spec) = body else { return Vec::new() };

@@ -1,14 +1,24 @@
-//! What is odd in documents that hold together.
+//! What is odd in documents that hold together: in the documents themselves, and in the rules that they are
+//! (`meridian_engine::lint`).
 
 use std::collections::BTreeSet;
 
-use super::invalid::Warning;
-use crate::document::{Body, Document};
+use meridian_engine::lint::Finding;
 
-/// What is odd, in the order of the documents.
-pub(super) fn lint(documents: &[Document]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    let used = used(documents);
+use super::conditions::{Known, asked_of_token};
+use super::invalid::Warning;
+use crate::bundle::Rules;
+use crate::document::{AuthMode, Body, Document, RouteSpec};
+
+/// What is odd.
+pub(super) fn lint(documents: &[Document], rules: &Rules) -> Vec<Warning> {
+    let mut warnings = match rules {
+        Rules::Tenant(ruleset) => meridian_engine::lint::lint(ruleset).into_iter().map(warning).collect(),
+        Rules::Platform(_) => Vec::new(),
+    };
+    let used = used_by(documents, |_| true);
+    let used_with_tokens = used_by(documents, |route| route.auth.mode != AuthMode::Anonymous);
+    let known = Known::of(documents);
     let domains: Vec<&str> = names(documents, "Domain");
     for document in documents {
         let mut warn = |what: String| {
@@ -16,12 +26,21 @@ pub(super) fn lint(documents: &[Document]) -> Vec<Warning> {
             warnings.push(Warning { file: source.file.clone(), line: source.line, what });
         };
         let (kind, name) = (document.body.kind(), document.metadata.name.as_str());
+        if used.contains(&(kind, name))
+            && !used_with_tokens.contains(&(kind, name))
+            && let Some(asked) = asked_of_token(document, &known)
+        {
+            warn(format!(
+                "{kind} {name:?} asks for {asked}, and only routes with auth.mode: anonymous use it"
+            ));
+        }
         match &document.body {
             Body::RateLimit(_)
             | Body::Experiment(_)
             | Body::CachePolicy(_)
             | Body::Transform(_)
             | Body::Upstream(_)
+            | Body::Function(_)
                 if !used.contains(&(kind, name)) =>
             {
                 warn(format!("{kind} {name:?} is not used by any route"));
@@ -45,11 +64,23 @@ pub(super) fn lint(documents: &[Document]) -> Vec<Warning> {
     warnings
 }
 
-/// Kind and name of what routes use.
-fn used(documents: &[Document]) -> BTreeSet<(&'static str, &str)> {
+fn warning(finding: Finding) -> Warning {
+    let Finding { rule, found } = finding;
+    Warning {
+        file: rule.file.to_string(),
+        line: rule.line,
+        what: format!("{} {:?} {found}", rule.kind, rule.name),
+    }
+}
+
+/// Kind and name of what these routes use.
+fn used_by(documents: &[Document], of: impl Fn(&RouteSpec) -> bool) -> BTreeSet<(&'static str, &str)> {
     let mut used = BTreeSet::new();
     for document in documents {
         let Body::Route(spec) = &document.body else { continue };
+        if !of(spec) {
+            continue;
+        }
         let lists = [
             ("RateLimit", &spec.limits),
             ("Experiment", &spec.experiments),
@@ -60,7 +91,9 @@ fn used(documents: &[Document]) -> BTreeSet<(&'static str, &str)> {
             lists.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.as_str()))),
         );
         used.extend(spec.cache.iter().map(|name| ("CachePolicy", name.as_str())));
-        used.extend(spec.upstream.iter().map(|name| ("Upstream", name.as_str())));
+        let canary = spec.steering.canary.as_ref().map(|canary| &canary.upstream);
+        used.extend(spec.upstream.iter().chain(canary).map(|name| ("Upstream", name.as_str())));
+        used.extend(spec.function.iter().map(|name| ("Function", name.as_str())));
     }
     used
 }

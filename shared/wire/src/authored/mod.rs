@@ -166,7 +166,7 @@ pub fn compile(
     let release = Version { sequence: 0, hash: version(&bytes) };
     match compile_push(&bundle.documents, target, release) {
         Ok(rules) if reading.invalid.is_empty() => {
-            warnings.extend(lint::lint(&bundle.documents));
+            warnings.extend(lint::lint(&bundle.documents, &rules));
             warnings.sort();
             let (version, tests) = (version(&bytes), reading.tests);
             Ok(Compiled { documents: bundle.documents, bytes, version, rules, tests, warnings })
