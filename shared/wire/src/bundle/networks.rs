@@ -16,7 +16,7 @@ pub fn pack(set: &AddressSet) -> String {
     let (four, six) = (set.four(), set.six());
     let mut bytes = Vec::with_capacity(4 * four.len() + 16 * six.len());
     write_ranges(&mut bytes, four.iter().map(|(from, until)| (u128::from(*from), u128::from(*until))));
-    write_ranges(&mut bytes, six.iter().copied());
+    write_ranges(&mut bytes, six.into_iter());
     base64url(&bytes)
 }
 

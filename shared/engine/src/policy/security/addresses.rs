@@ -1,14 +1,18 @@
 //! Sets of addresses. However large one is, an address is found in it in a handful of comparisons.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
 /// A set of addresses: networks merged into ranges in order, searched by halves. A million IPv4 networks that don't
-/// touch take 8 MB (32 MB for IPv6) and 20 comparisons; networks side by side become one range.
+/// touch take 8 MB and 20 comparisons, a million IPv6 networks of 64 bits or fewer 16 MB (longer ones 32 MB); networks side
+/// by side become one range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressSet {
     four: Vec<(u32, u32)>,
+    /// Ranges of IPv6 that begin and end with a network of 64 bits: these bits.
+    wide: Vec<(u64, u64)>,
+    /// The other ranges of IPv6.
     six: Vec<(u128, u128)>,
 }
 
@@ -32,7 +36,12 @@ impl AddressSet {
     /// The addresses of these ranges, each from its first to its last.
     #[must_use]
     pub fn of_ranges(four: Vec<(u32, u32)>, six: Vec<(u128, u128)>) -> Self {
-        Self { four: merge(four, |last| last.checked_add(1)), six: merge(six, |last| last.checked_add(1)) }
+        let six = merge(six, |last| last.checked_add(1));
+        let mut wide: Vec<_> = six.iter().copied().filter_map(as_wide).collect();
+        let mut six: Vec<_> = six.into_iter().filter(|range| as_wide(*range).is_none()).collect();
+        wide.shrink_to_fit();
+        six.shrink_to_fit();
+        Self { four: merge(four, |last| last.checked_add(1)), wide, six }
     }
 
     /// The ranges of IPv4, in order and apart from one another.
@@ -43,8 +52,11 @@ impl AddressSet {
 
     /// The ranges of IPv6, in order and apart from one another.
     #[must_use]
-    pub fn six(&self) -> &[(u128, u128)] {
-        &self.six
+    pub fn six(&self) -> Vec<(u128, u128)> {
+        let wide = self.wide.iter().map(|(from, until)| (first_of(*from), last_of(*until)));
+        let mut all: Vec<_> = self.six.iter().copied().chain(wide).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The addresses of both sets.
@@ -53,7 +65,8 @@ impl AddressSet {
         if other.is_empty() {
             return self;
         }
-        let (four, six) = ([self.four, other.four].concat(), [self.six, other.six].concat());
+        let (six, other_six) = (self.six(), other.six());
+        let (four, six) = ([self.four, other.four].concat(), [six, other_six].concat());
         Self::of_ranges(four, six)
     }
 
@@ -62,7 +75,10 @@ impl AddressSet {
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(address) => is_within(&self.four, address.to_bits()),
-            IpAddr::V6(address) => is_within(&self.six, address.to_bits()),
+            IpAddr::V6(address) => {
+                is_within(&self.wide, (address.to_bits() >> 64) as u64)
+                    || is_within(&self.six, address.to_bits())
+            }
         }
     }
 
@@ -70,20 +86,38 @@ impl AddressSet {
     #[must_use]
     pub fn holds_a_family(&self) -> bool {
         self.four.contains(&(Ipv4Addr::UNSPECIFIED.to_bits(), Ipv4Addr::BROADCAST.to_bits()))
-            || self.six.contains(&(Ipv6Addr::UNSPECIFIED.to_bits(), u128::MAX))
+            || self.wide.contains(&(0, u64::MAX))
     }
 
     /// Bytes that its ranges take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.four.capacity() * size_of::<(u32, u32)>() + self.six.capacity() * size_of::<(u128, u128)>()
+        self.four.capacity() * size_of::<(u32, u32)>()
+            + self.wide.capacity() * size_of::<(u64, u64)>()
+            + self.six.capacity() * size_of::<(u128, u128)>()
     }
 
     /// Whether no address is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.four.is_empty() && self.six.is_empty()
+        self.four.is_empty() && self.wide.is_empty() && self.six.is_empty()
     }
+}
+
+/// The 64 bits that a range begins and ends with, where it holds whole networks of 64 bits alone.
+fn as_wide((from, until): (u128, u128)) -> Option<(u64, u64)> {
+    let wide = ((from >> 64) as u64, (until >> 64) as u64);
+    (first_of(wide.0) == from && last_of(wide.1) == until).then_some(wide)
+}
+
+/// The first address of a network of 64 bits.
+fn first_of(network: u64) -> u128 {
+    u128::from(network) << 64
+}
+
+/// The last one.
+fn last_of(network: u64) -> u128 {
+    first_of(network) | u128::from(u64::MAX)
 }
 
 /// Ranges in order, those that overlap or touch made one.
@@ -141,6 +175,22 @@ mod tests {
             assert!(set.contains(IpAddr::V4((number << 8).into())));
             assert!(!set.contains(IpAddr::V4((number << 8 | 0x80).into())));
         }
+    }
+
+    #[test]
+    fn a_million_networks_of_ipv6_take_sixteen_megabytes() {
+        let networks: Vec<IpNet> = (0..1_000_000u128)
+            .map(|number| ipnet::Ipv6Net::new((0x2001 << 112 | number << 81).into(), 48).unwrap().into())
+            .collect();
+        let set = AddressSet::new(&networks);
+        assert_eq!(set.bytes(), 16_000_000);
+        assert!(set.bytes() <= crate::limits::TENANT_LIST_BYTES_MAX);
+        for number in [0u128, 1, 77_777, 999_999] {
+            let first = 0x2001 << 112 | number << 81;
+            assert!(set.contains(IpAddr::V6((first | 0xffff).into())));
+            assert!(!set.contains(IpAddr::V6((first | 1 << 80).into())));
+        }
+        assert_eq!(set.six().len(), 1_000_000);
     }
 
     proptest! {
