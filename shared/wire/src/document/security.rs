@@ -220,7 +220,7 @@ pub struct InjectionSpec {
     /// Sum of the scores of rules from which on it is a hit. The gravest score 5.
     #[serde(default = "threshold")]
     pub threshold: u32,
-    /// Header fields to look at, beside `Referer`, `User-Agent`, `X-Forwarded-Host`, `X-Original-URL` and `X-Rewrite-URL`.
+    /// Header fields to look at, beside `Referer`, `User-Agent`, `X-Original-URL` and `X-Rewrite-URL`.
     #[serde(default)]
     pub headers: Vec<String>,
     /// How many of the first bytes of a body are looked at, 1 to 131,072; bodies are not looked at without it. It is for

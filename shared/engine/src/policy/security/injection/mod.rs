@@ -2,7 +2,8 @@
 //! beginning of its body where that is asked for (`body`).
 //!
 //! Each text is looked at decoded once and, where that differs, twice, folded to one spelling (`fold`), in one pass for
-//! all rules (`search`). Every rule that hits adds its score, once for each place; the sum decides. A rule knows a shape, not an intent: begin with `mode: log`, read what hits, exclude what is right.
+//! all rules (`search`). The rules are a table of our own: the only port of libinjection to Rust that Wasm can hold is at its first
+//! release, and others bind C. Every rule that hits adds its score, once for each place; the sum decides. A rule knows a shape, not an intent: begin with `mode: log`, read what hits, exclude what is right.
 
 mod body;
 mod command;
@@ -45,8 +46,7 @@ pub struct Injection {
 }
 
 /// Header fields that are always looked at.
-pub const HEADERS: [&str; 5] =
-    ["referer", "user-agent", "x-forwarded-host", "x-original-url", "x-rewrite-url"];
+pub const HEADERS: [&str; 4] = ["referer", "user-agent", "x-original-url", "x-rewrite-url"];
 
 /// A place in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
