@@ -62,8 +62,9 @@ impl Isolate {
     fn new(config: Config, env: Env) -> Self {
         let mut random = Random::default();
         let hashing: [u8; 32] = random.next();
-        let node = Node::new(&config.edge, config.context_keys.derive(COOKIES));
-        let node = node.with_coded_bytes_max(CACHE_CODED_BYTES_MAX);
+        let node = Node::new(&config.edge, config.context_keys.derive(COOKIES))
+            .with_unknown_host_status(config.unknown_host_status)
+            .with_coded_bytes_max(CACHE_CODED_BYTES_MAX);
         Self {
             places: places(&env),
             env,

@@ -78,8 +78,10 @@ impl Memory {
         .collect();
         let config = Config::parse(|name| values.get(name).cloned().unwrap_or_default())?;
         let store = Store::open_default().await;
+        let node = Node::new(&config.edge, config.context_keys.derive(COOKIES))
+            .with_unknown_host_status(config.unknown_host_status);
         Ok(Self {
-            node: RefCell::new(Node::new(&config.edge, config.context_keys.derive(COOKIES))),
+            node: RefCell::new(node),
             places: places(),
             newest: RefCell::default(),
             events: RefCell::new(Events::new(&config.edge)),

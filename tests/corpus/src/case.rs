@@ -38,6 +38,9 @@ pub struct Case {
     /// What is at a key set's URL.
     #[serde(default)]
     pub keys: BTreeMap<String, String>,
+    /// What this edge answers for a host that is nobody's, if not its default.
+    #[serde(default)]
+    pub unknown_host_status: Option<u16>,
     /// The requests.
     pub requests: Vec<Request>,
 }

@@ -57,6 +57,9 @@ async fn drive(
     rewrite: impl AsyncFn(Vec<HtmlEdit>, Vec<u8>) -> Option<Vec<u8>>,
 ) -> Outcome {
     let mut node = Node::new("corpus", [7; 32]);
+    if let Some(status) = input.case.unknown_host_status {
+        node = node.with_unknown_host_status(status);
+    }
     let mut world = World::new(&input);
     let mut requests = Vec::new();
     for (index, request) in input.case.requests.iter().enumerate() {

@@ -61,7 +61,8 @@ impl Exchange {
             }
             HostKnown::Nobody => {
                 self.explanation.note("host", None, "unknown").with("host", host);
-                let problem = Problem::new(421, "unknown-host", "This host is not served here");
+                let problem =
+                    Problem::new(node.unknown_host_status, "unknown-host", "This host is not served here");
                 return self.refuse(node, problem, Outcome::Denied);
             }
         };

@@ -47,7 +47,12 @@ pub struct Node {
     pub(crate) names: Names,
     /// Bytes of content in a content coding that the host can store.
     coded_bytes_max: u64,
+    /// Of the reply to a host that is nobody's.
+    pub(crate) unknown_host_status: u16,
 }
+
+/// Status of the reply to a host that is nobody's (RFC 9110, section 15.5.20).
+const UNKNOWN_HOST_STATUS: u16 = 421;
 
 /// Whose a hostname is.
 #[derive(Debug)]
@@ -127,6 +132,7 @@ impl Node {
             names: Names::new(keyed),
             coded_bytes_max: CACHE_BODY_BYTES_MAX,
             secret,
+            unknown_host_status: UNKNOWN_HOST_STATUS,
         }
     }
 
@@ -139,6 +145,13 @@ impl Node {
     /// Bytes of the content of a response with these header fields that the host can store.
     pub(crate) fn content_bytes_max(&self, response: &Headers) -> u64 {
         if response.get("content-encoding").is_some() { self.coded_bytes_max } else { CACHE_BODY_BYTES_MAX }
+    }
+
+    /// The same, answering requests for a host that is nobody's with this status, in the place of 421 (RFC 9110, section
+    /// 15.5.20).
+    #[must_use]
+    pub fn with_unknown_host_status(self, status: u16) -> Self {
+        Self { unknown_host_status: status, ..self }
     }
 
     /// Takes the answer to an [`After::Sync`](crate::step::After::Sync); `None` where no origin answered.

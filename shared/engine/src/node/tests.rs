@@ -54,6 +54,17 @@ fn hosts_that_nobody_claimed_push_no_known_host_out() {
 }
 
 #[test]
+fn of_a_hundred_thousand_hosts_those_asked_for_last_are_remembered() {
+    let mut node = node();
+    for number in 0..100_000 {
+        host(&mut node, &format!("h{number}.example"), Some("acme"), NOW);
+    }
+    assert!(node.hosts.len() <= HOSTS_MAX);
+    assert_eq!(node.host("h99999.example", NOW), HostKnown::Tenant("acme".into()));
+    assert_eq!(node.host("h0.example", NOW), HostKnown::No);
+}
+
+#[test]
 fn memory_is_bounded_by_what_is_served() {
     let mut node = node();
     for number in 0..TENANTS_MAX * 2 {

@@ -13,10 +13,12 @@ const ORIGINS: &str = "MERIDIAN_ORIGINS";
 const CONTEXT_KEYS: &str = "MERIDIAN_CONTEXT_KEYS";
 const BUNDLE_KEYS: &str = "MERIDIAN_BUNDLE_KEYS";
 const TRUSTED_PROXIES: &str = "MERIDIAN_TRUSTED_PROXIES";
+const UNKNOWN_HOST_STATUS: &str = "MERIDIAN_UNKNOWN_HOST_STATUS";
 /// The variable of hosts that can't tell an edge who its peer is.
 pub const PEER_ADDRESS: &str = "MERIDIAN_PEER_ADDRESS";
 /// The variables of every edge.
-pub const VARIABLES: [&str; 5] = [EDGE, ORIGINS, CONTEXT_KEYS, BUNDLE_KEYS, TRUSTED_PROXIES];
+pub const VARIABLES: [&str; 6] =
+    [EDGE, ORIGINS, CONTEXT_KEYS, BUNDLE_KEYS, TRUSTED_PROXIES, UNKNOWN_HOST_STATUS];
 
 /// Configuration of an edge.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub bundle_keys: PublicKeyring,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Status of the reply to a host that is nobody's: 421, or 404.
+    pub unknown_host_status: u16,
     /// Address of the peer, where the host can't tell it.
     pub peer: Option<IpAddr>,
 }
@@ -82,6 +86,7 @@ impl Config {
                 .map_err(invalid_keys(CONTEXT_KEYS))?,
             bundle_keys: PublicKeyring::parse(&needed(BUNDLE_KEYS)?).map_err(invalid_keys(BUNDLE_KEYS))?,
             trusted_proxies: networks(&value(TRUSTED_PROXIES))?,
+            unknown_host_status: unknown_host_status(&value(UNKNOWN_HOST_STATUS))?,
             peer: peer(&value(PEER_ADDRESS))?,
         })
     }
@@ -116,6 +121,18 @@ fn networks(text: &str) -> Result<Vec<IpNet>, InvalidConfig> {
         Err(invalid(format!("{} networks", networks.len())))
     } else {
         Ok(networks)
+    }
+}
+
+fn unknown_host_status(text: &str) -> Result<u16, InvalidConfig> {
+    match text {
+        "" | "421" => Ok(421),
+        "404" => Ok(404),
+        found => Err(InvalidConfig::Value {
+            name: UNKNOWN_HOST_STATUS,
+            found: found.to_owned(),
+            expected: "421, 404 or nothing",
+        }),
     }
 }
 
@@ -154,7 +171,8 @@ mod tests {
         );
         assert_eq!(config.origins[1].region, "eu-west-1");
         assert_eq!(config.trusted_proxies.len(), 2);
-        assert_eq!(config.peer, None);
+        assert_eq!((config.peer, config.unknown_host_status), (None, 421));
+        assert_eq!(parse(UNKNOWN_HOST_STATUS, "404").unwrap().unknown_host_status, 404);
         assert!(parse("", "").unwrap().trusted_proxies.is_empty());
         assert_eq!(parse(PEER_ADDRESS, "127.0.0.1").unwrap().peer, "127.0.0.1".parse().ok());
     }
@@ -174,6 +192,7 @@ mod tests {
             (BUNDLE_KEYS, &format!("k1:{zero}")),
             (TRUSTED_PROXIES, "127.0.0.1/64"),
             (TRUSTED_PROXIES, &"::1,".repeat(TRUSTED_PROXIES_MAX + 1)),
+            (UNKNOWN_HOST_STATUS, "200"),
             (PEER_ADDRESS, "localhost"),
         ] {
             let error = parse(name, value).unwrap_err().to_string();
