@@ -81,7 +81,7 @@ pub(crate) fn platform() -> Platform {
         ordinal,
         latitude,
         longitude,
-        origins: vec![format!("http://{id}.origin.example").into()],
+        origin: format!("http://{id}.origin.example").into(),
         weight: 1,
         state: RegionState::Active,
     };

@@ -91,8 +91,8 @@ pub struct Region {
     pub latitude: f64,
     /// Longitude in degrees.
     pub longitude: f64,
-    /// Base URLs of its origins, without a trailing slash; at least one.
-    pub origins: Vec<Arc<str>>,
+    /// Base URL of its origin, without a trailing slash.
+    pub origin: Arc<str>,
     /// Share of traffic under a weighted strategy.
     pub weight: u32,
     /// Whether it takes traffic.

@@ -14,7 +14,8 @@ pub struct RegionSpec {
     pub ordinal: u16,
     /// Where it is.
     pub coordinates: Coordinates,
-    /// Base URLs of its origins.
+    /// Base URL of its origin, in a list of one. Where several processes of an origin share a database, it is that of what
+    /// balances between them: contexts that were used before, and the quotas of limits, are known to each process alone.
     pub origins: Vec<String>,
     /// Share of traffic under a weighted strategy.
     #[serde(default = "weight")]
@@ -79,7 +80,8 @@ pub struct UpstreamSpec {
     /// never shown, so that they may hold what the service knows the edge by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
-    /// Lets base URLs be http to other machines than the edge's own. With https, certificates are always verified.
+    /// Lets base URLs be http to other machines than the edge's own. With https, certificates are
+    /// always verified, against the authorities that the edge's host trusts; there are no others, and no client certificates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plaintext: bool,
 }
@@ -243,7 +245,8 @@ impl std::fmt::Debug for Secret {
 }
 
 spec! {
-/// A key set that is fetched (RFC 7517, section 5).
+/// A key set that is fetched (RFC 7517, section 5), once by each isolate or instance of an edge at a time. Its first 100 keys
+/// are used: one behind them is as if it were not there.
 pub struct JwksSpec {
     /// Absolute URL; with `discovery`, that of the metadata, and without it `/.well-known/openid-configuration` of the issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -95,7 +95,7 @@ pub struct Candidate {
     pub ordinal: u16,
     /// The upstream there, as `tenant/name`; `None` for the region's own origin. Health is kept for each.
     pub service: Option<String>,
-    /// Base URL: the region's first origin, or the upstream's.
+    /// Base URL: the region's origin, or the upstream's.
     pub base: Arc<str>,
     /// Great-circle distance from the client, or from the home region where the place is unknown.
     pub distance_km: u32,
@@ -393,7 +393,7 @@ impl Ask<'_> {
 
     fn base(&self, region: &Region) -> Option<Arc<str>> {
         match self.upstream {
-            None => region.origins.first().cloned(),
+            None => Some(Arc::clone(&region.origin)),
             Some(upstream) => {
                 let url = upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url);
                 url.map(|url| url.as_str().into())

@@ -26,18 +26,23 @@ impl Compiler {
             if !(-180.0..=180.0).contains(&longitude) {
                 self.flaw("spec.coordinates.longitude", longitude, "degrees from -180 to 180");
             }
-            if spec.origins.is_empty() {
-                self.flaw("spec.origins", "an empty list", "at least one URL");
-            }
-            let origin =
-                |(at, url): (usize, &String)| self.base_url(url, &format!("spec.origins[{at}]")).into();
-            let origins = spec.origins.iter().enumerate().map(origin).collect();
+            let origin = match spec.origins.as_slice() {
+                [url] => self.base_url(url, "spec.origins[0]"),
+                urls => {
+                    self.flaw(
+                        "spec.origins",
+                        format!("{} URLs", urls.len()),
+                        "one URL: whatever balances several of them",
+                    );
+                    String::new()
+                }
+            };
             regions.push(Region {
                 id: Arc::from(document.metadata.name.as_str()),
                 ordinal: spec.ordinal,
                 latitude,
                 longitude,
-                origins,
+                origin: origin.into(),
                 weight: spec.weight,
                 state: match spec.state {
                     RegionStateSpec::Active => RegionState::Active,
