@@ -1,6 +1,6 @@
 //! Limits on how often.
 
-use super::RuleRef;
+use super::{Mode, RuleRef};
 use crate::expr::Expr;
 
 /// A limit on how often.
@@ -24,8 +24,8 @@ pub struct RateLimit {
     pub scope: LimitScope,
     /// What happens when the authority is away.
     pub fail: Fail,
-    /// Only counts and reports, never denies.
-    pub shadow: bool,
+    /// What reaching it does: nothing is even counted, or it is only reported, or it denies.
+    pub mode: Mode,
 }
 
 /// What a limit counts by.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
+use super::security::ModeSpec;
 use super::unit::{Share, Span};
 
 spec! {
@@ -32,8 +33,11 @@ pub struct RateLimitSpec {
     /// What happens when the authority is away.
     #[serde(default)]
     pub fail: FailSpec,
-    /// Only counts and reports, never denies.
+    /// What reaching it does: `off` counts nothing, `log` counts and reports, and neither denies.
     #[serde(default)]
+    pub mode: ModeSpec,
+    /// Another spelling of `mode: log`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
 }
 }
@@ -111,6 +115,11 @@ impl schemars::JsonSchema for CostSpec {
 
 spec! {
 /// Who counts a limit.
+///
+/// An authority hands its quota out in leases and counts them when it does, so that no more passes than it has counted. A lease
+/// is spent within 5 s at the most: in any time T at most burst + quota × (T + 5 s) ÷ window pass, of a sliding window the
+/// quota in any window and the 5 s before it. An authority that starts again knows nothing of before, and has its burst once
+/// more; each of several processes behind one URL is an authority of its own.
 pub enum LimitScopeSpec {
     /// Each edge node by itself.
     Node,

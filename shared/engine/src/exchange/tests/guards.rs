@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ruleset::{
-    Cost, Fail, Issuer, IssuerKey, Jwks, LimitAlgorithm, LimitKey, LimitScope, RateLimit, RouteTarget,
+    Cost, Fail, Issuer, IssuerKey, Jwks, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit, RouteTarget,
     Upstream,
 };
 use crate::step::{Algorithm, VerificationKey};
@@ -51,7 +51,7 @@ fn limit(scope: LimitScope, fail: Fail, quota: u32) -> RateLimit {
         cost: Cost::Units(1),
         scope,
         fail,
-        shadow: false,
+        mode: Mode::Block,
     }
 }
 

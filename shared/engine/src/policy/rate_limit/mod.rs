@@ -25,7 +25,7 @@ use crate::expr::{Inputs, Seen};
 use crate::fair::Fair;
 use crate::limits::LIMIT_KEYS_MAX;
 use crate::policy::jwt::Identity;
-use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, RateLimit, RegionId, Route, Ruleset};
+use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, Mode, RateLimit, RegionId, Route, Ruleset};
 use crate::step::{Lease, Take};
 
 /// What a node remembers of limits: its own counters and the leases that it holds. Bounded, and each tenant has its share.
@@ -154,6 +154,7 @@ impl LimitCheck {
     ) -> Self {
         let tenant = &ruleset.tenant;
         let limits = route.limits.iter().filter_map(|index| Some((*index, ruleset.limits.get(*index)?)));
+        let limits = limits.filter(|(_, limit)| limit.mode != Mode::Off);
         let items = limits.map(|(index, limit)| Item {
             index,
             name: limit.rule.name.clone(),
@@ -163,7 +164,7 @@ impl LimitCheck {
             scope: limit.scope,
             region: if limit.scope == LimitScope::Region { nearest() } else { &tenant.home_region }.clone(),
             fail: limit.fail,
-            shadow: limit.shadow,
+            shadow: limit.mode == Mode::Log,
             key: key::hash(&tenant.slug, limit, inputs, identity),
             asked: Asked::No,
         });

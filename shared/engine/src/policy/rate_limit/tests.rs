@@ -23,7 +23,7 @@ fn limit(name: &str, scope: LimitScope, quota: u32, burst: u32) -> RateLimit {
         cost: Cost::Units(1),
         scope,
         fail: Fail::Closed,
-        shadow: false,
+        mode: Mode::Block,
     }
 }
 
@@ -154,13 +154,13 @@ fn an_authority_that_said_no_is_not_asked_for_every_request() {
 
 #[test]
 fn the_rule_says_what_happens_while_the_authority_is_away() {
-    let outcome = |fail, shadow| {
-        let rules = rules(vec![RateLimit { fail, shadow, ..limit("l", LimitScope::Region, 60, 10) }]);
+    let outcome = |fail, mode| {
+        let rules = rules(vec![RateLimit { fail, mode, ..limit("l", LimitScope::Region, 60, 10) }]);
         drive(&mut memory(), check(&rules, "192.0.2.1"), None, NOW_MS).0
     };
-    assert!(outcome(Fail::Open, false).is_ok_and(|report| report.limits[0].away));
-    assert!(outcome(Fail::Closed, true).is_ok_and(|report| report.limits[0].away));
-    let denial = outcome(Fail::Closed, false).unwrap_err();
+    assert!(outcome(Fail::Open, Mode::Block).is_ok_and(|report| report.limits[0].away));
+    assert!(outcome(Fail::Closed, Mode::Log).is_ok_and(|report| report.limits[0].away));
+    let denial = outcome(Fail::Closed, Mode::Block).unwrap_err();
     assert_eq!((denial.status, denial.problem_type), (503, fields::REDUCED_CAPACITY));
 }
 
@@ -177,7 +177,7 @@ fn leases_go_on_while_the_authority_is_away_and_lapse() {
 
 #[test]
 fn a_shadow_limit_only_reports() {
-    let rules = rules(vec![RateLimit { shadow: true, ..limit("l", LimitScope::Node, 1, 1) }]);
+    let rules = rules(vec![RateLimit { mode: Mode::Log, ..limit("l", LimitScope::Node, 1, 1) }]);
     let mut memory = memory();
     let mut exceeded =
         || drive(&mut memory, check(&rules, "192.0.2.1"), None, NOW_MS).0.unwrap().limits[0].exceeded;

@@ -2,13 +2,13 @@
 
 use meridian_engine::expr::Expr;
 use meridian_engine::ruleset::{
-    CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, RateLimit,
+    CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit,
 };
 
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{
     CachePolicySpec, Condition, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec,
-    QueryKeySpec, QueryWord,
+    ModeSpec, QueryKeySpec, QueryWord,
 };
 use crate::limits::KEY_VALUES_MAX;
 
@@ -43,6 +43,9 @@ impl Compiler {
             if let (Some(burst), LimitAlgorithmSpec::SlidingWindow) = (spec.burst, spec.algorithm) {
                 self.flaw("spec.burst", burst, "no burst: a sliding window lets its quota through at once");
             }
+            if spec.shadow && spec.mode == ModeSpec::Off {
+                self.flaw("spec.shadow", "a shadow with mode: off", "mode: log, or no shadow");
+            }
             let cost = match &spec.cost {
                 CostSpec::Expr(condition) => self.condition(Some(condition), "spec.cost.cel").map(Cost::Expr),
                 CostSpec::Units(units) => {
@@ -70,7 +73,7 @@ impl Compiler {
                     LimitScopeSpec::Global => LimitScope::Global,
                 },
                 fail: spec.fail.into(),
-                shadow: spec.shadow,
+                mode: if spec.shadow { Mode::Log } else { spec.mode.into() },
             });
         }
         limits
