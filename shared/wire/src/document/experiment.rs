@@ -51,7 +51,8 @@ pub struct LayerSpec {
 spec! {
 /// What an assignment sticks to.
 pub enum UnitSpec {
-    /// The verified subject; without one, the cookie.
+    /// The verified subject; without one, the cookie. Who is counted by the cookie and then signs in is another unit: a goal
+    /// reached after that counts for the subject alone.
     #[default]
     Subject,
     /// A signed cookie that the edge sets.

@@ -172,7 +172,8 @@ pub struct SteeringSpec {
     /// Statuses that count as a failure of the region, for this tenant alone.
     #[serde(default = "retry_statuses")]
     pub retry_statuses: Vec<u16>,
-    /// Attempts at the most, the first included.
+    /// Attempts at the most, the first included. Further ones are for idempotent methods (RFC 9110, section 9.2.2), for requests with an
+    /// `Idempotency-Key` to Meridian's own origins, which honour it, and where nothing of the first was sent.
     #[serde(default = "attempts")]
     pub attempts: u32,
     /// Until the head of a response must be there, for one attempt. What the client takes to send its body does not count.

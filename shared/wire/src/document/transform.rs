@@ -12,8 +12,8 @@ spec! {
 /// Changes on the way in and out.
 #[derive(Default)]
 pub struct TransformSpec {
-    /// Requests that it is for. Beside `redirect` and `cors`, which answer before the token is checked and a variant is given,
-    /// `auth` and `variants` can't be asked for.
+    /// Requests that it is for; a preflight is judged as the request that it asks for. Beside `redirect` and `cors`, which answer
+    /// before the token is checked and a variant is given, `auth` and `variants` can't be asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
     /// Answers with a redirect, before auth, and nothing goes further.
