@@ -3,7 +3,7 @@
 use meridian_engine::decision::{Conversion, Exposure, Participation};
 use meridian_engine::exchange::Exchange;
 use meridian_engine::ruleset::{Coding, HtmlEdit};
-use meridian_engine::step::{After, LoadKey, Reply, ReplyBody, Step, SyncAsk};
+use meridian_engine::step::{After, Forward, LoadKey, Reply, ReplyBody, Step, SyncAsk};
 use serde::Serialize;
 
 use crate::world::World;
@@ -25,8 +25,8 @@ pub struct Replied {
     pub steps: Vec<String>,
     /// Status.
     pub status: u16,
-    /// Header fields, in order.
-    pub headers: Vec<(String, String)>,
+    /// Header fields, in order, a line each.
+    pub headers: Vec<String>,
     /// Body, its HTML changed, in no content coding.
     pub body: String,
     /// Content coding that the host is to apply.
@@ -98,6 +98,13 @@ pub(crate) fn describe(step: &Step) -> String {
         Step::LookUp(key) => format!("look up {}", key.0),
         Step::Forward(forward) => {
             let mut line = format!("forward #{} {} {}", forward.attempt, forward.method, forward.url);
+            if forward.connect_timeout_ms != forward.timeout_ms || forward.body_timeout_ms.is_some() {
+                let Forward { timeout_ms, connect_timeout_ms, .. } = **forward;
+                line += &format!(" | within {timeout_ms} ms | connected within {connect_timeout_ms} ms");
+            }
+            if let Some(pause_ms) = forward.body_timeout_ms {
+                line += &format!(" | pauses of at most {pause_ms} ms");
+            }
             if let Some(patience_ms) = forward.patience_ms {
                 line += &format!(" | patience: {patience_ms} ms");
             }
@@ -138,7 +145,7 @@ pub(crate) fn replied(reply: Reply, steps: Vec<String>, world: &World) -> (Repli
     let replied = Replied {
         steps,
         status: reply.status,
-        headers: reply.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        headers: reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect(),
         body,
         coding: reply.coding.map(Coding::token),
         html: reply.html.clone(),

@@ -130,8 +130,8 @@ impl Expect {
     fn headers(&self, got: &Value, wrong: &mut Vec<String>) {
         let values = |name: &str| -> Vec<String> {
             let fields = got["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let named = fields.iter().filter(|field| field[0] == name);
-            named.filter_map(|field| field[1].as_str().map(str::to_owned)).collect()
+            let lines = fields.iter().filter_map(Value::as_str).filter_map(|line| line.split_once(": "));
+            lines.filter(|(of, _)| *of == name).map(|(_, value)| value.to_owned()).collect()
         };
         for (name, expected) in &self.headers {
             if !values(name).iter().any(|value| value.contains(expected.as_str())) {
