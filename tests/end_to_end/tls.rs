@@ -1,9 +1,9 @@
-//! Caddy in front of an edge, as `infra/caddy/Caddyfile` has it: TLS 1.3 alone, HTTP/1.1, HTTP/2 and HTTP/3.
+//! Caddy in front of an edge, as `infra/caddy/Caddyfile` has it: TLS 1.3 alone, HTTP/1.1, HTTP/2 and HTTP/3; and TLS to upstreams.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,11 +11,14 @@ use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use meridian_tests::client::Client;
 use meridian_tests::stack::{Stack, eventually, tool};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    AlertDescription, ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,11 +28,18 @@ use crate::bad_bundles::port;
 use crate::recorder::Recorder;
 use crate::upstreams::with_rules;
 
-pub const TESTS: &[(&str, EdgeTest)] =
-    &[("is_reached_by_every_http_behind_tls", is_reached_by_every_http_behind_tls)];
+pub const TESTS: &[(&str, EdgeTest)] = &[
+    ("is_reached_by_every_http_behind_tls", is_reached_by_every_http_behind_tls),
+    (
+        "sends_nothing_to_an_upstream_that_nobody_vouches_for",
+        sends_nothing_to_an_upstream_that_nobody_vouches_for,
+    ),
+];
 
 /// How long Caddy may take to make its authority and to serve.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long rules may take to be seen.
+const SEEN_MAX: Duration = Duration::from_secs(5);
 /// From where the clients come.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 const FORGED: &str = "203.0.113.10";
@@ -196,4 +206,66 @@ fn is_told_who_asks(headers: &HeaderMap, head: &str) -> Result<()> {
     }
     ensure!(!head.contains(FORGED), "the forged address went on: {head:?}");
     Ok(())
+}
+
+/// What came of each handshake: nothing was wrong, or what the client said of it.
+type Handshakes = Arc<Mutex<Vec<Result<(), rustls::Error>>>>;
+
+/// A server whose certificate is signed by itself; says its port and what comes of each handshake. It ends with the process.
+fn self_signed() -> Result<(u16, Handshakes)> {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key)?);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let (port, handshakes) = (listener.local_addr()?.port(), Handshakes::default());
+    let seen = Arc::clone(&handshakes);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let outcome = handshake(&config, stream);
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+        }
+    });
+    Ok((port, handshakes))
+}
+
+fn handshake(config: &Arc<ServerConfig>, mut stream: std::net::TcpStream) -> Result<(), rustls::Error> {
+    let mut connection = ServerConnection::new(Arc::clone(config))?;
+    let said = |error: std::io::Error| match error.get_ref().and_then(|said| said.downcast_ref()) {
+        Some(said) => rustls::Error::clone(said),
+        None => rustls::Error::General(error.to_string()),
+    };
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).map_err(said)?;
+    }
+    // In TLS 1.3 the client judges the certificate after that, and says so with what it sends next.
+    connection.complete_io(&mut stream).map(drop).map_err(said)
+}
+
+fn sends_nothing_to_an_upstream_that_nobody_vouches_for(stack: &Stack, edge: &str) -> Result<()> {
+    let (port, handshakes) = self_signed()?;
+    let rules = format!(
+        "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: unknown}}\n\
+         spec: {{regions: {{us-east-1: \"https://localhost:{port}\"}}}}\n---\n\
+         apiVersion: meridian/v1\nkind: Route\nmetadata: {{name: unknown}}\n\
+         spec: {{match: {{path: /unknown}}, auth: {{mode: anonymous}}, upstream: unknown}}\n"
+    );
+    with_rules(stack, edge, &rules, |url| {
+        let client = Client::new(url, "acme.localhost");
+        eventually(SEEN_MAX, || client.get("/unknown")?.expect(502).map(drop))?;
+        let handshakes = handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        let refuses = |outcome: &Result<(), rustls::Error>| {
+            matches!(
+                outcome,
+                Err(rustls::Error::AlertReceived(
+                    AlertDescription::UnknownCA
+                        | AlertDescription::CertificateUnknown
+                        | AlertDescription::BadCertificate
+                ))
+            )
+        };
+        ensure!(!handshakes.is_empty() && handshakes.iter().all(refuses), "{handshakes:?}");
+        Ok(())
+    })
 }

@@ -44,6 +44,7 @@ impl Edge {
             ("MERIDIAN_CONTEXT_KEYS", keys.context.clone()),
             ("MERIDIAN_BUNDLE_KEYS", keys.bundle.public()),
             ("MERIDIAN_TRUSTED_PROXIES", TRUSTED_PROXIES.to_owned()),
+            ("MERIDIAN_UNKNOWN_HOST_STATUS", String::new()),
         ]
     }
 
@@ -114,7 +115,9 @@ impl Edge {
     pub fn in_spin_host(&self, program: &Path, manifest: &Path, keys: &Keys) -> Result<Service> {
         fs::create_dir_all(&self.state)
             .with_context(|| format!("could not create {}", self.state.display()))?;
-        let variables = self.variables(keys);
+        let mut variables = self.variables(keys);
+        // What whoever develops an upstream runs here.
+        variables.push(("MERIDIAN_UPSTREAM_HOSTS", "https://localhost:*".to_owned()));
         Ok(Service {
             name: format!("edge-{}", self.name),
             tier: Tier::Edge,
