@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -33,7 +33,7 @@ pub struct Conformance {
 
 #[derive(Clone, Debug, Subcommand)]
 enum What {
-    /// The public http-cache-tests (RFC 9111 and its kin); writes tests/conformance/cache/report.md.
+    /// The public http-cache-tests (RFC 9111 and its kin); writes tests/conformance/cache/report.md, of a checkout report-head.md.
     Cache(Cache),
 }
 
@@ -43,6 +43,9 @@ struct Cache {
     /// Print every outcome as JSON on standard output.
     #[arg(long)]
     json: bool,
+    /// A checkout of the suite's repository, with its dependencies installed, in the place of the release that npm carries.
+    #[arg(long)]
+    suite: Option<PathBuf>,
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
@@ -140,17 +143,22 @@ impl Cache {
             judged.push(self.judge(&modules, &url, title)?);
         }
         drop(stack);
-        let explained = explained()?;
-        let text = render(&judged, &explained);
+        let end = if self.suite.is_some() { "-head" } else { "" };
+        let explained = explained(end)?;
+        let text = render(&judged, &explained, self.suite.as_deref())?;
         println!("{}", text.split("\n## Each test").next().unwrap_or_default());
         if self.json {
             println!("{}", serde_json::to_string(&judged)?);
         }
-        say(&format!("Written to {}", report::write(&format!("{CACHE}/report.md"), &text)?.display()));
+        say(&format!("Written to {}", report::write(&format!("{CACHE}/report{end}.md"), &text)?.display()));
         let silent: Vec<_> = missed(&judged).filter(|id| !explained.contains_key(*id)).collect();
-        ensure!(silent.is_empty(), "missed and not explained in {CACHE}/missed.yaml: {}", silent.join(", "));
+        ensure!(
+            silent.is_empty(),
+            "missed and not explained in {CACHE}/missed{end}.yaml: {}",
+            silent.join(", ")
+        );
         let settled: Vec<_> = explained.keys().filter(|id| missed(&judged).all(|one| one != *id)).collect();
-        ensure!(settled.is_empty(), "explained in {CACHE}/missed.yaml, but not missed: {settled:?}");
+        ensure!(settled.is_empty(), "explained in {CACHE}/missed{end}.yaml, but not missed: {settled:?}");
         Ok(())
     }
 
@@ -158,7 +166,13 @@ impl Cache {
         let step = Step::start(format!("http-cache-tests through {title}"));
         let mut command = Command::new("node");
         command.arg("--no-warnings").arg(paths::root().join(CACHE).join("run.mjs"));
-        command.arg(modules).args([url, HOST]).arg((self.port + 2).to_string()).stdin(Stdio::null());
+        let suite = self.suite.clone().unwrap_or_else(|| modules.join("http-cache-tests"));
+        command
+            .arg(suite)
+            .arg(modules)
+            .args([url, HOST])
+            .arg((self.port + 2).to_string())
+            .stdin(Stdio::null());
         let output = command.output().context("could not run node")?;
         ensure!(
             output.status.success(),
@@ -178,8 +192,8 @@ impl Cache {
 }
 
 /// Why a behaviour is missed, by the test's id.
-fn explained() -> Result<BTreeMap<String, String>> {
-    let file = paths::root().join(CACHE).join("missed.yaml");
+fn explained(end: &str) -> Result<BTreeMap<String, String>> {
+    let file = paths::root().join(CACHE).join(format!("missed{end}.yaml"));
     let text = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
     serde_saphyr::from_str(&text).with_context(|| format!("in {}", file.display()))
 }
@@ -194,34 +208,56 @@ fn missed(judged: &[Vec<Judged>]) -> impl Iterator<Item = &str> {
     })
 }
 
-fn render(judged: &[Vec<Judged>], explained: &BTreeMap<String, String>) -> String {
+/// The tests of the draft that RFC 9213 took the place of: the suite's repository has none of them any more.
+const DRAFT: &str = "Surrogate-Control";
+
+fn render(
+    judged: &[Vec<Judged>],
+    explained: &BTreeMap<String, String>,
+    checkout: Option<&Path>,
+) -> Result<String> {
     let tests = judged.first().map_or(&[][..], Vec::as_slice);
-    let mut text = report::heading(
-        "The cache, judged by http-cache-tests",
-        "cargo xtask conformance cache",
-        "http-cache-tests 0.4.5",
-    );
-    text.push_str(
-        "\nThe suite of https://cache-tests.fyi/, as npm carries it, against both edges with the rules in `rules/`; the \
-         others as its authors published them with that release. *Required* is what RFC 9111 and its kin demand, *optimal* \
-         what they allow and a cache is better for. A test counts only where those that it builds on passed.\n\n",
+    let (command, version) = match checkout {
+        None => ("cargo xtask conformance cache", "http-cache-tests 0.4.5".to_owned()),
+        Some(folder) => {
+            ("cargo xtask conformance cache --suite …", format!("http-cache-tests at {}", commit(folder)?))
+        }
+    };
+    let mut text = report::heading("The cache, judged by http-cache-tests", command, &version);
+    let of = if checkout.is_some() { "as its repository has it" } else { "as npm carries it" };
+    _ = writeln!(
+        text,
+        "\nThe suite of https://cache-tests.fyi/, {of}, against both edges with the rules in `rules/`; the others as its \
+         authors published them with it. *Required* is what RFC 9111 and its kin demand, *optimal* what they allow and a \
+         cache is better for; tests of {DRAFT}, a draft that RFC 9213 took the place of, stand apart. A test counts only \
+         where those that it builds on passed.\n"
     );
     let others: Vec<&String> = tests.first().into_iter().flat_map(|one| one.others.keys()).collect();
-    let count = |kind: Kind, passed: &dyn Fn(usize, &Judged) -> bool| {
-        let of_kind = || tests.iter().enumerate().filter(|(_, one)| one.kind == kind);
-        format!("{} of {}", of_kind().filter(|(at, one)| passed(*at, one)).count(), of_kind().count())
+    let drafts = tests.iter().filter(|one| one.suite == DRAFT).count();
+    // Required, optimal, and of the draft where there is any.
+    let counts = |passed: &dyn Fn(usize, &Judged) -> bool| -> Vec<String> {
+        let count = |of: &dyn Fn(&Judged) -> bool| {
+            let all = || tests.iter().enumerate().filter(|(_, one)| of(one));
+            format!("{} of {}", all().filter(|(at, one)| passed(*at, one)).count(), all().count())
+        };
+        let of_kind = |kind| count(&|one: &Judged| one.kind == kind && one.suite != DRAFT);
+        let mut cells = vec![of_kind(Kind::Required), of_kind(Kind::Optimal)];
+        if drafts > 0 {
+            cells.push(count(&|one: &Judged| one.kind != Kind::Check && one.suite == DRAFT));
+        }
+        cells
     };
     let mut rows = Vec::new();
     for ((_, title), edge) in EDGES.iter().zip(judged) {
         let passed = |at: usize, _: &Judged| edge.get(at).is_some_and(|one| one.outcome == Outcome::Passed);
-        let cells = [count(Kind::Required, &passed), count(Kind::Optimal, &passed)];
-        rows.push([vec![format!("Meridian, {title}")], cells.to_vec()].concat());
+        rows.push([vec![format!("Meridian, {title}")], counts(&passed)].concat());
     }
     for other in &others {
         let passed = |_: usize, one: &Judged| one.others.get(*other) == Some(&Outcome::Passed);
-        rows.push(vec![(*other).clone(), count(Kind::Required, &passed), count(Kind::Optimal, &passed)]);
+        rows.push([vec![(*other).clone()], counts(&passed)].concat());
     }
-    text.push_str(&report::table(&["cache", "required", "optimal"], &rows));
+    let columns = ["cache", "required", "optimal", DRAFT];
+    text.push_str(&report::table(columns.get(..if drafts > 0 { 4 } else { 3 }).unwrap_or(&columns), &rows));
     text.push_str("\n## Missed, and why\n\n");
     for id in missed(judged) {
         let why = explained.get(id).map_or("Not explained.", String::as_str).trim();
@@ -260,7 +296,15 @@ fn render(judged: &[Vec<Judged>], explained: &BTreeMap<String, String>) -> Strin
             cells.join(" | ")
         );
     }
-    text
+    Ok(text)
+}
+
+/// Which commit a checkout is of.
+fn commit(folder: &Path) -> Result<String> {
+    let output = Command::new("git").arg("-C").arg(folder).args(["log", "-1", "--format=%h of %cs"]).output();
+    let output = output.context("could not run git")?;
+    ensure!(output.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -292,7 +336,8 @@ mod tests {
         spin[1] = judged("b", Kind::Optimal, Outcome::Failed);
         let both = [workerd, spin];
         assert_eq!(missed(&both).collect::<Vec<_>>(), ["b"]);
-        let text = render(&both, &BTreeMap::from([("b".to_owned(), "Because.".to_owned())]));
+        let explained = BTreeMap::from([("b".to_owned(), "Because.".to_owned())]);
+        let text = render(&both, &explained, None).unwrap();
         assert!(text.contains("| Meridian, Spin host | 1 of 1 | 0 of 1 |"), "{text}");
         assert!(text.contains("| Other 1 | 1 of 1 | 1 of 1 |"), "{text}");
         assert!(text.contains("- `b` (Response 2 comes from cache): Because."), "{text}");

@@ -1,6 +1,8 @@
 // Runs the public suite `http-cache-tests` through one edge, and prints what each of its tests came to as JSON.
 //
-//   node run.mjs NODE_MODULES EDGE_URL HOST PORT
+//   node run.mjs SUITE NODE_MODULES EDGE_URL HOST PORT
+//
+// SUITE is the release that npm carries, or a checkout of its repository, where the files lie otherwise and more is tested.
 //
 // The suite's own server, which the edge forwards to, listens on 127.0.0.1:PORT. Beside the edge's outcome stands that of
 // each cache whose results the suite carries.
@@ -8,21 +10,24 @@
 import http from 'node:http'
 import path from 'node:path'
 import { createRequire } from 'node:module'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 
-const [modules, edge, host, port] = process.argv.slice(2)
-const suite = path.join(modules, 'http-cache-tests')
+const [suite, modules, edge, host, port] = process.argv.slice(2)
 const load = file => import(pathToFileURL(path.join(suite, file)))
 
+const isCheckout = existsSync(path.join(suite, 'test-engine'))
+const engine = isCheckout ? 'test-engine/' : ''
+
 const [tests, surrogate, published, { runTests, getResults }] = await Promise.all([
-  load('tests/index.mjs'), load('tests/surrogate-control.mjs'), load('results/index.mjs'), load('client/runner.mjs')
+  load('tests/index.mjs'), isCheckout ? { default: [] } : load('tests/surrogate-control.mjs'),
+  load('results/index.mjs'), load(`${engine}client/runner.mjs`)
 ])
-const suites = [...tests.default, surrogate.default]
+const suites = [...tests.default, surrogate.default].flat()
 const byId = new Map(suites.flatMap(suite => suite.tests.map(test => [test.id, { suite: suite.name, ...test }])))
 
 const handlers = Object.fromEntries(await Promise.all(
-  ['config', 'state', 'test'].map(async name => [name, (await load(`server/handle-${name}.mjs`)).default])
+  ['config', 'state', 'test'].map(async name => [name, (await load(`${engine}server/handle-${name}.mjs`)).default])
 ))
 const server = http.createServer((request, response) => {
   const [name, ...rest] = new URL(request.url, 'http://suite').pathname.split('/').slice(1)
@@ -34,13 +39,14 @@ const server = http.createServer((request, response) => {
 console.log = () => {}
 await new Promise((resolve, reject) => server.once('error', reject).listen(Number(port), '127.0.0.1', resolve))
 
-const fetch = createRequire(path.join(suite, 'package.json'))('node-fetch')
+const fetch = createRequire(path.join(modules, 'here'))('node-fetch')
 const throughEdge = (url, init = {}) => {
   const headers = new fetch.Headers(init.headers)
   headers.set('host', host)
   return fetch(url, { ...init, headers })
 }
-await runTests(suites, throughEdge, false, edge)
+globalThis.fetch = throughEdge
+await (isCheckout ? runTests(suites, false, edge) : runTests(suites, throughEdge, false, edge))
 
 // A test counts only where the tests that it builds on passed.
 function outcome (results, test) {
