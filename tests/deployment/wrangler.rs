@@ -36,7 +36,8 @@ fn wrangler_would_deploy() {
     }
     assert!(!faults.contains("[WARNING]") && !said.contains("[WARNING]"), "{said}\n{faults}");
     let made = std::fs::read_dir(output.join("out")).unwrap();
-    let made: Vec<String> = made.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let made: Vec<String> =
+        made.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect();
     for end in [".js", ".wasm"] {
         assert!(made.iter().any(|name| name.ends_with(end)), "no {end} in {made:?}");
     }

