@@ -14,7 +14,7 @@ use worker::{Env, console_error, console_warn};
 use crate::events::Queue;
 use crate::fields::Recurring;
 use crate::host;
-use crate::limits::{KEYS_MAX, RANDOM_POOL_BYTES};
+use crate::limits::{CACHE_CODED_BYTES_MAX, KEYS_MAX, RANDOM_POOL_BYTES};
 use crate::signature::ImportedKeys;
 
 /// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
