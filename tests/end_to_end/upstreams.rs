@@ -246,7 +246,8 @@ fn says_of_a_coded_body_whether_it_is_kept(stack: &Stack, edge: &str) -> Result<
                 "{status}"
             );
             Ok(())
-        })
+        })?;
+        Ok(())
     })
 }
 
