@@ -225,6 +225,8 @@ impl Server {
             .build()
             .map_err(|_| Failure::Host)?;
         let body = if body.is_end_stream() {
+            // A component does not see how a body is framed: so it need not read one to know that there is none.
+            parts.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
             empty()
         } else {
             match body.size_hint().exact() {

@@ -1,4 +1,4 @@
-//! Cache entries as they lie in the key-value store: a length, the head as JSON, the body where it is small.
+//! Cache entries as they lie in the key-value store: a length, the head in postcard, the body where it is small.
 
 use meridian_engine::step::{CacheKey, Entry};
 use serde::{Deserialize, Serialize};
@@ -56,16 +56,14 @@ struct StoredHead {
     headers: Vec<(String, String)>,
     meta: String,
     until_ms: u64,
-    #[serde(default)]
     stored_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     shelved: Option<Shelved>,
 }
 
 /// An entry as bytes; `None` where it is larger than its place.
 #[must_use]
 pub fn encode(cached: &Cached) -> Option<Vec<u8>> {
-    let head = serde_json::to_vec(&StoredHead {
+    let head = postcard::to_allocvec(&StoredHead {
         key: cached.key.0.clone(),
         status: cached.entry.status,
         headers: cached
@@ -97,7 +95,7 @@ pub fn encode(cached: &Cached) -> Option<Vec<u8>> {
 pub fn decode(mut bytes: Vec<u8>) -> Option<Cached> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    let head: StoredHead = serde_json::from_slice(rest.get(..length)?).ok()?;
+    let head: StoredHead = postcard::from_bytes(rest.get(..length)?).ok()?;
     bytes.drain(..4 + length);
     let body = head.shelved.map_or_else(|| Kept::Here(bytes), Kept::Shelved);
     let entry = Entry {

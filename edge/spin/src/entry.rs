@@ -69,7 +69,8 @@ async fn answer(request: Request) -> Result<Response, ErrorCode> {
     };
     let body = match head.has_body() {
         Some(true) => RequestBody::Unread(request),
-        _ => body_without_length(request).await,
+        Some(false) => RequestBody::None,
+        None => body_without_length(request).await,
     };
     // Not before the body: a client that lets it wait would choose the time that is decided by.
     let now_ms = now_ms();

@@ -44,6 +44,7 @@ pub fn gather(head: Head, has_body: bool, sources: &Sources<'_>) -> Facts {
     let mut headers = Headers::with_capacity(head.fields.len());
     let mut peer = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let mut host_field = None;
+    let is_unframed = !takes_a_body(&head.method);
     for (name, value) in head.fields {
         let Ok(value) = String::from_utf8(value) else {
             // In the place of a field that is no text comes one without a name, which the engine refuses.
@@ -56,6 +57,8 @@ pub fn gather(head: Head, has_body: bool, sources: &Sources<'_>) -> Facts {
             }
         } else if name == "host" {
             host_field = Some(value);
+        } else if is_unframed && name == "content-length" && value == "0" {
+            // The host's way to say that there is no body.
         } else {
             headers.append(name, value);
         }
@@ -88,12 +91,20 @@ pub fn gather(head: Head, has_body: bool, sources: &Sources<'_>) -> Facts {
 
 impl Head {
     /// Whether there is a body, as far as the head tells: the host hides `Transfer-Encoding`, so that where no length
-    /// is given either only the body itself does (`None`), but for methods that are nothing without one.
+    /// is given either only the body itself does (`None`), but for methods that are nothing without one. The local Spin host says
+    /// `Content-Length: 0` where there is none.
     #[must_use]
     pub fn has_body(&self) -> Option<bool> {
-        let has_length = self.fields.iter().any(|(name, _)| name == "content-length");
-        (has_length || matches!(self.method.as_str(), "POST" | "PUT" | "PATCH")).then_some(true)
+        match self.fields.iter().find(|(name, _)| name == "content-length") {
+            Some((_, length)) => Some(length != b"0"),
+            None => takes_a_body(&self.method).then_some(true),
+        }
     }
+}
+
+/// Whether a request of this method without a body says so (RFC 9110, section 8.6).
+fn takes_a_body(method: &str) -> bool {
+    matches!(method, "POST" | "PUT" | "PATCH")
 }
 
 /// Spin gives the peer's address with its port.
@@ -178,6 +189,9 @@ mod tests {
         assert_eq!(size("GET", &[]), BodySize::Empty);
         assert_eq!(size("DELETE", &[("content-length", "3")]), BodySize::Bytes(3));
         assert_eq!(head("DELETE", "a", "/", &[]).has_body(), None, "the body itself has to be asked");
+        let none = head("GET", "a", "/", &[("content-length", "0")]);
+        assert_eq!(none.has_body(), Some(false));
+        assert!(facts(none).headers.is_empty(), "nobody said that but the host");
     }
 
     #[test]

@@ -156,13 +156,12 @@ pub fn read_record(bytes: &[u8]) -> Option<(u64, Occupant)> {
     (bytes.len() == RECORD_BYTES).then_some((number, Occupant { until_ms, used_ms }))
 }
 
-/// The bytes of a body in a chunk; `None` where the chunk is another body's.
+/// The bytes of a body in a chunk, behind which the body's number stands: so none of them is moved. `None` where the chunk is another body's.
 #[must_use]
 pub fn open_chunk(mut bytes: Vec<u8>, number: u64) -> Option<Vec<u8>> {
-    if bytes.first_chunk::<NUMBER_BYTES>()? != &number.to_le_bytes() {
-        return None;
-    }
-    bytes.drain(..NUMBER_BYTES);
+    let (body, of) = bytes.split_last_chunk::<NUMBER_BYTES>()?;
+    let length = (*of == number.to_le_bytes()).then_some(body.len())?;
+    bytes.truncate(length);
     Some(bytes)
 }
 
@@ -291,7 +290,7 @@ mod tests {
         for garbage in [&b""[..], &[0; 23], &[0; 25], &[0; 32]] {
             assert_eq!(read_record(garbage), None);
         }
-        let chunk = [&9u64.to_le_bytes()[..], b"body"].concat();
+        let chunk = [b"body", &9u64.to_le_bytes()[..]].concat();
         assert_eq!(open_chunk(chunk.clone(), 9).as_deref(), Some(&b"body"[..]));
         assert_eq!(open_chunk(chunk, 8), None);
         assert_eq!(open_chunk(b"short".to_vec(), 9), None);

@@ -229,7 +229,7 @@ async fn shelve(memory: &Memory, body: &[u8], until_ms: u64) -> Option<Shelved> 
 }
 
 async fn write_chunk(memory: &Memory, shelved: &Shelved, index: u64, bytes: &[u8]) -> bool {
-    let chunk = [&shelved.number.to_le_bytes(), bytes].concat();
+    let chunk = [bytes, &shelved.number.to_le_bytes()].concat();
     memory.write(&shelved.place.chunk_key(index), chunk).await
 }
 
