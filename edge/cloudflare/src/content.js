@@ -77,12 +77,58 @@ const CHANGES = {
   replace: (element, markup, value) => element.replace(value, { html: markup === "html" }),
 };
 
-/** A page, a stream or bytes, with changes (JSON: selector, change, its name or kind of markup, value) made to it. */
-export function rewrite(body, edits, decision) {
+/**
+ * Removes comments but for some, and makes one space of each run of white space between two tags or comments, outside of
+ * the elements that are left. What is remembered goes on over pieces of a text. The same, to the letter, as `minify.rs` of
+ * `shared/content`, which says why.
+ */
+function minify(rewriter, { left, kept }) {
+  let depth = 0;
+  let isAfterSpace = false;
+  let isUnfinished = false;
+  rewriter.on(left, {
+    element(element) {
+      try {
+        element.onEndTag(() => void (depth -= 1));
+        depth += 1;
+      } catch {
+        // `<style/>` in SVG: there is no end tag to come.
+      }
+    },
+  });
+  rewriter.onDocument({
+    text(chunk) {
+      if (depth > 0) return;
+      const { text } = chunk;
+      if (text !== "") {
+        const last = /[^#0-9A-Za-z](?=[#0-9A-Za-z]*$)/.exec(text);
+        if (last !== null) isUnfinished = last[0] === "<" || last[0] === "&";
+        let short = text.replace(/[\t\n\f\r ]+/g, " ");
+        if (isAfterSpace && short.startsWith(" ")) short = short.slice(1);
+        isAfterSpace = /[\t\n\f\r ]$/.test(text);
+        if (short !== text) chunk.replace(short, { html: true });
+      }
+      if (chunk.lastInTextNode) isAfterSpace = false;
+    },
+    comments(comment) {
+      if (depth > 0 || isUnfinished) return;
+      const text = comment.text.replace(/^[\t\n\f\r ]+/, "");
+      if (!kept.some((beginning) => text.startsWith(beginning))) comment.remove();
+    },
+  });
+}
+
+/**
+ * A page, a stream or bytes, with changes made to it. They are JSON: `edits` (selector, change, its name or kind of markup,
+ * value), and what `minify` leaves and keeps, if it is wanted. What edits put in is seen by no handler.
+ */
+export function rewrite(body, changes, decision) {
   const rewriter = new HTMLRewriter();
-  for (const [select, change, first, value] of JSON.parse(edits)) {
+  const plan = JSON.parse(changes);
+  for (const [select, change, first, value] of plan.edits) {
     rewriter.on(select, { element: (element) => void CHANGES[change](element, first, value) });
   }
+  if (plan.minify) minify(rewriter, plan.minify);
   const page = rewriter.transform(new Response(body, { headers: { "Content-Type": "text/html; charset=utf-8" } }));
   const source = page.body.getReader();
   return new ReadableStream({
@@ -101,8 +147,8 @@ export function rewrite(body, edits, decision) {
 }
 
 /** The whole of a page with changes made to it, for the corpus. */
-export function rewriteWhole(bytes, edits) {
-  return new Response(rewrite(bytes, edits, "corpus")).arrayBuffer().then((buffer) => new Uint8Array(buffer));
+export function rewriteWhole(bytes, changes) {
+  return new Response(rewrite(bytes, changes, "corpus")).arrayBuffer().then((buffer) => new Uint8Array(buffer));
 }
 
 function streamOf(body) {

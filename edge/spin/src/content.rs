@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use meridian_content::{Coder, Rewriter};
 use meridian_engine::node::Fetched;
 use meridian_engine::policy::steering::Connection;
-use meridian_engine::ruleset::{Coding, HtmlEdit};
+use meridian_engine::ruleset::{Coding, PageChanges};
 use spin_sdk::time::sleep;
 use spin_sdk::wasip3::spawn;
 
@@ -24,7 +24,7 @@ pub struct Plan {
     /// Bytes that it may have as it comes, where they have to be counted.
     pub bytes_max: Option<u64>,
     /// Changes to its HTML.
-    pub html: Vec<HtmlEdit>,
+    pub html: PageChanges,
     /// The coding that it gets.
     pub coding: Option<Coding>,
     /// The connection that it comes by, where those are counted.
@@ -199,7 +199,7 @@ struct Work {
 }
 
 impl Work {
-    fn new(bytes_left: Option<u64>, html: Vec<HtmlEdit>, coding: Option<Coding>) -> Result<Self, String> {
+    fn new(bytes_left: Option<u64>, html: PageChanges, coding: Option<Coding>) -> Result<Self, String> {
         let rewriter = (!html.is_empty()).then(|| Rewriter::new(html)).transpose().map_err(text)?;
         Ok(Self { bytes_left, rewriter, coder: coding.map(Coder::new) })
     }

@@ -38,8 +38,8 @@ async fn corpus(request: Request) -> Result<Response, ErrorCode> {
     let input = input.map_err(|fault| ErrorCode::InternalError(Some(fault.to_string())))?;
     let verify =
         async |asked: &meridian_engine::step::Verify, _| meridian_wire::signature::verify_token(asked);
-    let rewrite = async |edits: Vec<meridian_engine::ruleset::HtmlEdit>, page: Vec<u8>| {
-        meridian_content::rewrite_whole(edits, &page).ok()
+    let rewrite = async |changes: meridian_engine::ruleset::PageChanges, page: Vec<u8>| {
+        meridian_content::rewrite_whole(changes, &page).ok()
     };
     let outcome = meridian_corpus::run(&input, verify, rewrite).await;
     let fields = [("content-type".to_owned(), b"application/json".to_vec())];

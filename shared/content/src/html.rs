@@ -7,9 +7,10 @@ use std::rc::Rc;
 use lol_html::errors::AttributeNameError;
 use lol_html::html_content::{ContentType, Element};
 use lol_html::{ElementContentHandlers, HtmlRewriter, MemorySettings, OutputSink, Selector, Settings};
-use meridian_engine::ruleset::{HtmlChange, HtmlEdit, Markup, Spot};
+use meridian_engine::ruleset::{HtmlChange, HtmlEdit, Markup, PageChanges, Spot};
 
 use crate::limits::{HTML_BUFFER_BYTES, HTML_MEMORY_BYTES_MAX};
+use crate::minify::minify;
 
 /// Changes one page.
 pub struct Rewriter {
@@ -41,8 +42,8 @@ pub fn check_selector(text: &str) -> Result<(), InvalidSelector> {
 ///
 /// # Errors
 /// As [`Rewriter::push`].
-pub fn rewrite_whole(edits: Vec<HtmlEdit>, page: &[u8]) -> Result<Vec<u8>, RewriteFault> {
-    let mut rewriter = Rewriter::new(edits)?;
+pub fn rewrite_whole(changes: PageChanges, page: &[u8]) -> Result<Vec<u8>, RewriteFault> {
+    let mut rewriter = Rewriter::new(changes)?;
     let mut changed = rewriter.push(page)?;
     changed.extend(rewriter.finish()?);
     Ok(changed)
@@ -53,18 +54,21 @@ impl Rewriter {
     ///
     /// # Errors
     /// Where a selector is none.
-    pub fn new(edits: Vec<HtmlEdit>) -> Result<Self, RewriteFault> {
+    pub fn new(changes: PageChanges) -> Result<Self, RewriteFault> {
         let mut settings = Settings::new().with_strict(true).with_memory_settings(
             MemorySettings::new()
                 .with_preallocated_parsing_buffer_size(HTML_BUFFER_BYTES)
                 .with_max_allowed_memory_usage(HTML_MEMORY_BYTES_MAX),
         );
-        for HtmlEdit { select, change } in edits {
-            let selector = select.parse::<Selector>();
-            let selector = selector.map_err(|error| RewriteFault(format!("selector {select:?}: {error}")))?;
+        for HtmlEdit { select, change } in changes.edits {
+            let selector = parsed(&select)?;
             let handler = move |element: &mut Element<'_, '_>| Ok(apply(element, &change)?);
             let handlers = ElementContentHandlers::default().element(handler);
             settings = settings.append_element_content_handler((Cow::Owned(selector), handlers));
+        }
+        if changes.minify {
+            let left = parsed(PageChanges::LEFT_ELEMENTS)?;
+            settings = minify(settings, left);
         }
         let out = Rc::new(RefCell::new(Vec::new()));
         Ok(Self { parser: HtmlRewriter::new(settings, Sink(Rc::clone(&out))), out })
@@ -87,6 +91,10 @@ impl Rewriter {
         self.parser.end().map_err(|error| RewriteFault(error.to_string()))?;
         Ok(self.out.take())
     }
+}
+
+fn parsed(selector: &str) -> Result<Selector, RewriteFault> {
+    selector.parse().map_err(|error| RewriteFault(format!("selector {selector:?}: {error}")))
 }
 
 fn apply(element: &mut Element<'_, '_>, change: &HtmlChange<String>) -> Result<(), AttributeNameError> {
@@ -129,7 +137,7 @@ mod tests {
     }
 
     fn rewrite(edits: &[HtmlEdit], pieces: &[&str]) -> Result<String, RewriteFault> {
-        let mut rewriter = Rewriter::new(edits.to_vec())?;
+        let mut rewriter = Rewriter::new(PageChanges { edits: edits.to_vec(), minify: false })?;
         let mut out = Vec::new();
         for piece in pieces {
             out.extend(rewriter.push(piece.as_bytes())?);
@@ -166,7 +174,8 @@ mod tests {
         let edits = [put("p", Spot::Inner, Markup::Text, "")];
         let fault = rewrite(&edits, &["<select><xmp><script></xmp></select>"]).unwrap_err();
         assert!(fault.to_string().contains("ambiguous"), "{fault}");
-        let mut rewriter = Rewriter::new(edits.to_vec()).unwrap();
+        let changes = PageChanges { edits: edits.to_vec(), minify: false };
+        let mut rewriter = Rewriter::new(changes).unwrap();
         let mut pushed = Ok(Vec::new());
         for _ in 0..=HTML_MEMORY_BYTES_MAX / 65_536 {
             pushed = pushed.and_then(|_| rewriter.push(format!("<p {}", "a".repeat(65_536)).as_bytes()));

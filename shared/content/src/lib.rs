@@ -18,6 +18,7 @@
 mod coder;
 mod html;
 pub mod limits;
+mod minify;
 
 pub use coder::Coder;
 pub use html::{InvalidSelector, RewriteFault, Rewriter, check_selector, rewrite_whole};

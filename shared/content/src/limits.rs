@@ -10,8 +10,8 @@ pub const BROTLI_WINDOW_BITS: u32 = 18;
 pub const BROTLI_QUALITY: u32 = 4;
 /// Bytes that its coder hands on at once.
 pub const BROTLI_BUFFER_BYTES: usize = 16 * 1024;
-/// Bytes that the HTML parser may hold for one page: what lies between two pieces of a tag, and open elements. It is what
-/// Cloudflare's own rewriter has, so that both give up on the same pages.
+/// Bytes that the HTML parser may hold for one page: a tag or a comment whose end did not come yet, and open elements. It is
+/// what Cloudflare's own rewriter has, so that both give up on the same pages.
 pub const HTML_MEMORY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Bytes that it sets aside at once.
 pub const HTML_BUFFER_BYTES: usize = 1024;

@@ -17,7 +17,7 @@ use crate::exchange::Exchange;
 use crate::headers::Headers;
 use crate::policy::jwt::{Identity, SharedKeys};
 use crate::policy::steering::Connection;
-use crate::ruleset::{Coding, HtmlEdit, LimitAlgorithm, LimitScope, Platform, RegionId, Ruleset, Target};
+use crate::ruleset::{Coding, LimitAlgorithm, LimitScope, PageChanges, Platform, RegionId, Ruleset, Target};
 
 /// One thing that the host shall do.
 #[derive(Debug)]
@@ -493,7 +493,7 @@ pub struct Reply {
     /// Where the body comes from.
     pub body: ReplyBody,
     /// Changes to the body's HTML, before anything else: in UTF-8, all of them, or the reply breaks off visibly.
-    pub html: Vec<HtmlEdit>,
+    pub html: PageChanges,
     /// The content coding that the body gets. Neither it nor `html` touches what is stored.
     pub coding: Option<Coding>,
     /// What was decided and why.

@@ -15,7 +15,7 @@ mod world;
 
 use meridian_engine::exchange::Exchange;
 use meridian_engine::node::{Fetched, Node};
-use meridian_engine::ruleset::HtmlEdit;
+use meridian_engine::ruleset::PageChanges;
 use meridian_engine::step::{After, Answer, Step, Verify};
 
 use case::Input;
@@ -33,7 +33,7 @@ pub const CASE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub async fn run(
     input: &[u8],
     verify: impl AsyncFn(&Verify, u64) -> bool,
-    rewrite: impl AsyncFn(Vec<HtmlEdit>, Vec<u8>) -> Option<Vec<u8>>,
+    rewrite: impl AsyncFn(PageChanges, Vec<u8>) -> Option<Vec<u8>>,
 ) -> Vec<u8> {
     let outcome = match parse(input) {
         Ok(input) => drive(input, verify, rewrite).await,
@@ -54,7 +54,7 @@ fn parse(input: &[u8]) -> Result<Input, String> {
 async fn drive(
     input: Input,
     verify: impl AsyncFn(&Verify, u64) -> bool,
-    rewrite: impl AsyncFn(Vec<HtmlEdit>, Vec<u8>) -> Option<Vec<u8>>,
+    rewrite: impl AsyncFn(PageChanges, Vec<u8>) -> Option<Vec<u8>>,
 ) -> Outcome {
     let mut node = Node::new("corpus", [7; 32]);
     if let Some(status) = input.case.unknown_host_status {

@@ -2,7 +2,7 @@
 
 use meridian_engine::decision::{Conversion, Exposure, Participation};
 use meridian_engine::exchange::Exchange;
-use meridian_engine::ruleset::{Coding, HtmlEdit};
+use meridian_engine::ruleset::{Coding, PageChanges};
 use meridian_engine::step::{After, Forward, LoadKey, Reply, ReplyBody, Step, SyncAsk};
 use serde::Serialize;
 
@@ -52,7 +52,7 @@ pub struct Replied {
     pub after: Vec<String>,
     /// Changes that the host is to make to the body's HTML.
     #[serde(skip)]
-    pub html: Vec<HtmlEdit>,
+    pub html: PageChanges,
     /// Exchanges that go on after the reply.
     #[serde(skip)]
     pub background: Vec<(Exchange, Step)>,

@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::headers::Headers;
 use crate::policy::transform::{detach, edits, judge, make_private, unfit};
-use crate::ruleset::{Coding, HtmlEdit, Transform};
+use crate::ruleset::{Coding, PageChanges, Transform};
 use crate::step::ReplyBody;
 
 impl Exchange {
@@ -18,7 +18,7 @@ impl Exchange {
     /// part of a page to go with parts that the client has of a coded one. A server may ignore `Range` (RFC 9110, section
     /// 14.2), and conditions by validators that its answers do not have.
     pub(super) fn ask_for_whole(&mut self) {
-        let rewrites = self.any_transform(|transform| !transform.html.is_empty());
+        let rewrites = self.any_transform(Transform::changes_pages);
         let is_read = matches!(self.facts.method.as_str(), "GET" | "HEAD");
         let fields = &mut self.facts.headers;
         if rewrites {
@@ -47,7 +47,7 @@ impl Exchange {
         status: u16,
         headers: &mut Headers,
         body: &ReplyBody,
-    ) -> (Vec<HtmlEdit>, Option<Coding>) {
+    ) -> (PageChanges, Option<Coding>) {
         let html = self.rewrite(status, headers);
         let length = match body {
             _ if !html.is_empty() => None,
@@ -60,15 +60,16 @@ impl Exchange {
         let coding = self.compress(status, headers, length);
         // A head that stands alone says what the body would have been.
         match *body == ReplyBody::Empty || self.facts.method == "HEAD" || status == 304 {
-            true => (Vec::new(), None),
+            true => (PageChanges::default(), None),
             false => (html, coding),
         }
     }
 
-    fn rewrite(&mut self, status: u16, headers: &mut Headers) -> Vec<HtmlEdit> {
-        let (mut all, Some(rules)) = (Vec::new(), self.rules.clone()) else { return Vec::new() };
+    fn rewrite(&mut self, status: u16, headers: &mut Headers) -> PageChanges {
+        let mut page = PageChanges::default();
+        let Some(rules) = self.rules.clone() else { return page };
         let mut is_personal = false;
-        for transform in rules.transforms(self.route).filter(|transform| !transform.html.is_empty()) {
+        for transform in rules.transforms(self.route).filter(|transform| transform.changes_pages()) {
             if !self.applies(transform) {
                 continue;
             }
@@ -76,23 +77,29 @@ impl Exchange {
                 Some(why) => format!("left as it is: {why}"),
                 None => {
                     let (edits, left_out) = edits(&transform.html, &self.inputs());
-                    is_personal |= !edits.is_empty() && transform.is_personal();
-                    all.extend(edits);
-                    match left_out.is_empty() {
+                    is_personal |= (!edits.is_empty() || transform.minify) && transform.is_personal();
+                    page.edits.extend(edits);
+                    page.minify |= transform.minify;
+                    let applied = match left_out.is_empty() {
                         true => "applied".to_owned(),
                         false => format!("applied but for {}", left_out.join("; ")),
+                    };
+                    match (transform.minify, transform.html.is_empty()) {
+                        (false, _) => applied,
+                        (true, false) => format!("minified, {applied}"),
+                        (true, true) => "minified".to_owned(),
                     }
                 }
             };
             self.explain("html", Some(&transform.rule), outcome, Vec::new());
         }
-        if !all.is_empty() {
+        if !page.is_empty() {
             detach(headers);
         }
         if is_personal {
             make_private(headers);
         }
-        all
+        page
     }
 
     /// The coding of the first rule that is for the request.

@@ -9,7 +9,7 @@ use crate::node::{Node, SyncNeed};
 use crate::policy::sampling::{self, Kept};
 use crate::problem::Problem;
 use crate::refusal::{problem_headers, say_who};
-use crate::ruleset::SHARE_ALL;
+use crate::ruleset::{PageChanges, SHARE_ALL};
 use crate::step::{After, Reply, ReplyBody, Step};
 
 /// How long a client keeps its session token.
@@ -55,7 +55,7 @@ impl Exchange {
             self.transform(true, &mut headers);
         }
         let (html, coding) = match self.background {
-            true => (Vec::new(), None),
+            true => (PageChanges::default(), None),
             false => self.rework(status, &mut headers, &body),
         };
         if outcome == Outcome::Cached

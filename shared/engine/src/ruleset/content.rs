@@ -73,6 +73,32 @@ pub struct HtmlRule<Value> {
 /// What is put where for one reply.
 pub type HtmlEdit = HtmlRule<String>;
 
+/// What happens to one page of HTML, as it streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageChanges {
+    /// Changes to elements, in order.
+    pub edits: Vec<HtmlEdit>,
+    /// Whether the page, as it came, is minified: comments are removed, and each run of white space in a text becomes one
+    /// space. What `edits` put in stays as it is.
+    pub minify: bool,
+}
+
+impl PageChanges {
+    /// CSS selector of the elements that minification leaves as they are with all that is in them: white space counts
+    /// there, or what looks like a text is none.
+    pub const LEFT_ELEMENTS: &str =
+        "pre, listing, plaintext, textarea, xmp, script, style, iframe, noembed, noframes, noscript, text";
+    /// How comments begin, behind white space, that it keeps: conditional ones, includes, licences and processing
+    /// instructions.
+    pub const KEPT_COMMENTS: [&str; 7] = ["[if", "[endif", "<![endif", "#", "!", "?", "esi"];
+
+    /// Whether the page stays as it came.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty() && !self.minify
+    }
+}
+
 /// What happens to an element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HtmlChange<Value> {

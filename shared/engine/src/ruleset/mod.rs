@@ -13,7 +13,9 @@ mod transform;
 use std::sync::Arc;
 
 pub use self::cache::{CachePolicy, KeyPart};
-pub use self::content::{Coding, Compress, HtmlChange, HtmlEdit, HtmlRule, Markup, MediaType, Spot};
+pub use self::content::{
+    Coding, Compress, HtmlChange, HtmlEdit, HtmlRule, Markup, MediaType, PageChanges, Spot,
+};
 pub use self::experiment::{Experiment, Force, Goal, Layer, Unit, Variant};
 pub use self::function::Function;
 pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};

@@ -24,6 +24,8 @@ pub struct Transform {
     pub response: Vec<HeaderChange>,
     /// Changes to the reply's HTML, in order.
     pub html: Vec<HtmlRule<HeaderValue>>,
+    /// Whether pages of HTML are minified.
+    pub minify: bool,
     /// Content codings that the reply may get.
     pub compress: Option<Compress>,
 }
@@ -42,6 +44,7 @@ impl Transform {
             request: Vec::new(),
             response: Vec::new(),
             html: Vec::new(),
+            minify: false,
             compress: None,
         }
     }
@@ -52,6 +55,12 @@ impl Transform {
     /// Where its condition can't be evaluated.
     pub fn is_for(&self, inputs: &Inputs<'_>) -> Result<bool, Fault> {
         self.when.as_ref().map_or(Ok(true), |when| when.holds(inputs))
+    }
+
+    /// Whether it changes pages of HTML.
+    #[must_use]
+    pub fn changes_pages(&self) -> bool {
+        !self.html.is_empty() || self.minify
     }
 
     /// Whether what it makes of a page is for some clients only: a condition or an expression decides it.

@@ -40,6 +40,16 @@ pub struct TransformSpec {
     /// their own. A changed page has no validators and no parts. A page that can't be parsed as it streams breaks off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub html: Vec<HtmlRuleSpec>,
+    /// Whether pages are minified as they stream: the same pages as with `html`, asked for and served in the same way.
+    /// Comments are removed, and each run of white space between two tags or comments of the page as it came becomes one
+    /// space. Left as they are: what `html` of any transform puts in; tags with their attributes; character references; all
+    /// that is in `pre`, `listing`, `plaintext`, `textarea`, `xmp`, `script`, `style`, `iframe`, `noembed`, `noframes`,
+    /// `noscript` and the `text` of SVG; and comments that begin with `[if`, `[endif`, `<![endif` (conditional ones), `#`,
+    /// `esi` (includes), `!` (licences) or `?`, or that stand behind `<` or an unfinished character reference. Style sheets
+    /// are not read: what is `white-space: pre` by them loses white space. Not for pages whose scripts look for comments.
+    /// Bytes of a text that are no UTF-8 become U+FFFD.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub minify: bool,
     /// Content codings for the reply; of several transforms of a route the first counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compress: Option<CompressSpec>,

@@ -37,6 +37,7 @@ impl Compiler {
                 request: self.changes(&spec.request, "spec.request"),
                 response: self.changes(&spec.response, "spec.response"),
                 html: self.html(&spec.html),
+                minify: spec.minify,
                 compress: spec.compress.as_ref().map(|compress| self.compress(compress)),
             });
         }
