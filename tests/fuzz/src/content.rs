@@ -3,14 +3,14 @@
 use std::io::Read as _;
 
 use meridian_content::{Coder, Rewriter, rewrite_whole};
-use meridian_engine::ruleset::{Coding, HtmlChange, HtmlEdit, Markup, Spot};
+use meridian_engine::ruleset::{Coding, HtmlChange, HtmlEdit, Markup, PageChanges, Spot};
 
-/// The first two bytes say where it is cut into pieces and how it is coded; the rest is a page.
+/// The first two bytes say where it is cut into pieces, how it is coded and whether it is minified; the rest is a page.
 pub fn content(data: &[u8]) {
     let [cut, coding, page @ ..] = data else { return };
     let piece = usize::from(*cut).max(1);
     codes(page, piece, *coding);
-    rewrites(page, piece);
+    rewrites(page, piece, *coding & 0x40 != 0);
 }
 
 /// What is coded in pieces, with pauses, is the body again once it is decoded.
@@ -44,24 +44,25 @@ fn frames(mut coded: &[u8], decoded: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn edits() -> Vec<HtmlEdit> {
+fn changes(minify: bool) -> PageChanges {
     let edit = |select: &str, change| HtmlEdit { select: select.to_owned(), change };
     let text = || "<&>".to_owned();
-    vec![
+    let edits = vec![
         edit("a[href]", HtmlChange::SetAttribute("rel".to_owned(), "\"'<".to_owned())),
         edit("script", HtmlChange::Remove),
         edit("p.b", HtmlChange::Put(Spot::Inner, Markup::Text, text())),
         edit("head", HtmlChange::Put(Spot::Append, Markup::Html, "<meta name=x>".to_owned())),
         edit("img", HtmlChange::RemoveAttribute("onerror".to_owned())),
         edit("b > i", HtmlChange::Put(Spot::Replace, Markup::Text, text())),
-    ]
+    ];
+    PageChanges { edits, minify }
 }
 
 /// A page comes out alike in whatever pieces it came.
-fn rewrites(page: &[u8], piece: usize) {
-    let whole = rewrite_whole(edits(), page);
+fn rewrites(page: &[u8], piece: usize, minify: bool) {
+    let whole = rewrite_whole(changes(minify), page);
     let pieces = || {
-        let mut rewriter = Rewriter::new(edits())?;
+        let mut rewriter = Rewriter::new(changes(minify))?;
         let mut out = Vec::new();
         for part in page.chunks(piece) {
             out.extend(rewriter.push(part)?);
