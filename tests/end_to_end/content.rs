@@ -11,12 +11,13 @@ use meridian_tests::decode::{begun, decoded};
 use meridian_tests::stack::{Stack, eventually};
 
 use crate::EdgeTest;
-use crate::upstream::page;
+use crate::upstream::{loose_page, page};
 use crate::upstreams::with_rules;
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("codes_what_it_forwards_and_what_it_keeps", codes_what_it_forwards_and_what_it_keeps),
     ("changes_a_page_and_then_codes_it", changes_a_page_and_then_codes_it),
+    ("minifies_a_page_however_it_is_cut", minifies_a_page_however_it_is_cut),
     ("holds_nothing_back_while_a_body_pauses", holds_nothing_back_while_a_body_pauses),
     ("breaks_off_what_it_can_not_finish", breaks_off_what_it_can_not_finish),
 ];
@@ -49,6 +50,16 @@ spec:
     - {select: h1, setInner: {text: {cel: 'request.params["name"]'}}}
     - {select: "li:nth-child(2)", remove: true}
     - {select: a, setAttribute: {name: rel, value: nofollow}}
+---
+apiVersion: meridian/v1
+kind: Transform
+metadata: {name: own-minified}
+spec: {minify: true}
+---
+apiVersion: meridian/v1
+kind: Route
+metadata: {name: minified}
+spec: {match: {path: "/minified/**"}, auth: {mode: anonymous}, upstream: own, transforms: [own-minified, own-codings]}
 ---
 apiVersion: meridian/v1
 kind: Route
@@ -140,6 +151,20 @@ fn changes_a_page_and_then_codes_it(stack: &Stack, edge: &str) -> Result<()> {
                     .replace(">Item é</a>", " rel=\"nofollow\">Item é</a>");
                 ensure!(changed == expected, "{path} in {coding:?} begins with {}", &changed[..200]);
                 ensure!(response.header("etag").is_empty(), "{:?}", response.headers);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn minifies_a_page_however_it_is_cut(stack: &Stack, edge: &str) -> Result<()> {
+    with_edge(stack, edge, |client, _| {
+        let (_, minified) = loose_page();
+        for path in ["/minified/loose", "/minified/pieces"] {
+            for (coding, asked) in ASKED {
+                let response = client.with("accept-encoding", asked).get(path)?.expect(200)?;
+                let page = String::from_utf8(content(&response, coding)?)?;
+                ensure!(page == minified, "{path} in {coding:?} begins with {:?}", page.get(..400));
             }
         }
         Ok(())

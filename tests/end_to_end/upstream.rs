@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -34,6 +35,7 @@ pub fn coded() -> std::io::Result<Vec<u8>> {
 /// - `/kept/none` with a 204, `/kept/digits` with ten digits, `/kept/large/N` with [`large`] and `/kept/open/N` with the
 ///   same without a length ahead, and `/kept/coded` with [`coded`], all to be stored for a minute,
 /// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
+/// - `/…/loose` with a page that can be minified, and `/…/pieces` with the same in pieces of a few bytes,
 /// - `/…/waits` with nothing but only after [`WAITS`],
 /// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
 ///   and `/…/ambiguous` with HTML that can't be parsed as it streams,
@@ -69,6 +71,8 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     let path = path.split('?').next().unwrap_or_default();
     match path {
         page if page.ends_with("/page") => answer_page(&mut stream, &request),
+        loose if loose.ends_with("/loose") => answer_in_pieces(&mut stream, usize::MAX..=usize::MAX),
+        loose if loose.ends_with("/pieces") => answer_in_pieces(&mut stream, 1..=11),
         unfinished if ["/pauses", "/breaks", "/ambiguous"].iter().any(|end| unfinished.ends_with(end)) => {
             let kind = if unfinished.ends_with("/pauses") { "text/plain" } else { "text/html" };
             let line = if unfinished.ends_with("/ambiguous") { AMBIGUOUS } else { "first line\n" };
@@ -146,6 +150,35 @@ fn answer_page(stream: &mut TcpStream, request: &str) -> std::io::Result<()> {
     let page = page();
     let body = if head.starts_with("head ") { "" } else { page.as_str() };
     write!(stream, "HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n{body}", page.len())
+}
+
+/// A page that can be minified, and what becomes of it.
+pub fn loose_page() -> (String, String) {
+    let item = "<p  title='a  b'>\n  Ein  é &amp;\r\n<b> c </b> <!-- gone  é -->\n  1  <  2\t</p>\n\n\
+                <pre>\n  kept  é <!-- kept -->\n</pre>\n  <!--[if IE]>  kept  <![endif]-->\n\
+                <textarea>  kept  </textarea>\n<script>  // kept  </script>\n";
+    let minified = "<p  title='a  b'> Ein é &amp; <b> c </b>  1 < 2 </p> \
+                    <pre>\n  kept  é <!-- kept -->\n</pre> <!--[if IE]>  kept  <![endif]--> \
+                    <textarea>  kept  </textarea> <script>  // kept  </script> ";
+    (item.repeat(100), minified.repeat(100))
+}
+
+/// [`loose_page`] in chunks of these sizes by turns, each in a packet of its own as far as the network goes along.
+fn answer_in_pieces(stream: &mut TcpStream, sizes: RangeInclusive<usize>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes())?;
+    let (page, _) = loose_page();
+    let mut page = page.as_bytes();
+    for size in sizes.cycle() {
+        let (piece, rest) = page.split_at(size.min(page.len()));
+        stream.write_all(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())?;
+        if rest.is_empty() {
+            break;
+        }
+        page = rest;
+    }
+    stream.write_all(b"0\r\n\r\n")
 }
 
 /// The body of a request, once all of it is there (RFC 9112, section 6).
