@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use meridian_tests::stack::tool;
 use serde_json::Value;
-use wac_types::{ItemKind, Package, Types, WorldId, validate_target};
+use wac_types::{ItemKind, Package, Type, Types, WorldId, validate_target};
 use wit_parser::Resolve;
 
 /// The world that Spin gives.
@@ -49,7 +49,7 @@ fn fits(world: &str, component: Vec<u8>) -> Result<()> {
 
 /// The one world of an encoded package: a component type that exports another, which exports the world's own.
 fn only_world(types: &Types, package: WorldId) -> Result<WorldId> {
-    let Some(ItemKind::Component(outer)) = types[package].exports.values().next() else {
+    let Some(ItemKind::Type(Type::World(outer))) = types[package].exports.values().next() else {
         bail!("the package has no world")
     };
     let Some(ItemKind::Component(world)) = types[*outer].exports.values().next() else {

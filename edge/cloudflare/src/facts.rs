@@ -150,7 +150,8 @@ mod tests {
             "MERIDIAN_PEER_ADDRESS" => "127.0.0.1".to_owned(),
             "MERIDIAN_CONTEXT_KEYS" => key("k1", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"),
             // The public key of RFC 8032, section 7.1, test 1.
-            _ => key("b1", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"),
+            "MERIDIAN_BUNDLE_KEYS" => key("b1", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"),
+            _ => String::new(),
         })
         .unwrap();
         let sources = Sources { config: &config, places: None, now_ms: 5, random: [7; 16] };
