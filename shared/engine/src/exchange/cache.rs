@@ -172,13 +172,13 @@ impl Exchange {
     /// A value that can't be had for it leaves a route out: then there is nothing stored of theirs.
     fn keyings(&self, path: &str, query: Option<&str>) -> Vec<Keying<'_>> {
         let Some(rules) = &self.rules else { return Vec::new() };
-        let stores = |number: &usize| {
-            let route = rules.route(Some(*number))?;
+        let stores = |number: usize| {
+            let route = rules.route(Some(number))?;
             let policy = rules.ruleset.caches.get(route.cache?)?;
-            method_matches(&route.matcher.methods, "GET").then_some((*number, route, policy))
+            method_matches(&route.matcher.methods, "GET").then_some((number, route, policy))
         };
         let covering = rules.routes.covering(&self.facts.host, path);
-        let mut stores = covering.iter().filter_map(stores).peekable();
+        let mut stores = covering.filter_map(stores).peekable();
         if stores.peek().is_none() {
             return Vec::new();
         }

@@ -113,8 +113,7 @@ impl RouteIndex {
     }
 
     /// The routes for this host and path, whatever else they ask of a request, the most specific first.
-    #[must_use]
-    pub fn covering(&self, host: &str, path: &str) -> Vec<usize> {
+    pub fn covering(&self, host: &str, path: &str) -> impl Iterator<Item = usize> {
         let mut candidates = Vec::with_capacity(8);
         let inside = path.strip_prefix('/').unwrap_or_default();
         let mut steps = 0;
@@ -126,7 +125,7 @@ impl RouteIndex {
         candidates.sort_unstable_by_key(|(rank, number)| (*number, *rank));
         candidates.dedup_by_key(|(_, number)| *number);
         candidates.sort_unstable();
-        candidates.into_iter().map(|(_, number)| number).collect()
+        candidates.into_iter().map(|(_, number)| number)
     }
 
     /// Where the paths of a host begin, what says more of it first: those of this host, of each wildcard over it, the
