@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use meridian_tests::corpus::{self, Prepared, expect, native};
 
@@ -14,10 +15,10 @@ const MARK: &str = "=== ";
 
 #[test]
 fn every_case_comes_out_as_its_file_says() {
-    let cases = cases();
+    let cases = &*DECIDED;
     let mut wrong = Vec::new();
-    for case in &cases {
-        let differences = expect::differences(&case.expect, &native::decide(&case.input));
+    for (case, outcome) in cases {
+        let differences = expect::differences(&case.expect, outcome);
         if !differences.is_empty() {
             wrong.push(format!("{}: {}\n  {}", case.name, case.about, differences.join("\n  ")));
         }
@@ -30,10 +31,10 @@ fn every_case_comes_out_as_its_file_says() {
 #[test]
 fn every_outcome_is_the_kept_one() {
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
-    for case in &cases() {
+    for (case, outcome) in &*DECIDED {
         let file = case.name.split('.').next().unwrap_or_default();
-        let outcome = String::from_utf8(native::decide(&case.input)).unwrap();
-        *texts.entry(format!("{file}.txt")).or_default() += &section(case, &outcome);
+        let outcome = std::str::from_utf8(outcome).unwrap();
+        *texts.entry(format!("{file}.txt")).or_default() += &section(case, outcome);
     }
     let folder = folder();
     if std::env::var_os("MERIDIAN_BLESS").is_some() {
@@ -56,11 +57,16 @@ fn every_outcome_is_the_kept_one() {
     }
 }
 
-fn cases() -> Vec<Prepared> {
+/// Every case with its outcome, decided once for both tests.
+static DECIDED: LazyLock<Vec<(Prepared, Vec<u8>)>> = LazyLock::new(|| {
     let cases = corpus::prepare().unwrap_or_else(|error| panic!("{error:#}"));
     assert!(cases.len() >= CASES_MIN, "only {} cases", cases.len());
-    cases
-}
+    let decided = |case: Prepared| {
+        let outcome = native::decide(&case.input);
+        (case, outcome)
+    };
+    cases.into_iter().map(decided).collect()
+});
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/outcomes")
