@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("meridian-test-function", &[]),
+    ("meridian-test-semantics", &[]),
     ("xtask", &[]),
 ];
 
@@ -46,6 +47,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sqlx", &["meridian-store", "meridian-cdc", "meridian-tests"]),
     ("pgwire-replication", &["meridian-cdc"]),
     ("moka", &["meridian-origin"]),
+    ("http-cache-semantics", &["meridian-test-semantics"]),
     ("axum", &["meridian-origin"]),
     ("worker", &["meridian-edge-cloudflare"]),
     ("wasm-bindgen", &["meridian-edge-cloudflare"]),

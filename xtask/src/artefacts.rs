@@ -175,7 +175,11 @@ pub fn obtain_host(profile: HostProfile, no_build: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn native(package: &str, binary: &str) -> Result<PathBuf> {
+/// Builds a program for this machine, and says where it is.
+///
+/// # Errors
+/// When the build fails.
+pub fn native(package: &str, binary: &str) -> Result<PathBuf> {
     let mut cargo = paths::cargo();
     cargo.args(["build", "--profile", "stack", "--package", package, "--bin", binary]);
     run(&format!("build {binary}"), &mut cargo)?;

@@ -1,5 +1,6 @@
 //! `cargo xtask conformance`: what public test suites say of both edges, and why where they are not content.
 
+mod peer;
 mod render;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use render::render;
+use peer::Peer;
+use render::{Column, render};
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::HostProfile;
@@ -48,10 +50,13 @@ struct Cache {
     /// A checkout of the suite's repository, with its dependencies installed, in the place of the release that npm carries.
     #[arg(long)]
     suite: Option<PathBuf>,
+    /// Judge a proxy that caches as the crate http-cache-semantics says as well, and write it into the report.
+    #[arg(long)]
+    peer: bool,
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
-    /// The edges listen on this port and the next, the suite's server on the one after.
+    /// The edges listen on this port and the next, the suite's server on the one after, and the proxy of --peer on that after it.
     #[arg(long, default_value_t = 18800)]
     port: u16,
     /// Origins of the stack listen on the ports from one above this, PostgreSQL from 101 above.
@@ -129,12 +134,12 @@ impl Cache {
         let folder = paths::target()?.join("conformance/cache");
         let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
         let stack = Stack::start(&folder.join("stack"), ports, HostProfile::default(), self.no_build, &stop)?;
-        let server = format!("http://127.0.0.1:{}", self.port + 2);
+        let server = format!("127.0.0.1:{}", self.port + 2);
         stack.push_tenant(
             TENANT,
             HOST,
             &format!("{CACHE}/rules"),
-            &[("UPSTREAM", &server)],
+            &[("UPSTREAM", &format!("http://{server}"))],
             &folder.join("rules"),
         )?;
         let mut judged = Vec::new();
@@ -145,12 +150,14 @@ impl Cache {
             judged.push(self.judge(&modules, &url, title)?);
         }
         drop(stack);
+        let peer = self.peer.then(|| self.judge_peer(&modules, &folder, &server, &stop)).transpose()?;
         let end = if self.suite.is_some() { "-head" } else { "" };
         let explained = explained(end)?;
-        let text = render(&judged, &explained, self.suite.as_deref())?;
+        let text = render(&judged, peer.as_ref(), &explained, self.suite.as_deref())?;
         println!("{}", text.split("\n## Each test").next().unwrap_or_default());
         if self.json {
-            println!("{}", serde_json::to_string(&judged)?);
+            let all: Vec<_> = judged.iter().chain(peer.as_ref().map(|peer| &peer.judged)).collect();
+            println!("{}", serde_json::to_string(&all)?);
         }
         say(&format!("Written to {}", report::write(&format!("{CACHE}/report{end}.md"), &text)?.display()));
         let silent: Vec<_> = missed(&judged).filter(|id| !explained.contains_key(*id)).collect();
@@ -162,6 +169,13 @@ impl Cache {
         let settled: Vec<_> = explained.keys().filter(|id| missed(&judged).all(|one| one != *id)).collect();
         ensure!(settled.is_empty(), "explained in {CACHE}/missed{end}.yaml, but not missed: {settled:?}");
         Ok(())
+    }
+
+    fn judge_peer(&self, modules: &Path, folder: &Path, server: &str, stop: &Stop) -> Result<Column> {
+        stop.check()?;
+        let peer = Peer::start(&folder.join("peer"), self.port + 3, server, self.no_build, stop)?;
+        let judged = self.judge(modules, &peer.url, &peer.title)?;
+        Ok(Column { title: peer.title.clone(), judged })
     }
 
     fn judge(&self, modules: &Path, url: &str, title: &str) -> Result<Vec<Judged>> {
