@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::directives::{Control, Directives, split};
-use super::key;
 use super::notes::Notes;
+use super::vary;
 use crate::headers::Headers;
 use crate::limits::{
     CACHE_HEURISTIC_MS_MAX, CACHE_KEEP_MS_MAX, CACHE_SEEN_MAX, CACHE_TAG_BYTES_MAX, CACHE_TAGS_MAX,
@@ -53,7 +53,7 @@ pub(super) fn judge(
         None if lifetime_ms == 0 || directives.s_maxage.is_some() => 0,
         None => default_ms,
     };
-    let vary = key::vary(response, request).ok_or("vary")?;
+    let vary = vary::of(response, request).ok_or("vary")?;
     let tags = tags(policy, response)?;
     if vary.len() > CACHE_VARY_MAX {
         return Err("vary");

@@ -10,7 +10,6 @@
 //! A request with `Range` gets its part of an entry that may be served, and is forwarded as it is otherwise; partial
 //! responses are not stored.
 
-mod codings;
 mod directives;
 mod freshness;
 mod groups;
@@ -21,6 +20,7 @@ mod range;
 mod status;
 mod structured;
 mod validate;
+mod vary;
 
 use std::sync::Arc;
 
@@ -302,8 +302,8 @@ impl Lookup {
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
-            key::value_for(name, &entry.headers, request) == *value
-                || (name == "accept-language" && key::is_preferred(&entry.headers, request))
+            vary::value_for(name, &entry.headers, request) == *value
+                || (name == "accept-language" && vary::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {
             if !is_primary {
@@ -561,7 +561,7 @@ impl Lookup {
         let mut notes = judge(arrival.policy, arrival.request, status, judged, times)?;
         notes.tags.extend(groups::of(&self.host, judged)?);
         // RFC 9111, section 4.1: what counts is the request that the response was selected by, which the client's is not.
-        let is_rewritten = |name: &str| arrival.rewritten.contains(&name) || key::is_of_edge(name);
+        let is_rewritten = |name: &str| arrival.rewritten.contains(&name) || vary::is_of_edge(name);
         if notes.vary.iter().any(|(name, _)| is_rewritten(name)) {
             return Err(VARY_REWRITTEN);
         }

@@ -1,0 +1,147 @@
+//! What a response varies by (RFC 9111, section 4.1): the fields that its `Vary` names, with a request's values in one form
+//! for all that mean the same.
+
+mod codings;
+
+use super::key::digest;
+use crate::headers::Headers;
+use crate::policy::personal;
+
+/// What a response varies by, with this request's values, hashed. `None` where it varies by everything.
+pub(super) fn of(response: &Headers, request: &Headers) -> Option<Vec<(String, Option<String>)>> {
+    let mut names: Vec<String> = response
+        .get_all("vary")
+        .flat_map(|list| list.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.sort();
+    names.dedup();
+    if names.iter().any(|name| name == "*") {
+        return None;
+    }
+    let valued = |name: String| {
+        let value = value_for(&name, response, request);
+        (name, value)
+    };
+    Some(names.into_iter().map(valued).collect())
+}
+
+/// Whether the edge writes a field of forwarded requests itself, so that the client's value says nothing of it. Scheme and
+/// host are in the key: what else `X-Forwarded-Proto` and `X-Forwarded-Host` hold is the client's.
+pub(super) fn is_of_edge(name: &str) -> bool {
+    matches!(name, "forwarded" | "traceparent" | "tracestate" | "via" | "x-forwarded-for")
+        || name.starts_with("meridian-")
+}
+
+/// This request's value of a field, hashed.
+pub(super) fn value(name: &str, request: &Headers) -> Option<String> {
+    normal(request, name).map(|value| digest(&value))
+}
+
+/// The same, as far as a response in a coding that is known here can have been chosen by it.
+pub(super) fn value_known(name: &str, request: &Headers) -> Option<String> {
+    match name {
+        "accept-encoding" => codings::known(request).map(|value| digest(&value)),
+        name => value(name, request),
+    }
+}
+
+/// This request's value of a field, hashed, as far as this response was chosen by it.
+pub(super) fn value_for(name: &str, response: &Headers, request: &Headers) -> Option<String> {
+    match name {
+        "accept-encoding" => codings::chosen(response, request).map(|value| digest(&value)),
+        name => value(name, request),
+    }
+}
+
+/// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas, and in lower case where
+/// the field's values have no case.
+fn normal(headers: &Headers, name: &str) -> Option<String> {
+    let mut values = headers.get_all(name).peekable();
+    values.peek()?;
+    if name == "accept-language" {
+        let weighted = |(weight, language)| format!("{language};{weight}").to_ascii_lowercase();
+        let languages: Vec<_> = personal::languages(headers).into_iter().map(weighted).collect();
+        return Some(languages.join(","));
+    }
+    if name == "accept-encoding" {
+        return codings::whole(headers);
+    }
+    let mut normal = String::new();
+    for element in
+        values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
+    {
+        if !normal.is_empty() {
+            normal.push(',');
+        }
+        normal.push_str(element);
+    }
+    if matches!(name, "accept" | "accept-charset") {
+        normal.make_ascii_lowercase();
+    }
+    Some(normal)
+}
+
+/// Whether a response that varies by language is in the one that a request prefers to all others: the origin would choose
+/// it as well (RFC 9111, section 4.1; RFC 9110, section 12.5.4).
+pub(super) fn is_preferred(response: &Headers, request: &Headers) -> bool {
+    let mut wanted = personal::languages(request).into_iter();
+    let (Some((weight, language)), next) = (wanted.next(), wanted.next()) else { return false };
+    let is_alone = next.is_none_or(|(other, _)| other != weight);
+    is_alone
+        && weight > 0
+        && response.joined("content-language").is_some_and(|of| of.eq_ignore_ascii_case(language))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn equal_preferences_have_one_form() {
+        let check = |expect: bool, a: &str, b: &str| {
+            let form = |text| value("accept-language", &Headers::from_iter([("accept-language", text)]));
+            assert_eq!(form(a) == form(b), expect, "RFC 9110 12.5.4: {a} | {b}");
+        };
+        check(true, "en, de", "EN ,de");
+        check(false, "en, de", "de, en");
+        check(true, "en;q=0.5, de", "de;q=1.0, en; q=0.50");
+        check(false, "en;q=0.5, de", "en, de;q=0.5");
+        check(false, "en", "en, de");
+    }
+
+    proptest! {
+        #[test]
+        fn requests_of_one_key_have_one_language(
+            a in "(en|de|fr|[*])(;q=0[.][1-9])?(, (en|de|fr)(;q=0[.][1-9])?){0,2}",
+            b in "(en|de|fr|[*])(;q=0[.][1-9])?(, (en|de|fr)(;q=0[.][1-9])?){0,2}",
+        ) {
+            let headers = |text: &str| Headers::from_iter([("accept-language", text)]);
+            let (a, b) = (headers(&a), headers(&b));
+            if value("accept-language", &a) == value("accept-language", &b) {
+                prop_assert_eq!(personal::language(&a), personal::language(&b));
+            }
+        }
+    }
+
+    #[test]
+    fn the_language_that_is_preferred_to_all_others_is_preferred() {
+        let check = |accept: &str, language: &str, expect: bool| {
+            let request = Headers::from_iter([("accept-language", accept)]);
+            let response = Headers::from_iter([("content-language", language)]);
+            assert_eq!(is_preferred(&response, &request), expect, "RFC 9110 12.5.4: {accept} | {language}");
+        };
+        check("fr;q=0.5, de;q=1.0", "de", true);
+        check("de", "DE", true);
+        check("fr;q=0.5, de", "fr", false);
+        check("fr, de", "de", false);
+        check("de;q=0", "de", false);
+        check("de-AT", "de", false);
+        check("de", "de, en", false);
+        assert!(!is_preferred(&Headers::from_iter([("content-language", "de")]), &Headers::default()));
+        assert!(!is_preferred(&Headers::default(), &Headers::from_iter([("accept-language", "de")])));
+    }
+}
