@@ -105,9 +105,10 @@ mod tests {
     fn no_other_tag_is_that_of_a_group() {
         for field in ["cache-tag", "surrogate-key"] {
             let headers = Headers::from_iter([(field, " shop.test a"), ("cache-control", "max-age=60")]);
-            let times = super::super::Times { requested_ms: 0, received_ms: 0 };
+            let times = super::super::freshness::Times { requested_ms: 0, received_ms: 0 };
             let policy = super::super::tests::policy();
-            let notes = super::super::judge(&policy, &Headers::default(), 200, &headers, times).unwrap();
+            let notes =
+                super::super::freshness::judge(&policy, &Headers::default(), 200, &headers, times).unwrap();
             assert!(!notes.tags.contains(&tag("shop.test", "a")), "{field}: {:?}", notes.tags);
         }
     }

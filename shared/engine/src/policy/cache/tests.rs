@@ -9,7 +9,7 @@ use crate::bounded::Keyed;
 use crate::fixtures::request;
 use crate::fixtures::rule;
 use crate::ruleset::KeyPart;
-use crate::step::Purge;
+use crate::step::{Purge, ResponseHead};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
