@@ -11,6 +11,7 @@
 //! responses are not stored.
 
 mod arrival;
+mod date;
 mod directives;
 mod freshness;
 mod groups;

@@ -1,7 +1,7 @@
 //! Parts of a stored body (RFC 9110, section 14): one range of bytes. Several at once are answered whole, as section 14.2
 //! allows.
 
-use super::freshness::date_ms;
+use super::date::date_ms;
 use crate::headers::Headers;
 
 /// What a request wants of a stored body.

@@ -1,7 +1,7 @@
 //! Conditional requests: those of clients, answered from an entry, and ours, which validate one (RFC 9110, section 13;
 //! RFC 9111, section 4.3).
 
-use super::freshness::date_ms;
+use super::date::date_ms;
 use crate::headers::Headers;
 
 /// What a stored head holds: not what belongs to a connection, to one answer, or to the host; cookies where they are wanted.
