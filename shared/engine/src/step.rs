@@ -6,16 +6,19 @@
 //! beginning at most, where a rule looks into it, and of a response's nothing.
 
 pub mod function;
+mod keys;
+mod news;
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::function::{FunctionCall, FunctionFailure, FunctionFault, Ran};
+pub use self::keys::{Algorithm, FetchFault, FetchKeys, FetchedKeys, VerificationKey, Verify};
+pub use self::news::{AddressName, Purge, RegionNews, SyncAsk, SyncNews};
 use crate::decision::Decision;
 use crate::exchange::Exchange;
 use crate::headers::Headers;
-use crate::policy::jwt::{Identity, SharedKeys};
+use crate::policy::jwt::Identity;
 use crate::policy::steering::Connection;
 use crate::ruleset::{Coding, LimitAlgorithm, LimitScope, PageChanges, Platform, RegionId, Ruleset, Target};
 
@@ -104,186 +107,6 @@ pub enum Loaded {
     Missing,
     /// It could not be had, or what came was not acceptable; what was loaded before stays in force.
     Unavailable(String),
-}
-
-/// A question to an origin: what changed since?
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyncAsk {
-    /// Targets in memory with the sequence that each has.
-    pub targets: Vec<(Target, u64)>,
-    /// How far the purge journal of each region has been read.
-    pub purge_cursor: Vec<(RegionId, u64)>,
-    /// Addresses whose names it would like to know; at most [`NAMES_ASKED_MAX`](crate::limits::NAMES_ASKED_MAX).
-    pub addresses: Vec<IpAddr>,
-}
-
-/// The name of an address in DNS, as far as the name has the address too (forward-confirmed).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressName {
-    /// The address.
-    pub address: IpAddr,
-    /// The name; `None` where none is confirmed.
-    pub name: Option<String>,
-    /// How long that may be believed.
-    pub keep_ms: u64,
-}
-
-/// An origin's answer to a [`SyncAsk`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SyncNews {
-    /// Newest sequence of each target asked about.
-    pub heads: Vec<(Target, u64)>,
-    /// New entries of the purge journal, oldest first.
-    pub purges: Vec<Purge>,
-    /// How far the journal has been read now.
-    pub purge_cursor: Vec<(RegionId, u64)>,
-    /// The journal no longer reaches back to the cursor: entries stored before `now_ms` are stale.
-    pub reset: bool,
-    /// When the origin answered, its clock.
-    pub now_ms: u64,
-    /// What the origin knows of every region.
-    pub regions: Vec<RegionNews>,
-    /// Names that were asked for, as far as they are known by now.
-    pub names: Vec<AddressName>,
-}
-
-/// One entry of the purge journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purge {
-    /// Tenant whose cache is meant; `*` is everybody's, and then everything of it, whatever the tag.
-    pub tenant: String,
-    /// Tag that went stale; `*` is all of them.
-    pub tag: String,
-    /// Ordinal of the region whose change did it; 0 for a purge by hand.
-    pub source: u16,
-    /// Commit position of that change in its region; 0 for a purge by hand.
-    pub position: u64,
-    /// When it was written to the journal.
-    pub at_ms: u64,
-    /// What went stale may still be of use while it is fetched anew or its origin fails (RFC 5861). Only purges by hand
-    /// are soft: the time alone decides what they reach.
-    pub soft: bool,
-}
-
-/// What an origin knows of one region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegionNews {
-    /// The region.
-    pub id: RegionId,
-    /// Its ordinal in stamps and positions.
-    pub ordinal: u16,
-    /// Whether its health check passes.
-    pub healthy: bool,
-    /// Position applied there of each source, by the source's ordinal.
-    pub applied: Vec<(u16, u64)>,
-}
-
-/// A key set to fetch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchKeys {
-    /// Tenant whose issuer it is.
-    pub tenant: String,
-    /// Name of the `Issuer` document.
-    pub issuer: String,
-    /// Absolute URL of the JSON Web Key Set, or of what says where that is.
-    pub url: String,
-    /// What is fetched are the metadata of this issuer (OpenID Connect Discovery 1.0), which say where the key set is.
-    pub metadata_of: Option<String>,
-    /// How long the host may wait.
-    pub timeout_ms: u32,
-    /// When the last answer that this node knows of came, in milliseconds since the Unix epoch; 0: never.
-    pub known_ms: u64,
-    /// Age from which what another node has fetched is of no use.
-    pub stale_ms: u64,
-}
-
-/// What came of a [`FetchKeys`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchedKeys {
-    /// The body, at most [`JWKS_BYTES_MAX`](crate::limits::JWKS_BYTES_MAX) long, or why not.
-    Answer(Result<Vec<u8>, FetchFault>),
-    /// Not fetched: what another node came by, as [`SharedKeys::turn`] allows.
-    Shared(SharedKeys),
-}
-
-impl From<Result<Vec<u8>, FetchFault>> for FetchedKeys {
-    fn from(answer: Result<Vec<u8>, FetchFault>) -> Self {
-        Self::Answer(answer)
-    }
-}
-
-/// Why something could not be fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FetchFault {
-    /// No connection, or it broke.
-    Unreachable,
-    /// No answer in time.
-    Timeout,
-    /// An answer other than 200.
-    Status(u16),
-    /// More bytes than allowed.
-    TooLarge,
-}
-
-/// A signature to check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verify {
-    /// Algorithm, as pinned to the key (RFC 8725, section 3.1).
-    pub algorithm: Algorithm,
-    /// The key.
-    pub key: Arc<VerificationKey>,
-    /// The whole compact token; its last dot ends the signed part (RFC 7515, section 7.1).
-    pub token: String,
-}
-
-/// Signature algorithms (RFC 7518, section 3.1; RFC 8037).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Algorithm {
-    HS256,
-    HS384,
-    HS512,
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    EdDSA,
-}
-
-/// A key that checks signatures, in the parts that every host's cryptography takes.
-#[derive(Clone, PartialEq, Eq)]
-pub enum VerificationKey {
-    /// Shared secret of the HS algorithms.
-    Secret(Vec<u8>),
-    /// RSA modulus and exponent, big-endian.
-    Rsa {
-        /// Modulus.
-        n: Vec<u8>,
-        /// Public exponent.
-        e: Vec<u8>,
-    },
-    /// Point on P-256, uncompressed SEC 1 form (65 bytes).
-    P256(Vec<u8>),
-    /// Point on P-384, uncompressed SEC 1 form (97 bytes).
-    P384(Vec<u8>),
-    /// Ed25519 public key (32 bytes).
-    Ed25519(Vec<u8>),
-}
-
-impl std::fmt::Debug for VerificationKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Secret(_) => "Secret(…)",
-            Self::Rsa { .. } => "Rsa(…)",
-            Self::P256(_) => "P256(…)",
-            Self::P384(_) => "P384(…)",
-            Self::Ed25519(_) => "Ed25519(…)",
-        })
-    }
 }
 
 /// The beginning of a request's body.
