@@ -103,15 +103,6 @@ impl<'a> Stage<'a> {
             .iter()
             .map(|Input { name, value }| (*name, text.get(value.0..value.1).unwrap_or_default()))
     }
-
-    /// Whether it is here that the request was refused or could not be served.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        ["denied", "failed", "exceeded"].iter().any(|word| {
-            let rest = self.outcome.strip_prefix(word);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-        })
-    }
 }
 
 /// One line for people: `auth        verified  (Route orders, acme/routes.yaml:12)  issuer=acme subject=ada`.
@@ -164,8 +155,6 @@ mod tests {
             .with("method", "GET")
             .with("path", "/a b\n");
         explanation.note("auth", None, "denied: no \"iss\"");
-        let refusals: Vec<bool> = explanation.stages().map(|stage| stage.is_refusal()).collect();
-        assert_eq!(refusals, [false, false, true]);
         let expect = "host        tenant acme  host=acme.example\n\
                       route       matched  (Route r, rules.yaml:1)  method=GET path=\"/a b\\n\"\n\
                       auth        denied: no \"iss\"\n";
