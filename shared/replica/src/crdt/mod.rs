@@ -4,11 +4,17 @@
 //! Types", 2011). [`Field::join`] is commutative, associative and idempotent, so a duplicate or a late state
 //! does no harm. States are read from and written to JSON in one canonical form: equal states are equal bytes.
 
+mod counter;
+mod map;
+mod set;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::limits::{MAP_KEYS_MAX, SET_ELEMENTS_MAX};
+pub use self::counter::Counter;
+pub use self::map::LwwMap;
+pub use self::set::Set;
 use crate::{Region, Stamp};
 
 /// How a field of a collection merges.
@@ -43,27 +49,6 @@ pub enum Field {
     Set(Set),
     /// See [`LwwMap`].
     Map(LwwMap),
-}
-
-/// Sums of what each region added and took away (a PN-counter). Whole numbers only.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counter {
-    added: BTreeMap<u16, u64>,
-    taken: BTreeMap<u16, u64>,
-}
-
-/// An observed-remove set without tombstones: each element has the dots (region and sequence) that added it,
-/// and the set knows the highest dot that it has seen of each region. Elements are JSON scalars.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Set {
-    seen: BTreeMap<u16, u64>,
-    elements: BTreeMap<String, BTreeMap<u16, u64>>,
-}
-
-/// A map whose keys are last-writer-wins registers; a removed key keeps its stamp.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LwwMap {
-    entries: BTreeMap<String, (Stamp, Option<Value>)>,
 }
 
 /// An operation on a merging field that can't be done.
@@ -195,168 +180,11 @@ impl Field {
     }
 }
 
-impl Counter {
-    /// The sum, held within the range of a 64-bit integer.
-    #[must_use]
-    pub fn value(&self) -> i64 {
-        let sum = |side: &BTreeMap<u16, u64>| side.values().map(|n| i128::from(*n)).sum::<i128>();
-        let value = sum(&self.added) - sum(&self.taken);
-        i64::try_from(value).unwrap_or(if value > 0 { i64::MAX } else { i64::MIN })
-    }
-
-    fn join(&mut self, other: &Counter) {
-        join_max(&mut self.added, &other.added);
-        join_max(&mut self.taken, &other.taken);
-    }
-
-    fn operate(&mut self, operation: &Value, region: Region) -> Result<(), InvalidOperation> {
-        const EXPECTED: &str = "a whole number, or {\"$add\": whole number}";
-        let delta = match (operation.as_i64(), operation.as_object()) {
-            (Some(assigned), _) => i128::from(assigned) - i128::from(self.value()),
-            (None, Some(object)) if object.len() == 1 => {
-                let add = object.get("$add").and_then(Value::as_i64);
-                i128::from(add.ok_or_else(|| shape(operation, EXPECTED))?)
-            }
-            _ => return Err(shape(operation, EXPECTED)),
-        };
-        let side = if delta < 0 { &mut self.taken } else { &mut self.added };
-        if delta != 0 {
-            let total = side.entry(region.0).or_default();
-            *total = total.saturating_add(u64::try_from(delta.unsigned_abs()).unwrap_or(u64::MAX));
-        }
-        Ok(())
-    }
-}
-
-impl Set {
-    fn join(&mut self, other: &Set) {
-        let mut joined: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
-        let none = BTreeMap::new();
-        for text in self.elements.keys().chain(other.elements.keys()) {
-            if joined.contains_key(text) {
-                continue;
-            }
-            let mine = self.elements.get(text).unwrap_or(&none);
-            let theirs = other.elements.get(text).unwrap_or(&none);
-            let mut dots = surviving(mine, theirs, &other.seen);
-            join_max(&mut dots, &surviving(theirs, mine, &self.seen));
-            if !dots.is_empty() {
-                joined.insert(text.clone(), dots);
-            }
-        }
-        self.elements = joined;
-        join_max(&mut self.seen, &other.seen);
-    }
-
-    fn operate(&mut self, operation: &Value, region: Region) -> Result<(), InvalidOperation> {
-        const EXPECTED: &str =
-            "an array of strings, numbers and booleans, or {\"$add\": array, \"$remove\": array}";
-        match operation {
-            Value::Array(wanted) => {
-                let wanted = texts(wanted).ok_or_else(|| shape(operation, EXPECTED))?;
-                self.elements.retain(|text, _| wanted.contains(text));
-                for text in wanted {
-                    if !self.elements.contains_key(&text) {
-                        self.add(text, region);
-                    }
-                }
-            }
-            Value::Object(object)
-                if !object.is_empty() && object.keys().all(|key| key == "$add" || key == "$remove") =>
-            {
-                let side = |name: &str| match object.get(name) {
-                    None => Some(Vec::new()),
-                    Some(Value::Array(elements)) => texts(elements),
-                    Some(_) => None,
-                };
-                let removed = side("$remove").ok_or_else(|| shape(operation, EXPECTED))?;
-                let added = side("$add").ok_or_else(|| shape(operation, EXPECTED))?;
-                for text in removed {
-                    self.elements.remove(&text);
-                }
-                for text in added {
-                    self.add(text, region);
-                }
-            }
-            _ => return Err(shape(operation, EXPECTED)),
-        }
-        limit(self.elements.len(), SET_ELEMENTS_MAX)
-    }
-
-    /// A new dot for an element takes the place of those that it had.
-    fn add(&mut self, text: String, region: Region) {
-        let seen = self.seen.entry(region.0).or_default();
-        *seen = seen.saturating_add(1);
-        self.elements.insert(text, BTreeMap::from([(region.0, *seen)]));
-    }
-}
-
-impl LwwMap {
-    fn join(&mut self, other: &LwwMap) {
-        for (key, theirs) in &other.entries {
-            match self.entries.get_mut(key) {
-                None => {
-                    self.entries.insert(key.clone(), theirs.clone());
-                }
-                Some(mine) if rank(theirs) > rank(mine) => *mine = theirs.clone(),
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn operate(&mut self, operation: &Value, now: Stamp) -> Result<(), InvalidOperation> {
-        const EXPECTED: &str = "an object, null for a key that goes, or {\"$set\": whole object}";
-        let object = operation.as_object().ok_or_else(|| shape(operation, EXPECTED))?;
-        let whole = if object.len() == 1 { object.get("$set") } else { None };
-        let changes = match whole {
-            Some(whole) => whole.as_object().ok_or_else(|| shape(operation, EXPECTED))?,
-            None => object,
-        };
-        if whole.is_some() {
-            for (key, entry) in &mut self.entries {
-                if entry.1.is_some() && !changes.contains_key(key) {
-                    *entry = (now, None);
-                }
-            }
-        }
-        for (key, value) in changes {
-            let value = if value.is_null() { None } else { Some(value.clone()) };
-            self.entries.insert(key.clone(), (now, value));
-        }
-        limit(self.entries.len(), MAP_KEYS_MAX)
-    }
-}
-
-/// Dots of one side that the other side has too, or has never seen: the rest were removed there.
-fn surviving(
-    dots: &BTreeMap<u16, u64>,
-    other: &BTreeMap<u16, u64>,
-    other_seen: &BTreeMap<u16, u64>,
-) -> BTreeMap<u16, u64> {
-    let seen = |region: &u16| other_seen.get(region).copied().unwrap_or(0);
-    dots.iter()
-        .filter(|(region, dot)| other.get(region) == Some(dot) || **dot > seen(region))
-        .map(|(region, dot)| (*region, *dot))
-        .collect()
-}
-
-/// Order of two entries of one key: by stamp, and for equal stamps by content, so that joining commutes always.
-fn rank(entry: &(Stamp, Option<Value>)) -> (Stamp, Option<String>) {
-    (entry.0, entry.1.as_ref().map(Value::to_string))
-}
-
 fn join_max(mine: &mut BTreeMap<u16, u64>, theirs: &BTreeMap<u16, u64>) {
     for (region, number) in theirs {
         let held = mine.entry(*region).or_default();
         *held = (*held).max(*number);
     }
-}
-
-fn texts(elements: &[Value]) -> Option<Vec<String>> {
-    elements
-        .iter()
-        .map(|e| (!e.is_array() && !e.is_object() && !e.is_null()).then(|| e.to_string()))
-        .collect()
 }
 
 fn numbers(side: &BTreeMap<u16, u64>) -> Value {
