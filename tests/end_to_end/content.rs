@@ -3,12 +3,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use meridian_tests::client::{Client, Response};
 use meridian_tests::decode::{begun, decoded};
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 
 use crate::EdgeTest;
 use crate::upstream::{loose_page, page};
@@ -22,8 +21,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("breaks_off_what_it_can_not_finish", breaks_off_what_it_can_not_finish),
 ];
 
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 /// What a browser asks for, with each coding as the only one that is left.
 const ASKED: [(&str, &str); 4] = [
     ("gzip", "gzip, deflate"),

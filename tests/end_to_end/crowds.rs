@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use meridian_tests::client::Client;
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 
 use crate::EdgeTest;
 use crate::upstreams::with_rules;
@@ -18,8 +18,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("asks_elsewhere_beside_a_slow_region", asks_elsewhere_beside_a_slow_region),
 ];
 
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 /// Clients that ask at the same time.
 const CLIENTS: usize = 50;
 /// Requests that an instance in the Spin host answers at the same time.

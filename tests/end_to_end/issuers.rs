@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 use meridian_wire::encoding::base64url;
 use ring::signature::KeyPair as _;
 
@@ -21,8 +21,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("bears_an_issuer_in_trouble", bears_an_issuer_in_trouble),
 ];
 
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 /// Seed of the issuer's key.
 const SEED: [u8; 32] = [21; 32];
 /// How long after a fetch an unknown key is not worth another one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 use serde::Deserialize;
 
 use crate::EdgeTest;
@@ -25,8 +25,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
 
 /// How long a connection may stay silent before it counts as waiting for more.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 
 /// One case of `raw.yaml`, which says what each member means.
 #[derive(Debug, Deserialize)]

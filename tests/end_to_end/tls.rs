@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use meridian_tests::client::Client;
-use meridian_tests::stack::{Stack, eventually, tool};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually, tool};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -38,8 +38,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
 
 /// How long Caddy may take to make its authority and to serve.
 const READY_MAX: Duration = Duration::from_secs(30);
-/// How long rules may take to be seen.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 /// From where the clients come.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 const FORGED: &str = "203.0.113.10";

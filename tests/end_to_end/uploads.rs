@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 
 use crate::EdgeTest;
 use crate::requests::raw;
@@ -18,8 +18,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("a_client_does_not_choose_the_time", a_client_does_not_choose_the_time),
 ];
 
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 /// How long a slow client pauses between two parts.
 const PAUSE: Duration = Duration::from_millis(300);
 /// Parts of a slow body, which takes longer than the route waits for the upstream.

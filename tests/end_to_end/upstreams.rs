@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use meridian_tests::client::{Client, Response};
 use meridian_tests::decode::decoded;
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 
 use crate::EdgeTest;
 use crate::bad_bundles::roll_back;
@@ -24,9 +24,6 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("breaks_off_what_an_upstream_may_not_send", breaks_off_what_an_upstream_may_not_send),
     ("leaves_an_upstream_the_connections_that_it_takes", leaves_an_upstream_the_connections_that_it_takes),
 ];
-
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 
 /// A large body is passed, compared and written to disk within this time, on a machine that is busy as well.
 const LARGE_KEPT_MAX: Duration = Duration::from_secs(30);

@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 use crate::client::Client;
 
+/// Each instance of an edge hears of new rules by itself, within this time.
+pub const SEEN_MAX: Duration = Duration::from_secs(5);
 /// How long the stack may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(300);
 /// How long it may take to stop.
