@@ -1,11 +1,10 @@
 //! The Spin component as Spin 4.1 sees it: what it asks its host for, and what it offers, with the types of both.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use meridian_tests::packages;
 use meridian_tests::stack::tool;
-use serde_json::Value;
 use wac_types::{ItemKind, Package, Type, Types, WorldId, validate_target};
 use wit_parser::Resolve;
 
@@ -60,14 +59,7 @@ fn only_world(types: &Types, package: WorldId) -> Result<WorldId> {
 
 /// The folder of a dependency's source.
 fn source_of(package: &str) -> Result<PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()?;
-    let metadata: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
-    let found = packages.iter().find(|found| found["name"] == package);
+    let found = packages::all().iter().find(|found| found["name"] == package);
     let manifest = found.and_then(|found| found["manifest_path"].as_str());
     let folder = manifest.and_then(|manifest| Path::new(manifest).parent());
     Ok(folder.with_context(|| format!("{package} is no dependency"))?.to_owned())

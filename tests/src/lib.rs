@@ -6,5 +6,6 @@ pub mod corpus;
 pub mod decode;
 pub mod edge;
 pub mod kept;
+pub mod packages;
 pub mod proxy;
 pub mod stack;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use meridian_tests::packages;
 use serde_json::Value;
 
 /// Dependencies between the workspace's own crates: an arrow that is not here does not exist.
@@ -64,13 +65,13 @@ const FILE_LINES_MAX: usize = 700;
 
 #[test]
 fn crates_depend_along_the_arrows_only() {
-    let own: BTreeSet<String> = packages().iter().map(|package| text(package, "name")).collect();
-    for package in packages() {
-        let name = text(&package, "name");
+    let own: BTreeSet<String> = packages::own().iter().map(|package| text(package, "name")).collect();
+    for package in packages::own() {
+        let name = text(package, "name");
         let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == name) else {
             panic!("{name} has no line in ARROWS");
         };
-        for dependency in dependencies(&package, false) {
+        for dependency in dependencies(package, false) {
             assert!(
                 !own.contains(&dependency) || allowed.contains(&dependency.as_str()),
                 "{name} may not depend on {dependency}: the arrows are {allowed:?}"
@@ -81,9 +82,9 @@ fn crates_depend_along_the_arrows_only() {
 
 #[test]
 fn libraries_stay_in_their_rooms() {
-    for package in packages() {
-        let name = text(&package, "name");
-        for dependency in dependencies(&package, true) {
+    for package in packages::own() {
+        let name = text(package, "name");
+        for dependency in dependencies(package, true) {
             if let Some((_, rooms)) = ROOMS.iter().find(|(library, _)| *library == dependency) {
                 assert!(
                     rooms.contains(&name.as_str()),
@@ -208,19 +209,6 @@ fn files(ends: &[&str]) -> Vec<PathBuf> {
         .collect();
     assert!(!files.is_empty(), "no file ends with any of {ends:?}");
     files
-}
-
-fn packages() -> Vec<Value> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--no-deps"])
-        .current_dir(root())
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
-    let packages = metadata["packages"].as_array().expect("cargo metadata lists packages").clone();
-    assert!(!packages.is_empty());
-    packages
 }
 
 fn dependencies(package: &Value, with_dev: bool) -> Vec<String> {
