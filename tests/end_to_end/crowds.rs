@@ -1,13 +1,14 @@
 //! A target that is slow: equal requests that wait for one answer, and requests that ask elsewhere as well.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use meridian_tests::client::Client;
+use meridian_tests::serve::serve;
 use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 
 use crate::EdgeTest;
@@ -114,17 +115,9 @@ struct Target {
 
 impl Target {
     fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let target = Self { url, requests: Arc::default(), given_up: Arc::default() };
+        let mut target = Self { url: String::new(), requests: Arc::default(), given_up: Arc::default() };
         let (requests, given_up) = (Arc::clone(&target.requests), Arc::clone(&target.given_up));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (requests, given_up) = (Arc::clone(&requests), Arc::clone(&given_up));
-                // A connection that breaks is the edge's to open anew.
-                std::thread::spawn(move || answer(stream, &requests, &given_up));
-            }
-        });
+        target.url = serve(move |stream| answer(stream, &requests, &given_up))?;
         Ok(target)
     }
 

@@ -1,11 +1,12 @@
 //! An HTTP service that writes down every request that reaches it, connection by connection, as RFC 9112 has it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
+use meridian_tests::serve::serve;
 
 /// Bytes of a line of a head, and of a body.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -32,20 +33,10 @@ pub struct Recorder {
 impl Recorder {
     /// Starts it; it ends with the process.
     pub fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let recorder = Self {
-            url: format!("http://{}", listener.local_addr()?),
-            seen: Arc::new(Mutex::new(Vec::new())),
-        };
-        let seen = Arc::clone(&recorder.seen);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let seen = Arc::clone(&seen);
-                // What breaks off was no request.
-                std::thread::spawn(move || serve(&stream, &seen));
-            }
-        });
-        Ok(recorder)
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&seen);
+        // What breaks off was no request.
+        Ok(Self { url: serve(move |stream| record(&stream, &written))?, seen })
     }
 
     /// What came since this was last asked.
@@ -54,7 +45,7 @@ impl Recorder {
     }
 }
 
-fn serve(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
+fn record(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();

@@ -1,11 +1,12 @@
 //! An HTTP service of a tenant's own, as far as the tests need one.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Result;
+use meridian_tests::serve::serve;
 
 /// Bytes of a request; those of these tests are far below.
 const REQUEST_BYTES_MAX: usize = 512 * 1024;
@@ -42,15 +43,7 @@ pub fn coded() -> std::io::Result<Vec<u8>> {
 /// - `/…/mirror` with the request's body, its length in `x-bytes` and what the head says of that in `x-length`,
 /// - everything else with the request's body in the field `x-echo`.
 pub fn start() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let url = format!("http://{}", listener.local_addr()?);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // A connection that breaks is the edge's to open anew.
-            std::thread::spawn(move || answer(stream));
-        }
-    });
-    Ok(url)
+    Ok(serve(answer)?)
 }
 
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {

@@ -1,7 +1,7 @@
 //! A collector of traces: OTLP over HTTP with protobuf bodies.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +9,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
+
+use crate::serve::serve;
 
 /// Bytes of one request.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -41,18 +43,9 @@ impl Seen {
 impl Collector {
     /// Starts one on a free port of loopback.
     pub fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let collector = Self { url, spans: Arc::default() };
-        let kept = Arc::clone(&collector.spans);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let kept = Arc::clone(&kept);
-                // A connection that breaks is the exporter's to open anew.
-                std::thread::spawn(move || serve(stream, &kept));
-            }
-        });
-        Ok(collector)
+        let spans: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let kept = Arc::clone(&spans);
+        Ok(Self { url: serve(move |stream| answer(stream, &kept))?, spans })
     }
 
     /// The spans of a trace so far.
@@ -69,7 +62,7 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) -> Result<()> {
+fn answer(stream: TcpStream, kept: &Mutex<Vec<Seen>>) -> Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     loop {

@@ -1,4 +1,4 @@
-//! What the tests of the whole platform share: the decision corpus, a running local stack, a plain HTTP client.
+//! What the tests of the whole platform share: the decision corpus, a running local stack, a plain HTTP client, plain servers.
 
 pub mod client;
 pub mod collector;
@@ -8,4 +8,5 @@ pub mod edge;
 pub mod kept;
 pub mod packages;
 pub mod proxy;
+pub mod serve;
 pub mod stack;

@@ -1,11 +1,13 @@
 //! A proxy between an edge and an origin that passes everything on but what a test changes in bundles.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::serve::serve;
 
 /// Longest head and body that pass through.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -41,25 +43,14 @@ struct Shared {
 impl Proxy {
     /// A proxy to the origin at this base URL that may change the bundles of one target.
     pub fn start(origin: &str, target: &str) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
         let shared = Arc::new(Shared {
             origin: origin.trim_start_matches("http://").to_owned(),
             target: target.to_owned(),
             change: Mutex::new(None),
             changed: Mutex::new(0),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || {
-                    // A connection that breaks is the client's to try again.
-                    let _ended = shared.serve(&stream);
-                });
-            }
-        });
-        Ok(Self { url, shared })
+        let serving = Arc::clone(&shared);
+        Ok(Self { url: serve(move |stream| serving.serve(&stream))?, shared })
     }
 
     /// Changes bundles so from now on; `None` passes them on as they are.
