@@ -55,7 +55,7 @@ pub const WELL_AFTER: Duration = Duration::from_secs(60);
 pub const SCRATCH_READY_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Rules reach an edge within this time after the push.
 pub const RULES_TIMEOUT: Duration = Duration::from_secs(30);
-/// The benchmark's peer serves within this time.
+/// What is measured or judged beside ours serves within this time.
 pub const PEER_START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An input that a fuzzed target works on for longer is a finding.

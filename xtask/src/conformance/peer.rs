@@ -53,10 +53,7 @@ impl Peer {
             log: folder.join("semantics.log"),
             watched_at: None,
             // The suite's server does not run yet: that it is away is an answer as well.
-            ready: Box::new(move || match Request::get(&asked).send() {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            }),
+            ready: Box::new(move || Request::get(&asked).send().map(drop).map_err(|error| error.to_string())),
         };
         let mut running = Supervisor::new(folder.join("run.json"), stop.0.clone());
         running.start(&format!("start {PACKAGE}"), vec![service], PEER_START_TIMEOUT)?;

@@ -50,8 +50,8 @@ pub(super) fn render(
     if let Some(peer) = peer {
         _ = writeln!(
             text,
-            "*{}* is the proxy in `semantics/`, which stores, serves and revalidates as that crate says, for a shared \
-             cache.\n",
+            "*{}* is the proxy in `semantics/`, which stores, serves and revalidates as that crate says of a shared cache, \
+             and does nothing for itself but forget a URL after an unsafe request.\n",
             peer.title
         );
     }

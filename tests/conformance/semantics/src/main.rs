@@ -1,8 +1,8 @@
 //! A reverse proxy that caches as the crate `http-cache-semantics` says, for `cargo xtask conformance cache --peer`.
 //!
-//! Beside forwarding it does what that crate leaves to its users and a cache can't be without: it keeps responses
-//! ([`shelf`]), and leaves out what is for one connection (RFC 9110, section 7.6.1). It never decides for itself what may be
-//! stored, served or revalidated.
+//! Beside forwarding it does what that crate leaves to its users and a cache can't be without: it keeps responses and forgets
+//! them after unsafe requests ([`shelf`]), and leaves out what is for one connection (RFC 9110, section 7.6.1). It never decides
+//! for itself what may be stored, served or revalidated.
 //!
 //! ```text
 //! meridian-test-semantics LISTEN UPSTREAM     two addresses with their ports
