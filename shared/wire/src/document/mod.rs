@@ -57,6 +57,7 @@ pub use security::{
 };
 pub use segment::SegmentSpec;
 pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
+pub(crate) use unit::statuses;
 pub use unit::{InvalidUnit, Patience, Share, Span};
 
 use serde::{Deserialize, Serialize};
