@@ -52,6 +52,18 @@ pub const UPSTREAM_HEADERS_MAX: usize = 32;
 pub const CONNECTIONS_MAX: u32 = 10_000;
 /// Bytes of a header field's value.
 pub const FIELD_VALUE_BYTES_MAX: usize = 4_096;
+/// `Upstream` documents of a bundle that have a health check.
+pub const HEALTH_CHECKS_MAX: usize = 50;
+/// Bytes of a health check's path.
+pub const CHECK_PATH_BYTES_MAX: usize = 1024;
+/// The shortest time between health checks that a document may name.
+pub const CHECK_INTERVAL_MS_MIN: u64 = 1_000;
+/// The longest.
+pub const CHECK_INTERVAL_MS_MAX: u64 = 5 * 60 * 1000;
+/// The shortest time that a document may give a health check.
+pub const CHECK_TIMEOUT_MS_MIN: u64 = 100;
+/// Health checks in a row that a document may wait for.
+pub const CHECKS_IN_A_ROW_MAX: u32 = 10;
 /// `Function` documents of a bundle.
 pub const FUNCTIONS_MAX: usize = 32;
 /// Bytes of a function's component.

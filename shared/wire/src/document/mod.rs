@@ -25,6 +25,7 @@ mod condition;
 mod content;
 mod experiment;
 mod function;
+mod health;
 mod party;
 mod policy;
 mod route;
@@ -39,6 +40,7 @@ pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
 pub use content::{AttributeSpec, CompressSpec, HtmlRuleSpec, MarkupSpec};
 pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, VariantSpec};
 pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
+pub use health::{HealthCheckSpec, RegionCheckSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
     RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
