@@ -8,6 +8,7 @@
 pub mod function;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -176,6 +177,8 @@ pub struct RegionNews {
     pub healthy: bool,
     /// Position applied there of each source, by the source's ordinal.
     pub applied: Vec<(u16, u64)>,
+    /// Tenants' upstreams in the region whose health check fails, as `tenant/name`.
+    pub unhealthy: BTreeSet<String>,
 }
 
 /// A key set to fetch.

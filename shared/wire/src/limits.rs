@@ -120,6 +120,8 @@ pub const TRUSTED_PROXIES_MAX: usize = 64;
 pub const SYNC_TARGETS_MAX: usize = 2_000;
 /// Addresses in one question for news.
 pub const SYNC_ADDRESSES_MAX: usize = meridian_engine::limits::NAMES_ASKED_MAX;
+/// Unhealthy upstreams of one region in an answer to a sync; what is beyond counts as healthy.
+pub const SYNC_UNHEALTHY_MAX: usize = 1_000;
 /// Purges in one answer to a sync; an edge that is further behind asks again.
 pub const SYNC_PURGES_MAX: usize = 5_000;
 /// Events and faults of one batch.
