@@ -205,9 +205,24 @@ pub struct Config {
     /// system.
     #[arg(long = "name-server", env = "MERIDIAN_NAME_SERVERS", value_delimiter = ',')]
     pub name_servers: Vec<SocketAddr>,
+    /// Which upstreams of tenants this origin asks whether they are healthy, where rules have a health check. What is asked is
+    /// written by tenants, and the origin may reach what they may not.
+    #[arg(long, env = "MERIDIAN_UPSTREAM_CHECKS", value_enum, default_value_t = UpstreamChecks::Public)]
+    pub upstream_checks: UpstreamChecks,
     /// What is kept of the decisions that edges report.
     #[command(flatten)]
     pub events: Events,
+}
+
+/// Which upstreams of tenants are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UpstreamChecks {
+    /// None: edges learn from requests alone.
+    Off,
+    /// Those at public addresses of the Internet, whatever their names are.
+    Public,
+    /// All, also at addresses of this machine and its network: only where whoever writes tenants' rules may reach them.
+    Any,
 }
 
 /// What is kept of the decisions that edges report.
