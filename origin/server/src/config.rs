@@ -201,8 +201,8 @@ pub struct Config {
     /// SHA-256 of the first control token, in hexadecimal.
     #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
     pub control_token_sha256: Option<Sha256Hex>,
-    /// Name servers that names of crawlers' addresses are looked up at: `ADDRESS:PORT`. Without any, those of the operating
-    /// system.
+    /// Name servers that crawlers' addresses and the names of checked upstreams are looked up at: `ADDRESS:PORT`. Without
+    /// any, those of the operating system.
     #[arg(long = "name-server", env = "MERIDIAN_NAME_SERVERS", value_delimiter = ',')]
     pub name_servers: Vec<SocketAddr>,
     /// Which upstreams of tenants this origin asks whether they are healthy, where rules have a health check. What is asked is

@@ -262,3 +262,28 @@ pub fn local(
     }
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_upstreams_counts_for_a_while() {
+        let said = Readiness { ready: true, unhealthy: vec!["acme/own".to_owned()], ..Readiness::default() };
+        let after = |age: Duration| {
+            let heard = Instant::now().checked_sub(age).expect("the machine is up for longer");
+            Known { said: said.clone(), heard, verdict: Verdict::new(false) }.readiness()
+        };
+        assert_eq!(after(Duration::ZERO).unhealthy, ["acme/own"]);
+        assert!(!after(Duration::ZERO).ready, "it is the checks that say so");
+        assert!(after(PEER_WORD_KEEP + Duration::from_secs(1)).unhealthy.is_empty());
+    }
+
+    #[test]
+    fn an_older_origin_says_nothing_of_upstreams() {
+        let said: Readiness =
+            serde_json::from_str(r#"{"region":"us-east-1","ordinal":1,"ready":true,"applied":{}}"#).unwrap();
+        assert!(said.unhealthy.is_empty());
+        assert!(!serde_json::to_string(&said).unwrap().contains("unhealthy"));
+    }
+}

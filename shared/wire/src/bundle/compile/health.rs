@@ -70,3 +70,48 @@ fn is_path(text: &str) -> bool {
         && text.len() <= CHECK_PATH_BYTES_MAX
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use meridian_engine::ruleset::{Target, Version};
+    use serde_json::{Value, json};
+
+    use super::super::{Document, Flaw, compile};
+    use super::*;
+
+    /// What is wrong with a tenant that has so many upstreams checked.
+    fn flaws(checked: usize) -> Vec<Flaw> {
+        let source = json!({"file": "a", "line": 1});
+        let document = |kind: &str, name: String, spec: Value| json!({"kind": kind, "spec": spec, "metadata": {"name": name}, "source": source});
+        let tenant = json!({"homeRegion": "us-east-1", "allowedRegions": ["us-east-1"]});
+        let upstream = json!({"regions": {"us-east-1": "https://up.example"}, "healthCheck": {}});
+        let mut documents = vec![document("Tenant", "acme".to_owned(), tenant)];
+        documents
+            .extend((0..checked).map(|number| document("Upstream", format!("u{number}"), upstream.clone())));
+        let documents: Vec<Document> = serde_json::from_value(Value::Array(documents)).unwrap();
+        let version = Version { sequence: 1, hash: "00000000000000aa".to_owned() };
+        compile(&documents, &Target::Tenant("acme".to_owned()), version).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_tenant_has_no_more_checks_than_may_be() {
+        assert!(flaws(HEALTH_CHECKS_MAX).is_empty());
+        let over = flaws(HEALTH_CHECKS_MAX + 2);
+        let [flaw] = over.as_slice() else { panic!("it is said once: {over:?}") };
+        assert_eq!(
+            flaw.to_string(),
+            "spec.healthCheck: found more than 50 upstreams with one, expected fewer of them (HEALTH_CHECKS_MAX)"
+        );
+    }
+
+    #[test]
+    fn paths_are_those_of_requests() {
+        for path in ["/", "/healthz", "/a/b?c=d&e", "/%20"] {
+            assert!(is_path(path), "{path}");
+        }
+        for path in ["", "a", "?a", "/a b", "/a#b", "/é", "/a\r\nx-b: c", "https://up.example/"] {
+            assert!(!is_path(path), "{path}");
+        }
+        assert!(!is_path(&format!("/{}", "a".repeat(CHECK_PATH_BYTES_MAX))));
+    }
+}
