@@ -11,6 +11,7 @@ mod crowds;
 mod failures;
 mod frames;
 mod functions;
+mod health;
 mod issuers;
 mod limits;
 mod load;
@@ -60,7 +61,12 @@ fn main() -> Result<()> {
 
 fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS).chain(analytics::TESTS)
+    for (name, test) in stack::TESTS
+        .iter()
+        .chain(regions::TESTS)
+        .chain(rules::TESTS)
+        .chain(analytics::TESTS)
+        .chain(health::TESTS)
     {
         trials.push(trial((*name).to_owned(), stack, *test));
     }

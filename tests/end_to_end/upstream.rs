@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -41,12 +43,20 @@ pub fn coded() -> std::io::Result<Vec<u8>> {
 /// - `/…/pauses` with the first line of a text whose rest never comes, `/…/breaks` with one that breaks off behind it,
 ///   and `/…/ambiguous` with HTML that can't be parsed as it streams,
 /// - `/…/mirror` with the request's body, its length in `x-bytes` and what the head says of that in `x-length`,
+/// - `/…/health` with a 204, or with a 503 where it is unwell,
 /// - everything else with the request's body in the field `x-echo`.
 pub fn start() -> Result<String> {
-    Ok(serve(answer)?)
+    Ok(start_with_health()?.0)
 }
 
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+/// As [`start`], with what says that the service is unwell.
+pub fn start_with_health() -> Result<(String, Arc<AtomicBool>)> {
+    let is_unwell = Arc::new(AtomicBool::new(false));
+    let said = Arc::clone(&is_unwell);
+    Ok((serve(move |stream| answer(stream, &said))?, is_unwell))
+}
+
+fn answer(mut stream: TcpStream, is_unwell: &AtomicBool) -> std::io::Result<()> {
     let mut request = String::new();
     let mut part = [0; 4096];
     let body = loop {
@@ -80,6 +90,10 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
                 Some("ambiguous") => write!(stream, "0\r\n\r\n"),
                 _ => Ok(()),
             }
+        }
+        health if health.ends_with("/health") => {
+            let status = if is_unwell.load(Ordering::SeqCst) { "503 Odd" } else { "204 No Content" };
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\n\r\n")
         }
         waits if waits.ends_with("/waits") => {
             std::thread::sleep(WAITS);

@@ -201,13 +201,28 @@ pub struct Config {
     /// SHA-256 of the first control token, in hexadecimal.
     #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
     pub control_token_sha256: Option<Sha256Hex>,
-    /// Name servers that names of crawlers' addresses are looked up at: `ADDRESS:PORT`. Without any, those of the operating
-    /// system.
+    /// Name servers that crawlers' addresses and the names of checked upstreams are looked up at: `ADDRESS:PORT`. Without
+    /// any, those of the operating system.
     #[arg(long = "name-server", env = "MERIDIAN_NAME_SERVERS", value_delimiter = ',')]
     pub name_servers: Vec<SocketAddr>,
+    /// Which upstreams of tenants this origin asks whether they are healthy, where rules have a health check. What is asked is
+    /// written by tenants, and the origin may reach what they may not.
+    #[arg(long, env = "MERIDIAN_UPSTREAM_CHECKS", value_enum, default_value_t = UpstreamChecks::Public)]
+    pub upstream_checks: UpstreamChecks,
     /// What is kept of the decisions that edges report.
     #[command(flatten)]
     pub events: Events,
+}
+
+/// Which upstreams of tenants are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UpstreamChecks {
+    /// None: edges learn from requests alone.
+    Off,
+    /// Those at public addresses of the Internet, whatever their names are.
+    Public,
+    /// All, also at addresses of this machine and its network: only where whoever writes tenants' rules may reach them.
+    Any,
 }
 
 /// What is kept of the decisions that edges report.

@@ -33,7 +33,7 @@ async fn healthz() -> &'static str {
     path = "/readyz",
     tag = "health",
     responses(
-        (status = 200, description = "Ready: {region, ordinal, ready, applied}", body = Object),
+        (status = 200, description = "Ready: {region, ordinal, ready, applied, unhealthy}", body = Object),
         (status = 503, description = "Not ready", body = Object),
     )
 )]
@@ -51,6 +51,7 @@ async fn readyz(State(origin): State<Arc<Origin>>) -> Response {
         ordinal: origin.config.identity.region_ordinal,
         ready,
         applied: applied(&origin),
+        unhealthy: origin.checks.unhealthy(),
     };
     (status, [(CACHE_CONTROL, "no-store")], Json(readiness)).into_response()
 }
@@ -73,6 +74,7 @@ fn samples(origin: &Origin) -> Vec<Sample> {
     let (events, event_bytes) = origin.journal.waiting();
     let (connections, idle) = origin.store.connections();
     let counters = origin.replication.counters();
+    let (checked, unhealthy) = origin.checks.counts();
     let gauge = |name, value| Sample { name, kind: Kind::Gauge, labels: Vec::new(), value };
     let mut samples = vec![
         gauge("cache_entries", entries as f64),
@@ -81,6 +83,8 @@ fn samples(origin: &Origin) -> Vec<Sample> {
         gauge("events_waiting_bytes", event_bytes as f64),
         gauge("database_connections", f64::from(connections)),
         gauge("database_connections_idle", idle as f64),
+        gauge("upstreams_checked", checked as f64),
+        gauge("upstreams_unhealthy", unhealthy as f64),
         gauge("replication_journalled_position_bytes", counters.journalled_position as f64),
     ];
     let counts = &origin.traces.counts;

@@ -5,6 +5,7 @@
 //! SQL: that is the store's.
 
 pub mod cache;
+pub mod checks;
 pub mod config;
 pub mod consistency;
 pub mod context;

@@ -66,10 +66,30 @@ pub const TENANT_AGE_MAX: Duration = Duration::from_secs(1);
 pub const TOKENS_REMEMBERED_MAX: u64 = 1_000;
 /// How long a control token is remembered without looking again whether it was revoked.
 pub const TOKEN_AGE_MAX: Duration = Duration::from_secs(5);
-/// Time between health checks of the other regions.
-pub const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a health check of another region may take.
-pub const PEER_CHECK_TIMEOUT: Duration = Duration::from_millis(800);
+/// The longest part of a pause between health checks of another region: then it is looked whether rules have changed it.
+pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long what a region said of its upstreams counts, once it does not answer.
+pub const PEER_WORD_KEEP: Duration = Duration::from_secs(60);
+/// Time between looks for new releases of tenants whose upstreams are checked.
+pub const CHECK_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// Tenants whose newest release one look asks for.
+pub const CHECKED_PAGE_ROWS: i64 = 500;
+/// Bundles that one look reads; more are read by the next ones.
+pub const CHECKED_BUNDLES_MAX: usize = 20;
+/// Tenants whose upstreams are checked, or were once.
+pub const CHECKED_TENANTS_MAX: usize = 10_000;
+/// Upstreams that are checked; those beyond count as healthy.
+pub const CHECKS_MAX: usize = 2_000;
+/// Time between looks for what is due to be checked.
+pub const CHECK_TICK: Duration = Duration::from_millis(100);
+/// Checks that one look begins: all upstreams within ten seconds.
+pub const CHECKS_PER_TICK_MAX: usize = 20;
+/// Checks under way at once.
+pub const CHECKS_AT_ONCE_MAX: usize = 200;
+/// Addresses of an upstream that one check tries.
+pub const CHECK_ADDRESSES_MAX: usize = 8;
+/// Bytes of the head of a response to a check; of what follows no more than comes with it is read.
+pub const CHECK_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long another region is asked for something that this one does not have.
 pub const PEER_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection to another region may take to come about.

@@ -44,6 +44,12 @@ struct Found {
     result: &'static str,
 }
 
+/// How a health check of an upstream ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checked {
+    outcome: &'static str,
+}
+
 /// Labels of decisions: at most 6 outcomes and 5 classes of status for each tenant, and one more of each for what is
 /// unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +98,7 @@ pub struct Metrics {
     durations: Family<Route, Histogram>,
     in_flight: Gauge<i64, AtomicI64>,
     cache: Family<Found, Counter>,
+    checks: Family<Checked, Counter>,
     /// Requests refused for their context.
     pub refused_contexts: Counter,
     /// Session tokens that counted as none.
@@ -127,6 +134,7 @@ impl Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             in_flight: Gauge::default(),
             cache: Family::default(),
+            checks: Family::default(),
             refused_contexts: Counter::default(),
             ignored_sessions: Counter::default(),
             behind: Counter::default(),
@@ -149,6 +157,7 @@ impl Metrics {
         );
         registry.register("http_requests_in_flight", "Requests being handled", self.in_flight.clone());
         registry.register("cache_reads", "Reads by what was found in memory", self.cache.clone());
+        registry.register("upstream_checks", "Health checks of upstreams by outcome", self.checks.clone());
         registry.register(
             "contexts_refused",
             "Requests refused for their context",
@@ -205,6 +214,11 @@ impl Metrics {
     /// A read found its answer in memory, or not.
     pub fn cache_read(&self, hit: bool) {
         self.cache.get_or_create(&Found { result: if hit { "hit" } else { "miss" } }).inc();
+    }
+
+    /// A health check of an upstream ended like this.
+    pub fn upstream_checked(&self, outcome: &'static str) {
+        self.checks.get_or_create(&Checked { outcome }).inc();
     }
 
     /// All of it as text; `extra` adds numbers that are read when they are asked for.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cache::Answers;
+use crate::checks::Checks;
 use crate::config::Config;
 use crate::context::{Replays, now_ms_i64};
 use crate::control::auth::Operators;
@@ -27,7 +28,7 @@ use crate::edge::authority::Authority;
 use crate::edge::journal::Journal;
 use crate::edge::names::Names;
 use crate::edge::peers::Peers;
-use crate::edge::regions::RegionStates;
+use crate::edge::regions::{self, RegionStates};
 use crate::limits::{
     ACCEPT_PAUSE, CLOSE_MAX, CONNECTIONS_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, HEADER_READ_TIMEOUT,
     IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
@@ -83,6 +84,8 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
         })
     };
     let peer_tls = meridian_cdc::tls::trust(config.peer_ca.as_deref()).context("MERIDIAN_PEER_CA")?;
+    // Upstreams are the tenants' own: a private authority of the peers says nothing of them.
+    let upstream_tls = meridian_cdc::tls::trust(None).context("the operating system's authorities")?;
     let change_path = meridian_cdc::Config {
         node,
         replication_url: config.replication_url.expose().to_owned(),
@@ -100,6 +103,7 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
     traces.send(&mut background, &stopping);
     let origin = Arc::new(Origin {
         peers: Peers::new(&config.peers, &peer_tls),
+        checks: Checks::default(),
         names: Names::new(&config.name_servers),
         config,
         store,
@@ -116,6 +120,8 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
         stopping: AtomicBool::new(false),
     });
     background.spawn(origin.peers.clone().watch(stopping.clone()));
+    background.spawn(regions::follow(origin.clone(), stopping.clone()));
+    background.spawn(origin.checks.clone().watch(origin.clone(), upstream_tls, stopping.clone()));
     let counts = origin.metrics.events.clone();
     background.spawn(origin.journal.clone().write(origin.store.clone(), counts, stopping.clone()));
     keep(&origin).await;

@@ -8,6 +8,7 @@ use meridian_store::{Fault, Store};
 use moka::future::Cache;
 
 use crate::cache::Answers;
+use crate::checks::Checks;
 use crate::config::Config;
 use crate::context::Replays;
 use crate::control::auth::Operators;
@@ -46,6 +47,8 @@ pub struct Origin {
     pub names: Names,
     /// The other regions.
     pub peers: Peers,
+    /// Health of tenants' upstreams in this region.
+    pub checks: Checks,
     /// Spans on their way to a collector.
     pub traces: Traces,
     /// Numbers.

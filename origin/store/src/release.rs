@@ -122,6 +122,55 @@ pub async fn heads(scope: &mut Scope, targets: &[String]) -> Result<Vec<Head>, F
     Ok(heads.collect::<Result<_, sqlx::Error>>()?)
 }
 
+/// Heads of the tenants that have, or have had, an upstream with a health check: by target, those behind `after`, at most
+/// `limit`. However many other targets there are, they cost nothing.
+///
+/// # Errors
+/// A fault of the database.
+pub async fn checked(scope: &mut Scope, after: &str, limit: i64) -> Result<Vec<Head>, Fault> {
+    // Each step finds the next target in the index, past all other releases of the last one.
+    let rows = sqlx::query(
+        r#"with recursive checked (target, number) as (
+                (select target, 1::bigint from meridian.release
+                  where strpos(bundle, '"healthCheck":{') > 0 and target > $1 and target like 'tenant:%'
+                  order by target limit 1)
+                union all
+                select next.target, checked.number + 1
+                  from checked cross join lateral (
+                        select target from meridian.release
+                         where strpos(bundle, '"healthCheck":{') > 0 and target > checked.target
+                           and target like 'tenant:%'
+                         order by target limit 1) as next
+                 where checked.number < $2)
+           select checked.target, newest.sequence, newest.version
+             from checked cross join lateral (
+                   select sequence, version from meridian.release
+                    where target = checked.target order by sequence desc limit 1) as newest
+            order by checked.target"#,
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(scope.conn())
+    .await?;
+    let heads = rows
+        .iter()
+        .map(|row| Ok(Head { target: row.try_get(0)?, sequence: row.try_get(1)?, version: row.try_get(2)? }));
+    Ok(heads.collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// The bundle of one release of a target, without what was pushed.
+///
+/// # Errors
+/// [`Fault::NotFound`] where there is none.
+pub async fn bundle(scope: &mut Scope, target: &str, sequence: i64) -> Result<String, Fault> {
+    let row = sqlx::query("select bundle from meridian.release where target = $1 and sequence = $2")
+        .bind(target)
+        .bind(sequence)
+        .fetch_optional(scope.conn())
+        .await?;
+    Ok(row.ok_or(Fault::NotFound { what: "release" })?.try_get(0)?)
+}
+
 /// Releases of a target, newest first, those below the sequence `before`, at most `limit`.
 ///
 /// # Errors

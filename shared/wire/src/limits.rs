@@ -52,6 +52,18 @@ pub const UPSTREAM_HEADERS_MAX: usize = 32;
 pub const CONNECTIONS_MAX: u32 = 10_000;
 /// Bytes of a header field's value.
 pub const FIELD_VALUE_BYTES_MAX: usize = 4_096;
+/// `Upstream` documents of a bundle that have a health check.
+pub const HEALTH_CHECKS_MAX: usize = 50;
+/// Bytes of a health check's path.
+pub const CHECK_PATH_BYTES_MAX: usize = 1024;
+/// The shortest time between health checks that a document may name.
+pub const CHECK_INTERVAL_MS_MIN: u64 = 1_000;
+/// The longest.
+pub const CHECK_INTERVAL_MS_MAX: u64 = 5 * 60 * 1000;
+/// The shortest time that a document may give a health check.
+pub const CHECK_TIMEOUT_MS_MIN: u64 = 100;
+/// Health checks in a row that a document may wait for.
+pub const CHECKS_IN_A_ROW_MAX: u32 = 10;
 /// `Function` documents of a bundle.
 pub const FUNCTIONS_MAX: usize = 32;
 /// Bytes of a function's component.
@@ -108,6 +120,8 @@ pub const TRUSTED_PROXIES_MAX: usize = 64;
 pub const SYNC_TARGETS_MAX: usize = 2_000;
 /// Addresses in one question for news.
 pub const SYNC_ADDRESSES_MAX: usize = meridian_engine::limits::NAMES_ASKED_MAX;
+/// Unhealthy upstreams of one region in an answer to a sync; what is beyond counts as healthy.
+pub const SYNC_UNHEALTHY_MAX: usize = 1_000;
 /// Purges in one answer to a sync; an edge that is further behind asks again.
 pub const SYNC_PURGES_MAX: usize = 5_000;
 /// Events and faults of one batch.

@@ -8,7 +8,7 @@ use meridian_engine::ruleset::Target;
 use meridian_engine::step::{AddressName, Purge, RegionNews, SyncAsk, SyncNews};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{SYNC_ADDRESSES_MAX, SYNC_PURGES_MAX, SYNC_TARGETS_MAX};
+use crate::limits::{SYNC_ADDRESSES_MAX, SYNC_PURGES_MAX, SYNC_TARGETS_MAX, SYNC_UNHEALTHY_MAX};
 use crate::session::Positions;
 
 /// What an edge has, and asks to hear beyond.
@@ -101,6 +101,9 @@ pub struct RegionStatus {
     pub healthy: bool,
     /// Position applied there of each source.
     pub applied: Positions,
+    /// Upstreams of the asked tenants whose health check fails there, as `tenant/name`; at most [`SYNC_UNHEALTHY_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<String>,
 }
 
 /// Which tenant a hostname belongs to.
@@ -197,6 +200,7 @@ impl From<RegionStatus> for RegionNews {
             ordinal: status.ordinal,
             healthy: status.healthy && status.state != "down",
             applied: status.applied.into_iter().collect(),
+            unhealthy: status.unhealthy.into_iter().take(SYNC_UNHEALTHY_MAX).collect(),
         }
     }
 }
@@ -204,6 +208,24 @@ impl From<RegionStatus> for RegionNews {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_upstreams_are_taken_for_unhealthy_than_may_be_told() {
+        let status = |unhealthy| RegionStatus {
+            id: "us-east-1".to_owned(),
+            ordinal: 1,
+            state: "active".to_owned(),
+            healthy: true,
+            applied: Positions::new(),
+            unhealthy,
+        };
+        let told = (0..SYNC_UNHEALTHY_MAX + 5).map(|number| format!("acme/{number:04}")).collect();
+        let news = RegionNews::from(status(told));
+        assert_eq!(news.unhealthy.len(), SYNC_UNHEALTHY_MAX);
+        assert!(news.unhealthy.contains("acme/0000"));
+        // What an older edge does not expect is not there where there is nothing to say.
+        assert!(!serde_json::to_string(&status(vec![])).unwrap().contains("unhealthy"));
+    }
 
     #[test]
     fn targets_are_read_as_they_print() {
@@ -229,5 +251,6 @@ mod tests {
         assert_eq!(news.purges[0].position, u64::MAX);
         assert!(!news.regions[0].healthy);
         assert_eq!(news.regions[0].applied, [(2, 7)]);
+        assert!(news.regions[0].unhealthy.is_empty(), "an older origin says nothing of upstreams");
     }
 }

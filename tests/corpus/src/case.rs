@@ -1,6 +1,6 @@
 //! The shape of a case, as the hosts receive it: tokens are minted and rules compiled already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use geo_types::Point;
@@ -151,6 +151,8 @@ pub struct News {
     pub heads: BTreeMap<String, u64>,
     /// Regions whose health check fails.
     pub unhealthy: Vec<String>,
+    /// Upstreams whose health check fails, as `tenant/name`, by region.
+    pub unhealthy_upstreams: BTreeMap<String, BTreeSet<String>>,
     /// Position applied by source ordinal, by region.
     pub applied: BTreeMap<String, BTreeMap<u16, u64>>,
     /// Purges: tenant, tag, source, position.

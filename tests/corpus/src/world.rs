@@ -138,6 +138,7 @@ impl World {
                             applied.iter().map(|(source, position)| (*source, *position)).collect()
                         })
                         .unwrap_or_default(),
+                    unhealthy: news.unhealthy_upstreams.get(&*region.id).cloned().unwrap_or_default(),
                 })
                 .collect(),
         })

@@ -76,6 +76,8 @@ pub fn environment(layout: &Layout, keys: &Keys, region: Region) -> Vec<(String,
         ("MERIDIAN_PEER_KEYS", keys.peer.clone()),
         ("MERIDIAN_BUNDLE_SIGNING_KEY", keys.bundle.secret()),
         ("MERIDIAN_CONTROL_TOKEN_SHA256", keys.control_token_sha256()),
+        // What whoever develops an upstream runs here.
+        ("MERIDIAN_UPSTREAM_CHECKS", "any".to_owned()),
     ];
     pairs.map(|(name, value)| (name.to_owned(), value)).into()
 }

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
@@ -56,13 +58,10 @@ impl Names {
     /// Nothing is known. Asked are these name servers; without any, those of the operating system.
     #[must_use]
     pub fn new(servers: &[SocketAddr]) -> Self {
-        let resolver = builder(servers).and_then(|mut builder| {
-            let options = builder.options_mut();
-            options.timeout = NAME_SERVER_TIMEOUT;
-            options.attempts = 2;
+        // What is known is kept here, and only what name servers say is a name that crawlers have.
+        let resolver = resolver(servers, |options| {
             options.cache_size = 0;
             options.use_hosts_file = ResolveHosts::Never;
-            builder.build()
         });
         let resolver = resolver.inspect_err(|error| {
             tracing::warn!(%error, "no name server is known: crawlers stay unverified");
@@ -129,6 +128,22 @@ impl Names {
         pace.1 += 1;
         pace.1 <= NAME_LOOKUPS_PER_S
     }
+}
+
+/// Asks these name servers; without any, those of the operating system.
+///
+/// # Errors
+/// Where none is known.
+pub(crate) fn resolver(
+    servers: &[SocketAddr],
+    change: impl FnOnce(&mut ResolverOpts),
+) -> Result<TokioResolver, NetError> {
+    let mut builder = builder(servers)?;
+    let options = builder.options_mut();
+    options.timeout = NAME_SERVER_TIMEOUT;
+    options.attempts = 2;
+    change(options);
+    builder.build()
 }
 
 fn builder(servers: &[SocketAddr]) -> Result<ResolverBuilder<TokioRuntimeProvider>, NetError> {

@@ -1,8 +1,12 @@
-//! What this region knows of the others: each is asked once a second whether it is ready and how far it has come.
+//! What this region knows of the others: each is asked whether it is ready, how far it has come and which upstreams there are
+//! unhealthy, once a second where the platform's rules say nothing else.
+//!
+//! A region that does not answer says nothing new of its upstreams: its last word counts for [`PEER_WORD_KEEP`] still, and then
+//! they count as healthy again, as everything does that nobody checks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -12,14 +16,17 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use meridian_wire::document::RegionCheckSpec;
+use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use meridian_wire::session::Positions;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::checks::verdict::{Thresholds, Verdict};
 use crate::config::Peer;
 use crate::limits::{
-    PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CHECK_INTERVAL, PEER_CHECK_TIMEOUT, PEER_CONNECT_TIMEOUT,
+    PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CONNECT_TIMEOUT, PEER_PAUSE_MAX, PEER_WORD_KEEP,
 };
 
 /// What a region says of itself at `/readyz`.
@@ -33,6 +40,33 @@ pub struct Readiness {
     pub ready: bool,
     /// What it has applied of every region.
     pub applied: Positions,
+    /// Tenants' upstreams there whose health check fails, as `tenant/name`; at most [`SYNC_UNHEALTHY_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<String>,
+}
+
+/// How a region is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    interval: Duration,
+    timeout: Duration,
+    thresholds: Thresholds,
+}
+
+impl From<&RegionCheckSpec> for Check {
+    fn from(spec: &RegionCheckSpec) -> Self {
+        Self {
+            interval: Duration::from_millis(spec.interval.ms),
+            timeout: Duration::from_millis(spec.timeout.ms),
+            thresholds: Thresholds { failures: spec.failures, successes: spec.successes },
+        }
+    }
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self::from(&RegionCheckSpec::default())
+    }
 }
 
 /// Why another region could not be asked.
@@ -67,53 +101,101 @@ pub(crate) fn client(tls: &ClientConfig) -> HttpsClient {
 pub struct Peers {
     peers: Arc<[Peer]>,
     client: HttpsClient,
-    known: Arc<Mutex<BTreeMap<u16, Readiness>>>,
+    known: Arc<Mutex<BTreeMap<u16, Known>>>,
+    /// How each is asked, by its id; those that are not there, as usual.
+    checks: Arc<Mutex<BTreeMap<String, Check>>>,
+}
+
+/// What is known of a region.
+struct Known {
+    /// What it said last.
+    said: Readiness,
+    /// When that was.
+    heard: Instant,
+    /// Whether it is ready, by the checks so far.
+    verdict: Verdict,
+}
+
+impl Known {
+    fn nothing() -> Self {
+        Self { said: Readiness::default(), heard: Instant::now(), verdict: Verdict::new(false) }
+    }
+
+    /// What counts of it now.
+    fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness { ready: self.verdict.is_healthy(), ..self.said.clone() };
+        if self.heard.elapsed() > PEER_WORD_KEEP {
+            readiness.unhealthy.clear();
+        }
+        readiness
+    }
 }
 
 impl Peers {
     /// Not yet asked. `tls` says whom to trust at `https` URLs.
     #[must_use]
     pub fn new(peers: &[Peer], tls: &ClientConfig) -> Self {
-        Self { peers: peers.into(), client: client(tls), known: Arc::default() }
+        Self { peers: peers.into(), client: client(tls), known: Arc::default(), checks: Arc::default() }
     }
 
-    /// The other regions in the order of the configuration, each with what it last said of itself. A region that did
-    /// not answer counts as not ready, with the positions that it had.
+    /// The other regions in the order of the configuration, each with what it last said of itself. A region whose checks
+    /// fail counts as not ready, with the positions that it had.
     #[must_use]
     pub fn known(&self) -> Vec<(Peer, Readiness)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let readiness = |peer: &Peer| known.get(&peer.ordinal).cloned().unwrap_or_default();
+        let readiness = |peer: &Peer| known.get(&peer.ordinal).map(Known::readiness).unwrap_or_default();
         self.peers.iter().map(|peer| (peer.clone(), readiness(peer))).collect()
+    }
+
+    /// From now on asks the regions like this, by their ids, and those that are not named as usual.
+    pub fn obey(&self, checks: BTreeMap<String, Check>) {
+        *self.checks.lock().unwrap_or_else(PoisonError::into_inner) = checks;
     }
 
     /// Asks all of them, again and again, until `stop` says so.
     pub async fn watch(self, mut stop: watch::Receiver<bool>) {
-        let mut clock = tokio::time::interval(PEER_CHECK_INTERVAL);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = clock.tick() => {}
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-            futures_util::future::join_all(self.peers.iter().map(|peer| self.check(peer))).await;
+        let asking = futures_util::future::join_all(self.peers.iter().map(|peer| self.keep_asking(peer)));
+        tokio::select! {
+            _ = asking => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
-    async fn check(&self, peer: &Peer) {
+    async fn keep_asking(&self, peer: &Peer) {
+        loop {
+            let begun = Instant::now();
+            self.check(peer, self.check_of(peer)).await;
+            // Rules that change meanwhile count at once.
+            loop {
+                let left = self.check_of(peer).interval.saturating_sub(begun.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                tokio::time::sleep(left.min(PEER_PAUSE_MAX)).await;
+            }
+        }
+    }
+
+    fn check_of(&self, peer: &Peer) -> Check {
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.get(&peer.region).copied().unwrap_or_default()
+    }
+
+    async fn check(&self, peer: &Peer, check: Check) {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = http::Uri::from_static("/readyz");
-        let answer = self.ask(peer, request, PEER_CHECK_TIMEOUT).await;
+        let answer = self.ask(peer, request, check.timeout).await;
         let said = answer.ok().and_then(|answer| serde_json::from_slice::<Readiness>(answer.body()).ok());
         let said = said.filter(|said| said.ordinal == peer.ordinal && said.region == peer.region);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.entry(peer.ordinal).or_default();
-        let ready = said.as_ref().is_some_and(|said| said.ready);
-        if ready != before.ready {
-            tracing::info!(region = peer.region, ready, "another region's readiness changed");
+        let known = known.entry(peer.ordinal).or_insert_with(Known::nothing);
+        let passed = said.as_ref().is_some_and(|said| said.ready);
+        if known.verdict.take(passed, check.thresholds) {
+            tracing::info!(region = peer.region, ready = passed, "another region's readiness changed");
         }
-        match said {
-            Some(said) => *before = said,
-            None => before.ready = false,
+        if let Some(mut said) = said {
+            said.unhealthy.truncate(SYNC_UNHEALTHY_MAX);
+            (known.said, known.heard) = (said, Instant::now());
         }
     }
 
@@ -179,4 +261,29 @@ pub fn local(
         request.headers_mut().insert(AUTHORIZATION, authorization.clone());
     }
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_upstreams_counts_for_a_while() {
+        let said = Readiness { ready: true, unhealthy: vec!["acme/own".to_owned()], ..Readiness::default() };
+        let after = |age: Duration| {
+            let heard = Instant::now().checked_sub(age).expect("the machine is up for longer");
+            Known { said: said.clone(), heard, verdict: Verdict::new(false) }.readiness()
+        };
+        assert_eq!(after(Duration::ZERO).unhealthy, ["acme/own"]);
+        assert!(!after(Duration::ZERO).ready, "it is the checks that say so");
+        assert!(after(PEER_WORD_KEEP + Duration::from_secs(1)).unhealthy.is_empty());
+    }
+
+    #[test]
+    fn an_older_origin_says_nothing_of_upstreams() {
+        let said: Readiness =
+            serde_json::from_str(r#"{"region":"us-east-1","ordinal":1,"ready":true,"applied":{}}"#).unwrap();
+        assert!(said.unhealthy.is_empty());
+        assert!(!serde_json::to_string(&said).unwrap().contains("unhealthy"));
+    }
 }

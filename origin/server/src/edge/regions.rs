@@ -1,20 +1,31 @@
 //! What an edge is told of the regions: what their documents say, whether they are ready, how far they have come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meridian_engine::ruleset::{Platform, RegionState, Target};
+use meridian_engine::ruleset::Target;
 use meridian_store::{Access, Fault, release};
-use meridian_wire::bundle::{Bundle, Rules};
+use meridian_wire::bundle::Bundle;
+use meridian_wire::document::{Body, RegionSpec, RegionStateSpec};
+use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use meridian_wire::sync::RegionStatus;
 use moka::future::Cache;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
+use super::peers::Check;
 use crate::consistency::applied;
 use crate::limits::TENANT_AGE_MAX;
 use crate::state::Origin;
 
-/// States of the regions by their documents, looked up at most once a second.
-pub struct RegionStates(Cache<(), Arc<BTreeMap<String, &'static str>>>);
+/// What the documents of the regions say, by region, looked up at most once a second.
+pub struct RegionStates(Cache<(), Arc<BTreeMap<String, Said>>>);
+
+/// What the document of a region says that matters here.
+struct Said {
+    state: &'static str,
+    check: Check,
+}
 
 impl RegionStates {
     /// Not yet looked up.
@@ -30,14 +41,15 @@ impl Default for RegionStates {
     }
 }
 
-/// This region first, then the others as configured.
+/// This region first, then the others as configured. Of upstreams only those of `tenants` are told, which the edge has in
+/// memory: the others' are none of its business yet.
 ///
 /// # Errors
 /// A fault of the database.
-pub async fn status(origin: &Arc<Origin>) -> Result<Vec<RegionStatus>, Arc<Fault>> {
-    let states = origin.region_states.0.try_get_with((), look(origin)).await?;
+pub async fn status(origin: &Arc<Origin>, tenants: &BTreeSet<&str>) -> Result<Vec<RegionStatus>, Arc<Fault>> {
+    let states = said(origin).await?;
     // A region without a document takes traffic: the platform's rules may come later than its origins.
-    let state = |id: &str| states.get(id).copied().unwrap_or("active").to_owned();
+    let state = |id: &str| states.get(id).map_or("active", |said| said.state).to_owned();
     let own = &origin.config.identity;
     let mut regions = vec![RegionStatus {
         id: own.region.clone(),
@@ -45,6 +57,7 @@ pub async fn status(origin: &Arc<Origin>) -> Result<Vec<RegionStatus>, Arc<Fault
         state: state(&own.region),
         healthy: true,
         applied: applied(origin),
+        unhealthy: told(origin.checks.unhealthy(), tenants),
     }];
     regions.extend(origin.peers.known().into_iter().map(|(peer, said)| RegionStatus {
         state: state(&peer.region),
@@ -52,29 +65,94 @@ pub async fn status(origin: &Arc<Origin>) -> Result<Vec<RegionStatus>, Arc<Fault
         ordinal: peer.ordinal,
         healthy: said.ready,
         applied: said.applied,
+        unhealthy: told(said.unhealthy, tenants),
     }));
     Ok(regions)
 }
 
-async fn look(origin: &Origin) -> Result<Arc<BTreeMap<String, &'static str>>, Fault> {
-    let mut scope = origin.store.begin(Access::Control).await?;
-    let head = release::head(&mut scope, &Target::Platform.to_string()).await?;
-    Ok(Arc::new(head.map(|(_, contents)| states(contents.bundle.as_bytes())).unwrap_or_default()))
-}
-
-fn states(bundle: &[u8]) -> BTreeMap<String, &'static str> {
-    match Bundle::parse(bundle, &Target::Platform, 0) {
-        Ok(Rules::Platform(Platform { regions, .. })) => {
-            regions.into_iter().map(|region| (region.id.to_string(), word(region.state))).collect()
-        }
-        Ok(Rules::Tenant(_)) | Err(_) => BTreeMap::new(),
+/// Has the other regions asked as the platform's rules say, until `stop` says so.
+pub async fn follow(origin: Arc<Origin>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = keep_following(&origin) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
 }
 
-fn word(state: RegionState) -> &'static str {
-    match state {
-        RegionState::Active => "active",
-        RegionState::Draining => "draining",
-        RegionState::Down => "down",
+async fn keep_following(origin: &Origin) {
+    let mut clock = tokio::time::interval(TENANT_AGE_MAX);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        // Where the database is away, they are asked as before.
+        if let Ok(regions) = said(origin).await {
+            let checks = regions.iter().map(|(region, said)| (region.clone(), said.check));
+            origin.peers.obey(checks.collect());
+        }
+    }
+}
+
+/// Those of `tenant/name` that are of these tenants.
+fn told(unhealthy: Vec<String>, tenants: &BTreeSet<&str>) -> Vec<String> {
+    let is_theirs =
+        |upstream: &String| upstream.split_once('/').is_some_and(|(tenant, _)| tenants.contains(tenant));
+    unhealthy.into_iter().filter(is_theirs).take(SYNC_UNHEALTHY_MAX).collect()
+}
+
+async fn said(origin: &Origin) -> Result<Arc<BTreeMap<String, Said>>, Arc<Fault>> {
+    origin.region_states.0.try_get_with((), look(origin)).await
+}
+
+async fn look(origin: &Origin) -> Result<Arc<BTreeMap<String, Said>>, Fault> {
+    let mut scope = origin.store.begin(Access::Control).await?;
+    let head = release::head(&mut scope, &Target::Platform.to_string()).await?;
+    Ok(Arc::new(head.map(|(_, contents)| read(contents.bundle.as_bytes())).unwrap_or_default()))
+}
+
+fn read(bundle: &[u8]) -> BTreeMap<String, Said> {
+    let documents = Bundle::read(bundle, &Target::Platform).map(|bundle| bundle.documents);
+    let regions = documents.unwrap_or_default().into_iter().filter_map(|document| match document.body {
+        Body::Region(spec) => Some((document.metadata.name, Said::from(&spec))),
+        _ => None,
+    });
+    regions.collect()
+}
+
+impl From<&RegionSpec> for Said {
+    fn from(spec: &RegionSpec) -> Self {
+        let state = match spec.state {
+            RegionStateSpec::Active => "active",
+            RegionStateSpec::Draining => "draining",
+            RegionStateSpec::Down => "down",
+        };
+        Self { state, check: spec.health_check.as_ref().map(Check::from).unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_asked_as_their_documents_say() {
+        let region = |name: &str, more: &str| {
+            format!(
+                r#"{{"kind":"Region","spec":{{"ordinal":1,"coordinates":{{"latitude":0,"longitude":0}},"origins":["https://a.example"]{more}}},
+                    "metadata":{{"name":"{name}"}},"source":{{"file":"a","line":1}}}}"#
+            )
+        };
+        let seldom = region("seldom", r#","state":"draining","healthCheck":{"interval":"1m","failures":3}"#);
+        let bundle =
+            format!(r#"{{"format":1,"target":"platform","documents":[{},{seldom}]}}"#, region("usual", ""));
+        let said = read(bundle.as_bytes());
+        assert_eq!((said["usual"].state, said["usual"].check), ("active", Check::default()));
+        assert_eq!(said["seldom"].state, "draining");
+        assert_ne!(said["seldom"].check, Check::default());
+        assert!(read(b"odd").is_empty());
+    }
+
+    #[test]
+    fn an_edge_hears_of_the_upstreams_of_its_tenants() {
+        let unhealthy = ["acme/a", "acme-2/a", "globex/b"].map(str::to_owned).to_vec();
+        assert_eq!(told(unhealthy, &BTreeSet::from(["acme", "globex"])), ["acme/a", "globex/b"]);
     }
 }

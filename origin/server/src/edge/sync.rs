@@ -1,6 +1,6 @@
 //! `POST /edge/v1/sync`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -53,8 +53,13 @@ pub(super) async fn sync(
     let region = origin.config.identity.region.clone();
     let cursor = asked.purge_cursor.as_ref().and_then(|cursor| cursor.get(&region)).copied();
     let targets: Vec<String> = asked.targets.into_keys().collect();
-    let (purges, heads, regions) =
-        tokio::join!(purges(&origin, cursor, now_ms), heads(&origin, &targets), regions::status(&origin));
+    let tenants: BTreeSet<&str> =
+        targets.iter().filter_map(|target| target.strip_prefix("tenant:")).collect();
+    let (purges, heads, regions) = tokio::join!(
+        purges(&origin, cursor, now_ms),
+        heads(&origin, &targets),
+        regions::status(&origin, &tenants)
+    );
     let Purges { rows, next, reset } = purges?;
     Ok(Json(SyncReply {
         now_ms,

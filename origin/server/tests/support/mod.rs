@@ -17,7 +17,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use meridian_origin::config::{Config, Events, Identity, Peer};
+use meridian_origin::config::{Config, Events, Identity, Peer, UpstreamChecks};
 use meridian_origin::context::now_ms;
 use meridian_origin::serve::{Serving, start};
 use meridian_origin::traces::Traces;
@@ -97,6 +97,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
         bundle_signing_key: Some(signing_key()),
         control_token_sha256: Some(sha256_hex(CONTROL_TOKEN.as_bytes()).parse().expect("a hash")),
         name_servers: vec![],
+        upstream_checks: UpstreamChecks::Public,
         events: Events::default(),
     }
 }

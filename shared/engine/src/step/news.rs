@@ -1,5 +1,6 @@
 //! What an origin is asked for news, and what it says.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::ruleset::{RegionId, Target};
@@ -74,4 +75,6 @@ pub struct RegionNews {
     pub healthy: bool,
     /// Position applied there of each source, by the source's ordinal.
     pub applied: Vec<(u16, u64)>,
+    /// Tenants' upstreams in the region whose health check fails, as `tenant/name`.
+    pub unhealthy: BTreeSet<String>,
 }

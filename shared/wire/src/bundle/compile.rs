@@ -3,6 +3,7 @@
 mod content;
 mod experiments;
 mod functions;
+mod health;
 mod platform;
 mod policies;
 mod routes;

@@ -25,6 +25,7 @@ mod condition;
 mod content;
 mod experiment;
 mod function;
+mod health;
 mod party;
 mod policy;
 mod route;
@@ -39,6 +40,7 @@ pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
 pub use content::{AttributeSpec, CompressSpec, HtmlRuleSpec, MarkupSpec};
 pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, VariantSpec};
 pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
+pub use health::{HealthCheckSpec, RegionCheckSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
     RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
@@ -57,6 +59,7 @@ pub use security::{
 };
 pub use segment::SegmentSpec;
 pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};
+pub(crate) use unit::statuses;
 pub use unit::{InvalidUnit, Patience, Share, Span};
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use meridian_engine::step::Algorithm;
 use serde::{Deserialize, Serialize};
 
+use super::health::{HealthCheckSpec, RegionCheckSpec};
 use super::unit::Span;
 
 spec! {
@@ -23,6 +24,9 @@ pub struct RegionSpec {
     /// Whether it takes traffic.
     #[serde(default)]
     pub state: RegionStateSpec,
+    /// How the other regions' origins ask whether it is healthy; by default once a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<RegionCheckSpec>,
 }
 }
 
@@ -84,6 +88,10 @@ pub struct UpstreamSpec {
     /// always verified, against the authorities that the edge's host trusts; there are no others, and no client certificates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plaintext: bool,
+    /// How each region's origin asks whether it is healthy; by default only requests tell. At most 50 upstreams may
+    /// have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckSpec>,
 }
 }
 

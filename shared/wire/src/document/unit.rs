@@ -1,6 +1,7 @@
 //! Quantities as people write them, with their unit: spans of time and shares.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -138,6 +139,17 @@ impl fmt::Display for Patience {
             Self::Percentile95 => f.write_str("p95"),
         }
     }
+}
+
+/// Statuses of a reply: one, or the hundred of a class (RFC 9110, section 15).
+pub(crate) fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
+    if let Some(class) = text.strip_suffix("xx") {
+        let first =
+            class.parse::<u16>().ok().filter(|class| (2..=5).contains(class) && text.len() == 3)? * 100;
+        return Some(first..=first + 99);
+    }
+    let status = text.parse().ok().filter(|status| (200..=599).contains(status))?;
+    Some(status..=status)
 }
 
 macro_rules! text_in_serde {

@@ -1,7 +1,7 @@
 //! Which region answers: residency first, then health, then the route's strategy.
 //!
-//! Health is what the origins tell of one another ([`SteeringMemory::heard`]) and what this node has seen itself
-//! ([`SteeringMemory::record`]): for all tenants where nothing but the region can have failed, and for a tenant alone where it
+//! Health is what the origins tell of one another and of tenants' upstreams ([`SteeringMemory::heard`]) and what this node
+//! has seen itself ([`SteeringMemory::record`]): for all tenants where nothing but the region can have failed, and for a tenant alone where it
 //! did not do what that tenant's own rules ask. A region that is not healthy is tried only where no other is left. Equal regions are
 //! ordered by id, so that a plan depends on its inputs alone.
 
@@ -125,7 +125,7 @@ pub enum Excluded {
     NotPinned,
     /// Its state is `down`.
     Down,
-    /// The origins say that its health check fails.
+    /// The origins say that its health check fails: the region's, or where the route goes to an upstream, the upstream's there.
     Unhealthy,
     /// It failed too often just now.
     Ejected,
@@ -261,11 +261,15 @@ impl SteeringMemory {
             return Err(Excluded::Down);
         }
         let is_fresh = self.heard.is_some_and(|heard| heard.age_ms(now_ms) <= NEWS_MS_MAX);
-        let news = self.news.iter().find(|news| news.id == region.id && is_fresh && ask.upstream.is_none());
-        if news.is_some_and(|news| !news.healthy) {
+        let news = self.news.iter().find(|news| news.id == region.id && is_fresh);
+        let key = (region.id.clone(), ask.service());
+        let is_unhealthy = news.is_some_and(|news| match &key.1 {
+            Some(service) => news.unhealthy.contains(service),
+            None => !news.healthy,
+        });
+        if is_unhealthy {
             return Err(Excluded::Unhealthy);
         }
-        let key = (region.id.clone(), ask.service());
         if self.services.peek(&key).is_some_and(|service| service.is_ejected(&ask.tenant.slug, now_ms)) {
             return Err(Excluded::Ejected);
         }
@@ -274,7 +278,9 @@ impl SteeringMemory {
         if region.state == RegionState::Draining && !has_session {
             return Ok(Standing::Draining);
         }
-        let is_behind = news.is_some_and(|news| is_behind(news, region.ordinal, ask.positions));
+        // Only the region's own origin has what sessions have seen.
+        let own = news.filter(|_| ask.upstream.is_none());
+        let is_behind = own.is_some_and(|news| is_behind(news, region.ordinal, ask.positions));
         Ok(if is_behind { Standing::Behind } else { Standing::Ready })
     }
 

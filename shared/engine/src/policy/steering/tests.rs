@@ -1,5 +1,7 @@
 //! Plans as requests meet them.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
@@ -72,6 +74,19 @@ impl World {
             ordinal: *ordinal,
             healthy: *healthy,
             applied: applied.to_vec(),
+            unhealthy: BTreeSet::new(),
+        });
+        self.memory.heard(news.collect(), NOW_MS);
+    }
+
+    /// Regions are well; of each, these upstreams are not.
+    fn hear_of_upstreams(&mut self, unhealthy: &[(&str, u16, &[&str])]) {
+        let news = unhealthy.iter().map(|(id, ordinal, services)| RegionNews {
+            id: (*id).into(),
+            ordinal: *ordinal,
+            healthy: true,
+            applied: vec![],
+            unhealthy: services.iter().map(|service| (*service).to_owned()).collect(),
         });
         self.memory.heard(news.collect(), NOW_MS);
     }
@@ -154,6 +169,29 @@ fn unhealthy_and_down_regions_are_left_out_while_others_are_there() {
     assert_eq!(world.order(NOW_MS + NEWS_MS_MAX + 1), [US, EU], "old news count for nothing");
     world.hear(&[(EU, 2, false, &[]), (US, 1, false, &[])]);
     assert_eq!(world.order(NOW_MS), [US, EU], "all unwell: better than nothing");
+}
+
+#[test]
+fn an_upstream_whose_check_fails_is_left_out_while_it_is_well_elsewhere() {
+    let mut world = world();
+    let everywhere: Vec<(RegionId, String)> =
+        [US, EU, AP].map(|id| (id.into(), format!("https://up-{id}.example"))).to_vec();
+    world.upstream = Some(upstream(everywhere));
+    let (service, other) = ("acme/r", "other/r");
+    world.hear_of_upstreams(&[(US, 1, &[other, service]), (EU, 2, &[other]), (AP, 3, &[])]);
+    assert_eq!(world.order(NOW_MS), [EU, AP]);
+    assert_eq!(world.plan(NOW_MS).excluded, [(US.into(), Excluded::Unhealthy)]);
+    assert_eq!(world.order(NOW_MS + NEWS_MS_MAX + 1)[0], US, "old news count for nothing");
+    world.hear_of_upstreams(&[(US, 1, &[service]), (EU, 2, &[service]), (AP, 3, &[service])]);
+    assert_eq!(world.order(NOW_MS), [US, EU, AP], "all unwell: better than nothing");
+    let plan = world.plan(NOW_MS);
+    assert!(plan.candidates.iter().all(|candidate| candidate.standing == Standing::LastResort));
+    // The regions' own origins are none of it, and they say nothing of an upstream.
+    world.upstream = None;
+    assert!(world.plan(NOW_MS).excluded.is_empty());
+    world.upstream = Some(upstream(vec![(US.into(), "https://up.example".into())]));
+    world.hear(&[(US, 1, false, &[])]);
+    assert_eq!(world.plan(NOW_MS).candidates[0].standing, Standing::Ready);
 }
 
 #[test]

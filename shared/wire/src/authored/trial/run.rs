@@ -1,6 +1,6 @@
 //! Drives one exchange after another through the engine, in virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -161,11 +161,18 @@ impl Trial {
     }
 
     fn news(&self, origins: &BTreeMap<String, OriginAnswer>) -> SyncNews {
-        let news = |region: &meridian_engine::ruleset::Region| RegionNews {
-            id: region.id.clone(),
-            ordinal: region.ordinal,
-            healthy: origins.get(&*region.id) != Some(&OriginAnswer::Word(OriginWord::Unhealthy)),
-            applied: Vec::new(),
+        let slug = &self.ruleset.tenant.slug;
+        let services =
+            || self.ruleset.upstreams.iter().map(|upstream| format!("{slug}/{}", upstream.rule.name));
+        let news = |region: &meridian_engine::ruleset::Region| {
+            let healthy = origins.get(&*region.id) != Some(&OriginAnswer::Word(OriginWord::Unhealthy));
+            RegionNews {
+                id: region.id.clone(),
+                ordinal: region.ordinal,
+                healthy,
+                applied: Vec::new(),
+                unhealthy: if healthy { BTreeSet::new() } else { services().collect() },
+            }
         };
         SyncNews {
             now_ms: NOW_MS,

@@ -1,13 +1,11 @@
 //! Experiments.
 
-use std::ops::RangeInclusive;
-
 use meridian_engine::policy::experiment::version;
 use meridian_engine::ruleset::{Experiment, Force, Goal, Layer, Unit, Variant};
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, is_name, of_kind, rule, short};
-use crate::document::{ExperimentSpec, ForceSpec, GoalSpec, UnitSpec};
+use crate::document::{ExperimentSpec, ForceSpec, GoalSpec, UnitSpec, statuses};
 use crate::limits::GOALS_MAX;
 
 impl Compiler {
@@ -120,15 +118,4 @@ impl Compiler {
         }
         goals
     }
-}
-
-/// Statuses of a reply: one, or the hundred of a class (RFC 9110, section 15).
-fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
-    if let Some(class) = text.strip_suffix("xx") {
-        let first =
-            class.parse::<u16>().ok().filter(|class| (2..=5).contains(class) && text.len() == 3)? * 100;
-        return Some(first..=first + 99);
-    }
-    let status = text.parse().ok().filter(|status| (200..=599).contains(status))?;
-    Some(status..=status)
 }

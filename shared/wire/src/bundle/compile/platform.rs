@@ -37,6 +37,9 @@ impl Compiler {
                     String::new()
                 }
             };
+            if let Some(check) = &spec.health_check {
+                self.region_check(check);
+            }
             regions.push(Region {
                 id: Arc::from(document.metadata.name.as_str()),
                 ordinal: spec.ordinal,

@@ -14,7 +14,7 @@ use crate::limits::{
 
 impl Compiler {
     pub(super) fn upstreams(&mut self, documents: &[Document]) -> Vec<Upstream> {
-        let mut upstreams = Vec::new();
+        let (mut upstreams, mut checked) = (Vec::new(), 0);
         for (at, document, spec) in of_kind!(documents, Upstream) {
             self.document = at;
             if spec.regions.is_empty() {
@@ -30,6 +30,10 @@ impl Compiler {
                 (RegionId::from(id.as_str()), base)
             });
             let regions = regions.collect();
+            if let Some(check) = &spec.health_check {
+                checked += 1;
+                self.health_check(check, checked);
+            }
             upstreams.push(Upstream {
                 rule: rule(document),
                 regions,
