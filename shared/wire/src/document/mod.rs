@@ -26,6 +26,7 @@ mod content;
 mod experiment;
 mod function;
 mod party;
+mod plan;
 mod policy;
 mod route;
 mod security;
@@ -41,8 +42,9 @@ pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, V
 pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
-    RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
+    RevokedSpec, Secret, TenantSpec, TenantStateSpec, TlsStateSpec, UpstreamSpec, VerificationSpec,
 };
+pub use plan::{PlanLimitSpec, PlanSpec};
 pub use policy::{
     CacheKeySpec, CachePolicySpec, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec,
     QueryKeySpec, QueryWord, RateLimitSpec,
