@@ -14,6 +14,7 @@ mod functions;
 mod issuers;
 mod limits;
 mod load;
+mod parties;
 mod recorder;
 mod regions;
 mod requests;
@@ -60,7 +61,12 @@ fn main() -> Result<()> {
 
 fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS).chain(analytics::TESTS)
+    for (name, test) in stack::TESTS
+        .iter()
+        .chain(regions::TESTS)
+        .chain(rules::TESTS)
+        .chain(parties::TESTS)
+        .chain(analytics::TESTS)
     {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
@@ -70,6 +76,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(uploads::TESTS)
         .chain(content::TESTS)
         .chain(limits::TESTS)
+        .chain(parties::EDGE_TESTS)
         .chain(crowds::TESTS)
         .chain(crawlers::TESTS)
         .chain(traces::TESTS)
