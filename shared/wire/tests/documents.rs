@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use meridian_engine::ruleset::{Platform, Target};
 use meridian_wire::authored::{self, Change, File, KINDS, compile, diff, run_tests, schemas};
 use meridian_wire::bundle::{Bundle, Rules};
-use meridian_wire::document::Document;
+use meridian_wire::document::{Body, Document, VerificationSpec};
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says whether they may write")]
 fn bless() -> bool {
@@ -194,6 +194,37 @@ spec:
     for report in reports {
         assert_eq!(report.failures, [], "{}", report.name);
     }
+}
+
+/// Rules are pushed and tried before the first hostname is verified.
+#[test]
+fn rules_are_tried_at_a_hostname_that_is_not_verified_yet() {
+    let rules = "apiVersion: meridian/v1
+kind: Route
+metadata: {name: open}
+spec: {match: {path: /open}, auth: {mode: anonymous}}
+---
+apiVersion: meridian/v1
+kind: RuleTest
+metadata: {name: open to all}
+spec:
+  request: {path: /open}
+  expect: {status: 200, route: open}
+";
+    let mut generated = generated();
+    for document in &mut generated {
+        if let Body::Domain(spec) = &mut document.body {
+            spec.verification = VerificationSpec::Pending;
+        }
+    }
+    let target = Target::Tenant("acme".to_owned());
+    let files = [File { path: "rules.yaml".to_owned(), content: rules.to_owned() }];
+    let compiled = compile(&target, &files, Some(&generated)).expect("accepted");
+    let Rules::Tenant(ruleset) = &compiled.rules else { panic!("a tenant's rules") };
+    assert_eq!((ruleset.tenant.domains.len(), ruleset.tenant.unverified.len()), (0, 1));
+    let reports = run_tests(ruleset, &platform(), &compiled.tests);
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].failures, []);
 }
 
 #[test]
