@@ -15,6 +15,7 @@ mod health;
 mod issuers;
 mod limits;
 mod load;
+mod parties;
 mod recorder;
 mod regions;
 mod requests;
@@ -67,6 +68,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(rules::TESTS)
         .chain(analytics::TESTS)
         .chain(health::TESTS)
+        .chain(parties::TESTS)
     {
         trials.push(trial((*name).to_owned(), stack, *test));
     }
@@ -76,6 +78,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(uploads::TESTS)
         .chain(content::TESTS)
         .chain(limits::TESTS)
+        .chain(parties::EDGE_TESTS)
         .chain(crowds::TESTS)
         .chain(crawlers::TESTS)
         .chain(traces::TESTS)

@@ -59,7 +59,7 @@ impl Drop for Front {
 }
 
 impl Front {
-    fn start(edge: &str, port: u16, data: &Path) -> Result<Self> {
+    fn start(edge: &str, origin: &str, port: u16, data: &Path) -> Result<Self> {
         std::fs::create_dir_all(data)?;
         let log = std::fs::File::create(data.join("caddy.log"))?;
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/caddy/Caddyfile");
@@ -70,6 +70,7 @@ impl Front {
             .env("XDG_CONFIG_HOME", data)
             .env("MERIDIAN_SITES", format!("https://*.localhost:{port}"))
             .env("MERIDIAN_EDGE", edge.trim_start_matches("http://"))
+            .env("MERIDIAN_TLS_ASK", format!("{origin}/edge/v1/tls/ask"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -99,10 +100,14 @@ impl Front {
     }
 
     async fn connect(&self, config: ClientConfig) -> Result<TlsStream<TcpStream>> {
+        self.connect_as(HOST, config).await
+    }
+
+    async fn connect_as(&self, host: &'static str, config: ClientConfig) -> Result<TlsStream<TcpStream>> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((CLIENT, 0).into())?;
         let stream = socket.connect(self.address).await?;
-        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST)?, stream).await?)
+        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host)?, stream).await?)
     }
 
     fn request<B>(&self, path: &str, body: B) -> Result<Request<B>> {
@@ -165,7 +170,9 @@ fn is_reached_by_every_http_behind_tls(stack: &Stack, edge: &str) -> Result<()> 
         recorder.url
     );
     with_rules(stack, edge, &rules, |url| {
-        let front = Front::start(url, port(edge)? + 10, &stack.data().join(format!("caddy-{edge}")))?;
+        let origin = stack.up()?.control.url;
+        let front =
+            Front::start(url, &origin, port(edge)? + 10, &stack.data().join(format!("caddy-{edge}")))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let responses = [
@@ -185,8 +192,14 @@ fn is_reached_by_every_http_behind_tls(stack: &Stack, edge: &str) -> Result<()> 
             ensure!(offered.filter(|it| it.as_bytes().starts_with(b"h3=")).count() == 2, "{responses:?}");
             let old = front.offer(&rustls::version::TLS12, b"http/1.1")?;
             match front.connect(old).await {
-                Err(error) if error.to_string().contains("ProtocolVersion") => Ok(()),
+                Err(error) if error.to_string().contains("ProtocolVersion") => {}
                 other => bail!("TLS 1.2 came to {other:?}"),
+            }
+            // Nobody has a certificate for a name that is nobody's.
+            let nobody = front.offer(&rustls::version::TLS13, b"http/1.1")?;
+            match front.connect_as("nobody.localhost", nobody).await {
+                Err(error) if error.to_string().contains("InternalError") => Ok(()),
+                other => bail!("a name that is nobody's came to {other:?}"),
             }
         })
     })

@@ -5,9 +5,10 @@ use std::time::Duration;
 use meridian_wire::authored::Invalid;
 use meridian_wire::problem::Problem;
 use serde_json::Value;
-use ureq::Agent;
 use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::typestate::WithBody;
+use ureq::{Agent, RequestBuilder};
 
 use crate::failure::Failure;
 use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT, PAGES_MAX};
@@ -76,18 +77,34 @@ impl Client {
     /// # Errors
     /// What the server refused, and that it is away.
     pub fn post(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
-        match self.post_to(&self.url, path, body) {
+        self.send(|url| self.agent.post(url), path, body)
+    }
+
+    /// `PATCH /control/v1PATH`, as [`Client::post`].
+    ///
+    /// # Errors
+    /// What the server refused, and that it is away.
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
+        self.send(|url| self.agent.patch(url), path, body)
+    }
+
+    fn send(
+        &self,
+        request: impl Fn(String) -> RequestBuilder<WithBody>,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answer, Failure> {
+        let send = |url: &str| {
+            let request = request(format!("{url}/control/v1{path}"));
+            self.answer(request.header("authorization", format!("Bearer {}", self.token)).send_json(body))
+        };
+        match send(&self.url) {
             Err(Failure::Refused { what, status, problem }) => match home_of(&self.url, status, &problem) {
-                Some(home) => self.post_to(home, path, body),
+                Some(home) => send(home),
                 None => Err(Failure::Refused { what, status, problem }),
             },
             done => done,
         }
-    }
-
-    fn post_to(&self, url: &str, path: &str, body: &Value) -> Result<Answer, Failure> {
-        let request = self.agent.post(format!("{url}/control/v1{path}"));
-        self.answer(request.header("authorization", format!("Bearer {}", self.token)).send_json(body))
     }
 
     /// Every entry of a list that comes in pages, by the name of its member; `cursor` names the parameter of the next.

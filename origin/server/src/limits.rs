@@ -116,6 +116,14 @@ pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Control tokens looked up in the database at once: whoever guesses tokens takes no more of it than that.
 pub const TOKEN_LOOKUPS_MAX: usize = 4;
+/// Names looked up at once for servers in front of edges, which need no token for it.
+pub const TLS_ASKS_MAX: usize = 4;
+/// Time between two looks at the tenants below others.
+pub const LINEAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same after one could not be released.
+pub const LINEAGE_PAUSE: Duration = Duration::from_secs(5);
+/// Tenants below others that are looked at together.
+pub const LINEAGE_ROWS_MAX: i64 = 100;
 /// Pause after a connection could not be accepted.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.

@@ -35,8 +35,9 @@ use crate::{context, control, data, edge, health, observe, replication};
 struct Description;
 
 /// The routes of each room, not yet guarded.
-fn rooms() -> [OpenApiRouter<Arc<Origin>>; 5] {
-    [data::routes(), edge::routes(), control::routes(), replication::routes(), health::routes()]
+fn rooms() -> [OpenApiRouter<Arc<Origin>>; 6] {
+    let (control, replication) = (control::routes(), replication::routes());
+    [data::routes(), edge::routes(), edge::front(), control, replication, health::routes()]
 }
 
 /// The description of the whole HTTP interface (OpenAPI 3.1).
@@ -68,7 +69,7 @@ pub fn router(origin: Arc<Origin>) -> serde_json::Result<Router> {
     let wrong_method =
         async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method");
     // Before the layers: who may not know of a path does not learn its methods either.
-    let [data, edge, control, replication, health] =
+    let [data, edge, front, control, replication, health] =
         rooms().map(|room| room.split_for_parts().0.method_not_allowed_fallback(wrong_method));
     let signed = from_fn_with_state(origin.clone(), context::verify);
     let operator = from_fn_with_state(origin.clone(), auth::verify);
@@ -77,6 +78,7 @@ pub fn router(origin: Arc<Origin>) -> serde_json::Result<Router> {
         .merge(data.layer(signed.clone()))
         .merge(edge.layer(from_fn(context::of_an_edge)).layer(signed));
     let direct = Router::new()
+        .merge(front)
         .merge(control.layer(operator))
         .merge(replication)
         .merge(health)

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use meridian_cdc::{Applied, Hook, Replication};
 use meridian_store::{Access, Node, Store, event, experiment, idempotency, migrate, purge};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::cache::Answers;
@@ -24,6 +24,7 @@ use crate::checks::Checks;
 use crate::config::Config;
 use crate::context::{Replays, now_ms_i64};
 use crate::control::auth::Operators;
+use crate::control::lineage;
 use crate::edge::authority::Authority;
 use crate::edge::journal::Journal;
 use crate::edge::names::Names;
@@ -31,7 +32,7 @@ use crate::edge::peers::Peers;
 use crate::edge::regions::{self, RegionStates};
 use crate::limits::{
     ACCEPT_PAUSE, CLOSE_MAX, CONNECTIONS_MAX, DATABASE_CONNECTIONS_MAX, DRAIN_MAX, HEADER_READ_TIMEOUT,
-    IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TRIM_INTERVAL, TRIM_ROWS_MAX,
+    IDEMPOTENCY_KEEP_MS, STOP_PAUSE, TLS_ASKS_MAX, TRIM_INTERVAL, TRIM_ROWS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::router::router;
@@ -105,6 +106,7 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
         peers: Peers::new(&config.peers, &peer_tls),
         checks: Checks::default(),
         names: Names::new(&config.name_servers),
+        tls_asks: Semaphore::new(TLS_ASKS_MAX),
         config,
         store,
         replication,
@@ -125,6 +127,7 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
     let counts = origin.metrics.events.clone();
     background.spawn(origin.journal.clone().write(origin.store.clone(), counts, stopping.clone()));
     keep(&origin).await;
+    background.spawn(lineage::keep(origin.clone(), stopping.clone()));
     background.spawn(forget(origin.clone(), stopping));
     let (stop_accepting, stopping) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, origin.clone(), router(origin.clone())?, stopping));
@@ -237,7 +240,7 @@ async fn connection(stream: TcpStream, router: Router, mut closing: watch::Recei
 }
 
 /// Ends when the flag is up, or nobody is left to raise it.
-async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use meridian_cdc::Replication;
 use meridian_store::{Fault, Store};
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use crate::cache::Answers;
 use crate::checks::Checks;
@@ -45,6 +46,8 @@ pub struct Origin {
     pub journal: Journal,
     /// Names of addresses.
     pub names: Names,
+    /// Questions of servers in front of edges, so many at once.
+    pub tls_asks: Semaphore,
     /// The other regions.
     pub peers: Peers,
     /// Health of tenants' upstreams in this region.
@@ -74,7 +77,7 @@ pub enum Residence {
     Here,
     /// Only elsewhere.
     Elsewhere,
-    /// The tenant is suspended.
+    /// The tenant, or one above it, is suspended.
     Suspended,
     /// There is no such tenant.
     Unknown,

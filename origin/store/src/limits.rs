@@ -60,6 +60,8 @@ pub const CLASH_INDEXES_MAX: usize = 7;
 pub const CLASH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often rows that changed between being read and written are tried again within one apply transaction.
 pub const APPLY_ROUNDS_MAX: usize = 20;
+/// Tenants from one without a parent down to the lowest: partner, organisation, team.
+pub const TENANT_DEPTH_MAX: usize = 3;
 /// How long to wait for a connection of the pool.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one statement of the data and control API may take.

@@ -17,6 +17,7 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "soft_purge", include_str!("../migrations/0006_soft_purge.sql")),
     (7, "sampling", include_str!("../migrations/0007_sampling.sql")),
     (8, "health_checks", include_str!("../migrations/0008_health_checks.sql")),
+    (9, "parties", include_str!("../migrations/0009_parties.sql")),
 ];
 
 /// Which region a database belongs to.

@@ -23,6 +23,9 @@ async fn a_hostname_among_very_many_is_found_by_the_index() {
     .execute(&mut owner)
     .await
     .unwrap();
+    let claim = "insert into meridian.domain (hostname, tenant, verification, created_at_ms)
+                 values ('a.wild-7.example', 'claimant', 'pending', 0), ('new.example', 'claimant', 'failed', 0)";
+    owner.execute(claim).await.unwrap();
     owner.execute("analyze meridian.domain").await.unwrap();
     let before = reads(&mut owner).await;
 
@@ -33,12 +36,16 @@ async fn a_hostname_among_very_many_is_found_by_the_index() {
         &["shop-77777.example", "*.example"][..],
         &["a.wild-42.example", "*.wild-42.example", "*.example"],
         &["nobody.example", "*.example"],
+        // What nobody has verified takes nothing from what somebody has.
+        &["a.wild-7.example", "*.wild-7.example", "*.example"],
+        &["new.example", "*.example"],
     ] {
         let candidates: Vec<String> = candidates.iter().map(ToString::to_string).collect();
         found.push(domain::find(&mut scope, &candidates).await.unwrap().map(|domain| domain.tenant));
     }
     scope.commit().await.unwrap();
-    assert_eq!(found, [Some("tenant-777".to_owned()), Some("wild".to_owned()), None]);
+    let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+    assert_eq!(found, [Some("tenant-777"), Some("wild"), None, Some("wild"), Some("claimant")]);
 
     // A session reports what it did when it ends, which takes a moment.
     store.close().await;

@@ -56,6 +56,10 @@ pub(crate) fn ruleset(routes: Vec<Route>) -> Ruleset {
         tenant: Tenant {
             slug: "acme".to_owned(),
             state: TenantState::Active,
+            parent: None,
+            suspended_by: None,
+            unverified: vec![],
+            limits: vec![],
             domains: vec!["acme.example".to_owned()],
             home_region: "us-east-1".into(),
             allowed_regions: vec!["us-east-1".into(), "eu-west-1".into(), "ap-southeast-1".into()],

@@ -10,6 +10,8 @@ pub const ROUTES_MAX: usize = 1_000;
 pub const REGIONS_MAX: usize = 64;
 /// `Domain` documents of a bundle.
 pub const DOMAINS_MAX: usize = 1_000;
+/// Limits of a tenant's plan: each is counted on every request.
+pub const PLAN_LIMITS_MAX: usize = 4;
 /// Goals of one experiment.
 pub const GOALS_MAX: usize = 20;
 /// Documents of any other kind in a bundle.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use meridian_engine::ruleset::{Platform, Target};
 use meridian_wire::authored::{self, Change, File, KINDS, compile, diff, run_tests, schemas};
 use meridian_wire::bundle::{Bundle, Rules};
-use meridian_wire::document::Document;
+use meridian_wire::document::{Body, Document, VerificationSpec};
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says whether they may write")]
 fn bless() -> bool {
@@ -196,6 +196,37 @@ spec:
     }
 }
 
+/// Rules are pushed and tried before the first hostname is verified.
+#[test]
+fn rules_are_tried_at_a_hostname_that_is_not_verified_yet() {
+    let rules = "apiVersion: meridian/v1
+kind: Route
+metadata: {name: open}
+spec: {match: {path: /open}, auth: {mode: anonymous}}
+---
+apiVersion: meridian/v1
+kind: RuleTest
+metadata: {name: open to all}
+spec:
+  request: {path: /open}
+  expect: {status: 200, route: open}
+";
+    let mut generated = generated();
+    for document in &mut generated {
+        if let Body::Domain(spec) = &mut document.body {
+            spec.verification = VerificationSpec::Pending;
+        }
+    }
+    let target = Target::Tenant("acme".to_owned());
+    let files = [File { path: "rules.yaml".to_owned(), content: rules.to_owned() }];
+    let compiled = compile(&target, &files, Some(&generated)).expect("accepted");
+    let Rules::Tenant(ruleset) = &compiled.rules else { panic!("a tenant's rules") };
+    assert_eq!((ruleset.tenant.domains.len(), ruleset.tenant.unverified.len()), (0, 1));
+    let reports = run_tests(ruleset, &platform(), &compiled.tests);
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].failures, []);
+}
+
 #[test]
 fn the_order_of_files_does_not_matter() {
     let target = Target::Tenant("acme".to_owned());
@@ -264,4 +295,60 @@ fn an_old_bundle_keeps_decoding() {
     };
     assert_eq!(ruleset.routes.len(), 4);
     assert!(ruleset.caches.iter().all(|cache| cache.bypass.is_some()));
+    // Its hostname is from before any was verified, its tenant from before there were plans.
+    assert_eq!(
+        (&*ruleset.tenant.domains, &*ruleset.tenant.unverified),
+        (&["acme.localhost".to_owned()][..], &[][..])
+    );
+    assert_eq!((&ruleset.tenant.parent, &*ruleset.tenant.limits), (&None, &[][..]));
+}
+
+/// What says nothing of parents, plans and verification is the same bytes as it was before there were any.
+#[test]
+fn what_is_not_said_of_parties_is_not_written() {
+    let written = |document: &Document| serde_json::to_string(document).unwrap();
+    let [tenant, domain]: [Document; 2] = generated().try_into().expect("a tenant and its hostname");
+    assert!(
+        written(&tenant).starts_with(
+            r#"{"kind":"Tenant","spec":{"state":"active","homeRegion":"us-east-1","allowedRegions":["us-east-1","eu-west-1"]},"#
+        ),
+        "{}",
+        written(&tenant)
+    );
+    assert!(
+        written(&domain).starts_with(r#"{"kind":"Domain","spec":{"tenant":"acme"},"#),
+        "{}",
+        written(&domain)
+    );
+}
+
+#[test]
+fn a_plan_and_the_state_of_a_hostname_are_kept() {
+    let documents = r#"[{"kind":"Tenant","spec":{"state":"suspended","homeRegion":"us-east-1","allowedRegions":["us-east-1"],
+          "parent":"partner","suspendedBy":"partner","plan":{"name":"small","limits":[
+          {"quota":5,"window":"1m"},{"quota":100,"window":"1d","burst":10,"scope":"global","fail":"closed","mode":"log"}]}},
+          "metadata":{"name":"acme"},"source":{"file":"control-plane","line":1}},
+        {"kind":"Domain","spec":{"tenant":"acme","verification":"pending","tls":"issuing"},
+          "metadata":{"name":"*.acme.example"},"source":{"file":"control-plane","line":1}}]"#;
+    let documents: Vec<Document> = serde_json::from_str(documents).unwrap();
+    let target = Target::Tenant("acme".to_owned());
+    let bytes = Bundle::new(&target, documents.clone()).to_bytes();
+    let mut read = Bundle::read(&bytes, &target).expect("readable").documents;
+    read.reverse();
+    assert_eq!(read, documents);
+    let Ok(Rules::Tenant(ruleset)) = Bundle::parse(&bytes, &target, 1) else { panic!("a tenant's rules") };
+    let tenant = &ruleset.tenant;
+    assert_eq!(
+        (tenant.parent.as_deref(), tenant.suspended_by.as_deref()),
+        (Some("partner"), Some("partner"))
+    );
+    assert_eq!((tenant.domains.len(), &*tenant.unverified), (0, &["*.acme.example".to_owned()][..]));
+    let limits: Vec<_> = tenant.limits.iter().map(|number| &ruleset.limits[*number]).collect();
+    let told = |limit: &&meridian_engine::ruleset::RateLimit| {
+        (limit.rule.name.to_string(), limit.quota, limit.window_ms, limit.burst)
+    };
+    assert_eq!(
+        limits.iter().map(told).collect::<Vec<_>>(),
+        [("plan".to_owned(), 5, 60_000, 5), ("plan-2".to_owned(), 100, 86_400_000, 10)]
+    );
 }

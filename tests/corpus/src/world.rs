@@ -193,7 +193,10 @@ impl World {
         };
         let rulesets = self.tenants.values().filter_map(|ruleset| ruleset.as_ref().ok());
         rulesets
-            .filter(|ruleset| ruleset.tenant.domains.iter().any(|domain| claims(domain)))
+            .filter(|ruleset| {
+                let tenant = &ruleset.tenant;
+                tenant.domains.iter().chain(&tenant.unverified).any(|domain| claims(domain))
+            })
             .map(|ruleset| ruleset.tenant.slug.clone())
             .next()
     }

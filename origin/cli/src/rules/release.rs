@@ -1,13 +1,14 @@
 //! Releases: compared, made, taken back, listed, through the control API.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use meridian_engine::ruleset::Target;
 use meridian_wire::authored::{Compiled, File};
 use meridian_wire::bundle::Bundle;
-use meridian_wire::document::{Body, Document, DomainSpec, Metadata, Source, TenantSpec, TenantStateSpec};
+use meridian_wire::document::{Body, Document, Metadata, PlanSpec, Source, TenantSpec, TenantStateSpec};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Set, checked, show, target};
@@ -197,13 +198,19 @@ fn generated(client: &Client, target: &Target) -> Result<Vec<Document>, Failure>
     let tenant = client.get(&format!("/tenants/{}", encode(slug)))?.body;
     let regions =
         tenant.get("allowed_regions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |name: &str| tenant.get(name).and_then(Value::as_str).map(str::to_owned);
+    let suspended_by = text("suspended_by");
     let spec = TenantSpec {
         state: match tenant.get("state").and_then(Value::as_str) {
             Some("suspended") => TenantStateSpec::Suspended,
+            _ if suspended_by.is_some() => TenantStateSpec::Suspended,
             _ => TenantStateSpec::Active,
         },
         home_region: cell(&tenant, "home_region"),
         allowed_regions: regions.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        parent: text("parent"),
+        suspended_by,
+        plan: tenant.get("plan").map(read::<PlanSpec>).transpose()?.unwrap_or_default(),
     };
     let document = |body: Body, name: String| Document {
         body,
@@ -212,11 +219,19 @@ fn generated(client: &Client, target: &Target) -> Result<Vec<Document>, Failure>
     };
     let mut documents = vec![document(Body::Tenant(spec), slug.clone())];
     let domains = client.list(&format!("/domains?tenant={}", encode(slug)), "domains", "after")?;
-    let hostnames: BTreeSet<String> = domains.iter().map(|domain| cell(domain, "hostname")).collect();
-    documents.extend(
-        hostnames
-            .into_iter()
-            .map(|hostname| document(Body::Domain(DomainSpec { tenant: slug.clone() }), hostname)),
-    );
+    let domains: BTreeMap<String, &Value> =
+        domains.iter().map(|domain| (cell(domain, "hostname"), domain)).collect();
+    for (hostname, domain) in domains {
+        let state = |name: &str| domain.get(name).map(|state| (name.to_owned(), state.clone()));
+        let states = ["tenant", "verification", "tls"].into_iter().filter_map(state).collect();
+        documents.push(document(Body::Domain(read(&Value::Object(states))?), hostname));
+    }
     Ok(documents)
+}
+
+/// A part of a document, as the server has it.
+fn read<T: DeserializeOwned>(part: &Value) -> Result<T, Failure> {
+    serde_json::from_value(part.clone()).map_err(|error| {
+        Failure::Server(format!("the server says of a tenant what is not known here: {error}"))
+    })
 }

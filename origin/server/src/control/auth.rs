@@ -24,6 +24,8 @@ use crate::state::Origin;
 
 /// Name of the actor that the first token, from the configuration, stands for.
 const BOOTSTRAP: &str = "bootstrap";
+/// Name of the actor that stands for what the origin does by itself.
+const SYSTEM: &str = "system";
 /// The scope that includes all others.
 const ALL: &str = "*";
 
@@ -92,6 +94,11 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// The origin itself: what it does follows from what others were allowed to do.
+    pub(super) fn system() -> Self {
+        Self { name: SYSTEM.to_owned(), scopes: Vec::new(), expires_at_ms: None }
+    }
+
     /// Makes sure that the token allows this.
     ///
     /// # Errors

@@ -21,6 +21,18 @@ pub(super) struct Compiled {
     pub warnings: Vec<Value>,
     rules: Rules,
     tests: Vec<authored::Test>,
+    beyond_plan: Vec<Invalid>,
+}
+
+impl Compiled {
+    /// Makes sure that it is within the tenant's plan. What is released already is not asked for that: a plan that became
+    /// smaller keeps nothing from being served.
+    ///
+    /// # Errors
+    /// 422 with `errors`, as where something else is wrong with documents.
+    pub(super) fn within_plan(&self) -> Result<(), Problem> {
+        if self.beyond_plan.is_empty() { Ok(()) } else { Err(refused(&self.beyond_plan)) }
+    }
 }
 
 /// Compiles files with the documents that are made of the tables.
@@ -40,6 +52,7 @@ pub(super) async fn compile(
     let compiled = aside(move || authored::compile(&target, &files, Some(&generated))).await?;
     let compiled = compiled.map_err(|errors| refused(&errors))?;
     Ok(Compiled {
+        beyond_plan: compiled.beyond_plan(),
         bundle: String::from_utf8(compiled.bytes).map_err(|error| Problem::internal(&error))?,
         version: compiled.version,
         warnings: compiled.warnings.iter().map(|warning| json!(warning)).collect(),

@@ -17,11 +17,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::audit::{self, Change};
 use super::auth::{Operator, Scope};
 use super::home::{self, Asked};
-use super::{Where, invalid, next, publish, rows, tenants};
+use super::{Where, invalid, next, one_of, publish, rows, tenants};
 use crate::context::now_ms_i64;
 use crate::limits::HOSTNAME_BYTES_MAX;
 use crate::problem::Problem;
-use crate::request::{Body, Query};
+use crate::request::{Body, Path, Query};
 use crate::state::Origin;
 
 /// A hostname of a tenant.
@@ -29,13 +29,22 @@ use crate::state::Origin;
 pub(super) struct Domain {
     hostname: String,
     tenant: String,
+    /// Whether it is known to be the tenant's: `pending`, `verified` or `failed`. It is served only when it is verified.
+    verification: String,
+    /// How far its certificate is: `none`, `issuing`, `active`, `renewing` or `failed`.
+    tls: String,
     created_at: String,
 }
 
 impl From<&Row> for Domain {
     fn from(row: &Row) -> Self {
-        let created_at = rfc3339(row.created_at_ms);
-        Self { hostname: row.hostname.clone(), tenant: row.tenant.clone(), created_at }
+        Self {
+            hostname: row.hostname.clone(),
+            tenant: row.tenant.clone(),
+            verification: row.verification.clone(),
+            tls: row.tls.clone(),
+            created_at: rfc3339(row.created_at_ms),
+        }
     }
 }
 
@@ -47,6 +56,20 @@ pub(super) struct NewDomain {
     hostname: String,
     /// Slug of the tenant.
     tenant: String,
+    /// `verified` where it is not given: whoever may add hostnames vouches for them. `pending` where somebody has yet to show
+    /// that it is theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verification: Option<String>,
+}
+
+/// How far a hostname is.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DomainChange {
+    /// `pending`, `verified` or `failed`.
+    verification: Option<String>,
+    /// `none`, `issuing`, `active`, `renewing` or `failed`.
+    tls: Option<String>,
 }
 
 /// Which hostnames.
@@ -114,6 +137,7 @@ pub(super) async fn create(
     if !is_hostname(&hostname) {
         return Err(invalid("hostname", &hostname, "a hostname, or one with a leading *."));
     }
+    let verification = verification(new.verification.clone().unwrap_or_else(|| "verified".to_owned()))?;
     let target = Target::Tenant(new.tenant.clone());
     if let Some(answer) = home::elsewhere(&origin, &asked, &target, &new).await? {
         return Ok(answer);
@@ -122,7 +146,8 @@ pub(super) async fn create(
     let owner = tenant::get_for_update(&mut transaction, &new.tenant).await;
     owner.map_err(|fault| tenants::unknown(fault, &new.tenant))?;
     home::confirm(&origin, &mut transaction, &target).await?;
-    let row = Row { hostname, tenant: new.tenant, created_at_ms: now_ms_i64() };
+    let (tls, created_at_ms) = ("none".to_owned(), now_ms_i64());
+    let row = Row { hostname, tenant: new.tenant, verification, tls, created_at_ms };
     domain::create(&mut transaction, &row).await?;
     let made = Domain::from(&row);
     let after = serde_json::to_value(&made).unwrap_or_default();
@@ -138,6 +163,72 @@ pub(super) async fn create(
     publish::regenerate(&origin, &mut transaction, &operator, &target).await?;
     transaction.commit().await?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
+}
+
+/// Says how far a hostname is, and releases its tenant's bundle anew.
+///
+/// The tenant's home region decides; any other passes the request on to it.
+#[utoipa::path(
+    patch,
+    path = "/control/v1/domains/{hostname}",
+    tag = "control",
+    params(("hostname" = String, Path, description = "As it was added"), Where),
+    request_body = DomainChange,
+    responses(
+        (status = 200, description = "The hostname", body = Domain),
+        (status = 404, description = "There is no such hostname"),
+        (status = 421, description = "The home region is another, and can't be asked from here: home_region, home_url"),
+        (status = 503, description = "The home region does not answer"),
+        (status = 422, description = "A member is not right"),
+    ),
+    security(("token" = []))
+)]
+pub(super) async fn change(
+    State(origin): State<Arc<Origin>>,
+    operator: Operator,
+    asked: Asked,
+    Path(hostname): Path<String>,
+    Body(wanted): Body<DomainChange>,
+) -> Result<Response, Problem> {
+    operator.may(Scope::Domains)?;
+    let hostname = hostname.to_ascii_lowercase();
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    let slug = domain::get(&mut transaction, &hostname).await?.tenant;
+    transaction.commit().await?;
+    let target = Target::Tenant(slug.clone());
+    if let Some(answer) = home::elsewhere(&origin, &asked, &target, &wanted).await? {
+        return Ok(answer);
+    }
+    let mut transaction = origin.store.begin(Access::Control).await?;
+    tenant::get_for_update(&mut transaction, &slug).await?;
+    home::confirm(&origin, &mut transaction, &target).await?;
+    let mut row = domain::get(&mut transaction, &hostname).await?;
+    let before = serde_json::to_value(Domain::from(&row)).unwrap_or_default();
+    if let Some(wanted) = wanted.verification {
+        row.verification = verification(wanted)?;
+    }
+    if let Some(wanted) = wanted.tls {
+        row.tls = one_of("tls", wanted, &["none", "issuing", "active", "renewing", "failed"])?;
+    }
+    domain::update(&mut transaction, &row).await?;
+    let changed = Domain::from(&row);
+    let after = serde_json::to_value(&changed).unwrap_or_default();
+    let change = Change {
+        action: "domain.change",
+        subject: &hostname,
+        tenant: Some(&slug),
+        before: Some(&before),
+        after: Some(&after),
+        detail: json!({"verification": row.verification, "tls": row.tls}),
+    };
+    audit::write(&mut transaction, &operator, change).await?;
+    publish::regenerate(&origin, &mut transaction, &operator, &target).await?;
+    transaction.commit().await?;
+    Ok(Json(changed).into_response())
+}
+
+fn verification(verification: String) -> Result<String, Problem> {
+    one_of("verification", verification, &["pending", "verified", "failed"])
 }
 
 /// Letters, digits and inner hyphens in labels of 1 to 63 (RFC 1123, section 2.1), not an address; a wildcard stands for

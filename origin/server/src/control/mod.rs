@@ -10,6 +10,7 @@ mod conflicts;
 mod decisions;
 mod domains;
 mod home;
+pub(crate) mod lineage;
 mod logs;
 mod publish;
 mod purges;
@@ -46,6 +47,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Origin>> {
         .routes(routes!(tenants::get, tenants::change))
         .routes(routes!(collections::list, collections::declare))
         .routes(routes!(domains::list, domains::create))
+        .routes(routes!(domains::change))
         .routes(routes!(releases::head))
         .routes(routes!(releases::list, releases::push))
         .routes(routes!(releases::get))
@@ -120,6 +122,11 @@ fn invalid(path: &str, found: &str, expected: &str) -> Problem {
     let found: String = found.chars().take(80).collect();
     Problem::invalid(vec![serde_json::json!({"path": path, "found": found, "expected": expected})])
         .detail(format!("{path}: found {found:?}, expected {expected}"))
+}
+
+/// One of the words that a member may be.
+fn one_of(path: &str, found: String, words: &[&str]) -> Result<String, Problem> {
+    if words.contains(&found.as_str()) { Ok(found) } else { Err(invalid(path, &found, &words.join(" or "))) }
 }
 
 /// A free text within its limit.

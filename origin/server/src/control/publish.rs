@@ -6,9 +6,10 @@
 
 use http::StatusCode;
 use meridian_engine::ruleset::Target;
+use meridian_store::domain::{self, Domain};
 use meridian_store::release::{self, Contents, Release};
-use meridian_store::{Fault, Scope as Transaction, domain, tenant};
-use meridian_wire::document::{Body, Document, DomainSpec, Metadata, Source, TenantSpec, TenantStateSpec};
+use meridian_store::{Fault, Scope as Transaction, tenant};
+use meridian_wire::document::{Body, Document, Metadata, PlanSpec, Source, TenantSpec, TenantStateSpec};
 use meridian_wire::signature::Ticket;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ type Head = Option<(Release, Contents)>;
 ///
 /// # Errors
 /// 421 where this is not the target's home, 409 where the parent is not the head, 422 where the documents or their tests
-/// are wrong.
+/// are wrong, or more than the tenant's plan allows.
 pub(super) async fn push(
     origin: &Origin,
     transaction: &mut Transaction,
@@ -62,6 +63,7 @@ pub(super) async fn push(
     follows(&head, parent.as_deref())?;
     let generated = generated(transaction, target).await?;
     let compiled = compile(target, &files, generated).await?;
+    compiled.within_plan()?;
     test(transaction, &compiled).await?;
     let made = Making { origin, operator, target, kind: "push", note };
     made.release(transaction, head, files, compiled).await
@@ -70,7 +72,8 @@ pub(super) async fn push(
 /// Releases the documents of an earlier release again, with the tenant and its hostnames as they are now.
 ///
 /// # Errors
-/// 421 where this is not the target's home, 404 where there is no such release, 409 where the parent is not the head.
+/// 421 where this is not the target's home, 404 where there is no such release, 409 where the parent is not the head, 422
+/// where it is more than the tenant's plan allows.
 pub(super) async fn rollback(
     origin: &Origin,
     transaction: &mut Transaction,
@@ -88,6 +91,7 @@ pub(super) async fn rollback(
     let generated = generated(transaction, target).await?;
     // Their tests passed when they were pushed, and going back must not depend on what tests mean today.
     let compiled = compile(target, &files, generated).await?;
+    compiled.within_plan()?;
     let made = Making { origin, operator, target, kind: "rollback", note };
     made.release(transaction, head, files, compiled).await
 }
@@ -138,14 +142,23 @@ fn files(contents: &Contents) -> Result<Vec<File>, Problem> {
 async fn generated(transaction: &mut Transaction, target: &Target) -> Result<Vec<Document>, Problem> {
     let Target::Tenant(slug) = target else { return Ok(Vec::new()) };
     let owner = tenant::get(transaction, slug).await?;
+    let state = if owner.is_served() { TenantStateSpec::Active } else { TenantStateSpec::Suspended };
+    let plan: Option<PlanSpec> =
+        owner.plan.map(serde_json::from_value).transpose().map_err(|error| Problem::internal(&error))?;
     let spec = TenantSpec {
-        state: if owner.state == "suspended" { TenantStateSpec::Suspended } else { TenantStateSpec::Active },
+        state,
         home_region: owner.home_region,
         allowed_regions: owner.allowed_regions,
+        parent: owner.parent,
+        suspended_by: owner.suspended_by,
+        plan: plan.unwrap_or_default(),
     };
     let mut documents = vec![document(Body::Tenant(spec), slug.clone())];
     for domain in domain::of_tenant(transaction, slug).await? {
-        documents.push(document(Body::Domain(DomainSpec { tenant: slug.clone() }), domain.hostname));
+        let Domain { hostname, tenant, verification, tls, .. } = domain;
+        let spec = json!({"tenant": tenant, "verification": verification, "tls": tls});
+        let spec = serde_json::from_value(spec).map_err(|error| Problem::internal(&error))?;
+        documents.push(document(Body::Domain(spec), hostname));
     }
     Ok(documents)
 }

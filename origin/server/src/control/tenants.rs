@@ -9,7 +9,8 @@ use http::StatusCode;
 use meridian_engine::ruleset::Target;
 use meridian_store::record::rfc3339;
 use meridian_store::tenant::{self, Tenant as Row};
-use meridian_store::{Access, Fault};
+use meridian_store::{Access, Fault, Scope as Transaction};
+use meridian_wire::document::PlanSpec;
 use meridian_wire::sync::is_slug;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use utoipa::ToSchema;
 use super::audit::{self, Change};
 use super::auth::{Operator, Scope};
 use super::home::{self, Asked};
-use super::{Page, Where, invalid, next, publish, text};
+use super::{Page, Where, invalid, lineage, next, one_of, publish, text};
 use crate::context::now_ms_i64;
 use crate::problem::Problem;
 use crate::request::{Body, Path, Query};
@@ -29,11 +30,18 @@ use crate::state::Origin;
 pub(super) struct Tenant {
     slug: String,
     name: String,
-    /// `active` or `suspended`.
+    /// `active` or `suspended`, as far as it is up to itself.
     state: String,
+    /// Slug of the tenant above it.
+    parent: Option<String>,
+    /// Slug of the nearest tenant above it that is suspended: while there is one, it is not served either.
+    suspended_by: Option<String>,
     home_region: String,
     /// Regions that may hold its data.
     allowed_regions: Vec<String>,
+    /// What its contract lets it have, as the `plan` of a `Tenant` document; empty where it says nothing.
+    #[schema(value_type = Object)]
+    plan: Value,
     created_at: String,
     updated_at: String,
 }
@@ -44,8 +52,11 @@ impl From<&Row> for Tenant {
             slug: row.slug.clone(),
             name: row.name.clone(),
             state: row.state.clone(),
+            parent: row.parent.clone(),
+            suspended_by: row.suspended_by.clone(),
             home_region: row.home_region.clone(),
             allowed_regions: row.allowed_regions.clone(),
+            plan: row.plan.clone().unwrap_or_else(|| json!({})),
             created_at: rfc3339(row.created_at_ms),
             updated_at: rfc3339(row.updated_at_ms),
         }
@@ -65,6 +76,14 @@ pub(super) struct NewTenant {
     allowed_regions: Option<Vec<String>>,
     /// `active` where it is not given.
     state: Option<String>,
+    /// Slug of the tenant above it: an organisation's partner, a team's organisation. It is served only while all above it
+    /// are. Never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+    /// What its contract lets it have, as the `plan` of a `Tenant` document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    plan: Option<PlanSpec>,
 }
 
 /// What shall change of a tenant.
@@ -75,6 +94,10 @@ pub(super) struct TenantChange {
     state: Option<String>,
     /// One of the allowed regions.
     home_region: Option<String>,
+    /// What its contract lets it have, whole, as the `plan` of a `Tenant` document; `{}` takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    plan: Option<PlanSpec>,
 }
 
 /// Tenants in the order of their slugs.
@@ -150,8 +173,11 @@ pub(super) async fn create(
     if let Some(answer) = home::elsewhere(&origin, &asked, &Target::Platform, &new).await? {
         return Ok(answer);
     }
-    let row = check(&origin, new)?;
+    let mut row = check(&origin, new)?;
     let mut transaction = origin.store.begin(Access::Control).await?;
+    if let Some(parent) = &row.parent {
+        row.suspended_by = lineage::below(&mut transaction, parent).await?;
+    }
     tenant::create(&mut transaction, &row).await?;
     let made = Tenant::from(&row);
     let after = serde_json::to_value(&made).unwrap_or_default();
@@ -170,9 +196,9 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
-/// Changes name, state or home region of a tenant, and releases its bundle anew.
+/// Changes name, state, home region or plan of a tenant, and releases its bundle anew.
 ///
-/// The allowed regions don't change here: its data would have to move first. The tenant's home region decides, the old one
+/// A suspended tenant is not served, and none below it: their own home regions see to those within seconds. The allowed regions don't change here: its data would have to move first. The tenant's home region decides, the old one
 /// where it moves; any other passes the request on to it.
 #[utoipa::path(
     patch,
@@ -202,9 +228,9 @@ pub(super) async fn change(
         return Ok(answer);
     }
     let mut transaction = origin.store.begin(Access::Control).await?;
-    let mut row = tenant::get_for_update(&mut transaction, &slug).await?;
+    let before = tenant::get_for_update(&mut transaction, &slug).await?;
     home::confirm(&origin, &mut transaction, &target).await?;
-    let before = serde_json::to_value(Tenant::from(&row)).unwrap_or_default();
+    let mut row = before.clone();
     if let Some(name) = wanted.name {
         text("name", &name)?;
         row.name = name;
@@ -215,23 +241,43 @@ pub(super) async fn change(
     if let Some(home_region) = wanted.home_region {
         row.home_region = home(home_region, &row.allowed_regions)?;
     }
-    row.updated_at_ms = now_ms_i64();
-    tenant::update(&mut transaction, &row).await?;
-    let changed = Tenant::from(&row);
-    let after = serde_json::to_value(&changed).unwrap_or_default();
-    let change = Change {
-        action: "tenant.change",
-        subject: &slug,
-        tenant: Some(&slug),
-        before: Some(&before),
-        after: Some(&after),
-        detail: json!({}),
-    };
-    audit::write(&mut transaction, &operator, change).await?;
-    publish::regenerate(&origin, &mut transaction, &operator, &target).await?;
+    if let Some(wanted) = wanted.plan {
+        row.plan = plan(wanted)?;
+    }
+    let changed = save(&origin, &mut transaction, &operator, &before, row).await?;
     transaction.commit().await?;
     origin.residences.invalidate(&slug).await;
     Ok(Json(changed).into_response())
+}
+
+/// Writes what changed of a tenant and the line in the audit log, and releases its bundle anew. The caller has locked its row
+/// and knows that this is its home.
+///
+/// # Errors
+/// 422 where its rules don't hold together with it.
+pub(super) async fn save(
+    origin: &Origin,
+    transaction: &mut Transaction,
+    operator: &Operator,
+    before: &Row,
+    mut row: Row,
+) -> Result<Tenant, Problem> {
+    row.updated_at_ms = now_ms_i64();
+    tenant::update(transaction, &row).await?;
+    let changed = Tenant::from(&row);
+    let before = serde_json::to_value(Tenant::from(before)).unwrap_or_default();
+    let after = serde_json::to_value(&changed).unwrap_or_default();
+    let change = Change {
+        action: "tenant.change",
+        subject: &row.slug,
+        tenant: Some(&row.slug),
+        before: Some(&before),
+        after: Some(&after),
+        detail: json!({"state": row.state, "suspended_by": row.suspended_by}),
+    };
+    audit::write(transaction, operator, change).await?;
+    publish::regenerate(origin, transaction, operator, &Target::Tenant(row.slug.clone())).await?;
+    Ok(changed)
 }
 
 fn check(origin: &Origin, new: NewTenant) -> Result<Row, Problem> {
@@ -254,18 +300,27 @@ fn check(origin: &Origin, new: NewTenant) -> Result<Row, Problem> {
         slug: new.slug,
         name: new.name,
         state: state(new.state.unwrap_or_else(|| "active".to_owned()))?,
+        parent: new.parent,
+        suspended_by: None,
         home_region: home(new.home_region, &allowed_regions)?,
         allowed_regions,
+        plan: new.plan.map(plan).transpose()?.flatten(),
         created_at_ms: now_ms,
         updated_at_ms: now_ms,
     })
 }
 
 fn state(state: String) -> Result<String, Problem> {
-    match state.as_str() {
-        "active" | "suspended" => Ok(state),
-        _ => Err(invalid("state", &state, "active or suspended")),
+    one_of("state", state, &["active", "suspended"])
+}
+
+/// A plan as it is stored: none where it says nothing. What its members may be is checked with the bundle that it goes into.
+fn plan(plan: PlanSpec) -> Result<Option<Value>, Problem> {
+    if let Some(name) = &plan.name {
+        text("plan.name", name)?;
     }
+    let stored = (!plan.is_empty()).then(|| serde_json::to_value(&plan)).transpose();
+    stored.map_err(|error| Problem::internal(&error))
 }
 
 fn home(home_region: String, allowed_regions: &[String]) -> Result<String, Problem> {

@@ -87,7 +87,7 @@ async fn residence(origin: &Origin, slug: &str) -> Result<Residence, Problem> {
         let mut scope = origin.store.begin(Access::Control).await?;
         let region = &origin.config.identity.region;
         match tenant::get(&mut scope, slug).await {
-            Ok(tenant) if tenant.state != "active" => Ok(Residence::Suspended),
+            Ok(tenant) if !tenant.is_served() => Ok(Residence::Suspended),
             Ok(tenant) if tenant.allowed_regions.contains(region) => Ok(Residence::Here),
             Ok(_) => Ok(Residence::Elsewhere),
             Err(Fault::NotFound { .. }) => Ok(Residence::Unknown),

@@ -13,7 +13,8 @@ use crate::problem::Problem;
 use crate::request::Path;
 use crate::state::Origin;
 
-/// Which tenant a hostname belongs to: by the very name first, then by the nearest wildcard above it.
+/// Which tenant a hostname belongs to: by the very name first, then by the nearest wildcard above it, and by what is
+/// verified before what is not. Whether it is served there the tenant's rules say.
 #[utoipa::path(
     get,
     path = "/edge/v1/hosts/{host}",

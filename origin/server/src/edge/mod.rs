@@ -1,4 +1,5 @@
-//! The edge API: what edges ask of an origin for themselves. Every call carries a signed context without a subject.
+//! The edge API: what edges ask of an origin for themselves. Every call carries a signed context without a subject, but for
+//! what the server in front of an edge asks.
 
 mod bundles;
 mod events;
@@ -6,6 +7,7 @@ mod functions;
 pub(crate) mod hosts;
 mod leases;
 mod sync;
+mod tls;
 
 pub mod authority;
 pub mod journal;
@@ -32,4 +34,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Origin>> {
         .routes(routes!(leases::lease))
         .routes(routes!(events::events))
         .layer(DefaultBodyLimit::max(EVENTS_BYTES_MAX))
+}
+
+/// The routes for what stands in front of an edge.
+pub(crate) fn front() -> OpenApiRouter<Arc<Origin>> {
+    OpenApiRouter::new().routes(routes!(tls::ask))
 }

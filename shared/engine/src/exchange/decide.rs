@@ -172,20 +172,26 @@ impl Exchange {
     }
 
     fn check_limits(&mut self, node: &mut Node) -> Step {
-        let Some((rules, route)) = self.rules.as_ref().zip(self.route()) else {
+        let Some(rules) = self.rules.clone() else {
+            return self.fail_internally(node, "no rules to limit by");
+        };
+        let Some(route) = rules.route(self.route) else {
             return self.fail_internally(node, "no route to limit");
         };
-        if route.limits.is_empty() {
-            return self.experiment(node);
-        }
-        if self.unlimited {
-            self.explain("limit", None, "none: a verified crawler", Vec::new());
-            return self.experiment(node);
-        }
         let tenant = &rules.ruleset.tenant;
+        // A tenant may let a crawler past its own limits, not past those of its plan.
+        let mut own = route.limits.as_slice();
+        if self.unlimited && !own.is_empty() {
+            own = &[];
+            let none = if tenant.limits.is_empty() { "none" } else { "none but the plan's" };
+            self.explain("limit", None, format_args!("{none}: a verified crawler"), Vec::new());
+        }
+        if own.is_empty() && tenant.limits.is_empty() {
+            return self.experiment(node);
+        }
         let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
         let nearest = || nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
-        let check = LimitCheck::new(&rules.ruleset, route, &self.inputs(), self.identity.as_deref(), nearest);
+        let check = LimitCheck::new(&rules.ruleset, own, &self.inputs(), self.identity.as_deref(), nearest);
         self.limits = Some(check);
         self.limit(node)
     }

@@ -290,6 +290,7 @@ impl Exchange {
         Inputs {
             facts: &self.facts,
             tenant: self.tenant.as_deref().unwrap_or_default(),
+            parent: self.rules.as_ref().and_then(|rules| rules.ruleset.tenant.parent.as_deref()),
             path: self.route().map(|route| &route.matcher.path),
             subject: identity.and_then(|identity| identity.subject.as_deref()),
             scopes: identity.map_or(&[], |identity| &identity.scopes),

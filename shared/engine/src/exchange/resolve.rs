@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::compiled::Compiled;
+use crate::compiled::{Compiled, Serves};
 use crate::decision::Outcome;
 use crate::facts::{Facts, cookie};
 use crate::headers::is_field_value;
@@ -61,8 +61,7 @@ impl Exchange {
             }
             HostKnown::Nobody => {
                 self.explanation.note("host", None, "unknown").with("host", host);
-                let problem =
-                    Problem::new(node.unknown_host_status, "unknown-host", "This host is not served here");
+                let problem = unknown_host(node);
                 return self.refuse(node, problem, Outcome::Denied);
             }
         };
@@ -72,17 +71,46 @@ impl Exchange {
             self.explanation.note("host", None, "no rules at hand").with("host", host);
             return self.refuse(node, not_ready(), Outcome::Failed);
         };
-        let tenant = &rules.ruleset.tenant;
-        self.explanation.note("host", None, format_args!("tenant {}", tenant.slug)).with("host", host);
-        let state = tenant.state;
+        let slug = &rules.ruleset.tenant.slug;
+        self.explanation.note("host", None, format_args!("tenant {slug}")).with("host", host);
+        let serves = rules.serves(host);
         self.rules = Some(Arc::clone(&rules));
-        if state == TenantState::Suspended {
-            self.explain("host", None, "denied: the tenant is suspended", Vec::new());
-            let problem = Problem::new(403, "tenant-suspended", "This tenant is suspended");
-            return self.refuse(node, problem, Outcome::Denied);
+        match serves {
+            Serves::Yes => self.admit(node, &rules),
+            Serves::Unverified => {
+                self.explain("host", None, "denied: the host is not verified", Vec::new());
+                let title = "This host is not served before it is verified";
+                let problem = Problem::new(node.unknown_host_status, "host-unverified", title);
+                let detail = "whoever gave the tenant this name has yet to show that it is the tenant's";
+                self.refuse(node, problem.detail(detail), Outcome::Denied)
+            }
+            Serves::No => {
+                self.explain("host", None, "denied: the tenant's rules don't name the host", Vec::new());
+                let problem = unknown_host(node);
+                self.refuse(node, problem, Outcome::Denied)
+            }
         }
-        self.decide(node, &rules)
     }
+
+    fn admit(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Step {
+        let tenant = &rules.ruleset.tenant;
+        if tenant.state == TenantState::Active {
+            return self.decide(node, rules);
+        }
+        match &tenant.suspended_by {
+            Some(above) => {
+                let outcome = format_args!("denied: the tenant is suspended, by {above} above it");
+                self.explain("host", None, outcome, Vec::new());
+            }
+            None => self.explain("host", None, "denied: the tenant is suspended", Vec::new()),
+        }
+        let problem = Problem::new(403, "tenant-suspended", "This tenant is suspended");
+        self.refuse(node, problem, Outcome::Denied)
+    }
+}
+
+fn unknown_host(node: &Node) -> Problem {
+    Problem::new(node.unknown_host_status, "unknown-host", "This host is not served here")
 }
 
 pub(super) fn not_ready() -> Problem {

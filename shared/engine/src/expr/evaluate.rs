@@ -25,6 +25,8 @@ pub struct Inputs<'a> {
     pub facts: &'a Facts,
     /// Slug of the tenant.
     pub tenant: &'a str,
+    /// Slug of the tenant above it.
+    pub parent: Option<&'a str>,
     /// Path of the route that matched, for its captures.
     pub path: Option<&'a PathTemplate>,
     /// Verified subject.
@@ -46,6 +48,7 @@ impl<'a> Inputs<'a> {
         Self {
             facts,
             tenant,
+            parent: None,
             path: None,
             subject: None,
             scopes: &[],
@@ -231,6 +234,7 @@ impl<'a> Evaluation<'a> {
                 Seen::Bool(holds?)
             }
             Fact::Tenant => borrowed(Some(inputs.tenant)),
+            Fact::Parent => borrowed(inputs.parent),
             Fact::Now => Seen::Int(i64::try_from(inputs.facts.now_ms / 1000).unwrap_or(i64::MAX)),
         })
     }

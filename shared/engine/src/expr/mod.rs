@@ -102,6 +102,8 @@ pub enum Fact {
     Segment(String),
     /// `tenant.slug`
     Tenant,
+    /// `tenant.parent`: slug of the tenant above it
+    Parent,
     /// `now`: seconds since the Unix epoch
     Now,
 }

@@ -37,6 +37,8 @@ pub enum LimitKey {
     Subject,
     /// The tenant as a whole.
     Tenant,
+    /// The tenant as a whole, for a limit of its plan: a limit of its own with the same name is another one.
+    Plan,
     /// A header field's value (name in lower case).
     Header(String),
     /// A claim's value.

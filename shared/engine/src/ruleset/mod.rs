@@ -121,7 +121,7 @@ pub struct Ruleset {
     pub tenant: Tenant,
     /// Who signs its tokens.
     pub issuers: Vec<Issuer>,
-    /// Limits, by index from routes.
+    /// Limits, by index from routes and from the tenant.
     pub limits: Vec<RateLimit>,
     /// Experiments, by index from routes.
     pub experiments: Vec<Experiment>,
@@ -157,14 +157,22 @@ pub struct Tenant {
     pub slug: String,
     /// Whether it is served.
     pub state: TenantState,
-    /// Hostnames, exact or with a leading `*.`.
+    /// Slug of the tenant above it.
+    pub parent: Option<String>,
+    /// Slug of the nearest tenant above it that is suspended; it is suspended itself then.
+    pub suspended_by: Option<String>,
+    /// Hostnames that are known to be its own, exact or with a leading `*.`.
     pub domains: Vec<String>,
+    /// Hostnames that are not, or not yet: they are not served.
+    pub unverified: Vec<String>,
     /// Region of its writes by default.
     pub home_region: RegionId,
     /// Regions that may see its data; never empty.
     pub allowed_regions: Vec<RegionId>,
     /// Security policies of every request of the tenant, by index.
     pub security: Vec<usize>,
+    /// Limits of its plan, by index into [`Ruleset::limits`]: they stand before those of any route.
+    pub limits: Vec<usize>,
 }
 
 /// Whether a tenant is served.

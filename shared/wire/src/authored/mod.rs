@@ -6,7 +6,7 @@
 //! # Conditions
 //! A subset of CEL: the facts (`request.method`, `.scheme`, `.host`, `.path`, `.query`; entries of `request.params`, `.headers`,
 //! `.cookies`, `.captures`; `client.address`, `client.device` (`mobile`, `tablet`, `desktop`, `bot`), `client.language`; `place.country`, `.continent`, `.subdivision`, `.city`, `.timezone`, `.asn`;
-//! `auth.subject`, `auth.scopes`, entries of `auth.claims`; entries of `variants`; entries of `segments`; `tenant.slug`; `now`); literals of text, numbers,
+//! `auth.subject`, `auth.scopes`, entries of `auth.claims`; entries of `variants`; entries of `segments`; `tenant.slug`, `.parent`; `now`); literals of text, numbers,
 //! `true`, `false`, `null` and lists; `!`, `&&`, `||`, `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `? :`; `has(…)`; `startsWith`, `endsWith`,
 //! `contains`, `lowerAscii`, `size` and `inNetwork(address, network)`. `"NAME" in request.headers` is whether there is such an
 //! entry. What is not there is `null`. Anything else is refused when it is read, with its name and place.
@@ -27,6 +27,7 @@ mod located;
 mod nesting;
 mod networks;
 mod owners;
+mod plan;
 mod reading;
 mod schema;
 mod stages;
@@ -132,8 +133,18 @@ pub struct Compiled {
     pub warnings: Vec<Warning>,
 }
 
+impl Compiled {
+    /// What of it is beyond the plan of the tenant. A release that was made before a plan was changed goes on serving: only
+    /// what is pushed has to be within it.
+    #[must_use]
+    pub fn beyond_plan(&self) -> Vec<Invalid> {
+        plan::beyond(&self.documents, self.bytes.len())
+    }
+}
+
 /// Makes a bundle of files. `generated` are the `Tenant` and `Domain` documents that the control plane makes from its
-/// tables; they stand in the place of those in the files. Without them, as offline, the files' own count.
+/// tables; they stand in the place of those in the files. Without them, as offline, the files' own count, and what is beyond
+/// their plan is wrong.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of files and lines, up to [`INVALID_MAX`](crate::limits::INVALID_MAX).
@@ -157,6 +168,9 @@ pub fn compile(
     if bytes.len() > BUNDLE_BYTES_MAX {
         let found = format!("a bundle of {} bytes", bytes.len());
         reading.whole(files, found, format!("at most {BUNDLE_BYTES_MAX} bytes (BUNDLE_BYTES_MAX)"));
+    }
+    if generated.is_none() {
+        reading.invalid.extend(plan::beyond(&bundle.documents, bytes.len()));
     }
     let release = Version { sequence: 0, hash: version(&bytes) };
     match compile_push(&bundle.documents, target, release) {

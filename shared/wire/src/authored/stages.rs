@@ -128,6 +128,7 @@ fn missing(fact: &Fact, stage: Stage) -> Option<&'static str> {
         | Fact::Asn
         | Fact::Segment(_)
         | Fact::Tenant
+        | Fact::Parent
         | Fact::Now => return None,
     };
     let row = UNKNOWN.iter().find(|(at, missing, _)| (*at, *missing) == (stage, group));

@@ -225,7 +225,7 @@ impl From<&Value> for Tree {
 }
 
 /// Facts without a name of their own, as CEL writes them.
-pub(crate) const PLAIN_FACTS: [(&str, Fact); 18] = [
+pub(crate) const PLAIN_FACTS: [(&str, Fact); 19] = [
     ("request.method", Fact::Method),
     ("request.scheme", Fact::Scheme),
     ("request.host", Fact::Host),
@@ -243,6 +243,7 @@ pub(crate) const PLAIN_FACTS: [(&str, Fact); 18] = [
     ("auth.subject", Fact::Subject),
     ("auth.scopes", Fact::Scopes),
     ("tenant.slug", Fact::Tenant),
+    ("tenant.parent", Fact::Parent),
     ("now", Fact::Now),
 ];
 

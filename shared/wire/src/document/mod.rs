@@ -27,6 +27,7 @@ mod experiment;
 mod function;
 mod health;
 mod party;
+mod plan;
 mod policy;
 mod route;
 mod security;
@@ -43,8 +44,9 @@ pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
 pub use health::{HealthCheckSpec, RegionCheckSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
-    RevokedSpec, Secret, TenantSpec, TenantStateSpec, UpstreamSpec,
+    RevokedSpec, Secret, TenantSpec, TenantStateSpec, TlsStateSpec, UpstreamSpec, VerificationSpec,
 };
+pub use plan::{PlanLimitSpec, PlanSpec};
 pub use policy::{
     CacheKeySpec, CachePolicySpec, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec,
     QueryKeySpec, QueryWord, RateLimitSpec,

@@ -6,6 +6,7 @@ use meridian_engine::step::Algorithm;
 use serde::{Deserialize, Serialize};
 
 use super::health::{HealthCheckSpec, RegionCheckSpec};
+use super::plan::PlanSpec;
 use super::unit::Span;
 
 spec! {
@@ -105,6 +106,16 @@ pub struct TenantSpec {
     pub home_region: String,
     /// Regions that may see its data.
     pub allowed_regions: Vec<String>,
+    /// Slug of the tenant above it: an organisation's partner, a team's organisation. It is served only while all above it
+    /// are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Slug of the nearest tenant above it that is suspended; `state` is `suspended` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_by: Option<String>,
+    /// What its contract lets it have.
+    #[serde(default, skip_serializing_if = "PlanSpec::is_empty")]
+    pub plan: PlanSpec,
 }
 }
 
@@ -124,7 +135,55 @@ spec! {
 pub struct DomainSpec {
     /// Slug of the tenant.
     pub tenant: String,
+    /// Whether it is known to be the tenant's. It is served only when it is.
+    #[serde(default, skip_serializing_if = "VerificationSpec::is_verified")]
+    pub verification: VerificationSpec,
+    /// How far its certificate is. It is told, and decides nothing: TLS ends in front of the edge.
+    #[serde(default, skip_serializing_if = "TlsStateSpec::is_none")]
+    pub tls: TlsStateSpec,
 }
+}
+
+spec! {
+/// Whether a hostname is known to be its tenant's.
+pub enum VerificationSpec {
+    /// Not yet.
+    Pending,
+    /// It is.
+    #[default]
+    Verified,
+    /// It is not, or not any more.
+    Failed,
+}
+}
+
+impl VerificationSpec {
+    pub(crate) fn is_verified(&self) -> bool {
+        *self == Self::Verified
+    }
+}
+
+spec! {
+/// How far the certificate of a hostname is.
+pub enum TlsStateSpec {
+    /// There is none that the platform knows of.
+    #[default]
+    None,
+    /// The first is being had.
+    Issuing,
+    /// There is one.
+    Active,
+    /// There is one, and the next is being had.
+    Renewing,
+    /// There is none, and none could be had.
+    Failed,
+}
+}
+
+impl TlsStateSpec {
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 spec! {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ruleset::{
     Cost, Fail, Issuer, IssuerKey, Jwks, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit, RouteTarget,
-    Upstream,
+    RuleRef, Upstream,
 };
 use crate::step::{Algorithm, VerificationKey};
 
@@ -144,6 +144,33 @@ fn a_limit_counts_and_then_denies_with_its_problem() {
     assert!(reply.headers.get("ratelimit-policy").is_some() && reply.headers.get("retry-after").is_some());
     host.now_ms += 60_000;
     assert_eq!(host.get("/").status, 200);
+}
+
+#[test]
+fn a_plan_counts_all_requests_of_the_tenant_before_any_limit_of_its_own() {
+    let mut rules = ruleset(vec![route("/**")]);
+    let mut plan = limit(LimitScope::Node, Fail::Closed, 2);
+    plan.rule = RuleRef { name: "plan".into(), ..rule("Tenant") };
+    plan.key = vec![LimitKey::Plan];
+    rules.limits = vec![limit(LimitScope::Node, Fail::Closed, 9), plan];
+    rules.routes[0].limits.push(0);
+    rules.tenant.limits.push(1);
+    let mut host = Host::new(rules.clone());
+    let policies = |reply: &Reply| reply.headers.get("ratelimit-policy").unwrap_or_default().to_owned();
+    let reply = host.get("/");
+    assert_eq!((reply.status, policies(&reply).as_str()), (200, "\"plan\";q=2;w=60, \"r\";q=9;w=60"));
+    let mut other = request("GET", "acme.example", "/");
+    other.client = [198, 51, 100, 9].into();
+    assert_eq!(host.send(other.clone()).status, 200);
+    let reply = host.send(other);
+    assert_eq!((reply.status, reply.decision.outcome), (429, Outcome::Limited));
+    assert_eq!(body(&reply)["violated-policies"], serde_json::json!(["plan"]));
+    assert!(stages(&reply).contains("Tenant plan"), "{}", stages(&reply));
+
+    // A route without a limit of its own is under the plan all the same.
+    rules.routes[0].limits.clear();
+    let mut host = Host::new(rules);
+    assert_eq!([host.get("/").status, host.get("/").status, host.get("/").status], [200, 200, 429]);
 }
 
 #[test]

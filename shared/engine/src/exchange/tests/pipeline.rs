@@ -101,8 +101,34 @@ fn problems_carry_the_decision_and_say_what_is_wrong() {
 fn a_suspended_tenant_gets_a_clear_403() {
     let mut rules = ruleset(vec![route("/**")]);
     rules.tenant.state = TenantState::Suspended;
-    let reply = Host::new(rules).get("/");
+    let reply = Host::new(rules.clone()).get("/");
     assert_eq!((reply.status, body(&reply)["title"].as_str()), (403, Some("This tenant is suspended")));
+    assert!(!stages(&reply).contains("partner"), "{}", stages(&reply));
+    // Who above it is suspended is for those who run it, not for whoever asks.
+    rules.tenant.suspended_by = Some("partner".to_owned());
+    let reply = Host::new(rules).get("/");
+    assert_eq!((reply.status, body(&reply)["detail"].as_str()), (403, None));
+    assert!(stages(&reply).contains("suspended, by partner above it"), "{}", stages(&reply));
+}
+
+#[test]
+fn a_host_is_served_once_the_rules_say_that_it_is_verified() {
+    let rules = ruleset(vec![route("/**")]);
+    let mut host = Host::new(rules.clone());
+    assert_eq!(host.get("/").status, 200);
+    for (unverified, problem) in
+        [(vec!["acme.example".to_owned()], "host-unverified"), (Vec::new(), "unknown-host")]
+    {
+        let mut rules = rules.clone();
+        rules.tenant.domains.clear();
+        rules.tenant.unverified = unverified;
+        let mut host = Host::new(rules);
+        host.hosts.insert("acme.example".to_owned(), "acme".to_owned());
+        let reply = host.get("/");
+        assert_eq!((reply.status, host.forwards.len()), (421, 0), "{}", stages(&reply));
+        assert!(body(&reply)["type"].as_str().unwrap().ends_with(problem), "{}", body(&reply));
+        assert_eq!(reply.decision.outcome, Outcome::Denied);
+    }
 }
 
 #[test]

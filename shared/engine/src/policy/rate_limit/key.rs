@@ -24,6 +24,7 @@ pub(super) fn hash(
     for key in &limit.key {
         match key {
             LimitKey::Tenant => input.part(b"T", b""),
+            LimitKey::Plan => input.part(b"P", b""),
             LimitKey::Client => input.client(facts.client),
             LimitKey::Subject => {
                 match identity.and_then(|identity| Some((identity, identity.subject.as_deref()?))) {

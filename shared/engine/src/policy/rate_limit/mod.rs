@@ -25,7 +25,7 @@ use crate::expr::{Inputs, Seen};
 use crate::fair::Fair;
 use crate::limits::LIMIT_KEYS_MAX;
 use crate::policy::jwt::Identity;
-use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, Mode, RateLimit, RegionId, Route, Ruleset};
+use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, Mode, RateLimit, RegionId, Ruleset};
 use crate::step::{Lease, Take};
 
 /// What a node remembers of limits: its own counters and the leases that it holds. Bounded, and each tenant has its share.
@@ -64,7 +64,7 @@ pub enum LimitVerdict {
 /// How each limit of a request stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitReport {
-    /// In the route's order.
+    /// Those of the plan, then those of the route in its order.
     pub limits: Vec<LimitState>,
 }
 
@@ -142,18 +142,19 @@ enum Look {
 }
 
 impl LimitCheck {
-    /// The limits of this route, with whom each counts. `nearest` is the region whose authority counts limits of scope
-    /// `region`.
+    /// The limits of the tenant's plan, then `own` of the route, by index, with whom each counts. `nearest` is the region
+    /// whose authority counts limits of scope `region`.
     #[must_use]
     pub fn new<'a>(
         ruleset: &'a Ruleset,
-        route: &Route,
+        own: &[usize],
         inputs: &Inputs<'_>,
         identity: Option<&Identity>,
         nearest: impl Fn() -> &'a RegionId,
     ) -> Self {
         let tenant = &ruleset.tenant;
-        let limits = route.limits.iter().filter_map(|index| Some((*index, ruleset.limits.get(*index)?)));
+        let numbers = tenant.limits.iter().chain(own);
+        let limits = numbers.filter_map(|index| Some((*index, ruleset.limits.get(*index)?)));
         let limits = limits.filter(|(_, limit)| limit.mode != Mode::Off);
         let items = limits.map(|(index, limit)| Item {
             index,

@@ -8,7 +8,7 @@ use super::*;
 use crate::expr::{Comparison, Expr, Fact, Value};
 use crate::fixtures::request;
 use crate::fixtures::{route, ruleset};
-use crate::ruleset::{LimitKey, RuleRef};
+use crate::ruleset::{LimitKey, Route, RuleRef};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -38,7 +38,9 @@ fn rules(limits: Vec<RateLimit>) -> (Ruleset, Route) {
 fn check((ruleset, route): &(Ruleset, Route), client: &str) -> LimitCheck {
     let mut facts = request("GET", "acme.example", "/");
     facts.client = client.parse().unwrap();
-    LimitCheck::new(ruleset, route, &Inputs::anonymous(&facts, "acme"), None, || &ruleset.tenant.home_region)
+    LimitCheck::new(ruleset, &route.limits, &Inputs::anonymous(&facts, "acme"), None, || {
+        &ruleset.tenant.home_region
+    })
 }
 
 fn memory() -> LimitMemory {
@@ -250,7 +252,7 @@ fn an_expression_says_whom_and_how_much() {
         facts.headers.append("x-device", device);
         facts.query = query.map(str::to_owned);
         let inputs = Inputs::anonymous(&facts, "acme");
-        let check = LimitCheck::new(&ruleset, &route, &inputs, None, || &ruleset.tenant.home_region);
+        let check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, || &ruleset.tenant.home_region);
         drive(&mut memory, check, None, NOW_MS).0.unwrap().limits[0].remaining
     };
     assert_eq!(remaining("a", Some("all")), 7);
@@ -282,7 +284,7 @@ fn a_global_limit_is_counted_at_home_and_a_regions_own_there() {
         let facts = request("GET", "acme.example", "/");
         let inputs = Inputs::anonymous(&facts, "acme");
         let nearest = "us-east-1".into();
-        let mut check = LimitCheck::new(&ruleset, &route, &inputs, None, || &nearest);
+        let mut check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, || &nearest);
         match check.poll(&mut memory(), NOW_MS) {
             LimitVerdict::NeedTake(takes) => takes[0].region.to_string(),
             verdict => panic!("{verdict:?}"),

@@ -50,7 +50,12 @@ pub struct Answered {
 impl Trial {
     /// An edge that knows these rules.
     #[must_use]
-    pub fn new(ruleset: Arc<Ruleset>, platform: Arc<Platform>) -> Self {
+    pub fn new(mut ruleset: Arc<Ruleset>, platform: Arc<Platform>) -> Self {
+        if !ruleset.tenant.unverified.is_empty() {
+            // Rules are tried before their hostnames are verified.
+            let tenant = &mut Arc::make_mut(&mut ruleset).tenant;
+            tenant.domains.append(&mut tenant.unverified);
+        }
         Self { ruleset, platform, node: Node::new("trial", [0; 32]), taken: BTreeMap::new(), sent: 0 }
     }
 

@@ -2,21 +2,31 @@
 
 use meridian_engine::expr::Expr;
 use meridian_engine::ruleset::{
-    CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit,
+    CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit, RuleRef,
 };
 
 use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{
     CachePolicySpec, Condition, CostSpec, FailSpec, LimitAlgorithmSpec, LimitKeySpec, LimitScopeSpec,
-    ModeSpec, QueryKeySpec, QueryWord,
+    ModeSpec, QueryKeySpec, QueryWord, Span,
 };
-use crate::limits::KEY_VALUES_MAX;
+use crate::limits::{KEY_VALUES_MAX, PLAN_LIMITS_MAX};
 
 impl From<FailSpec> for Fail {
     fn from(fail: FailSpec) -> Self {
         match fail {
             FailSpec::Open => Self::Open,
             FailSpec::Closed => Self::Closed,
+        }
+    }
+}
+
+impl From<LimitScopeSpec> for LimitScope {
+    fn from(scope: LimitScopeSpec) -> Self {
+        match scope {
+            LimitScopeSpec::Node => Self::Node,
+            LimitScopeSpec::Region => Self::Region,
+            LimitScopeSpec::Global => Self::Global,
         }
     }
 }
@@ -34,12 +44,7 @@ impl Compiler {
                     "at least one of client, subject, tenant, header:NAME, claim:NAME, {cel: EXPRESSION}",
                 );
             }
-            if spec.quota == 0 {
-                self.flaw("spec.quota", 0, "1 or more");
-            }
-            if spec.window.ms < 1_000 {
-                self.flaw("spec.window", spec.window, "1s or more");
-            }
+            self.rate(spec.quota, spec.window, "spec");
             if let (Some(burst), LimitAlgorithmSpec::SlidingWindow) = (spec.burst, spec.algorithm) {
                 self.flaw("spec.burst", burst, "no burst: a sliding window lets its quota through at once");
             }
@@ -67,16 +72,54 @@ impl Compiler {
                 window_ms: spec.window.ms,
                 burst,
                 cost: cost.unwrap_or(Cost::Units(1)),
-                scope: match spec.scope {
-                    LimitScopeSpec::Node => LimitScope::Node,
-                    LimitScopeSpec::Region => LimitScope::Region,
-                    LimitScopeSpec::Global => LimitScope::Global,
-                },
+                scope: spec.scope.into(),
                 fail: spec.fail.into(),
                 mode: if spec.shadow { Mode::Log } else { spec.mode.into() },
             });
         }
         limits
+    }
+
+    /// The limits of the tenant's plan.
+    pub(super) fn plan(&mut self, documents: &[Document]) -> Vec<RateLimit> {
+        let Some((at, document, tenant)) = of_kind!(documents, Tenant).next() else { return Vec::new() };
+        self.document = at;
+        let specs = &tenant.plan.limits;
+        if specs.len() > PLAN_LIMITS_MAX {
+            let expected = format!("at most {PLAN_LIMITS_MAX} (PLAN_LIMITS_MAX)");
+            self.flaw("spec.plan.limits", format_args!("{} limits", specs.len()), expected);
+        }
+        let mut limits = Vec::new();
+        for (at, spec) in specs.iter().enumerate().take(PLAN_LIMITS_MAX) {
+            let path = format!("spec.plan.limits[{at}]");
+            self.rate(spec.quota, spec.window, &path);
+            if spec.burst == Some(0) {
+                self.flaw(format!("{path}.burst"), 0, "1 or more");
+            }
+            let name = if at == 0 { "plan".into() } else { format!("plan-{}", at + 1).into() };
+            limits.push(RateLimit {
+                rule: RuleRef { name, ..rule(document) },
+                key: vec![LimitKey::Plan],
+                algorithm: LimitAlgorithm::Gcra,
+                quota: spec.quota,
+                window_ms: spec.window.ms,
+                burst: spec.burst.unwrap_or(spec.quota),
+                cost: Cost::Units(1),
+                scope: spec.scope.into(),
+                fail: spec.fail.into(),
+                mode: spec.mode.into(),
+            });
+        }
+        limits
+    }
+
+    fn rate(&mut self, quota: u32, window: Span, path: &str) {
+        if quota == 0 {
+            self.flaw(format!("{path}.quota"), 0, "1 or more");
+        }
+        if window.ms < 1_000 {
+            self.flaw(format!("{path}.window"), window, "1s or more");
+        }
     }
 
     fn limit_key(&mut self, spec: &LimitKeySpec, path: &str) -> Option<LimitKey> {

@@ -10,15 +10,21 @@ use meridian_engine::step::Algorithm;
 
 use super::{Body, Compiler, Document, is_url, of_kind, rule, short};
 use crate::bundle::key::key;
-use crate::document::{IssuerSpec, JwksSpec, RevokedSpec, TenantStateSpec};
+use crate::document::{IssuerSpec, JwksSpec, RevokedSpec, TenantSpec, TenantStateSpec};
 use crate::limits::{ISSUER_KEYS_MAX, REVOKED_MAX};
+use crate::sync::is_slug;
 
 impl Compiler {
     pub(super) fn tenant(&mut self, documents: &[Document], slug: &str, version: Version) -> Option<Ruleset> {
-        let tenant = self.tenant_itself(documents, slug);
+        let mut tenant = self.tenant_itself(documents, slug);
         let allowed = tenant.as_ref().map(|tenant| tenant.allowed_regions.clone()).unwrap_or_default();
         let issuers = self.issuers(documents);
-        let limits = self.limits(documents);
+        let mut limits = self.limits(documents);
+        let own = limits.len();
+        limits.extend(self.plan(documents));
+        if let Some(tenant) = &mut tenant {
+            tenant.limits = (own..limits.len()).collect();
+        }
         let experiments = self.experiments(documents);
         let caches = self.caches(documents);
         let transforms = self.transforms(documents);
@@ -69,7 +75,8 @@ impl Compiler {
                 format!("one of the allowed regions: {}", spec.allowed_regions.join(", ")),
             );
         }
-        let domains = self.domains(documents, slug);
+        self.above(slug, spec);
+        let (domains, unverified) = self.domains(documents, slug);
         let every = |(index, (_, _, spec)): (usize, (usize, &Document, &crate::document::SecuritySpec))| {
             spec.every_request.then_some(index)
         };
@@ -79,23 +86,42 @@ impl Compiler {
                 TenantStateSpec::Active => TenantState::Active,
                 TenantStateSpec::Suspended => TenantState::Suspended,
             },
+            parent: spec.parent.clone(),
+            suspended_by: spec.suspended_by.clone(),
             domains,
+            unverified,
             home_region: Arc::from(spec.home_region.as_str()),
             allowed_regions: spec.allowed_regions.iter().map(|id| RegionId::from(id.as_str())).collect(),
             security: of_kind!(documents, Security).enumerate().filter_map(every).collect(),
+            limits: Vec::new(),
         })
     }
 
-    fn domains(&mut self, documents: &[Document], slug: &str) -> Vec<String> {
-        let mut domains = Vec::new();
+    /// Checks what is said of the tenants above it.
+    fn above(&mut self, slug: &str, spec: &TenantSpec) {
+        if let Some(parent) = spec.parent.as_deref().filter(|parent| !is_slug(parent) || *parent == slug) {
+            self.flaw("spec.parent", format_args!("{:?}", short(parent)), "the slug of another tenant");
+        }
+        if let Some(above) = &spec.suspended_by
+            && (spec.parent.is_none() || spec.state == TenantStateSpec::Active)
+        {
+            let expected = "a parent and state: suspended beside it";
+            self.flaw("spec.suspendedBy", format_args!("{:?}", short(above)), expected);
+        }
+    }
+
+    /// Hostnames that are verified, and those that are not.
+    fn domains(&mut self, documents: &[Document], slug: &str) -> (Vec<String>, Vec<String>) {
+        let (mut domains, mut unverified) = (Vec::new(), Vec::new());
         for (at, document, spec) in of_kind!(documents, Domain) {
             self.document = at;
             if spec.tenant != slug {
                 self.flaw("spec.tenant", format_args!("{:?}", short(&spec.tenant)), format!("{slug:?}"));
             }
-            domains.push(document.metadata.name.clone());
+            let list = if spec.verification.is_verified() { &mut domains } else { &mut unverified };
+            list.push(document.metadata.name.clone());
         }
-        domains
+        (domains, unverified)
     }
 
     fn issuers(&mut self, documents: &[Document]) -> Vec<Issuer> {
