@@ -54,7 +54,7 @@ use crate::document::{API_VERSION, Body, Document, Metadata, Source};
 use crate::encoding::version;
 use crate::limits::{
     BUNDLE_BYTES_MAX, COMPONENTS_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, LISTS_BYTES_MAX,
-    TESTS_MAX,
+    TESTS_MAX, WARNINGS_MAX,
 };
 
 /// What a file of a push holds, by its name.
@@ -133,7 +133,7 @@ pub struct Compiled {
     pub rules: Rules,
     /// Tests, in the order of the files.
     pub tests: Vec<Test>,
-    /// What is odd.
+    /// What is odd, up to [`WARNINGS_MAX`].
     pub warnings: Vec<Warning>,
 }
 
@@ -168,6 +168,7 @@ pub fn compile(
         Ok(rules) if reading.invalid.is_empty() => {
             warnings.extend(lint::lint(&bundle.documents, &rules));
             warnings.sort();
+            invalid::limit(&mut warnings, WARNINGS_MAX, |warning| &mut warning.what);
             let (version, tests) = (version(&bytes), reading.tests);
             Ok(Compiled { documents: bundle.documents, bytes, version, rules, tests, warnings })
         }
@@ -472,11 +473,11 @@ impl Reading {
 
     fn flaw(&mut self, files: &[File], documents: &[Document], flaw: Flaw) {
         let missing = flaw.found.trim_matches('"');
-        let excused = self.failed.iter().any(|(kind, name)| {
-            (flaw.expected == format!("the name of a document of kind {kind}") && name == missing)
-                || (flaw.path == "documents" && flaw.found == format!("no {kind}"))
-        });
-        if excused {
+        let named = flaw.expected.strip_prefix("the name of a document of kind ");
+        let of_name = named.is_some_and(|kind| self.failed.contains(&(kind.to_owned(), missing.to_owned())));
+        let absent = flaw.found.strip_prefix("no ").filter(|_| flaw.path == "documents");
+        let of_kind = absent.is_some_and(|absent| self.failed.iter().any(|(kind, _)| kind == absent));
+        if of_name || of_kind {
             return;
         }
         let document = documents.get(flaw.document).filter(|_| flaw.path != "documents");
@@ -497,13 +498,7 @@ impl Reading {
         let telling: BTreeSet<_> =
             self.invalid.iter().filter(|invalid| invalid.found != BLANK).map(place).collect();
         self.invalid.retain(|invalid| invalid.found != BLANK || !telling.contains(&place(invalid)));
-        if self.invalid.len() > INVALID_MAX {
-            let more = self.invalid.len() - INVALID_MAX;
-            self.invalid.truncate(INVALID_MAX);
-            if let Some(last) = self.invalid.last_mut() {
-                last.expected = format!("{} ({more} more are not shown)", last.expected);
-            }
-        }
+        invalid::limit(&mut self.invalid, INVALID_MAX, |invalid| &mut invalid.expected);
         self.invalid
     }
 }
