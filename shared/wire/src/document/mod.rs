@@ -27,6 +27,7 @@ mod experiment;
 mod function;
 mod party;
 mod policy;
+mod read;
 mod route;
 mod security;
 mod segment;
@@ -65,7 +66,7 @@ use serde::{Deserialize, Serialize};
 pub const API_VERSION: &str = "meridian/v1";
 
 /// One document of a bundle, with the place that it was pushed from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Document {
     /// Kind and what it holds.
     #[serde(flatten)]
