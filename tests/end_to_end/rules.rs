@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::stack::{Stack, eventually};
+use meridian_wire::limits::{FILE_DOCUMENTS_MAX, ROUTES_MAX};
 use serde_json::Value;
 
 use crate::bad_bundles::roll_back;
@@ -18,6 +19,7 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_decision_is_explained_by_its_id", a_decision_is_explained_by_its_id),
     ("a_new_tenant_is_served_at_once", a_new_tenant_is_served_at_once),
     ("a_list_of_a_million_networks_is_for_both_edges", a_list_of_a_million_networks_is_for_both_edges),
+    ("as_many_routes_as_may_be_are_for_both_edges", as_many_routes_as_may_be_are_for_both_edges),
     ("a_wide_route_reaches_nothing_but_data", a_wide_route_reaches_nothing_but_data),
 ];
 
@@ -26,6 +28,8 @@ const SEEN_MAX: Duration = Duration::from_secs(2);
 /// Requests at once that meet every instance of an edge, and how often all of them have to be decided by new rules.
 const CROWD: usize = 48;
 const CROWDS: usize = 3;
+/// How long the push of as many routes as may be may take, both checks of the command line and of the origin in it.
+const MANY_PUSHED_MAX: Duration = Duration::from_secs(20);
 /// How long every instance of an edge may take to load rules of some megabytes.
 const LOADED_MAX: Duration = Duration::from_secs(10);
 
@@ -245,5 +249,49 @@ fn a_list_of_a_million_networks_is_for_both_edges(stack: &Stack) -> Result<()> {
             })?;
         }
     }
+    roll_back(stack, &before)
+}
+
+/// Ten thousand routes, those of the demo among them. None of them is open, so that 401 tells those that there are from 404.
+fn as_many_routes_as_may_be_are_for_both_edges(stack: &Stack) -> Result<()> {
+    let before = head(stack)?;
+    let folder = demo_rules(stack, "many-routes")?;
+    let demo = std::fs::read_to_string(folder.join("routes.yaml"))?;
+    let count = ROUTES_MAX - demo.matches("kind: Route\n").count();
+    let numbers: Vec<usize> = (0..count).collect();
+    for (part, numbers) in numbers.chunks(FILE_DOCUMENTS_MAX).enumerate() {
+        let route = |number: &usize| {
+            format!(
+                "---\napiVersion: meridian/v1\nkind: Route\nmetadata: {{name: many-{number}}}\n\
+                 spec: {{match: {{path: \"/many/{number}/{{id}}\", methods: [GET]}}}}\n"
+            )
+        };
+        std::fs::write(
+            folder.join(format!("many-{part}.yaml")),
+            numbers.iter().map(route).collect::<String>(),
+        )?;
+    }
+    let started = Instant::now();
+    let output = push(stack, &folder, &[])?;
+    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+    println!("a push of {ROUTES_MAX} routes took {:?}", started.elapsed());
+    ensure!(started.elapsed() < MANY_PUSHED_MAX, "the push took {:?}", started.elapsed());
+    for edge in EDGES {
+        let client = stack.edge(edge, "acme")?;
+        for (number, expected) in [(0, 401), (count - 1, 401), (count, 404)] {
+            eventually(LOADED_MAX, || {
+                let status = client.get(&format!("/many/{number}/x"))?.status;
+                ensure!(status == expected, "{edge}: {status} for route {number}, expected {expected}");
+                Ok(())
+            })?;
+        }
+    }
+    std::fs::write(
+        folder.join("one-more.yaml"),
+        "apiVersion: meridian/v1\nkind: Route\nmetadata: {name: one-more}\nspec: {match: {path: /one-more}}\n",
+    )?;
+    let output = push(stack, &folder, &[])?;
+    ensure!(output.code == 1, "one route too many was taken: {}", output.stdout);
+    ensure!(output.stderr.contains("more than 10000 documents of kind Route"), "{}", output.stderr);
     roll_back(stack, &before)
 }

@@ -95,6 +95,21 @@ pub const SOAK_REST_TIMEOUT: Duration = Duration::from_secs(60);
 /// As many connections it may still have then: it is asked all the time whether it answers.
 pub const SOAK_REST_CONNECTIONS_MAX: f64 = 4.0;
 
+/// How often `bench rollout` looks whether something has happened.
+pub const ROLLOUT_POLL: Duration = Duration::from_millis(2);
+/// Pause of each that asks an edge in `bench rollout`, between an answer and the next question.
+pub const ROLLOUT_ASK_PAUSE: Duration = Duration::from_millis(20);
+/// As above while a large bundle is swapped in.
+pub const ROLLOUT_SWAP_PAUSE: Duration = Duration::from_millis(5);
+/// As many ask an edge at once.
+pub const ROLLOUT_ASKERS: usize = 4;
+/// A change that is not seen within this time is lost.
+pub const ROLLOUT_SEEN_MAX: Duration = Duration::from_secs(30);
+/// How long traffic is looked at after a bundle was swapped in.
+pub const ROLLOUT_AFTER_SWAP: Duration = Duration::from_secs(1);
+/// The longest pause before a change: edges ask for news twice a second, and changes shall come at any time between.
+pub const ROLLOUT_PAUSE_MS_MAX: u64 = 1_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,6 +36,14 @@ impl Spread {
     }
 }
 
+/// The least of `values` that this share of them does not exceed; none if there are none.
+pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    values.get((last as f64 * share).round() as usize).copied()
+}
+
 /// A table in Markdown: the first column to the left, numbers to the right.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = format!("| {} |\n", head.join(" | "));
@@ -111,6 +119,13 @@ mod tests {
         assert_eq!(spread.text(1), "2.5 (1.0–4.0)");
         assert_eq!(Spread::of([7.0]).unwrap().median, 7.0);
         assert!(Spread::of([]).is_none());
+    }
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), Some(2.0));
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.99), Some(3.0));
+        assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]

@@ -60,15 +60,30 @@ pub struct Stack {
 pub struct Up {
     /// URL of each edge: `cloudflare`, `spin`.
     pub edges: BTreeMap<String, String>,
-    control: Control,
+    /// Origin of each region.
+    pub origins: BTreeMap<String, Origin>,
+    /// The control API.
+    pub control: Control,
+    /// Region nearest to each address of the place database.
+    pub places: BTreeMap<String, String>,
     /// Process ids by name.
     pub pids: BTreeMap<String, u32>,
 }
 
+/// One region's origin.
 #[derive(Clone, Debug, Deserialize)]
-struct Control {
-    url: String,
-    token: String,
+pub struct Origin {
+    /// Base URL.
+    pub url: String,
+}
+
+/// The control API.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Control {
+    /// Base URL.
+    pub url: String,
+    /// Token of an operator who may do everything.
+    pub token: String,
 }
 
 impl Stack {

@@ -7,7 +7,7 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body that is too large which are still read, so that its sender sees the answer.
 pub const FORGOTTEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of a push: all files of it as JSON.
-pub const PUSH_BYTES_MAX: usize = 40 * 1024 * 1024;
+pub const PUSH_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// How long a context is remembered, so that it can't be used again: longer than it is accepted.
 pub const REPLAY_WINDOW: Duration = Duration::from_secs(36);
 /// Contexts remembered at once; beyond it the oldest are forgotten.

@@ -17,6 +17,8 @@ pub struct Compiled {
     pub bundle: Arc<str>,
     /// Its routes by host and path.
     pub routes: RouteIndex,
+    /// Bytes that its routes take in memory, counted once.
+    pub(crate) route_bytes: usize,
     /// By number of the route; of those that store nothing, empty.
     marks: Vec<Box<str>>,
     domains: Domains,
@@ -52,7 +54,8 @@ impl Compiled {
         let domains = Domains::new(&ruleset.tenant.domains);
         let unverified = Domains::new(&ruleset.tenant.unverified);
         let bundle = ruleset.version.hash.as_str().into();
-        Self { ruleset, bundle, routes, marks, domains, unverified }
+        let route_bytes = ruleset.route_bytes();
+        Self { ruleset, bundle, routes, route_bytes, marks, domains, unverified }
     }
 
     /// Whether the tenant names exactly this host. What a wildcard covers somebody else may have claimed by its name.

@@ -22,6 +22,12 @@ pub const TENANTS_MAX: usize = 1_000;
 pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of one tenant's lists of addresses in memory: two million ranges of IPv4, or half a million of IPv6.
 pub const TENANT_LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of all tenants' routes in memory at once, as [`Route::bytes`](crate::ruleset::Route::bytes) counts them.
+pub const ROUTE_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Bytes of one tenant's routes in memory, counted alike: 10,000 of 2.4 KiB.
+pub const TENANT_ROUTE_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Places of the route index and routes there that the search for one request's route may have to look at.
+pub const ROUTE_WORK_MAX: usize = 1_024;
 /// Hostnames in memory at once.
 pub const HOSTS_MAX: usize = 10_000;
 /// How long it is believed whose a hostname is that its tenant's rules don't name.

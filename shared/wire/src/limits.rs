@@ -1,11 +1,13 @@
 //! Every limit of the serialised shapes, in one place. Reaching one is an error that names it.
 
-/// Bytes of a bundle. Nearly all of a large one are lists of networks.
+/// Bytes of a bundle. Nearly all of a large one are lists of networks, or routes: 10,000 of 800 bytes.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Documents of a bundle.
-pub const DOCUMENTS_MAX: usize = 4_000;
-/// `Route` documents of a bundle.
-pub const ROUTES_MAX: usize = 1_000;
+pub const DOCUMENTS_MAX: usize = 14_000;
+/// `Route` documents of a bundle. What they take in an edge's memory is bounded by
+/// [`TENANT_ROUTE_BYTES_MAX`](meridian_engine::limits::TENANT_ROUTE_BYTES_MAX), the work of finding one by
+/// [`ROUTE_WORK_MAX`](meridian_engine::limits::ROUTE_WORK_MAX).
+pub const ROUTES_MAX: usize = 10_000;
 /// `Region` documents of a bundle.
 pub const REGIONS_MAX: usize = 64;
 /// `Domain` documents of a bundle.
@@ -142,7 +144,7 @@ pub const FILES_MAX: usize = 500;
 /// Bytes of a file of documents.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of all files of documents of a push.
-pub const FILES_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const FILES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of all lists of networks of a push.
 pub const LISTS_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Networks of a file that lists them.
@@ -157,6 +159,8 @@ pub const FILE_DEPTH_MAX: usize = 32;
 pub const ALIASES_MAX: usize = 200;
 /// Errors that are reported at once.
 pub const INVALID_MAX: usize = 100;
+/// Warnings that are told at once.
+pub const WARNINGS_MAX: usize = 100;
 /// `RuleTest` documents of a push.
 pub const TESTS_MAX: usize = 1_000;
 /// Steps of one test's exchange.

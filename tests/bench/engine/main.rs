@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use meridian_engine::compiled::Compiled;
 use meridian_engine::exchange::Exchange;
 use meridian_engine::facts::{BodySize, Facts, Place, Scheme};
 use meridian_engine::headers::Headers;
@@ -18,8 +19,9 @@ use meridian_engine::node::Node;
 use meridian_engine::ruleset::{Platform, Ruleset, Target};
 use meridian_engine::step::{Answer, LoadKey, Loaded, Reply, ResponseHead, Step, SyncNews};
 use meridian_wire::authored::{self, File};
-use meridian_wire::bundle::Rules;
+use meridian_wire::bundle::{Bundle, Rules};
 use meridian_wire::encoding::base64url;
+use meridian_wire::limits::FILE_DOCUMENTS_MAX;
 use serde_json::json;
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -67,7 +69,12 @@ fn main() -> Result<()> {
             Ok(started.elapsed().as_nanos() as f64 / REQUESTS as f64)
         })
         .collect::<Result<_>>()?;
-    println!("{}", json!({ "nanoseconds": nanoseconds, "bytes": bytes }));
+    let swap_ms = world.swaps(rounds)?;
+    let push_ms = world.push_ms;
+    println!(
+        "{}",
+        json!({ "nanoseconds": nanoseconds, "bytes": bytes, "swap_ms": swap_ms, "push_ms": push_ms })
+    );
     Ok(())
 }
 
@@ -75,35 +82,60 @@ fn main() -> Result<()> {
 struct World {
     platform: Arc<Platform>,
     rules: Ruleset,
+    /// The bundle that the rules are.
+    bundle: Vec<u8>,
+    /// How long making it of the files took.
+    push_ms: f64,
     hosts: usize,
     facts: Vec<Facts>,
 }
 
 impl World {
     fn new(setting: &Setting) -> Result<Self> {
-        let platform = match compiled(&Target::Platform, &[PLATFORM])? {
+        let platform = match compiled(&Target::Platform, vec![PLATFORM.to_owned()])?.rules {
             Rules::Platform(platform) => Arc::new(platform),
             Rules::Tenant(_) => bail!("the platform's rules"),
         };
-        let mut routes = String::new();
+        let mut texts = vec![RULES.to_owned()];
         for number in 0..setting.routes {
+            if number % FILE_DOCUMENTS_MAX == 0 {
+                texts.push(String::new());
+            }
             let of = if setting.by_host {
                 format!("path: \"/v1/orders/{{id}}\", hosts: [h{number}.shop.example]")
             } else {
                 format!("path: \"/v1/things-{number}/{{id}}\"")
             };
-            routes.push_str(&format!(
+            let text = texts.last_mut().context("a file")?;
+            text.push_str(&format!(
                 "---\napiVersion: meridian/v1\nkind: Route\nmetadata: {{name: r{number}}}\nspec: {{match: {{{of}}}}}\n"
             ));
         }
-        let rules = match compiled(&Target::Tenant("bench".to_owned()), &[RULES, &routes])? {
-            Rules::Tenant(rules) => *rules,
+        let started = Instant::now();
+        let compiled = compiled(&tenant(), texts)?;
+        let push_ms = started.elapsed().as_secs_f64() * 1e3;
+        let (rules, bundle) = match compiled.rules {
+            Rules::Tenant(rules) => (*rules, compiled.bytes),
             Rules::Platform(_) => bail!("a tenant's rules"),
         };
         let all = setting.tenants * setting.hosts;
         // Spread over all that there are, whatever part of them is asked for.
         let facts = (0..setting.asked).map(|at| facts(&host(at * (all / setting.asked)))).collect();
-        Ok(Self { platform, rules, hosts: setting.hosts, facts })
+        Ok(Self { platform, rules, bundle, push_ms, hosts: setting.hosts, facts })
+    }
+
+    /// How long a node is busy with a new bundle of one tenant, in milliseconds: reading it, and making it ready for requests.
+    /// What it takes to verify its signature and hash is not in it.
+    fn swaps(&self, rounds: usize) -> Result<Vec<f64>> {
+        let swap = || -> Result<f64> {
+            let started = Instant::now();
+            match Bundle::parse(&self.bundle, &tenant(), 2)? {
+                Rules::Tenant(rules) => _ = black_box(Compiled::new(Arc::from(rules))),
+                Rules::Platform(_) => bail!("a tenant's rules"),
+            }
+            Ok(started.elapsed().as_secs_f64() * 1e3)
+        };
+        (0..rounds).map(|_| swap()).collect()
     }
 
     /// The tenant that a hostname belongs to.
@@ -193,10 +225,14 @@ fn facts(host: &str) -> Facts {
     }
 }
 
-fn compiled(target: &Target, texts: &[&str]) -> Result<Rules> {
-    let file = |(at, text): (usize, &&str)| File { path: format!("{at}.yaml"), content: (*text).to_owned() };
-    let files: Vec<File> = texts.iter().enumerate().map(file).collect();
-    authored::compile(target, &files, None).map(|compiled| compiled.rules).map_err(|refused| {
+fn tenant() -> Target {
+    Target::Tenant("bench".to_owned())
+}
+
+fn compiled(target: &Target, texts: Vec<String>) -> Result<authored::Compiled> {
+    let file = |(at, content): (usize, String)| File { path: format!("{at}.yaml"), content };
+    let files: Vec<File> = texts.into_iter().enumerate().map(file).collect();
+    authored::compile(target, &files, None).map_err(|refused| {
         let text: Vec<String> = refused.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", text.join("\n"))
     })

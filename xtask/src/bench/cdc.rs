@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Extent, program};
 use crate::progress::say;
-use crate::report::{self, Spread};
+use crate::report::{self, Spread, quantile};
 use crate::setup::postgres;
 
 /// Arguments of `cargo xtask bench cdc`.
@@ -230,13 +230,6 @@ fn behind(lines: &[Line]) -> String {
     }
 }
 
-fn quantile(values: &[f64], share: f64) -> Option<f64> {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let last = values.len().checked_sub(1)?;
-    values.get((last as f64 * share).round() as usize).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,12 +275,5 @@ mod tests {
         assert_eq!(lines[2].cells()[3], "0.70 (0.50–0.90)");
         let text = behind(&lines);
         assert!(text.contains("apply, transactions of 1") && text.lines().count() == 1, "{text}");
-    }
-
-    #[test]
-    fn quantiles_are_values_that_were_measured() {
-        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), Some(2.0));
-        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.99), Some(3.0));
-        assert_eq!(quantile(&[], 0.5), None);
     }
 }

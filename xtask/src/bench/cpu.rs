@@ -63,6 +63,23 @@ impl Cpu {
     }
 }
 
+/// Processor seconds of a process' threads that run, to the nanosecond: for what takes less than the kernel's ticks.
+///
+/// # Errors
+/// When the process is gone, or the kernel does not tell.
+pub fn run_seconds(pid: u32) -> Result<f64> {
+    let folder = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(&folder).with_context(|| format!("could not read {folder}"))?.flatten() {
+        // One that has ended meanwhile is not counted.
+        let Ok(stat) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        let run = stat.split(' ').next().and_then(|run| run.parse::<u64>().ok());
+        nanoseconds += run.with_context(|| format!("{folder}: schedstat says {stat:?}"))?;
+    }
+    ensure!(nanoseconds > 0, "{folder}: the kernel keeps no schedstat");
+    Ok(nanoseconds as f64 / 1e9)
+}
+
 #[derive(Clone, Copy)]
 struct Times {
     parent: u32,
@@ -116,6 +133,8 @@ mod tests {
         }
         let after = cpu.moment(std::process::id()).unwrap();
         assert!(after.own > before.own && after.busy > before.busy && after.server > before.server);
+        let run = run_seconds(std::process::id()).unwrap();
+        assert!(run >= 0.1, "{run}");
         let mut child = Command::new("sleep").arg("30").spawn().unwrap();
         assert!(tree(std::process::id()).unwrap().contains(&child.id()));
         child.kill().unwrap();

@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::contest::{Cell, Contest, Results, Server, Token};
 use super::field::{Field, Peer, Place};
+use super::sizes::{self, Size};
 use super::{Extent, checks, peer};
-use crate::artefacts::{Part, obtain};
 use crate::paths;
 use crate::progress::say;
 use crate::report;
@@ -125,16 +125,7 @@ time. *Always new*: 40,000 tokens in turn, four times what an edge remembers.
 ";
 
 fn size_table(bundle: &Path) -> Result<String> {
-    let cloudflare = obtain(Part::Cloudflare, true)?;
-    let files = [
-        ("the worker's Wasm", cloudflare.join("index_bg.wasm")),
-        ("the worker's JavaScript", cloudflare.join("index.js")),
-        ("the Spin component", obtain(Part::Spin, true)?),
-        ("the peer, bundled", bundle.to_path_buf()),
-    ];
-    let rows = files.iter().map(|(name, path)| {
-        let (raw, gzip) = report::sizes(path)?;
-        Ok(vec![(*name).to_owned(), raw.to_string(), gzip.to_string()])
-    });
-    Ok(report::table(&["what", "raw", "gzip"], &rows.collect::<Result<Vec<_>>>()?))
+    let mut sizes = sizes::of_edges()?;
+    sizes.push(Size::of("the peer, bundled", bundle)?);
+    Ok(sizes::table(&sizes))
 }

@@ -39,13 +39,18 @@ const fn setting(what: &'static str, tenants: u32, hosts: u32, routes: u32, aske
     Setting { what, tenants, hosts, routes, by_host: false, asked }
 }
 
-const SETTINGS: [Setting; 8] = [
+const SETTINGS: [Setting; 10] = [
     setting("one tenant, 1 hostname, 1 route", 1, 1, 0, 1),
     setting("one tenant, 1,000 routes", 1, 1, 999, 1),
+    setting("one tenant, 10,000 routes", 1, 1, 9_999, 1),
     setting("one tenant, 1,000 hostnames", 1, 1_000, 0, 1_000),
     Setting {
         by_host: true,
         ..setting("one tenant, 1,000 hostnames with a route each", 1, 1_000, 999, 1_000)
+    },
+    Setting {
+        by_host: true,
+        ..setting("one tenant, 1,000 hostnames, 10,000 routes for a hostname each", 1, 1_000, 9_999, 1_000)
     },
     setting("500 tenants", 500, 1, 9, 500),
     setting("500 tenants, 5,000 hostnames", 500, 10, 9, 5_000),
@@ -63,6 +68,10 @@ const SETTINGS: [Setting; 8] = [
 struct Measured {
     nanoseconds: Vec<f64>,
     bytes: u64,
+    /// How long a node is busy with a new bundle of one tenant.
+    swap_ms: Vec<f64>,
+    /// How long making that bundle of its files takes.
+    push_ms: f64,
 }
 
 impl EngineBench {
@@ -105,11 +114,11 @@ impl EngineBench {
             self.rounds,
             report::load()
         ));
-        let of = |measured: &Measured| Spread::of(measured.nanoseconds.iter().copied()).context("no round");
-        let first = of(measured.first().context("no setting")?)?.median;
+        let of = |values: &[f64]| Spread::of(values.iter().copied()).context("no round");
+        let first = of(&measured.first().context("no setting")?.nanoseconds)?.median;
         let mut rows = Vec::new();
         for (setting, measured) in SETTINGS.iter().zip(measured) {
-            let spread = of(measured)?;
+            let spread = of(&measured.nanoseconds)?;
             let microseconds =
                 Spread { median: spread.median / 1e3, min: spread.min / 1e3, max: spread.max / 1e3 };
             rows.push(vec![
@@ -117,9 +126,13 @@ impl EngineBench {
                 microseconds.text(2),
                 format!("{:.2}", spread.median / first),
                 format!("{:.1}", measured.bytes as f64 / 1e6),
+                of(&measured.swap_ms)?.text(2),
+                format!("{:.0}", measured.push_ms),
             ]);
         }
-        text.push_str(&report::table(&["there are", "µs a decision", "to the first", "memory, MB"], &rows));
+        let head =
+            ["there are", "µs a decision", "to the first", "memory, MB", "bundle swap, ms", "push, ms"];
+        text.push_str(&report::table(&head, &rows));
         Ok(text)
     }
 }
@@ -128,7 +141,11 @@ const ABOUT: &str = "
 Each decision is of a request with a token that the node remembers, a limit, an experiment, steering over three regions, a
 transform, and a response that is forwarded: everything of the pipeline but the cache. Steps are answered at once; making
 the request's facts is in the numbers, the host's work is not. *Memory* is what the process grew by until every hostname that is
-asked for had been asked for once: rules, hostnames and all that a node remembers. A node keeps at most 1,000 tenants and
-10,000 hostnames, those that it serves, however many there are; in the last setting none is remembered when it is asked for
+asked for had been asked for once: rules, hostnames and all that a node remembers. A node keeps at most 1,000 tenants,
+48 MiB of routes and 10,000 hostnames, those that it serves, however many there are; in the last setting none is remembered when it is asked for
 again, so that each decision also loads the hostname and now and then the tenant, whose rules are copied for it.
+
+*Bundle swap*: how long a node is busy with a new bundle of one of these tenants, from its bytes to rules that are ready for
+requests; verifying its signature and hash is not in it. *Push*: how long making that bundle of its files takes, once, with all
+checks and warnings: what the origin does, beside the database.
 ";

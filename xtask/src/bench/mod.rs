@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what a request costs at the edge, and what a change costs between regions, each beside what
-//! others do for the same work in the same minutes. Ratios count; absolute numbers are this machine's.
+//! others do for the same work in the same minutes, and what it takes to start an edge and to roll a change out. Ratios
+//! count; absolute numbers are this machine's.
 
 mod cdc;
 mod checks;
@@ -12,6 +13,8 @@ mod load;
 mod peer;
 mod proxies;
 mod proxy;
+mod rollout;
+mod sizes;
 mod tokens;
 mod upstream;
 
@@ -43,6 +46,9 @@ enum What {
     /// Commit to visible and rows per second between regions, beside PostgreSQL's own subscription; writes
     /// tests/bench/cdc.md.
     Cdc(cdc::CdcBench),
+    /// Cold start, bytes, memory, swaps of large bundles, and how long until every edge does what changed; writes
+    /// tests/bench/rollout.md.
+    Rollout(rollout::RolloutBench),
 }
 
 /// How long to measure.
@@ -118,6 +124,7 @@ impl Bench {
             What::Proxy(bench) => bench.run(),
             What::Engine(bench) => bench.run(),
             What::Cdc(bench) => bench.run(),
+            What::Rollout(bench) => bench.run(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 mod events;
 mod load;
-mod processes;
+pub mod processes;
 mod watch;
 
 use std::collections::BTreeMap;

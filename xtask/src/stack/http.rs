@@ -40,19 +40,25 @@ pub struct Request<'a> {
     pub url: &'a str,
     /// Header fields.
     pub headers: Vec<(&'a str, String)>,
-    /// A JSON body makes it a `POST`.
+    /// A JSON body makes it a `POST`, or a `PATCH`.
     pub body: Option<&'a Value>,
+    is_patch: bool,
 }
 
 impl<'a> Request<'a> {
     /// A `GET` of `url`.
     pub fn get(url: &'a str) -> Self {
-        Self { url, headers: Vec::new(), body: None }
+        Self { url, headers: Vec::new(), body: None, is_patch: false }
     }
 
     /// A `POST` of `body` to `url`.
     pub fn post(url: &'a str, body: &'a Value) -> Self {
-        Self { url, headers: Vec::new(), body: Some(body) }
+        Self { url, headers: Vec::new(), body: Some(body), is_patch: false }
+    }
+
+    /// A `PATCH` of `url` by `body`.
+    pub fn patch(url: &'a str, body: &'a Value) -> Self {
+        Self { is_patch: true, ..Self::post(url, body) }
     }
 
     /// With a header field.
@@ -66,12 +72,14 @@ impl<'a> Request<'a> {
     /// # Errors
     /// When there is no answer. A status of failure is an answer.
     pub fn send(&self) -> Result<Answer> {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .build()
-            .into();
+        self.send_by(&agent())
+    }
+
+    /// Sends it over the connections that an [`agent`] keeps.
+    ///
+    /// # Errors
+    /// As [`Request::send`].
+    pub fn send_by(&self, agent: &ureq::Agent) -> Result<Answer> {
         let sent = match self.body {
             None => self
                 .headers
@@ -81,7 +89,10 @@ impl<'a> Request<'a> {
             Some(body) => self
                 .headers
                 .iter()
-                .fold(agent.post(self.url), |request, (name, value)| request.header(*name, value))
+                .fold(
+                    if self.is_patch { agent.patch(self.url) } else { agent.post(self.url) },
+                    |request, (name, value)| request.header(*name, value),
+                )
                 .send_json(body),
         };
         let mut response = sent.with_context(|| format!("no answer from {}", self.url))?;
@@ -94,6 +105,12 @@ impl<'a> Request<'a> {
                 .with_context(|| format!("half an answer from {}", self.url))?,
         })
     }
+}
+
+/// What sends requests, keeps connections, and takes every status for an answer.
+pub fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT));
+    config.http_status_as_error(false).max_redirects(0).build().into()
 }
 
 #[cfg(test)]

@@ -312,7 +312,10 @@ impl RunFile {
 }
 
 /// Starts a process in a group of its own, so that Ctrl-C reaches this program only, and it decides about the order.
-fn spawn(service: &Service) -> Result<Child> {
+///
+/// # Errors
+/// When it can't be started, or its log not be opened.
+pub fn spawn(service: &Service) -> Result<Child> {
     if fs::metadata(&service.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
         fs::rename(&service.log, service.log.with_extension("log.1"))?;
     }

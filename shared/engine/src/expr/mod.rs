@@ -34,6 +34,22 @@ pub enum Expr {
     Call(Function, Vec<Expr>),
 }
 
+impl Expr {
+    /// Nodes of the tree.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        1 + match self {
+            Self::Literal(_) | Self::Fact(_) => 0,
+            Self::Not(inner) => inner.nodes(),
+            Self::List(parts) | Self::All(parts) | Self::Any(parts) | Self::Call(_, parts) => {
+                parts.iter().map(Self::nodes).sum()
+            }
+            Self::Compare(_, left, right) | Self::In(left, right) => left.nodes() + right.nodes(),
+            Self::Choose(condition, yes, no) => condition.nodes() + yes.nodes() + no.nodes(),
+        }
+    }
+}
+
 /// A value of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {

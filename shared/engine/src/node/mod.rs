@@ -15,8 +15,9 @@ use crate::clock::{Since, Until};
 use crate::compiled::Compiled;
 use crate::headers::Headers;
 use crate::limits::{
-    CACHE_BODY_BYTES_MAX, HOST_KNOWN_MS, HOSTS_MAX, LIST_BYTES_MAX, LOAD_RETRY_MS, SYNC_FRESH_MS,
-    SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS, UNKNOWN_HOSTS_MAX,
+    CACHE_BODY_BYTES_MAX, HOST_KNOWN_MS, HOSTS_MAX, LIST_BYTES_MAX, LOAD_RETRY_MS, ROUTE_BYTES_MAX,
+    SYNC_FRESH_MS, SYNC_LOST_MS, SYNC_RETRY_MS, SYNC_STALE_MS, TENANTS_MAX, UNKNOWN_HOST_MS,
+    UNKNOWN_HOSTS_MAX,
 };
 use crate::policy::jwt::JwtMemory;
 use crate::policy::rate_limit::LimitMemory;
@@ -327,22 +328,23 @@ impl Node {
                 if stores_again {
                     self.purges.mark_all(slug, now_ms);
                 }
-                self.make_room_for_lists(slug);
+                self.make_room(slug, LIST_BYTES_MAX, |rules| rules.ruleset.list_bytes());
+                self.make_room(slug, ROUTE_BYTES_MAX, |rules| rules.route_bytes);
                 told.map_err(|fault| format!("tenant:{slug}: {fault}"))
             }
             (LoadKey::Target(target), loaded) => self.refuse(target, fault(&loaded), now_ms),
         }
     }
 
-    /// Where the lists of all tenants take too much, the longest of the others are forgotten until they are asked for again.
-    fn make_room_for_lists(&mut self, slug: &str) {
-        let bytes =
-            |held: &Held<Compiled>| held.current.as_ref().map_or(0, |rules| rules.ruleset.list_bytes());
+    /// Where what all tenants have of something takes too much, those of the others that have most of it are forgotten until
+    /// they are asked for again.
+    fn make_room(&mut self, slug: &str, bytes_max: usize, bytes_of: impl Fn(&Compiled) -> usize) {
+        let bytes = |held: &Held<Compiled>| held.current.as_ref().map_or(0, |rules| bytes_of(rules.as_ref()));
         let mut total: usize = self.tenants.iter().map(|(_, held)| bytes(held)).sum();
-        while total > LIST_BYTES_MAX {
+        while total > bytes_max {
             let others = self.tenants.iter().filter(|(key, held)| *key != slug && bytes(held) > 0);
-            let longest = others.max_by_key(|(_, held)| bytes(held));
-            let Some((key, freed)) = longest.map(|(key, held)| (key.clone(), bytes(held))) else { return };
+            let largest = others.max_by_key(|(_, held)| bytes(held));
+            let Some((key, freed)) = largest.map(|(key, held)| (key.clone(), bytes(held))) else { return };
             self.tenants.remove(key.as_str());
             total -= freed;
         }

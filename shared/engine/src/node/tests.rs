@@ -1,6 +1,6 @@
 use super::*;
 use crate::fixtures::{platform, route, rule, ruleset};
-use crate::limits::{LOAD_WAIT_MS, TENANT_LIST_BYTES_MAX};
+use crate::limits::{LOAD_WAIT_MS, TENANT_LIST_BYTES_MAX, TENANT_ROUTE_BYTES_MAX};
 use crate::policy::security::{AddressSet, Security};
 use crate::ruleset::Mode;
 
@@ -106,6 +106,29 @@ fn long_lists_of_one_tenant_make_room_for_those_of_another() {
     assert!(node.rules("t0").is_some(), "what has no lists stays");
     assert!(node.rules("t5").is_some());
     assert_eq!((1..6).filter(|number| node.rules(&format!("t{number}")).is_some()).count(), 2);
+}
+
+#[test]
+fn many_routes_of_one_tenant_make_room_for_those_of_another() {
+    let mut node = node();
+    let mut load = |number: u32, count: usize| {
+        let slug = format!("t{number}");
+        let mut rules = ruleset((0..count).map(|at| route(&format!("/{at}"))).collect());
+        rules.tenant.slug.clone_from(&slug);
+        let bytes = rules.route_bytes();
+        let key = LoadKey::Target(Target::Tenant(slug));
+        node.loaded(&key, Loaded::Ruleset(Arc::new(rules)), NOW).unwrap();
+        bytes
+    };
+    let most = TENANT_ROUTE_BYTES_MAX / (route("/10000").bytes() + 1);
+    let small = load(0, 1);
+    for number in 1..4 {
+        let bytes = load(number, most);
+        assert!(2 * bytes + small <= ROUTE_BYTES_MAX && 3 * bytes > ROUTE_BYTES_MAX, "{bytes}");
+    }
+    assert!(node.rules("t0").is_some(), "what has few routes stays");
+    assert!(node.rules("t3").is_some());
+    assert_eq!((1..4).filter(|number| node.rules(&format!("t{number}")).is_some()).count(), 2);
 }
 
 #[test]

@@ -46,9 +46,14 @@ impl RouteIndex {
     /// An index of these routes.
     #[must_use]
     pub fn new(routes: &[Route]) -> Self {
+        Self::of(routes.iter().map(|route| &route.matcher))
+    }
+
+    /// An index of the routes that match so.
+    #[must_use]
+    pub fn of<'a>(matchers: impl IntoIterator<Item = &'a Matcher>) -> Self {
         let mut index = Self { any_host: None, roots: HashMap::default(), nodes: Vec::new() };
-        for (number, route) in routes.iter().enumerate() {
-            let Matcher { hosts, path, .. } = &route.matcher;
+        for (number, Matcher { hosts, path, .. }) in matchers.into_iter().enumerate() {
             if hosts.is_empty() {
                 index.add(None, path, number);
             }
@@ -126,6 +131,59 @@ impl RouteIndex {
         candidates.dedup_by_key(|(_, number)| *number);
         candidates.sort_unstable();
         candidates.into_iter().map(|(_, number)| number)
+    }
+
+    /// How many places of the index and routes there a search may have to look at for one request, at most: those of each host
+    /// and the wildcards over it, of the literals at each place the one that leads to most, and the capture beside it.
+    #[must_use]
+    pub fn work_max(&self) -> usize {
+        let mut works = vec![0_usize; self.nodes.len()];
+        let of = |works: &[usize], at: usize| works.get(at).copied().unwrap_or_default();
+        // Each node is made after the one that it is below.
+        for (at, node) in self.nodes.iter().enumerate().rev() {
+            let literal = node.literals.values().map(|child| of(&works, *child)).max().unwrap_or_default();
+            let capture = node.capture.map_or(0, |child| of(&works, child));
+            let work = 1 + node.open.len() + node.exact.len().max(literal + capture);
+            if let Some(slot) = works.get_mut(at) {
+                *slot = work;
+            }
+        }
+        let of_host = |host: &str| self.roots_of(host).map(|root| of(&works, root)).sum::<usize>();
+        let of_any = self.any_host.map_or(0, |root| of(&works, root));
+        self.roots.keys().map(|host| of_host(host)).max().unwrap_or_default().max(of_any)
+    }
+
+    /// The routes for exactly this one of their hosts (of all hosts, without one) whose path takes all that `path` takes, in
+    /// no particular order.
+    pub(crate) fn over(&self, host: Option<&str>, path: &PathTemplate) -> Vec<usize> {
+        let root = match host {
+            Some(host) => self.roots.get(host.strip_prefix('*').unwrap_or(host)).copied(),
+            None => self.any_host,
+        };
+        let mut found = Vec::new();
+        if let Some(root) = root {
+            self.collect_over(root, &path.segments, path.open, &mut found);
+        }
+        found
+    }
+
+    fn collect_over(&self, at: usize, rest: &[Segment], open: bool, found: &mut Vec<usize>) {
+        let Some(node) = self.nodes.get(at) else { return };
+        found.extend(&node.open);
+        let Some((segment, rest)) = rest.split_first() else {
+            if !open {
+                found.extend(&node.exact);
+            }
+            return;
+        };
+        if let Segment::Literal(text) = segment
+            && let Some(child) = node.literals.get(text.as_str())
+        {
+            self.collect_over(*child, rest, open, found);
+        }
+        if let Some(child) = node.capture {
+            self.collect_over(child, rest, open, found);
+        }
     }
 
     /// Where the paths of a host begin, what says more of it first: those of this host, of each wildcard over it, the
@@ -333,6 +391,42 @@ mod tests {
         assert_eq!(index.find(&routes, &Inputs::anonymous(&facts, "acme"), &mut faults), Matched::Route(0));
         facts.query = Some("plan=silver".to_owned());
         assert_eq!(index.find(&routes, &Inputs::anonymous(&facts, "acme"), &mut faults), Matched::Route(1));
+    }
+
+    #[test]
+    fn the_work_of_a_search_is_that_of_the_worst_request() {
+        let work = |templates: &[&str], hosts: &[&str]| {
+            let with = |(template, host): (&&str, &&str)| {
+                let mut route = route(template);
+                route.matcher.hosts =
+                    Some(*host).filter(|host| !host.is_empty()).map(str::to_owned).into_iter().collect();
+                route
+            };
+            RouteIndex::new(&templates.iter().zip(hosts).map(with).collect::<Vec<_>>()).work_max()
+        };
+        assert_eq!(work(&[], &[]), 0);
+        assert_eq!(
+            work(&["/a", "/b", "/c"], &[""; 3]),
+            3,
+            "the beginning, one place below it, and its route"
+        );
+        assert_eq!(work(&["/a", "/a", "/a"], &[""; 3]), 5, "all routes of a place");
+        assert_eq!(work(&["/a/{x}", "/{x}/b", "/**"], &[""; 3]), 8, "both branches, and what is open");
+        let hosts = ["a.shop.example", "*.shop.example", "*.example", ""];
+        assert_eq!(work(&["/a"; 4], &hosts), 12, "a host and all that are above it");
+        assert_eq!(work(&["/a"; 2], &["a.example", "b.example"]), 3);
+        let wide: Vec<String> = (0..10_000).map(|number| format!("/v1/things-{number}/{{id}}")).collect();
+        let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
+        assert_eq!(work(&wide, &[""; 10_000]), 5, "however many there are");
+        // Every choice of a literal or a capture in each of ten segments.
+        let choices = |number: u32| -> String {
+            (0..10)
+                .map(|bit| if number >> bit & 1 == 0 { "/a".to_owned() } else { format!("/{{x{bit}}}") })
+                .collect()
+        };
+        let deep: Vec<String> = (0..1_024).map(choices).collect();
+        let deep: Vec<&str> = deep.iter().map(String::as_str).collect();
+        assert_eq!(work(&deep, &[""; 1_024]), 2_047 + 1_024);
     }
 
     proptest! {

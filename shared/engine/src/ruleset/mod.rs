@@ -148,6 +148,12 @@ impl Ruleset {
     pub fn list_bytes(&self) -> usize {
         self.security.iter().map(|security| security.allow.bytes() + security.deny.bytes()).sum()
     }
+
+    /// Bytes that its routes take in memory, as [`Route::bytes`] counts them.
+    #[must_use]
+    pub fn route_bytes(&self) -> usize {
+        self.routes.iter().map(Route::bytes).sum()
+    }
 }
 
 /// A customer organisation.

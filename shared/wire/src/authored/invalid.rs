@@ -57,6 +57,15 @@ impl fmt::Display for Warning {
     }
 }
 
+/// Keeps no more than so much of what is told; the last one says how many more there are.
+pub(super) fn limit<T>(told: &mut Vec<T>, told_max: usize, text: impl Fn(&mut T) -> &mut String) {
+    let more = told.len().saturating_sub(told_max);
+    told.truncate(told_max);
+    if let Some(last) = told.last_mut().filter(|_| more > 0) {
+        text(last).push_str(&format!(" ({more} more are not shown)"));
+    }
+}
+
 /// The name that is nearest to what was found, if one is near enough to have been meant.
 #[must_use]
 pub fn nearest<'a>(found: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {

@@ -19,7 +19,7 @@ pub(super) fn lint(documents: &[Document], rules: &Rules) -> Vec<Warning> {
     let used = used_by(documents, |_| true);
     let used_with_tokens = used_by(documents, |route| route.auth.mode != AuthMode::Anonymous);
     let known = Known::of(documents);
-    let domains: Vec<&str> = names(documents, "Domain");
+    let domains = names(documents, "Domain");
     for document in documents {
         let mut warn = |what: String| {
             let source = &document.source;
@@ -98,15 +98,14 @@ fn used_by(documents: &[Document], of: impl Fn(&RouteSpec) -> bool) -> BTreeSet<
     used
 }
 
-fn names<'a>(documents: &'a [Document], kind: &str) -> Vec<&'a str> {
+fn names<'a>(documents: &'a [Document], kind: &str) -> BTreeSet<&'a str> {
     let of_kind = documents.iter().filter(|document| document.body.kind() == kind);
     of_kind.map(|document| document.metadata.name.as_str()).collect()
 }
 
 /// Whether a host is one of the domains, or below a wildcard among them.
-fn covered(host: &str, domains: &[&str]) -> bool {
-    domains.iter().any(|domain| {
-        *domain == host
-            || domain.strip_prefix('*').is_some_and(|suffix| host.trim_start_matches('*').ends_with(suffix))
-    })
+fn covered(host: &str, domains: &BTreeSet<&str>) -> bool {
+    let inside = host.trim_start_matches('*');
+    let mut above = inside.match_indices('.').filter_map(|(at, _)| inside.get(at..));
+    domains.contains(host) || above.any(|suffix| domains.contains(format!("*{suffix}").as_str()))
 }

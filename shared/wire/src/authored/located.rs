@@ -96,6 +96,14 @@ fn in_words(message: &str) -> (String, String) {
         let expected = format!("at most {FILE_NODES_MAX} values in a file (FILE_NODES_MAX)");
         return ("aliases that repeat more values than that".to_owned(), expected);
     }
+    if message.contains("breached: Documents ") {
+        let expected = format!("at most {FILE_DOCUMENTS_MAX} documents in a file (FILE_DOCUMENTS_MAX)");
+        return ("more documents than that".to_owned(), expected);
+    }
+    if message.contains("breached: Nodes ") {
+        let expected = format!("at most {FILE_NODES_MAX} values in a file (FILE_NODES_MAX)");
+        return ("more values than that".to_owned(), expected);
+    }
     (format!("an error: {message}"), "YAML 1.2 or JSON".to_owned())
 }
 
@@ -306,5 +314,13 @@ mod tests {
         }
         assert!(read("a.yaml", &laughs).is_err());
         assert!(read("a.yaml", &"#".repeat(FILE_BYTES_MAX + 1)).is_err());
+        assert_eq!(
+            read("a.yaml", &"---\na: 1\n".repeat(FILE_DOCUMENTS_MAX)).unwrap().len(),
+            FILE_DOCUMENTS_MAX
+        );
+        let many = read("a.yaml", &"---\na: 1\n".repeat(FILE_DOCUMENTS_MAX + 1)).unwrap_err();
+        assert!(many.expected.contains("at most 1000 documents in a file"), "{many}");
+        let wide = read("a.yaml", &format!("a: [{}]", "1,".repeat(FILE_NODES_MAX))).unwrap_err();
+        assert!(wide.expected.contains("at most 200000 values in a file"), "{wide}");
     }
 }

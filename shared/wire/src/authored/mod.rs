@@ -51,7 +51,7 @@ use self::reading::Reading;
 use crate::bundle::{Bundle, Rules, compile_push};
 use crate::document::{Document, Source};
 use crate::encoding::version;
-use crate::limits::BUNDLE_BYTES_MAX;
+use crate::limits::{BUNDLE_BYTES_MAX, WARNINGS_MAX};
 
 /// What a file of a push holds, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ pub struct Compiled {
     pub rules: Rules,
     /// Tests, in the order of the files.
     pub tests: Vec<Test>,
-    /// What is odd.
+    /// What is odd, up to [`WARNINGS_MAX`].
     pub warnings: Vec<Warning>,
 }
 
@@ -177,6 +177,7 @@ pub fn compile(
         Ok(rules) if reading.invalid.is_empty() => {
             warnings.extend(lint::lint(&bundle.documents, &rules));
             warnings.sort();
+            invalid::limit(&mut warnings, WARNINGS_MAX, |warning| &mut warning.what);
             let (version, tests) = (version(&bytes), reading.tests);
             Ok(Compiled { documents: bundle.documents, bytes, version, rules, tests, warnings })
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::located::{self, At, Located, Node};
 use super::{File, FileKind, Invalid, KINDS, Test, TestSpec, Warning};
-use super::{check, components, conditions, nearest, networks, schema};
+use super::{check, components, conditions, invalid, nearest, networks, schema};
 use crate::bundle::{BLANK, Flaw};
 use crate::document::{API_VERSION, Body, Document, Metadata, Source};
 use crate::limits::{
@@ -289,11 +289,11 @@ impl Reading {
 
     pub(super) fn flaw(&mut self, files: &[File], documents: &[Document], flaw: Flaw) {
         let missing = flaw.found.trim_matches('"');
-        let excused = self.failed.iter().any(|(kind, name)| {
-            (flaw.expected == format!("the name of a document of kind {kind}") && name == missing)
-                || (flaw.path == "documents" && flaw.found == format!("no {kind}"))
-        });
-        if excused {
+        let named = flaw.expected.strip_prefix("the name of a document of kind ");
+        let of_name = named.is_some_and(|kind| self.failed.contains(&(kind.to_owned(), missing.to_owned())));
+        let absent = flaw.found.strip_prefix("no ").filter(|_| flaw.path == "documents");
+        let of_kind = absent.is_some_and(|absent| self.failed.iter().any(|(kind, _)| kind == absent));
+        if of_name || of_kind {
             return;
         }
         let document = documents.get(flaw.document).filter(|_| flaw.path != "documents");
@@ -314,13 +314,7 @@ impl Reading {
         let telling: BTreeSet<_> =
             self.invalid.iter().filter(|invalid| invalid.found != BLANK).map(place).collect();
         self.invalid.retain(|invalid| invalid.found != BLANK || !telling.contains(&place(invalid)));
-        if self.invalid.len() > INVALID_MAX {
-            let more = self.invalid.len() - INVALID_MAX;
-            self.invalid.truncate(INVALID_MAX);
-            if let Some(last) = self.invalid.last_mut() {
-                last.expected = format!("{} ({more} more are not shown)", last.expected);
-            }
-        }
+        invalid::limit(&mut self.invalid, INVALID_MAX, |invalid| &mut invalid.expected);
         self.invalid
     }
 }

@@ -8,6 +8,7 @@
 //! ([`RouteIndex`](meridian_engine::policy::route::RouteIndex)): what is ordered here are the routes of one host.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
 
 use meridian_engine::policy::route::method_matches;
 use meridian_engine::ruleset::{Matcher, PathTemplate, Segment};
@@ -24,13 +25,52 @@ pub(super) fn order(a: Ranked<'_>, b: Ranked<'_>) -> Ordering {
     path_order(&a.matcher.path, &b.matcher.path).then_with(|| rest(a).cmp(&rest(b)))
 }
 
-/// Whether two routes are equally specific and could both match one request.
-pub(super) fn ambiguous(a: Ranked<'_>, b: Ranked<'_>) -> bool {
-    order(a, b).is_eq()
-        && share_a_host(&a.matcher.hosts, &b.matcher.hosts)
-        && share_a_method(&a.matcher.methods, &b.matcher.methods)
-        && agree(&a.matcher.headers, &b.matcher.headers)
-        && agree(&a.matcher.query, &b.matcher.query)
+/// Routes that are equally specific and could both match one request: of routes in their order, each with the first such behind
+/// it, by their numbers.
+///
+/// Equally specific ones stand next to one another. Of these only those with a host in common are compared, so that the time
+/// grows with the routes and the hosts that they name, times those of one host and one path, which a search for a request's
+/// route has to look at as well ([`ROUTE_WORK_MAX`](meridian_engine::limits::ROUTE_WORK_MAX)).
+pub(super) fn ties(routes: &[Ranked<'_>]) -> Vec<(usize, usize)> {
+    let mut ties = Vec::new();
+    let mut start = 0;
+    for group in routes.chunk_by(|a, b| order(*a, *b).is_eq()) {
+        ties.extend(ties_among(group).into_iter().map(|(at, behind)| (start + at, start + behind)));
+        start += group.len();
+    }
+    ties
+}
+
+/// The ties among routes that are equally specific but for their hosts.
+fn ties_among(group: &[Ranked<'_>]) -> Vec<(usize, usize)> {
+    let mut by_host: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (at, route) in group.iter().enumerate() {
+        for host in hosts(*route) {
+            by_host.entry(host).or_default().push(at);
+        }
+    }
+    let tie = |(at, route): (usize, &Ranked<'_>)| {
+        let behind = |host: Option<&str>| {
+            let of_host = by_host.get(&host)?;
+            let from = of_host.partition_point(|other| *other <= at);
+            let mut others = of_host.iter().skip(from).copied();
+            others.find(|other| group.get(*other).is_some_and(|other| may_meet(route.matcher, other.matcher)))
+        };
+        Some((at, hosts(*route).filter_map(behind).min()?))
+    };
+    group.iter().enumerate().filter_map(tie).collect()
+}
+
+/// The hosts of a route; nothing, once, where it is for all. Of a host in two lists both say equally much: below a wildcard
+/// that both have there is always a host of which neither says more.
+fn hosts(route: Ranked<'_>) -> impl Iterator<Item = Option<&str>> {
+    let hosts = &route.matcher.hosts;
+    hosts.iter().map(|host| Some(host.as_str())).chain(hosts.is_empty().then_some(None))
+}
+
+/// Whether a request may have a method, fields and parameters of both.
+fn may_meet(a: &Matcher, b: &Matcher) -> bool {
+    share_a_method(&a.methods, &b.methods) && agree(&a.headers, &b.headers) && agree(&a.query, &b.query)
 }
 
 type Rest = (bool, Reverse<usize>, Reverse<usize>, bool, Reverse<i32>);
@@ -61,12 +101,6 @@ fn path_order(a: &PathTemplate, b: &PathTemplate) -> Ordering {
     b.segments.len().cmp(&a.segments.len()).then(a.open.cmp(&b.open))
 }
 
-/// Whether there is a host of which both lists say equally much. Below a wildcard that both have there is always a host of
-/// which neither says more.
-fn share_a_host(a: &[String], b: &[String]) -> bool {
-    (a.is_empty() && b.is_empty()) || a.iter().any(|host| b.contains(host))
-}
-
 /// Whether a request may have a method of both lists; an empty list holds every method.
 fn share_a_method(a: &[String], b: &[String]) -> bool {
     let takes = |list: &[String], of: &[String]| of.iter().any(|method| method_matches(list, method));
@@ -86,6 +120,10 @@ fn agree(a: &[(String, Option<String>)], b: &[(String, Option<String>)]) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ambiguous(a: Ranked<'_>, b: Ranked<'_>) -> bool {
+        !ties(&[a, b]).is_empty()
+    }
 
     fn matcher(host: &str, path: &str, method: &str) -> Matcher {
         let list = |text: &str| if text.is_empty() { vec![] } else { vec![text.to_owned()] };
@@ -165,5 +203,38 @@ mod tests {
         other.headers = vec![("x".into(), Some("2".into()))];
         assert!(!tie(&with, &other, 0), "no request has both values");
         assert!(tie(&with, &with.clone(), 0));
+    }
+
+    #[test]
+    fn each_tie_is_that_with_the_first_behind() {
+        let all: Vec<Matcher> = [
+            ("a.example", "/x", "GET"),
+            ("", "/x", "GET"),
+            ("a.example", "/x", "POST"),
+            ("b.example", "/x", "GET"),
+            ("a.example", "/x", "HEAD"),
+            ("a.example", "/x", "GET"),
+            ("a.example", "/y", "GET"),
+        ]
+        .map(|(host, path, method)| matcher(host, path, method))
+        .into();
+        let ranked: Vec<Ranked<'_>> = all.iter().map(|matcher| Ranked { matcher, priority: 0 }).collect();
+        assert_eq!(ties(&ranked), [(0, 4), (4, 5)]);
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what takes a time that grows with the square takes minutes here"
+    )]
+    fn ten_thousand_hosts_of_one_path_are_compared_in_a_moment() {
+        let mut all: Vec<Matcher> = (0..10_000)
+            .map(|number| matcher(&format!("h{number}.example"), "/v1/orders/{id}", "GET"))
+            .collect();
+        all.push(matcher("h7.example", "/v1/orders/{number}", "GET"));
+        let ranked: Vec<Ranked<'_>> = all.iter().map(|matcher| Ranked { matcher, priority: 0 }).collect();
+        let started = std::time::Instant::now();
+        assert_eq!(ties(&ranked), [(7, 10_000)]);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }

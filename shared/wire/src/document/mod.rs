@@ -29,6 +29,7 @@ mod health;
 mod party;
 mod plan;
 mod policy;
+mod read;
 mod route;
 mod security;
 mod segment;
@@ -70,7 +71,7 @@ use serde::{Deserialize, Serialize};
 pub const API_VERSION: &str = "meridian/v1";
 
 /// One document of a bundle, with the place that it was pushed from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Document {
     /// Kind and what it holds.
     #[serde(flatten)]

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meridian_engine::facts::{InvalidPath, normalise_path};
-use meridian_engine::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
+use meridian_engine::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN, ROUTE_WORK_MAX, TENANT_ROUTE_BYTES_MAX};
+use meridian_engine::policy::route::RouteIndex;
 use meridian_engine::ruleset::{
     Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, RegionId, Route, RouteTarget, SHARE_ALL, Sampling,
     Segment, Steering, Strategy, Transform,
@@ -12,7 +13,7 @@ use meridian_engine::ruleset::{
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
-use crate::bundle::order::{Ranked, ambiguous, order};
+use crate::bundle::order::{Ranked, order, ties};
 use crate::document::{
     AffinitySpec, AuthMode, AuthSpec, FailSpec, HedgeSpec, LogSpec, MatchSpec, Patience, Span, SteeringSpec,
     StrategySpec,
@@ -75,34 +76,60 @@ impl Compiler {
             order(a.ranked(), b.ranked()).then_with(|| a.route.rule.name.cmp(&b.route.rule.name))
         });
         if self.is_push {
-            self.ties(&placed);
+            self.among_one_another(&placed);
         }
         placed.into_iter().map(|placed| placed.route).collect()
     }
 
-    /// Says which routes tie. Routes that are equally specific but for their hosts stand next to one another in the order; a
-    /// match that could not be read ties with nothing.
-    fn ties(&mut self, placed: &[Placed]) {
+    /// Checks the routes whose match could be read beside one another.
+    fn among_one_another(&mut self, placed: &[Placed]) {
         let of_match = |flaw: &&Flaw| flaw.path.starts_with("spec.match");
         let unread: BTreeSet<usize> = self.flaws.iter().filter(of_match).map(|flaw| flaw.document).collect();
         let read: Vec<&Placed> = placed.iter().filter(|route| !unread.contains(&route.document)).collect();
-        for (at, route) in read.iter().enumerate() {
-            let equal = |other: &&&Placed| order(route.ranked(), other.ranked()).is_eq();
-            let mut others = read.iter().skip(at + 1).take_while(equal);
-            if let Some(other) = others.find(|other| ambiguous(route.ranked(), other.ranked())) {
-                let (first, second) =
-                    if route.document < other.document { (route, other) } else { (other, route) };
-                let rule = &first.route.rule;
-                self.document = second.document;
-                self.flaw(
-                    "spec.match",
-                    "the same requests as another route, equally specific",
-                    format!(
-                        "a match that differs from that of {:?} at {}:{}, or another spec.match.priority",
-                        rule.name, rule.file, rule.line
-                    ),
-                );
-            }
+        if self.fit(&read) {
+            self.ties(&read);
+        }
+    }
+
+    /// Whether edges can hold the routes and find the one of any request; says so where they can't.
+    fn fit(&mut self, read: &[&Placed]) -> bool {
+        let bytes: usize = read.iter().map(|placed| placed.route.bytes()).sum();
+        if bytes > TENANT_ROUTE_BYTES_MAX {
+            let found = format!("routes that take {bytes} bytes in memory with their hosts and paths");
+            let expected = format!("at most {TENANT_ROUTE_BYTES_MAX} (TENANT_ROUTE_BYTES_MAX)");
+            self.flaw("documents", found, expected);
+            return false;
+        }
+        let work = RouteIndex::of(read.iter().map(|placed| &placed.route.matcher)).work_max();
+        if work > ROUTE_WORK_MAX {
+            let found =
+                format!("one request for which {work} routes and places of their paths are looked at");
+            let expected = format!(
+                "at most {ROUTE_WORK_MAX} (ROUTE_WORK_MAX): fewer routes of one host and path, or fewer captures \
+                 beside literals"
+            );
+            self.flaw("documents", found, expected);
+        }
+        work <= ROUTE_WORK_MAX
+    }
+
+    /// Says which routes tie.
+    fn ties(&mut self, read: &[&Placed]) {
+        let ranked: Vec<Ranked<'_>> = read.iter().map(|placed| placed.ranked()).collect();
+        for (at, behind) in ties(&ranked) {
+            let (Some(route), Some(other)) = (read.get(at), read.get(behind)) else { continue };
+            let (first, second) =
+                if route.document < other.document { (route, other) } else { (other, route) };
+            let rule = &first.route.rule;
+            self.document = second.document;
+            self.flaw(
+                "spec.match",
+                "the same requests as another route, equally specific",
+                format!(
+                    "a match that differs from that of {:?} at {}:{}, or another spec.match.priority",
+                    rule.name, rule.file, rule.line
+                ),
+            );
         }
     }
 
