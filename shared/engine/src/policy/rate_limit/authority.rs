@@ -69,7 +69,8 @@ impl Authority {
         saved.split(' ').next()?.parse().ok()
     }
 
-    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`]. What can't be read is left out.
+    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`]. What can't be read is left out, and so is what was
+    /// counted by a sliding window of another length.
     pub fn restore(&mut self, take: &Take, saved: &str, now_ms: u64) {
         if let Some(counter) = Counter::read(saved, rate(take)) {
             self.counters.restore(&take.tenant.as_str().into(), hash(take), counter, now_ms);
@@ -147,6 +148,28 @@ mod tests {
         second.restore(&take, &first.saved(&take).unwrap(), NOW_MS + 500);
         assert_eq!(second.take(&take, NOW_MS + 500).granted, 0);
         assert_eq!(second.take(&take, NOW_MS + 1_000), first.take(&take, NOW_MS + 1_000));
+    }
+
+    #[test]
+    fn a_counter_that_comes_back_under_another_window_locks_nobody() {
+        const HOUR_MS: u64 = 3_600_000;
+        for algorithm in [LimitAlgorithm::SlidingWindow, LimitAlgorithm::Gcra] {
+            for (before_ms, after_ms) in [(60_000, HOUR_MS), (HOUR_MS, 60_000)] {
+                let of = |window_ms| Take { algorithm, window_ms, burst: 60, ..ask("acme", "k", 50, 50) };
+                let mut first = Authority::default();
+                assert_eq!(first.take(&of(before_ms), NOW_MS).granted, 50);
+                let saved = first.saved(&of(before_ms)).unwrap();
+                let mut second = Authority::default();
+                second.restore(&of(after_ms), &saved, NOW_MS);
+                // Whatever the old count is worth, the new limit bears no longer wait than its own.
+                let answer = second.take(&of(after_ms), NOW_MS);
+                assert!(answer.reset_ms <= after_ms + after_ms / 10, "{algorithm:?}: {answer:?}");
+                let later_ms = NOW_MS + after_ms + after_ms / 10;
+                assert_eq!(second.take(&of(after_ms), later_ms).granted, 50, "{algorithm:?}");
+                let whole_at_ms = Authority::whole_at_ms(&second.saved(&of(after_ms)).unwrap()).unwrap();
+                assert!(whole_at_ms <= later_ms + after_ms + after_ms / 10, "{algorithm:?}: it is swept");
+            }
+        }
     }
 
     #[test]
