@@ -24,7 +24,8 @@ pub struct RateLimitSpec {
     /// Units that may be taken at once. Without it, the quota; a sliding window has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// Units of one request. Here too, `variants` can't be asked for.
+    /// Units of one request, 1 at the least: where an expression says more than the burst, it never passes. Here too,
+    /// `variants` can't be asked for.
     #[serde(default)]
     pub cost: CostSpec,
     /// Who counts.
