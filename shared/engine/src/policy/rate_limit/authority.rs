@@ -11,8 +11,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::counter::{Counter, Counters, Rate};
+use super::lease::lease_ms;
 use crate::bounded::Keyed;
-use crate::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
+use crate::limits::{LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
 use crate::step::{Lease, Take};
 
 /// Grants from one counter: `amount` at most, `cost` at the least, or nothing. The counter is changed only by what is
@@ -31,7 +32,7 @@ fn grant(counter: &mut Counter, rate: Rate, take: &Take, now_ms: u64) -> Lease {
         granted,
         remaining,
         reset_ms: counter.wait_ms(remaining.saturating_add(1).min(rate.burst()), now_ms),
-        expires_ms: now_ms.saturating_add((take.window_ms / 10).clamp(LEASE_MS_MIN, LEASE_MS_MAX)),
+        expires_ms: now_ms.saturating_add(lease_ms(take.window_ms)),
     }
 }
 
