@@ -172,7 +172,9 @@ impl LimitCheck {
         Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
     }
 
-    /// Checks all limits, and takes from all of them or from none. Says `NeedTake` at most once.
+    /// Checks all limits, and takes from all of them or from none. Asks about each limit at most once, but says `NeedTake` anew
+    /// where one had units enough and another request has spent them, or they have lapsed, when the answer about another
+    /// limit is there: so at most as often as there are limits.
     pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
         let looks: Vec<_> = self.items.iter().map(|item| item.look(&self.tenant, memory, now_ms)).collect();
         let denied = self.items.iter().zip(&looks).any(|(item, look)| item.denies(look));

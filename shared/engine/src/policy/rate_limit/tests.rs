@@ -124,6 +124,34 @@ fn what_the_authority_set_aside_goes_back_where_another_limit_says_no() {
 }
 
 #[test]
+fn a_limit_is_asked_about_when_its_units_are_gone_once_another_has_answered() {
+    let limits = ["a", "b"].map(|name| limit(name, LimitScope::Region, 600, 600));
+    let (first, both) = (rules(vec![limits[0].clone()]), rules(limits.to_vec()));
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    for _ in 0..2 {
+        assert!(drive(&mut memory, check(&first, "192.0.2.1"), Some(&mut authority), NOW_MS).0.is_ok());
+    }
+    let mut check_both = check(&both, "192.0.2.1");
+    let mut asked = Vec::new();
+    let report = loop {
+        match check_both.poll(&mut memory, NOW_MS) {
+            LimitVerdict::Passed(report) => break report,
+            LimitVerdict::Denied(_, denial) => panic!("{denial:?}"),
+            LimitVerdict::NeedTake(takes) => {
+                asked.push(takes.iter().map(|take| take.limit.clone()).collect::<Vec<_>>());
+                // Meanwhile another request spends what was left of `a`.
+                let other = drive(&mut memory, check(&first, "192.0.2.1"), None, NOW_MS).0;
+                assert_eq!(other.is_ok(), asked.len() == 1);
+                let answers: Vec<_> = takes.iter().map(|take| Some(authority.take(take, NOW_MS))).collect();
+                check_both.taken(&mut memory, &answers, NOW_MS);
+            }
+        }
+    };
+    assert_eq!(asked, [["b"], ["a"]]);
+    assert_eq!(report.limits.iter().map(|limit| limit.exceeded).collect::<Vec<_>>(), [false, false]);
+}
+
+#[test]
 fn a_busy_key_asks_ever_more_rarely_and_gets_its_whole_quota() {
     let rules = rules(vec![limit("l", LimitScope::Region, 300, 300)]);
     let (mut memory, mut authority) = (memory(), Authority::default());
