@@ -57,7 +57,8 @@ pub(super) struct Held {
     asked: u32,
     /// Units that the authority had left when last heard of.
     left: u32,
-    /// The authority said no: until then it is not asked again, and until `wait_until_ms` it will say so.
+    /// The authority said no: until then it is not asked again for more than it has left, and until `wait_until_ms` it will
+    /// say so.
     quiet_until: Until,
     wait_until_ms: u64,
 }
@@ -97,7 +98,8 @@ impl Held {
         if self.units() >= cost {
             return Standing::Enough;
         }
-        if self.quiet_until.is_ahead(now_ms) {
+        // What it said no to says nothing of a request that costs no more than it has left.
+        if cost > self.left && self.quiet_until.is_ahead(now_ms) {
             return Standing::Refused { wait_ms: self.wait_until_ms.saturating_sub(now_ms).max(1) };
         }
         // Twice what was not enough, so that a busy key asks ever more rarely; the authority bounds it by what is left.

@@ -181,6 +181,25 @@ fn an_authority_that_said_no_is_not_asked_for_every_request() {
 }
 
 #[test]
+fn a_request_that_costs_too_much_stops_no_cheaper_one() {
+    let of =
+        |cost| rules(vec![RateLimit { cost: Cost::Units(cost), ..limit("l", LimitScope::Region, 60, 10) }]);
+    let (cheap, dear) = (of(1), of(8));
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    let mut pass = |rules| {
+        let (outcome, asked) = drive(&mut memory, check(rules, "192.0.2.1"), Some(&mut authority), NOW_MS);
+        (outcome.map(|_| ()).map_err(|denial| denial.retry_after_s), asked)
+    };
+    assert_eq!(pass(&dear), (Ok(()), 1));
+    assert_eq!(pass(&dear), (Err(6), 1));
+    assert_eq!(pass(&dear), (Err(6), 0), "it said no just now");
+    assert_eq!(pass(&cheap), (Ok(()), 1), "two are left");
+    assert_eq!(pass(&cheap), (Ok(()), 1));
+    assert_eq!(pass(&cheap), (Err(1), 1));
+    assert_eq!(pass(&cheap), (Err(1), 0));
+}
+
+#[test]
 fn the_rule_says_what_happens_while_the_authority_is_away() {
     let outcome = |fail, mode| {
         let rules = rules(vec![RateLimit { fail, mode, ..limit("l", LimitScope::Region, 60, 10) }]);
