@@ -1,10 +1,9 @@
 //! The authority's side of a limit that several edges share: it alone counts, and hands out leases of the quota.
 //!
-//! A lease is counted when it is granted, so whatever the edges do, what passes is at most what was granted: the overshoot
-//! is zero. What an edge doesn't spend before its lease lapses is lost to the client: at most `1 / LEASE_SHARE` of what was
-//! left for each edge and [`LEASE_MS_MAX`]. Units may be spent up to a lease's life after they were counted, so that in any
-//! time `T` at most `burst + quota × (T + LEASE_MS_MAX) / window` pass; of a sliding window, at most the quota in any window
-//! and [`LEASE_MS_MAX`] before it.
+//! A lease is counted when it is granted, so whatever the edges do, what passes is at most what was granted. What an edge
+//! doesn't spend before its lease lapses is lost to the client: at most `1 / LEASE_SHARE` of what was left for each edge and
+//! life of a lease. Units may be spent up to a lease's life after they were counted: what that adds to the limit in any time,
+//! [`passed_max`](super::passed_max) says.
 
 use std::sync::Arc;
 

@@ -2,9 +2,10 @@
 //! or spent from leases that an [`Authority`] grants: one in every region (scope `region`) or one for all (scope `global`).
 //!
 //! All limits of a request are looked at before any is taken from, and all are taken from or none. What a limit counts by
-//! is hashed; counters and leases are bounded in number.
+//! is hashed; counters and leases are bounded in number. How much may pass at the most, [`passed_max`] says.
 
 mod authority;
+mod bound;
 mod counter;
 mod fields;
 mod gcra;
@@ -18,6 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::authority::Authority;
+pub use self::bound::passed_max;
 use self::counter::{Counters, KeyHash, Rate};
 use self::lease::{Held, Question, Shape, Standing};
 use crate::bounded::Keyed;
