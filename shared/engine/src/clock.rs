@@ -38,6 +38,11 @@ impl Until {
         Self { at_ms, span_ms: span_ms_max }
     }
 
+    /// The one that comes first.
+    pub(crate) fn earlier(self, other: Self) -> Self {
+        if other.at_ms < self.at_ms { other } else { self }
+    }
+
     /// Whether it is still to come.
     pub(crate) fn is_ahead(self, now_ms: u64) -> bool {
         let left_ms = self.at_ms.saturating_sub(now_ms);
@@ -60,6 +65,8 @@ mod tests {
             assert_eq!(until.is_ahead(now_ms), ahead, "{now_ms}");
         }
         assert_eq!(Until::at(1_050, 50), until);
+        let later = Until::after(1_040, 50);
+        assert_eq!((until.earlier(later), later.earlier(until)), (until, until));
         assert!(!Until::default().is_ahead(0));
     }
 

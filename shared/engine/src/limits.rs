@@ -119,8 +119,8 @@ pub const KEY_FETCH_JOINED_MAX: u32 = 64;
 pub const KEY_FETCH_LOST_MS: u64 = KEY_FETCH_TIMEOUT_MS as u64 + 1_000;
 /// Differences between the clocks of exchanges up to this count as no time at all.
 pub const CLOCK_JITTER_MS: u64 = 1_000;
-/// Shortest life of a lease.
-pub const LEASE_MS_MIN: u64 = 200;
+/// Shortest life of a lease: hosts wait less for an authority's answer, and what has lapsed when it comes is not spent.
+pub const LEASE_MS_MIN: u64 = 1_000;
 /// Longest life of a lease.
 pub const LEASE_MS_MAX: u64 = 5_000;
 /// A lease is at most this part of what is left: one in so many.

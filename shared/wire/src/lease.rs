@@ -72,7 +72,11 @@ impl LeaseRequest {
             (self.quota >= 1, "quota", "at least 1"),
             (self.window_ms >= 1, "window_ms", "at least 1"),
             (self.cost >= 1 && self.cost <= self.burst, "cost", "at least 1 and at most the burst"),
-            (self.amount >= self.cost && self.amount <= LEASE_AMOUNT_MAX, "amount", "at least the cost"),
+            (
+                (self.cost..=self.cost.max(LEASE_AMOUNT_MAX)).contains(&self.amount),
+                "amount",
+                "at least the cost, and no more than a million or the cost",
+            ),
         ];
         match rules.into_iter().find(|(holds, ..)| !holds) {
             Some((_, field, expected)) => Err(InvalidLease { field, expected }),
@@ -168,7 +172,34 @@ mod tests {
         assert_eq!(Take::from(request.clone()), take);
         let wrong = LeaseRequest { cost: 301, ..request.clone() };
         assert_eq!(wrong.check().unwrap_err().to_string(), "cost must be at least 1 and at most the burst");
-        let wrong = LeaseRequest { amount: 0, ..request };
-        assert_eq!(wrong.check().unwrap_err().field, "amount");
+        for amount in [0, LEASE_AMOUNT_MAX + 1] {
+            let wrong = LeaseRequest { amount, ..request.clone() };
+            assert_eq!(
+                wrong.check().unwrap_err().to_string(),
+                "amount must be at least the cost, and no more than a million or the cost"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_may_cost_whatever_the_burst_bears() {
+        let ask = |cost, burst, amount| LeaseRequest {
+            tenant: "acme".into(),
+            limit: "bytes".into(),
+            key: "ab".into(),
+            cost,
+            global: false,
+            region: "us-east-1".into(),
+            sliding: false,
+            quota: burst,
+            window_ms: 60_000,
+            burst,
+            amount,
+        };
+        let dear = LEASE_AMOUNT_MAX + 1;
+        assert_eq!(ask(dear, dear, dear).check(), Ok(()));
+        assert_eq!(ask(u32::MAX, u32::MAX, u32::MAX).check(), Ok(()));
+        assert_eq!(ask(dear, dear, dear + 1).check().unwrap_err().field, "amount");
+        assert_eq!(ask(dear + 1, dear, dear + 1).check().unwrap_err().field, "cost");
     }
 }

@@ -136,7 +136,7 @@ pub const EVENTS_QUEUED_MAX: usize = 2_000;
 pub const FAULTS_QUEUED_MAX: usize = 50;
 /// Bytes of a batch of events.
 pub const EVENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Units that one lease may ask for.
+/// Units that one lease may ask for; of a request that costs more, its cost.
 pub const LEASE_AMOUNT_MAX: u32 = 1_000_000;
 
 /// Files of a push.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::case::{Input, News, Reaction, Request};
 use meridian_engine::policy::rate_limit::Authority;
 use meridian_wire::bundle::{Bundle, Rules};
+use meridian_wire::lease::LeaseRequest;
 
 struct Attempt {
     due_ms: u64,
@@ -210,7 +211,8 @@ impl World {
     }
 
     fn take(&mut self, take: &Take, now_ms: u64) -> Option<Lease> {
-        if self.is_away("authority") { None } else { Some(self.authority.take(take, now_ms)) }
+        let makes_sense = LeaseRequest::from(take).check().is_ok();
+        (makes_sense && !self.is_away("authority")).then(|| self.authority.take(take, now_ms))
     }
 
     fn look_up(&mut self, key: &CacheKey) -> Option<Entry> {

@@ -69,7 +69,7 @@ pub enum Cost {
 /// Who counts a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitScope {
-    /// Each edge node by itself.
+    /// Each edge node by itself: an isolate or an instance, of which hosts run as many as they like.
     Node,
     /// The authority of the region nearest to the client, by leases.
     Region,

@@ -24,7 +24,8 @@ pub struct RateLimitSpec {
     /// Units that may be taken at once. Without it, the quota; a sliding window has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// Units of one request. Here too, `variants` can't be asked for.
+    /// Units of one request, 1 at the least: where an expression says more than the burst, it never passes. Here too,
+    /// `variants` can't be asked for.
     #[serde(default)]
     pub cost: CostSpec,
     /// Who counts.
@@ -116,12 +117,14 @@ impl schemars::JsonSchema for CostSpec {
 spec! {
 /// Who counts a limit.
 ///
-/// An authority hands its quota out in leases and counts them when it does, so that no more passes than it has counted. A lease
-/// is spent within 5 s at the most: in any time T at most burst + quota × (T + 5 s) ÷ window pass, of a sliding window the
-/// quota in any window and the 5 s before it. An authority that starts again knows nothing of before, and has its burst once
-/// more; each of several processes behind one URL is an authority of its own.
+/// An authority hands its quota out in leases and counts them when it does, so that no more passes than it has counted. A unit
+/// is spent within L of that: a tenth of the window, at least 1 s and at most 5 s. In any time T at most burst + quota × (T + L) ÷
+/// window pass, of a sliding window at most the quota for each window that T + L takes, one that has begun included. The number of
+/// nodes and what requests cost change nothing of it. An authority that starts again knows nothing of before, and has its burst
+/// once more; each of several processes behind one URL is an authority of its own.
 pub enum LimitScopeSpec {
-    /// Each edge node by itself.
+    /// Each edge node by itself: an isolate on Cloudflare, an instance of the component in Spin. Hosts run as many as they like
+    /// and start them anew, so that the limit of all together is this one as often as there are nodes.
     Node,
     /// The authority of the region nearest to the client, by leases. While that one is away, the next one counts: who goes
     /// from region to region has a quota at each.

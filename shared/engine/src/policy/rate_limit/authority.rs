@@ -1,18 +1,18 @@
 //! The authority's side of a limit that several edges share: it alone counts, and hands out leases of the quota.
 //!
-//! A lease is counted when it is granted, so whatever the edges do, what passes is at most what was granted: the overshoot
-//! is zero. What an edge doesn't spend before its lease lapses is lost to the client: at most `1 / LEASE_SHARE` of what was
-//! left for each edge and [`LEASE_MS_MAX`]. Units may be spent up to a lease's life after they were counted, so that in any
-//! time `T` at most `burst + quota × (T + LEASE_MS_MAX) / window` pass; of a sliding window, at most the quota in any window
-//! and [`LEASE_MS_MAX`] before it.
+//! A lease is counted when it is granted, so whatever the edges do, what passes is at most what was granted. What an edge
+//! doesn't spend before its lease lapses is lost to the client: at most `1 / LEASE_SHARE` of what was left for each edge and
+//! life of a lease. Units may be spent up to a lease's life after they were counted: what that adds to the limit in any time,
+//! [`passed_max`](super::passed_max) says.
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::counter::{Counter, Counters, Rate};
+use super::lease::lease_ms;
 use crate::bounded::Keyed;
-use crate::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
+use crate::limits::{LEASE_SHARE, LEASE_UNITS_MAX, LIMIT_KEYS_MAX};
 use crate::step::{Lease, Take};
 
 /// Grants from one counter: `amount` at most, `cost` at the least, or nothing. The counter is changed only by what is
@@ -31,7 +31,7 @@ fn grant(counter: &mut Counter, rate: Rate, take: &Take, now_ms: u64) -> Lease {
         granted,
         remaining,
         reset_ms: counter.wait_ms(remaining.saturating_add(1).min(rate.burst()), now_ms),
-        expires_ms: now_ms.saturating_add((take.window_ms / 10).clamp(LEASE_MS_MIN, LEASE_MS_MAX)),
+        expires_ms: now_ms.saturating_add(lease_ms(take.window_ms)),
     }
 }
 
@@ -69,7 +69,8 @@ impl Authority {
         saved.split(' ').next()?.parse().ok()
     }
 
-    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`]. What can't be read is left out.
+    /// Puts back what [`Authority::saved`] gave, before [`Authority::take`]. What can't be read is left out, and so is what was
+    /// counted by a sliding window of another length.
     pub fn restore(&mut self, take: &Take, saved: &str, now_ms: u64) {
         if let Some(counter) = Counter::read(saved, rate(take)) {
             self.counters.restore(&take.tenant.as_str().into(), hash(take), counter, now_ms);
@@ -147,6 +148,28 @@ mod tests {
         second.restore(&take, &first.saved(&take).unwrap(), NOW_MS + 500);
         assert_eq!(second.take(&take, NOW_MS + 500).granted, 0);
         assert_eq!(second.take(&take, NOW_MS + 1_000), first.take(&take, NOW_MS + 1_000));
+    }
+
+    #[test]
+    fn a_counter_that_comes_back_under_another_window_locks_nobody() {
+        const HOUR_MS: u64 = 3_600_000;
+        for algorithm in [LimitAlgorithm::SlidingWindow, LimitAlgorithm::Gcra] {
+            for (before_ms, after_ms) in [(60_000, HOUR_MS), (HOUR_MS, 60_000)] {
+                let of = |window_ms| Take { algorithm, window_ms, burst: 60, ..ask("acme", "k", 50, 50) };
+                let mut first = Authority::default();
+                assert_eq!(first.take(&of(before_ms), NOW_MS).granted, 50);
+                let saved = first.saved(&of(before_ms)).unwrap();
+                let mut second = Authority::default();
+                second.restore(&of(after_ms), &saved, NOW_MS);
+                // Whatever the old count is worth, the new limit bears no longer wait than its own.
+                let answer = second.take(&of(after_ms), NOW_MS);
+                assert!(answer.reset_ms <= after_ms + after_ms / 10, "{algorithm:?}: {answer:?}");
+                let later_ms = NOW_MS + after_ms + after_ms / 10;
+                assert_eq!(second.take(&of(after_ms), later_ms).granted, 50, "{algorithm:?}");
+                let whole_at_ms = Authority::whole_at_ms(&second.saved(&of(after_ms)).unwrap()).unwrap();
+                assert!(whole_at_ms <= later_ms + after_ms + after_ms / 10, "{algorithm:?}: it is swept");
+            }
+        }
     }
 
     #[test]

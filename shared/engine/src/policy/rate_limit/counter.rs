@@ -156,7 +156,8 @@ impl Counter {
         }
     }
 
-    /// What [`Counter::write`] gave, of a limit of this rate.
+    /// What [`Counter::write`] gave, of a limit of this rate. `None` for what can't be read, and for what was counted in slots
+    /// of another length: a limit that is changed starts anew, as in [`Counter::settle`].
     pub(super) fn read(text: &str, rate: Rate) -> Option<Self> {
         let mut words = text.split(' ');
         let whole_at_ms = words.next()?.parse().ok()?;
@@ -170,7 +171,12 @@ impl Counter {
                     words.next().map_or(Some(window::slot_begins_ms(rate, slot)), |at| at.parse().ok())?;
                 let ahead_ms = words.next().map_or(Some(0), |ahead| ahead.parse().ok())?;
                 let counts = counts.ok()?.try_into().ok()?;
-                Used::Window(Window { slot, counts, at_ms, ahead_ms })
+                let used = Window { slot, counts, at_ms, ahead_ms };
+                // The text has no length of a slot, but its numbers only agree where it is the same.
+                if !used.is_of(rate) || used.whole_ms(rate, 0) != whole_at_ms {
+                    return None;
+                }
+                Used::Window(used)
             }
             _ => return None,
         };
@@ -283,6 +289,24 @@ mod tests {
         for text in ["", "x", "1 2", "1 2 3,4", "1 2 1,2,3,4,5,6,7,8,9,10,x"] {
             assert_eq!(Counter::read(text, window), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_was_counted_in_slots_of_another_length_is_not_read() {
+        let sliding = |window_ms| Rate::new(LimitAlgorithm::SlidingWindow, 10, window_ms, 10);
+        let mut counter = Counter::new(sliding(60_000), 1_800_000_000_000);
+        counter.spend(4);
+        let text = counter.write();
+        let before: String = text.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        for text in [&text, &before] {
+            assert!(Counter::read(text, sliding(60_000)).is_some(), "{text}");
+            for window_ms in [1_000, 30_000, 61_000, 3_600_000, 86_400_000] {
+                assert_eq!(Counter::read(text, sliding(window_ms)), None, "{text} under {window_ms} ms");
+            }
+        }
+        // An hour's slots, numbered as if they were those of a minute: the end is right for that, the last look is not.
+        let misread = "108000003960000 300000000 4,0,0,0,0,0,0,0,0,0,0 1800000000000 0";
+        assert_eq!(Counter::read(misread, sliding(3_600_000)), None);
     }
 
     #[test]

@@ -12,18 +12,53 @@ pub(super) struct Shape {
     pub(super) burst: u32,
 }
 
-/// What an edge holds of one key of a limit.
+/// How long units of a lease may be spent, from when they were asked for.
+pub(super) fn lease_ms(window_ms: u64) -> u64 {
+    (window_ms / 10).clamp(LEASE_MS_MIN, LEASE_MS_MAX)
+}
+
+/// A question to the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Units asked for.
+    pub(super) amount: u32,
+    /// When, by the edge's own clock.
+    pub(super) asked_ms: u64,
+}
+
+/// Units that may be spent here until they lapse.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lot {
+    units: u32,
+    until: Until,
+}
+
+impl Lot {
+    /// Both, until the first of them lapses.
+    fn and(self, other: Self) -> Self {
+        match (self.units, other.units) {
+            (0, _) => other,
+            (_, 0) => self,
+            (units, others) => {
+                Self { units: units.saturating_add(others), until: self.until.earlier(other.until) }
+            }
+        }
+    }
+}
+
+/// What an edge holds of one key of a limit. No unit outlives its own lease: what is left of earlier ones is kept apart from
+/// the newest, and lapses with the first of them.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     shape: Shape,
-    /// Units that may be spent here until they expire.
-    units: u32,
-    expires: Until,
+    older: Lot,
+    newest: Lot,
     /// Units asked for last.
     asked: u32,
     /// Units that the authority had left when last heard of.
     left: u32,
-    /// The authority said no: until then it is not asked again, and until `wait_until_ms` it will say so.
+    /// The authority said no: until then it is not asked again for more than it has left, and until `wait_until_ms` it will
+    /// say so.
     quiet_until: Until,
     wait_until_ms: u64,
 }
@@ -45,27 +80,43 @@ impl Held {
         if self.shape != shape {
             *self = Self { shape, ..Self::default() };
         }
-        if !self.expires.is_ahead(now_ms) && self.units > 0 {
-            // What lapsed was not needed: ask for less next time.
-            self.asked = self.asked.saturating_sub(self.units);
-            self.units = 0;
+        for lot in [&mut self.older, &mut self.newest] {
+            if !lot.until.is_ahead(now_ms) {
+                // What lapsed was not needed: ask for less next time.
+                self.asked = self.asked.saturating_sub(lot.units);
+                lot.units = 0;
+            }
         }
+    }
+
+    fn units(&self) -> u32 {
+        self.older.units.saturating_add(self.newest.units)
     }
 
     /// How it stands. Settle first.
     pub(super) fn standing(&self, cost: u32, now_ms: u64) -> Standing {
-        if self.units >= cost {
+        if self.units() >= cost {
             return Standing::Enough;
         }
-        if self.quiet_until.is_ahead(now_ms) {
+        // What it said no to says nothing of a request that costs no more than it has left.
+        if cost > self.left && self.quiet_until.is_ahead(now_ms) {
             return Standing::Refused { wait_ms: self.wait_until_ms.saturating_sub(now_ms).max(1) };
         }
         // Twice what was not enough, so that a busy key asks ever more rarely; the authority bounds it by what is left.
         Standing::Ask { amount: self.asked.saturating_mul(2).clamp(cost, LEASE_UNITS_MAX.max(cost)) }
     }
 
-    /// Takes what the authority granted, `cost` units of which are the asking request's own: whether it got them.
-    pub(super) fn granted(&mut self, lease: Lease, amount: u32, cost: u32, now_ms: u64) -> bool {
+    /// Takes what the authority granted, `cost` units of which are the asking request's own: until when it may spend them,
+    /// or `None` where it did not get them. A lease's life counts from the question, which came before the units were counted:
+    /// so nothing is spent later than [`lease_ms`] after that, however long the answer took and whatever clock the authority has.
+    pub(super) fn granted(
+        &mut self,
+        lease: Lease,
+        question: Question,
+        cost: u32,
+        now_ms: u64,
+    ) -> Option<Until> {
+        let Question { amount, asked_ms } = question;
         self.asked = amount;
         self.left = lease.remaining;
         // What an authority grants beyond what was asked for is its mistake, not ours to spend.
@@ -74,33 +125,43 @@ impl Held {
             self.asked = 0;
             self.quiet_until = Until::after(now_ms, lease.reset_ms.clamp(1, LEASE_DENIED_MS_MAX));
             self.wait_until_ms = now_ms.saturating_add(lease.reset_ms.max(1));
-            return false;
+            return None;
         };
-        self.units = self.units.saturating_add(rest);
-        let life_ms = lease.expires_ms.saturating_sub(now_ms).clamp(LEASE_MS_MIN, LEASE_MS_MAX);
-        self.expires = Until::after(now_ms, life_ms);
+        let life_ms = lease.expires_ms.saturating_sub(asked_ms);
+        let until = Until::after(asked_ms, life_ms.clamp(LEASE_MS_MIN, lease_ms(self.shape.window_ms)));
+        self.add(rest, until);
         self.quiet_until = Until::default();
-        true
+        Some(until)
     }
 
-    /// Takes back units that a request had and did not use.
-    pub(super) fn give_back(&mut self, cost: u32) {
-        self.units = self.units.saturating_add(cost);
+    /// Takes back units that a request had until then and did not use.
+    pub(super) fn give_back(&mut self, cost: u32, until: Until) {
+        self.add(cost, until);
     }
 
-    /// Spends. Only after [`Standing::Enough`].
+    fn add(&mut self, units: u32, until: Until) {
+        if self.newest.until != until {
+            self.older = self.older.and(self.newest);
+            self.newest = Lot { units: 0, until };
+        }
+        self.newest.units = self.newest.units.saturating_add(units);
+    }
+
+    /// Spends, what lapses first before the rest. Only after [`Standing::Enough`].
     pub(super) fn spend(&mut self, cost: u32) {
-        self.units = self.units.saturating_sub(cost);
+        let of_older = cost.min(self.older.units);
+        self.older.units = self.older.units.saturating_sub(of_older);
+        self.newest.units = self.newest.units.saturating_sub(cost.saturating_sub(of_older));
     }
 
     /// What would be lost with it: the units that may still be spent here.
     pub(super) fn worth(&self) -> u64 {
-        self.units.into()
+        self.units().into()
     }
 
     /// Units left, as far as is known here.
     pub(super) fn remaining(&self) -> u32 {
-        self.units.saturating_add(self.left).min(self.shape.burst)
+        self.units().saturating_add(self.left).min(self.shape.burst)
     }
 
     /// How long until nothing is owed any more, as far as is known here.
@@ -108,5 +169,75 @@ impl Held {
         let owed = u128::from(self.shape.burst.saturating_sub(self.remaining()));
         let ms = (owed * u128::from(self.shape.window_ms)).div_ceil(u128::from(self.shape.quota.max(1)));
         u64::try_from(ms).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { quota: 600, window_ms: 60_000, burst: 600 };
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    /// Holds what is left of a lease of this size after `cost`, asked for and granted at once.
+    fn grant(held: &mut Held, granted: u32, cost: u32, now_ms: u64) -> Until {
+        held.settle(SHAPE, now_ms);
+        let lease = Lease { granted, remaining: 400, reset_ms: 1, expires_ms: now_ms + LEASE_MS_MAX };
+        held.granted(lease, Question { amount: granted, asked_ms: now_ms }, cost, now_ms).unwrap()
+    }
+
+    fn left(held: &mut Held, now_ms: u64) -> u32 {
+        held.settle(SHAPE, now_ms);
+        held.units()
+    }
+
+    #[test]
+    fn units_lapse_with_their_own_lease_whatever_is_granted_later() {
+        let mut held = Held::default();
+        grant(&mut held, 100, 1, NOW_MS);
+        assert_eq!(held.standing(100, NOW_MS + 4_000), Standing::Ask { amount: 200 });
+        grant(&mut held, 110, 100, NOW_MS + 4_000);
+        assert_eq!(left(&mut held, NOW_MS + 4_999), 109);
+        assert_eq!(left(&mut held, NOW_MS + 5_000), 10);
+        grant(&mut held, 13, 11, NOW_MS + 8_000);
+        assert_eq!(left(&mut held, NOW_MS + 8_999), 12);
+        assert_eq!(left(&mut held, NOW_MS + 9_000), 2);
+        assert_eq!(left(&mut held, NOW_MS + 13_000), 0);
+    }
+
+    #[test]
+    fn what_a_request_gives_back_renews_nothing() {
+        let mut held = Held::default();
+        grant(&mut held, 100, 1, NOW_MS);
+        let until = grant(&mut held, 100, 100, NOW_MS + 4_000);
+        held.give_back(100, until);
+        assert_eq!(left(&mut held, NOW_MS + 4_999), 199);
+        assert_eq!(left(&mut held, NOW_MS + 5_000), 100);
+        assert_eq!(left(&mut held, NOW_MS + 9_000), 0);
+    }
+
+    #[test]
+    fn what_lapses_first_is_spent_first() {
+        let mut held = Held::default();
+        grant(&mut held, 10, 1, NOW_MS);
+        grant(&mut held, 30, 20, NOW_MS + 1_000);
+        held.spend(12);
+        assert_eq!(left(&mut held, NOW_MS + 4_999), 7);
+        assert_eq!(left(&mut held, NOW_MS + 5_000), 7, "the nine of the first were spent");
+    }
+
+    #[test]
+    fn a_lease_lives_from_its_question_on_by_the_edges_own_clock() {
+        for authority_ms in [NOW_MS - 60_000, NOW_MS, NOW_MS + 60_000] {
+            let mut held = Held::default();
+            held.settle(SHAPE, NOW_MS);
+            let lease =
+                Lease { granted: 10, remaining: 0, reset_ms: 1, expires_ms: authority_ms + LEASE_MS_MAX };
+            let question = Question { amount: 10, asked_ms: NOW_MS };
+            let until = held.granted(lease, question, 1, NOW_MS + 900).unwrap();
+            assert!(until.is_ahead(NOW_MS + 900));
+            assert_eq!(left(&mut held, NOW_MS + 999), 9, "{authority_ms}");
+            assert_eq!(left(&mut held, NOW_MS + LEASE_MS_MAX), 0, "{authority_ms}");
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! or spent from leases that an [`Authority`] grants: one in every region (scope `region`) or one for all (scope `global`).
 //!
 //! All limits of a request are looked at before any is taken from, and all are taken from or none. What a limit counts by
-//! is hashed; counters and leases are bounded in number.
+//! is hashed; counters and leases are bounded in number. How much may pass at the most, [`passed_max`] says.
 
 mod authority;
+mod bound;
 mod counter;
 mod fields;
 mod gcra;
@@ -18,9 +19,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::authority::Authority;
+pub use self::bound::passed_max;
 use self::counter::{Counters, KeyHash, Rate};
-use self::lease::{Held, Shape, Standing};
+use self::lease::{Held, Question, Shape, Standing};
 use crate::bounded::Keyed;
+use crate::clock::Until;
 use crate::expr::{Inputs, Seen};
 use crate::fair::Fair;
 use crate::limits::LIMIT_KEYS_MAX;
@@ -126,9 +129,9 @@ struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     No,
-    For(u32),
-    /// It granted the cost, which is set aside for this request.
-    Granted,
+    For(Question),
+    /// It granted the cost, which is set aside for this request until it lapses.
+    Granted(Until),
     Refused,
     Away,
 }
@@ -172,7 +175,9 @@ impl LimitCheck {
         Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
     }
 
-    /// Checks all limits, and takes from all of them or from none. Says `NeedTake` at most once.
+    /// Checks all limits, and takes from all of them or from none. Asks about each limit at most once, but says `NeedTake` anew
+    /// where one had units enough and another request has spent them, or they have lapsed, when the answer about another
+    /// limit is there: so at most as often as there are limits.
     pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
         let looks: Vec<_> = self.items.iter().map(|item| item.look(&self.tenant, memory, now_ms)).collect();
         let denied = self.items.iter().zip(&looks).any(|(item, look)| item.denies(look));
@@ -181,7 +186,7 @@ impl LimitCheck {
             .iter_mut()
             .zip(&looks)
             .filter(|_| !denied)
-            .filter_map(|(item, look)| item.ask(look, &self.tenant))
+            .filter_map(|(item, look)| item.ask(look, &self.tenant, now_ms))
             .collect();
         if !takes.is_empty() {
             return LimitVerdict::NeedTake(takes);
@@ -205,15 +210,14 @@ impl LimitCheck {
     pub fn taken(&mut self, memory: &mut LimitMemory, answers: &[Option<Lease>], now_ms: u64) {
         let mut answers = answers.iter();
         for item in &mut self.items {
-            let Asked::For(amount) = item.asked else { continue };
+            let Asked::For(question) = item.asked else { continue };
             item.asked = match answers.next().copied().flatten() {
                 None => Asked::Away,
-                Some(lease)
-                    if item.held(&self.tenant, memory, now_ms).granted(lease, amount, item.cost, now_ms) =>
-                {
-                    Asked::Granted
+                Some(lease) => {
+                    let held = item.held(&self.tenant, memory, now_ms);
+                    let until = held.granted(lease, question, item.cost, now_ms);
+                    until.map_or(Asked::Refused, Asked::Granted)
                 }
-                Some(_) => Asked::Refused,
             };
         }
     }
@@ -272,12 +276,14 @@ impl Item {
             };
         }
         match (self.asked, self.held(tenant, memory, now_ms).standing(self.cost, now_ms)) {
-            (Asked::Granted, _) | (_, Standing::Enough) => Look::Passes,
+            (Asked::Granted(until), _) if until.is_ahead(now_ms) => Look::Passes,
+            (_, Standing::Enough) => Look::Passes,
             (_, Standing::Refused { wait_ms }) => Look::Exceeded { wait_ms },
             (Asked::No, Standing::Ask { amount }) => Look::Ask { amount },
             (Asked::Refused, Standing::Ask { .. }) => Look::Exceeded { wait_ms: 1 },
-            // A question that was never answered counts as one to an authority that is away.
-            (Asked::Away | Asked::For(_), Standing::Ask { .. }) => Look::Away,
+            // A question that was never answered, or so late that what it brought has lapsed, counts as one to an authority
+            // that is away.
+            (Asked::Away | Asked::For(_) | Asked::Granted(_), Standing::Ask { .. }) => Look::Away,
         }
     }
 
@@ -290,9 +296,9 @@ impl Item {
             }
     }
 
-    fn ask(&mut self, look: &Look, tenant: &str) -> Option<Take> {
+    fn ask(&mut self, look: &Look, tenant: &str, now_ms: u64) -> Option<Take> {
         let Look::Ask { amount } = *look else { return None };
-        self.asked = Asked::For(amount);
+        self.asked = Asked::For(Question { amount, asked_ms: now_ms });
         Some(Take {
             tenant: tenant.to_owned(),
             limit: self.name.to_string(),
@@ -328,11 +334,14 @@ impl Item {
                 (counter.remaining(), counter.whole_ms(now_ms))
             }
             LimitScope::Region | LimitScope::Global => {
-                let granted = std::mem::replace(&mut self.asked, Asked::No) == Asked::Granted;
+                let granted = match std::mem::replace(&mut self.asked, Asked::No) {
+                    Asked::Granted(until) if until.is_ahead(now_ms) => Some(until),
+                    _ => None,
+                };
                 let (cost, held) = (self.cost, self.held(tenant, memory, now_ms));
                 match (takes, granted) {
-                    (true, false) => held.spend(cost),
-                    (false, true) => held.give_back(cost),
+                    (true, None) => held.spend(cost),
+                    (false, Some(until)) => held.give_back(cost, until),
                     _ => {}
                 }
                 (held.remaining(), held.whole_ms())

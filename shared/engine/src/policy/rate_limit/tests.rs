@@ -12,7 +12,7 @@ use crate::ruleset::{LimitKey, Route, RuleRef};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
-fn limit(name: &str, scope: LimitScope, quota: u32, burst: u32) -> RateLimit {
+pub(super) fn limit(name: &str, scope: LimitScope, quota: u32, burst: u32) -> RateLimit {
     RateLimit {
         rule: RuleRef { kind: "RateLimit", name: name.into(), file: "limits.yaml".into(), line: 1 },
         key: vec![LimitKey::Client],
@@ -126,6 +126,34 @@ fn what_the_authority_set_aside_goes_back_where_another_limit_says_no() {
 }
 
 #[test]
+fn a_limit_is_asked_about_when_its_units_are_gone_once_another_has_answered() {
+    let limits = ["a", "b"].map(|name| limit(name, LimitScope::Region, 600, 600));
+    let (first, both) = (rules(vec![limits[0].clone()]), rules(limits.to_vec()));
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    for _ in 0..2 {
+        assert!(drive(&mut memory, check(&first, "192.0.2.1"), Some(&mut authority), NOW_MS).0.is_ok());
+    }
+    let mut check_both = check(&both, "192.0.2.1");
+    let mut asked = Vec::new();
+    let report = loop {
+        match check_both.poll(&mut memory, NOW_MS) {
+            LimitVerdict::Passed(report) => break report,
+            LimitVerdict::Denied(_, denial) => panic!("{denial:?}"),
+            LimitVerdict::NeedTake(takes) => {
+                asked.push(takes.iter().map(|take| take.limit.clone()).collect::<Vec<_>>());
+                // Meanwhile another request spends what was left of `a`.
+                let other = drive(&mut memory, check(&first, "192.0.2.1"), None, NOW_MS).0;
+                assert_eq!(other.is_ok(), asked.len() == 1);
+                let answers: Vec<_> = takes.iter().map(|take| Some(authority.take(take, NOW_MS))).collect();
+                check_both.taken(&mut memory, &answers, NOW_MS);
+            }
+        }
+    };
+    assert_eq!(asked, [["b"], ["a"]]);
+    assert_eq!(report.limits.iter().map(|limit| limit.exceeded).collect::<Vec<_>>(), [false, false]);
+}
+
+#[test]
 fn a_busy_key_asks_ever_more_rarely_and_gets_its_whole_quota() {
     let rules = rules(vec![limit("l", LimitScope::Region, 300, 300)]);
     let (mut memory, mut authority) = (memory(), Authority::default());
@@ -152,6 +180,25 @@ fn an_authority_that_said_no_is_not_asked_for_every_request() {
     assert_eq!(pass(NOW_MS + 999), (Err(60), 0));
     assert_eq!(pass(NOW_MS + 1_000), (Err(59), 1));
     assert_eq!(pass(NOW_MS + 60_000), (Ok(()), 1));
+}
+
+#[test]
+fn a_request_that_costs_too_much_stops_no_cheaper_one() {
+    let of =
+        |cost| rules(vec![RateLimit { cost: Cost::Units(cost), ..limit("l", LimitScope::Region, 60, 10) }]);
+    let (cheap, dear) = (of(1), of(8));
+    let (mut memory, mut authority) = (memory(), Authority::default());
+    let mut pass = |rules| {
+        let (outcome, asked) = drive(&mut memory, check(rules, "192.0.2.1"), Some(&mut authority), NOW_MS);
+        (outcome.map(|_| ()).map_err(|denial| denial.retry_after_s), asked)
+    };
+    assert_eq!(pass(&dear), (Ok(()), 1));
+    assert_eq!(pass(&dear), (Err(6), 1));
+    assert_eq!(pass(&dear), (Err(6), 0), "it said no just now");
+    assert_eq!(pass(&cheap), (Ok(()), 1), "two are left");
+    assert_eq!(pass(&cheap), (Ok(()), 1));
+    assert_eq!(pass(&cheap), (Err(1), 1));
+    assert_eq!(pass(&cheap), (Err(1), 0));
 }
 
 #[test]
@@ -294,51 +341,160 @@ fn a_global_limit_is_counted_at_home_and_a_regions_own_there() {
     assert_eq!(asked(LimitScope::Global), "eu-west-1");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+/// Edges of one authority, and what passed through them.
+struct Crowd {
+    authority: Authority,
+    edges: Vec<LimitMemory>,
+    /// Those whose answers are still on their way.
+    waiting: VecDeque<Asking>,
+    /// Units of the limit `l` that the authority counted.
+    granted: u64,
+    /// When, by nobody's clock, and how many units of `l`.
+    passed: Vec<(u64, u32)>,
+}
 
-    /// Several edges, each with a clock of its own, answers that arrive late and checks that never come back.
-    #[test]
-    fn edges_never_pass_more_than_the_authority_grants(
-        burst in 1u32..200,
-        cost in 1u32..4,
-        events in proptest::collection::vec((0usize..3, 0u64..400, 0u8..4), 1..400),
-    ) {
-        let mut rule = limit("l", LimitScope::Region, 120, burst);
-        rule.cost = Cost::Units(cost);
-        let rules = rules(vec![rule]);
-        let mut authority = Authority::default();
-        let mut edges: Vec<_> = (0..3).map(|_| memory()).collect();
-        let mut waiting: VecDeque<(usize, LimitCheck, Vec<Option<Lease>>)> = VecDeque::new();
-        let (mut now_ms, mut granted, mut passed) = (NOW_MS, 0u64, 0u64);
-        for (edge, step_ms, kind) in events {
-            now_ms += step_ms;
-            let skewed_ms = now_ms + edge as u64 * 700;
-            if kind == 0 {
-                if let Some((edge, mut check, answers)) = waiting.pop_front() {
-                    check.taken(&mut edges[edge], &answers, skewed_ms);
-                    passed += u64::from(cost) * u64::from(matches!(check.poll(&mut edges[edge], skewed_ms), LimitVerdict::Passed(_)));
-                }
-                continue;
-            }
-            let mut check = check(&rules, "192.0.2.1");
-            match check.poll(&mut edges[edge], skewed_ms) {
-                LimitVerdict::Passed(_) => passed += u64::from(cost),
-                LimitVerdict::Denied(..) => {}
+struct Asking {
+    edge: usize,
+    cost: u32,
+    check: LimitCheck,
+    answers: Vec<Option<Lease>>,
+}
+
+/// What becomes of an authority's answer.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Comes,
+    IsLate,
+    IsLost,
+}
+
+/// How far the clocks of the edges are ahead, and the authority's.
+const EDGES_AHEAD_MS: [u64; 3] = [0, 7_000, 20_000];
+const AUTHORITY_AHEAD_MS: u64 = 10_000;
+
+impl Crowd {
+    fn new() -> Self {
+        Self {
+            authority: Authority::default(),
+            edges: EDGES_AHEAD_MS.iter().map(|_| memory()).collect(),
+            waiting: VecDeque::new(),
+            granted: 0,
+            passed: Vec::new(),
+        }
+    }
+
+    /// Drives a request to its end, or to where its answer does not come yet.
+    fn go_on(&mut self, mut asking: Asking, fate: Fate, now_ms: u64) {
+        let edge_ms = now_ms + EDGES_AHEAD_MS[asking.edge];
+        loop {
+            match asking.check.poll(&mut self.edges[asking.edge], edge_ms) {
+                LimitVerdict::Passed(_) => return self.passed.push((now_ms, asking.cost)),
+                LimitVerdict::Denied(..) => return,
                 LimitVerdict::NeedTake(takes) => {
-                    let answers: Vec<_> = takes.iter().map(|take| Some(authority.take(take, now_ms))).collect();
-                    granted += answers.iter().flatten().map(|lease| u64::from(lease.granted)).sum::<u64>();
-                    if kind == 1 {
-                        check.taken(&mut edges[edge], &answers, skewed_ms);
-                        passed += u64::from(cost) * u64::from(matches!(check.poll(&mut edges[edge], skewed_ms), LimitVerdict::Passed(_)));
-                    } else if kind == 2 {
-                        waiting.push_back((edge, check, answers));
+                    asking.answers.clear();
+                    for take in &takes {
+                        let lease = self.authority.take(take, now_ms + AUTHORITY_AHEAD_MS);
+                        self.granted += u64::from(lease.granted) * u64::from(take.limit == "l");
+                        asking.answers.push(Some(lease));
                     }
                 }
             }
-            prop_assert!(passed <= granted, "{passed} of {granted}");
-            let bound = u64::from(burst) + (now_ms - NOW_MS) * 120 / 60_000;
-            prop_assert!(granted <= bound, "{granted} of {bound}");
+            match fate {
+                Fate::Comes => {
+                    asking.check.taken(&mut self.edges[asking.edge], &asking.answers, edge_ms);
+                }
+                Fate::IsLate => return self.waiting.push_back(asking),
+                Fate::IsLost => return,
+            }
         }
     }
+
+    /// The answer that has been on its way for longest comes.
+    fn answer(&mut self, now_ms: u64) {
+        if let Some(mut asking) = self.waiting.pop_front() {
+            let edge_ms = now_ms + EDGES_AHEAD_MS[asking.edge];
+            asking.check.taken(&mut self.edges[asking.edge], &asking.answers, edge_ms);
+            self.go_on(asking, Fate::Comes, now_ms);
+        }
+    }
+
+    /// The first time before the last request in which more passed than may: its length, what passed and what may.
+    fn exceeded(&self, rule: &RateLimit) -> Option<(u64, u64, u64)> {
+        let (end_ms, _) = *self.passed.last()?;
+        let mut sum = 0;
+        self.passed.iter().rev().find_map(|(at_ms, cost)| {
+            sum += u64::from(*cost);
+            let (span_ms, bound) = (end_ms - at_ms, passed_max(rule, 1, end_ms - at_ms));
+            (sum > bound).then_some((span_ms, sum, bound))
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Several edges with clocks of their own, requests of several costs, some of which another limit refuses so that they
+    /// give back what they got, answers that come late and such that never do.
+    #[test]
+    fn in_any_time_no_more_passes_than_the_bound(
+        sliding in any::<bool>(),
+        burst in 40u32..3_000,
+        dear in 2u32..40,
+        events in proptest::collection::vec(
+            (0usize..3, prop_oneof![0u64..50, 0u64..5_000], 0usize..3, 0u8..8),
+            1..400,
+        ),
+    ) {
+        let (algorithm, quota) =
+            if sliding { (LimitAlgorithm::SlidingWindow, burst) } else { (LimitAlgorithm::Gcra, 120) };
+        let rule = RateLimit { algorithm, ..limit("l", LimitScope::Region, quota, burst) };
+        let of = |cost| RateLimit { cost: Cost::Units(cost), ..rule.clone() };
+        let never = RateLimit { window_ms: 3_600_000, ..limit("never", LimitScope::Region, 1, 1) };
+        let kinds = [
+            (1, rules(vec![of(1)])),
+            (dear, rules(vec![of(dear)])),
+            (dear, rules(vec![of(dear), never])),
+        ];
+        let (mut crowd, mut now_ms) = (Crowd::new(), NOW_MS);
+        for (edge, step_ms, kind, fate) in events {
+            now_ms += step_ms;
+            let (cost, rules) = &kinds[kind];
+            let asking =
+                Asking { edge, cost: *cost, check: check(rules, "192.0.2.1"), answers: Vec::new() };
+            match fate {
+                0 => crowd.answer(now_ms),
+                1 => crowd.go_on(asking, Fate::IsLate, now_ms),
+                2 => crowd.go_on(asking, Fate::IsLost, now_ms),
+                _ => crowd.go_on(asking, Fate::Comes, now_ms),
+            }
+            let passed: u64 = crowd.passed.iter().map(|(_, cost)| u64::from(*cost)).sum();
+            prop_assert!(passed <= crowd.granted, "{passed} of {}", crowd.granted);
+            prop_assert_eq!(crowd.exceeded(&rule), None);
+        }
+    }
+}
+
+#[test]
+fn what_another_limit_refuses_keeps_nothing_beyond_its_time() {
+    let rule = limit("l", LimitScope::Region, 600, 1_600);
+    let of = |cost| RateLimit { cost: Cost::Units(cost), ..rule.clone() };
+    let never = RateLimit { window_ms: 3_600_000, ..limit("never", LimitScope::Region, 1, 1) };
+    let (once, cheap) = (rules(vec![never.clone()]), rules(vec![of(1)]));
+    let refused = rules(vec![of(150), never]);
+    let mut crowd = Crowd::new();
+    let mut go = |rules, cost, now_ms| {
+        let asking = Asking { edge: 0, cost, check: check(rules, "192.0.2.1"), answers: Vec::new() };
+        crowd.go_on(asking, Fate::Comes, now_ms);
+        assert_eq!(crowd.exceeded(&rule), None);
+    };
+    go(&once, 0, NOW_MS);
+    // Leases of ever more units, 15 of which are left; a request that gets 150 and gives them back; then all that can be had.
+    for _ in 0..16 {
+        go(&cheap, 1, NOW_MS);
+    }
+    go(&refused, 150, NOW_MS + 4_000);
+    for _ in 0..2_000 {
+        go(&cheap, 1, NOW_MS + 8_900);
+    }
+    assert!(crowd.passed.len() > 1_600, "{}", crowd.passed.len());
 }

@@ -52,6 +52,11 @@ impl Window {
         self.slot = self.slot.max(slot);
     }
 
+    /// Whether the newest slot is the one of the last look, as it always is in slots of this rate's length.
+    pub(super) fn is_of(&self, rate: Rate) -> bool {
+        self.slot == self.own_ms(self.at_ms) / slot_ms(rate)
+    }
+
     /// The window's own time at this time of the clock.
     fn own_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_add(self.ahead_ms)
