@@ -56,7 +56,8 @@ pub enum UnitSpec {
     /// reached after that counts for the subject alone.
     #[default]
     Subject,
-    /// A signed cookie that the edge sets.
+    /// A signed cookie that the edge sets. Its variant holds from the first request on, and counts once the cookie has come
+    /// back, with the request that brings it.
     Cookie,
 }
 }
