@@ -123,8 +123,8 @@ spec! {
 pub enum LimitScopeSpec {
     /// Each edge node by itself.
     Node,
-    /// The authority of the region nearest to the client, by leases. While that one is away, the next one counts: who goes
-    /// from region to region has a quota at each.
+    /// The authority of the region nearest to the client, by leases. While that one is away, another one that the tenant
+    /// allows counts: who goes from region to region has a quota at each.
     #[default]
     Region,
     /// One authority for all regions, that of the tenant's home region, by leases.
