@@ -52,6 +52,8 @@ fn a_decision_is_listed_counted_and_explained(stack: &Stack) -> Result<()> {
             let found = logs.iter().find(|line| line["event"]["id"] == decision.as_str());
             let found = found.with_context(|| format!("{decision} is not listed"))?;
             ensure!(found["event"]["status"] == 401 && found["event"]["route"].is_string(), "{found}");
+            let bytes = |member: &str| found["event"][member].as_u64();
+            ensure!(bytes("request_bytes") == Some(0) && bytes("response_bytes") > Some(0), "{found}");
             Ok(())
         })
         .with_context(|| format!("decision of {edge}"))?;

@@ -16,6 +16,7 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "experiments", include_str!("../migrations/0005_experiments.sql")),
     (6, "soft_purge", include_str!("../migrations/0006_soft_purge.sql")),
     (7, "sampling", include_str!("../migrations/0007_sampling.sql")),
+    (10, "bytes", include_str!("../migrations/0010_bytes.sql")),
 ];
 
 /// Which region a database belongs to.

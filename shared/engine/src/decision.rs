@@ -34,6 +34,8 @@ pub struct Decision {
     pub participation: Participation,
     /// Value of `Cache-Status`, without the cache's name.
     pub cache: Option<String>,
+    /// How long the bodies are, as far as it is known when the reply begins.
+    pub bytes: Bytes,
     /// How many decisions its event stands for: more than one where others like it are not written down, 0 where it is
     /// not.
     pub weight: u32,
@@ -50,6 +52,16 @@ pub struct Decision {
 #[must_use]
 pub(crate) fn subject_hash(secret: &Secret, tenant: &str, person: &str) -> String {
     hex(&secret.short_tag([b"meridian-subject-v1\n", tenant.as_bytes(), b"\n", person.as_bytes()]))
+}
+
+/// Bytes of a request's and its reply's bodies: what their heads say, and what the edge has itself. A body that breaks off is
+/// shorter. None where nobody says, as of a body in chunks and of one that is changed or coded on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// Of the request's body, whether it was read or not.
+    pub request: Option<u64>,
+    /// Of the body that the client gets.
+    pub response: Option<u64>,
 }
 
 /// Something that a request waited for.

@@ -67,6 +67,12 @@ pub struct Event {
     pub country: Option<String>,
     /// Milliseconds from the request's arrival to the head of the reply.
     pub elapsed_ms: u32,
+    /// Bytes of the request's body, as its head says; none where that doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_bytes: Option<u64>,
+    /// Bytes of the body that the client was to get, as far as they were known when the reply began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
     /// How many decisions it stands for: more than 1 where others of its kind were not written down.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub weight: u32,
@@ -264,6 +270,7 @@ mod tests {
                 }],
             },
             cache: None,
+            bytes: decision::Bytes { request: Some(12), response: None },
             weight: 20,
             trace: Trace::of(&[("traceparent", PARENT)].into_iter().collect(), [5; 16]),
             waits: vec![decision::Wait { what: "take", after_ms: 1, ms: 4 }],
@@ -278,6 +285,7 @@ mod tests {
         assert!(trace.sampled && trace.span.len() == 16 && trace.parent.as_ref() != Some(&trace.span));
         assert_eq!((event.weight, event.waits[0].what.as_str()), (20, "take"));
         assert_eq!(event.outcome, "limited");
+        assert_eq!((event.request_bytes, event.response_bytes), (Some(12), None));
         assert_eq!((event.exposures[0].unit.as_str(), event.exposures[0].variant.as_str()), ("0f", "b"));
         assert_eq!(event.explanation[0].rule.as_ref().unwrap().line, 3);
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);

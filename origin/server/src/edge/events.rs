@@ -138,6 +138,9 @@ fn measure(event: &Event) -> Measure {
         cache: event.cache.as_ref().map_or("", cached),
         region: event.region.clone().unwrap_or_default(),
         elapsed_ms: event.elapsed_ms,
+        // What was not forwarded was not read either, whatever its head says.
+        request_bytes: if event.outcome == "forwarded" { event.request_bytes } else { Some(0) },
+        response_bytes: event.response_bytes,
         weight: event.weight.clamp(1, SHARE_ALL),
     }
 }
@@ -197,5 +200,17 @@ mod tests {
         }
         assert_eq!(measure(&event(json!({"outcome": "x1"}))).outcome, OTHER);
         assert_eq!(measure(&event(json!({"outcome": "limited"}))).outcome, "limited");
+    }
+
+    #[test]
+    fn bytes_count_that_went_on() {
+        let bytes = |members| {
+            let measure = measure(&event(members));
+            (measure.request_bytes, measure.response_bytes)
+        };
+        let said =
+            |outcome: &str| bytes(json!({"outcome": outcome, "request_bytes": 7, "response_bytes": 9}));
+        assert_eq!((said("forwarded"), said("denied")), ((Some(7), Some(9)), (Some(0), Some(9))));
+        assert_eq!(bytes(json!({})), (None, None), "an edge that does not say, or a body in chunks");
     }
 }

@@ -1,8 +1,8 @@
 //! The reply: what every client is told, and what is left to do after it.
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::decision::{Decision, Outcome, Participation};
-use crate::facts::Scheme;
+use crate::decision::{Bytes, Decision, Outcome, Participation};
+use crate::facts::{BodySize, Scheme};
 use crate::headers::{Headers, is_field_value, joined};
 use crate::limits::SESSION_BYTES_MAX;
 use crate::node::{Node, SyncNeed};
@@ -88,6 +88,7 @@ impl Exchange {
             headers.append("set-cookie", cookie);
         }
         let participation = self.participated(status);
+        let bytes = self.bytes(status, &headers, &body, !html.is_empty() || coding.is_some());
         let weight = self.weight(outcome, status, &participation);
         let after = self.after(node, weight);
         let decision = Decision {
@@ -103,12 +104,36 @@ impl Exchange {
             variants: std::mem::take(&mut self.variants),
             participation,
             cache: self.cache.as_ref().map(ToString::to_string),
+            bytes,
             weight,
             trace: self.trace,
             waits: std::mem::take(&mut self.waits),
             explanation: std::mem::take(&mut self.explanation),
         };
         Step::Reply(Box::new(Reply { status, headers, body, html, coding, decision, after }))
+    }
+
+    /// How long the bodies are. `is_reworked` is whether the host changes the reply's on its way out.
+    fn bytes(&self, status: u16, headers: &Headers, body: &ReplyBody, is_reworked: bool) -> Bytes {
+        let request = match self.facts.body {
+            BodySize::Empty => Some(0),
+            BodySize::Bytes(bytes) => Some(bytes),
+            BodySize::Unknown => None,
+        };
+        // Of these a length in the head is that of a body that does not come (RFC 9110, section 8.6).
+        let is_head = self.facts.method == "HEAD" || matches!(status, 204 | 304);
+        let response = match body {
+            _ if is_head => Some(0),
+            ReplyBody::Empty => Some(0),
+            _ if is_reworked => None,
+            ReplyBody::Bytes(bytes) => u64::try_from(bytes.len()).ok(),
+            ReplyBody::Cached => self.served_bytes,
+            ReplyBody::CachedPart { bytes, .. } => Some(*bytes),
+            ReplyBody::Forwarded => {
+                headers.get("content-length").and_then(|length| length.trim().parse().ok())
+            }
+        };
+        Bytes { request, response }
     }
 
     /// What is left to do once the reply is on its way.

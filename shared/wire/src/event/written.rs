@@ -35,6 +35,10 @@ pub(super) struct Written<'a> {
     path: &'a str,
     country: Option<&'a str>,
     elapsed_ms: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_bytes: Option<u64>,
     #[serde(skip_serializing_if = "is_one")]
     weight: u32,
     trace: TracePart,
@@ -65,6 +69,8 @@ impl<'a> Written<'a> {
             path: &seen.path,
             country: seen.country.as_deref(),
             elapsed_ms: seen.elapsed_ms,
+            request_bytes: decision.bytes.request,
+            response_bytes: decision.bytes.response,
             weight: decision.weight.max(1),
             trace: TracePart::from(decision.trace),
             waits: &decision.waits,

@@ -155,6 +155,27 @@ fn a_body_is_read_once_for_the_policies_of_the_tenant_and_of_the_route() {
 }
 
 #[test]
+fn a_decision_says_how_long_the_bodies_are_as_far_as_anybody_knows() {
+    let mut host = Host::new(ruleset(vec![route("/v1/**")]));
+    let mut check = |method, body, response, expect| {
+        host.says("us-east-1", response);
+        let reply = host.send(Facts { body, ..request(method, "acme.example", "/v1/a") });
+        let bytes = reply.decision.bytes;
+        assert_eq!((bytes.request, bytes.response), expect, "{method} {body:?}");
+    };
+    let length = [("content-length", "12")];
+    check("GET", BodySize::Empty, ok(200, &length), (Some(0), Some(12)));
+    check("GET", BodySize::Empty, ok(200, &[]), (Some(0), None));
+    check("HEAD", BodySize::Empty, ok(200, &length), (Some(0), Some(0)));
+    check("POST", BodySize::Bytes(7), ok(204, &[]), (Some(7), Some(0)));
+    check("POST", BodySize::Unknown, ok(200, &length), (None, Some(12)));
+    let refused = host.send(Facts { body: BodySize::Bytes(7), ..request("POST", "acme.example", "/") });
+    let ReplyBody::Bytes(body) = &refused.body else { panic!("{refused:?}") };
+    let bytes = refused.decision.bytes;
+    assert_eq!((bytes.request, bytes.response), (Some(7), Some(body.len() as u64)));
+}
+
+#[test]
 fn transforms_change_both_ways_but_not_what_is_ours() {
     let set =
         |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));
