@@ -1,7 +1,7 @@
 //! The reply: what every client is told, and what is left to do after it.
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::decision::{Bytes, Decision, Outcome, Participation};
+use crate::decision::{Bytes, Decision, Outcome, Participation, Persons, personal_hash};
 use crate::facts::{BodySize, Scheme};
 use crate::headers::{Headers, is_field_value, joined};
 use crate::limits::SESSION_BYTES_MAX;
@@ -9,7 +9,7 @@ use crate::node::{Node, SyncNeed};
 use crate::policy::sampling::{self, Kept};
 use crate::problem::Problem;
 use crate::refusal::{problem_headers, say_who};
-use crate::ruleset::{PageChanges, SHARE_ALL};
+use crate::ruleset::{PageChanges, Personal, SHARE_ALL};
 use crate::step::{After, Reply, ReplyBody, Step};
 
 /// How long a client keeps its session token.
@@ -90,6 +90,7 @@ impl Exchange {
         let participation = self.participated(status);
         let bytes = self.bytes(status, &headers, &body, !html.is_empty() || coding.is_some());
         let weight = self.weight(outcome, status, &participation);
+        let persons = if weight > 0 { self.persons(node) } else { Persons::default() };
         let after = self.after(node, weight);
         let decision = Decision {
             id: self.id.clone(),
@@ -105,6 +106,7 @@ impl Exchange {
             participation,
             cache: self.cache.as_ref().map(ToString::to_string),
             bytes,
+            persons,
             weight,
             trace: self.trace,
             waits: std::mem::take(&mut self.waits),
@@ -134,6 +136,23 @@ impl Exchange {
             }
         };
         Bytes { request, response }
+    }
+
+    /// What is told of persons.
+    fn persons(&self, node: &Node) -> Persons {
+        let (rule, pattern) = match self.route() {
+            Some(route) => (route.personal, Some(route.pattern.clone())),
+            None => (Personal::default(), None),
+        };
+        let hash = |value| personal_hash(&node.secret, self.tenant.as_deref().unwrap_or_default(), value);
+        match rule {
+            Personal::Keep | Personal::Drop => Persons { rule, path: pattern, client: None },
+            Personal::Hash => Persons {
+                rule,
+                path: Some(pattern.unwrap_or_else(|| hash(self.facts.path.as_str()).into())),
+                client: self.explanation.input("client").map(hash),
+            },
+        }
     }
 
     /// What is left to do once the reply is on its way.
