@@ -14,6 +14,7 @@ use crate::{EDGES, StackTest};
 pub const TESTS: &[(&str, StackTest)] = &[
     ("a_decision_is_listed_counted_and_explained", a_decision_is_listed_counted_and_explained),
     ("decisions_are_followed", decisions_are_followed),
+    ("a_decision_names_no_person_where_its_route_says_nothing", names_no_person),
 ];
 
 /// How long a decision may take from an edge to the command line.
@@ -52,6 +53,8 @@ fn a_decision_is_listed_counted_and_explained(stack: &Stack) -> Result<()> {
             let found = logs.iter().find(|line| line["event"]["id"] == decision.as_str());
             let found = found.with_context(|| format!("{decision} is not listed"))?;
             ensure!(found["event"]["status"] == 401 && found["event"]["route"].is_string(), "{found}");
+            let bytes = |member: &str| found["event"][member].as_u64();
+            ensure!(bytes("request_bytes") == Some(0) && bytes("response_bytes") > Some(0), "{found}");
             Ok(())
         })
         .with_context(|| format!("decision of {edge}"))?;
@@ -61,6 +64,26 @@ fn a_decision_is_listed_counted_and_explained(stack: &Stack) -> Result<()> {
         ensure!(denied.is_some_and(|kind| kind["requests"].as_u64() >= Some(1)), "{counted}");
         let explained = stack.meridian(&["explain", &decision])?;
         ensure!(explained.code == 0 && explained.stdout.contains("auth"), "{}", explained.stdout);
+    }
+    Ok(())
+}
+
+/// The path of a request may hold a name: what leaves the edge is that of the route.
+fn names_no_person(stack: &Stack) -> Result<()> {
+    for edge in EDGES {
+        let reply =
+            stack.edge(edge, "acme")?.get("/v1/collections/orders/records/ada-lovelace")?.expect(401)?;
+        let decision = reply.header("meridian-decision").to_owned();
+        eventually(SEEN_MAX, || {
+            let explained = json(stack, &["explain", &decision, "--json"])?;
+            let event = explained.get("event").unwrap_or(&explained);
+            let path = "/v1/collections/{name}/records/**";
+            ensure!(event["personal"] == "hash" && event["path"] == path, "{event}");
+            let text = event.to_string();
+            ensure!(!text.contains("ada-lovelace") && !text.contains("127.0.0."), "{text}");
+            Ok(())
+        })
+        .with_context(|| format!("decision of {edge}"))?;
     }
     Ok(())
 }

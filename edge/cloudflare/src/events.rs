@@ -136,6 +136,8 @@ mod tests {
             variants: Vec::new(),
             participation: Default::default(),
             cache: None,
+            bytes: Default::default(),
+            persons: Default::default(),
             weight: 1,
             trace: Trace::of(&Default::default(), [0; 16]),
             waits: Vec::new(),

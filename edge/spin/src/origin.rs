@@ -2,7 +2,7 @@
 
 use meridian_engine::decision::decision_id;
 use meridian_engine::headers::Headers;
-use meridian_engine::ruleset::LimitScope;
+use meridian_engine::ruleset::RegionId;
 use meridian_engine::step::{Lease, SyncAsk, SyncNews, Take};
 use meridian_wire::context::{self, Context};
 use meridian_wire::edge::Turns;
@@ -148,15 +148,14 @@ async fn remember(memory: &Memory, news: &SyncNews) {
     }
 }
 
-/// Takes from a limit that an origin keeps: the one of the region that counts, and where that can't be reached, of a limit
-/// that is a region's own, the next one of the configuration. A global limit is counted in one place or nowhere.
+/// Takes from a limit that an origin keeps: the one of the region that counts, and where that can't be reached, the next one
+/// that may count for it.
 pub async fn take(memory: &Memory, take: &Take) -> Option<Lease> {
     let request = json(&LeaseRequest::from(take));
     let call = post("/edge/v1/leases", &request, LEASE_TIMEOUT_MS, ANSWER_BYTES_MAX);
     let origins = &memory.config.origins;
-    let first = origins.iter().position(|origin| *origin.region == *take.region);
-    let others = (0..origins.len()).filter(|index| take.scope != LimitScope::Global && Some(*index) != first);
-    for index in first.into_iter().chain(others) {
+    let index = |region: &RegionId| origins.iter().position(|origin| *origin.region == **region);
+    for index in std::iter::once(&take.region).chain(&take.others).filter_map(index) {
         match attempt(memory, index, &call, LEASE_TIMEOUT_MS).await {
             Ok(answer) if answer.status == 200 => {
                 let reply = serde_json::from_slice::<LeaseReply>(&answer.body);

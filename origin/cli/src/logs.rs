@@ -94,11 +94,25 @@ fn show(page: &Value, json: bool) -> io::Result<()> {
 
 fn line(one: &Value) -> String {
     let event = one.get("event").unwrap_or(&Value::Null);
-    let [status, outcome, method, host, path, route, region, elapsed, id] =
-        ["status", "outcome", "method", "host", "path", "route", "region", "elapsed_ms", "id"]
-            .map(|member| printable(&cell(event, member)));
+    let [status, outcome, method, host, path, route, region, asked, answered, elapsed, id] = [
+        "status",
+        "outcome",
+        "method",
+        "host",
+        "path",
+        "route",
+        "region",
+        "request_bytes",
+        "response_bytes",
+        "elapsed_ms",
+        "id",
+    ]
+    .map(|member| printable(&cell(event, member)));
     let at = cell(one, "at");
-    format!("{at} {status} {outcome} {method} {host}{path} route={route} region={region} {elapsed}ms {id}")
+    format!(
+        "{at} {status} {outcome} {method} {host}{path} route={route} region={region} bytes={asked}/{answered} \
+         {elapsed}ms {id}"
+    )
 }
 
 /// What clients sent must not steer a terminal.
@@ -115,10 +129,11 @@ mod tests {
     fn a_decision_is_a_line() {
         let one = json!({"at": "2026-01-02T03:04:05.678Z", "region": "us-east-1", "edge": "e", "event": {
             "id": "01A", "status": 403, "outcome": "denied", "method": "GET", "host": "acme.example",
-            "path": "/a\u{1b}[2J", "route": "orders", "region": null, "elapsed_ms": 3}});
+            "path": "/a\u{1b}[2J", "route": "orders", "region": null, "response_bytes": 162,
+            "elapsed_ms": 3}});
         assert_eq!(
             line(&one),
-            "2026-01-02T03:04:05.678Z 403 denied GET acme.example/a\u{fffd}[2J route=orders region=- 3ms 01A"
+            "2026-01-02T03:04:05.678Z 403 denied GET acme.example/a\u{fffd}[2J route=orders region=- bytes=-/162 3ms 01A"
         );
     }
 }

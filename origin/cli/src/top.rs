@@ -71,8 +71,19 @@ pub fn tenant(target: Option<Target>) -> Option<String> {
     }
 }
 
-fn table(answer: &Value) -> ([String; 8], Vec<Vec<String>>) {
-    let columns = ["key", "requests", "per_second", "failed", "mean_ms", "p50_ms", "p99_ms", "max_ms"];
+fn table(answer: &Value) -> ([String; 10], Vec<Vec<String>>) {
+    let columns = [
+        "key",
+        "requests",
+        "per_second",
+        "failed",
+        "mean_ms",
+        "p50_ms",
+        "p99_ms",
+        "max_ms",
+        "request_bytes",
+        "response_bytes",
+    ];
     let by = cell(answer, "by").to_uppercase();
     let head = columns.map(|column| match column {
         "key" => by.clone(),
@@ -84,9 +95,18 @@ fn table(answer: &Value) -> ([String; 8], Vec<Vec<String>>) {
         none if none.is_empty() => "-".to_owned(),
         text => text,
     };
+    // Where a length was not known, there were more bytes.
+    let more = |one: &Value| match one.get("unmeasured").and_then(Value::as_i64) {
+        Some(1..) => "+",
+        _ => "",
+    };
     // What was not counted one by one says so.
     let estimated = |one: &Value| one.get("estimated").and_then(Value::as_bool).unwrap_or(false);
     let shown = |one: &Value, column: &str| match column {
+        "request_bytes" | "response_bytes" if estimated(one) => {
+            format!("~{}{}", text(one, column), more(one))
+        }
+        "request_bytes" | "response_bytes" => format!("{}{}", text(one, column), more(one)),
         "requests" | "failed" if estimated(one) => format!("~{}", text(one, column)),
         _ => text(one, column),
     };
@@ -102,11 +122,16 @@ mod tests {
     fn kinds_are_shown_under_what_they_are_told_apart_by() {
         let answer = json!({"by": "region", "window_s": 310, "away": [], "top": [
             {"key": "us-east-1", "requests": 12, "per_second": 0.4, "failed": 1, "mean_ms": 3.5, "p50_ms": 2, "p99_ms": 10,
-                "max_ms": 9},
-            {"key": "", "requests": 40, "estimated": true, "per_second": 0.0, "failed": 0, "mean_ms": 1.0, "p50_ms": 1, "p99_ms": 1, "max_ms": 1}]});
+                "max_ms": 9, "request_bytes": 5, "response_bytes": 1234, "unmeasured": 1},
+            {"key": "", "requests": 40, "estimated": true, "per_second": 0.0, "failed": 0, "mean_ms": 1.0, "p50_ms": 1, "p99_ms": 1, "max_ms": 1,
+                "request_bytes": 0, "response_bytes": 80, "unmeasured": 0}]});
         let (head, rows) = table(&answer);
-        assert_eq!(head.join("|"), "REGION|REQUESTS|PER SECOND|FAILED|MEAN MS|P50 MS|P99 MS|MAX MS");
-        assert_eq!(rows[0].join("|"), "us-east-1|12|0.4|1|3.5|2|10|9");
+        assert_eq!(
+            head.join("|"),
+            "REGION|REQUESTS|PER SECOND|FAILED|MEAN MS|P50 MS|P99 MS|MAX MS|REQUEST BYTES|RESPONSE BYTES"
+        );
+        assert_eq!(rows[0].join("|"), "us-east-1|12|0.4|1|3.5|2|10|9|5+|1234+", "more than so many");
+        assert_eq!(rows[1][9], "~80");
         assert_eq!(rows[1][0], "-", "the edge itself answered");
         assert_eq!(rows[1][1], "~40", "an estimate says so");
     }

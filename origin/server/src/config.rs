@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use http::Uri;
 use meridian_store::limits::REGION_ORDINAL_MAX;
+use meridian_wire::event;
 use meridian_wire::keyring::{MacKeyring, SigningKey};
 use percent_encoding::percent_decode_str;
 
@@ -232,26 +233,39 @@ pub struct Events {
     #[arg(long = "events-keep-days", env = "MERIDIAN_EVENTS_KEEP_DAYS", default_value_t = EVENT_KEEP_DAYS_DEFAULT,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(EVENT_KEEP_DAYS_MAX)))]
     pub keep_days: u16,
-    /// What is kept of persons.
-    #[arg(long = "events-personal", env = "MERIDIAN_EVENTS_PERSONAL", value_enum, default_value_t = Personal::Hash)]
+    /// What is kept of persons at the most; routes say what edges tell of them.
+    #[arg(long = "events-personal", env = "MERIDIAN_EVENTS_PERSONAL", value_enum, default_value_t = Personal::Keep)]
     pub personal: Personal,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { keep_days: EVENT_KEEP_DAYS_DEFAULT, personal: Personal::Hash }
+        Self { keep_days: EVENT_KEEP_DAYS_DEFAULT, personal: Personal::Keep }
     }
 }
 
-/// What is kept of persons in decisions. No subject and no client's address is ever kept as it is; the keyed hashes by which
-/// experiments count their units always are.
+/// What is kept of persons in decisions at the most, in this region: less where a route's `log.personal` says less, which
+/// edges obey before anything leaves them. No subject and no client's address is ever kept as it is; the keyed hashes by
+/// which experiments count their units always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Personal {
-    /// A hash of tenant and subject, the country, the path without its query, and in explanations the client's network
-    /// (24 bits of an IPv4 address, 48 of an IPv6 one).
+    /// What edges tell: by `log: {personal: keep}` the path without its query, the country, and in explanations the client's
+    /// network (24 bits of an IPv4 address, 48 of an IPv6 one).
+    Keep,
+    /// A hash of tenant and subject, the country, and the route's path in place of the request's.
     Hash,
-    /// None of these, no inputs of explanations, and nothing of who took part in experiments.
+    /// None of these but the route's path, no inputs of explanations, and nothing of who took part in experiments.
     Drop,
+}
+
+impl From<Personal> for event::Personal {
+    fn from(personal: Personal) -> Self {
+        match personal {
+            Personal::Keep => Self::Keep,
+            Personal::Hash => Self::Hash,
+            Personal::Drop => Self::Drop,
+        }
+    }
 }
 
 impl Config {

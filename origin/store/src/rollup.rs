@@ -37,6 +37,10 @@ pub struct Measure {
     pub region: String,
     /// Milliseconds to the head of the reply.
     pub elapsed_ms: u32,
+    /// Bytes of the request's body that may have gone on to a target; none where that is not known.
+    pub request_bytes: Option<u64>,
+    /// Bytes of the reply's body; none where that is not known.
+    pub response_bytes: Option<u64>,
     /// How many decisions it stands for, at least 1.
     pub weight: u32,
 }
@@ -87,6 +91,15 @@ pub struct Total {
     pub elapsed_sum_ms: i64,
     /// The longest of them.
     pub elapsed_max_ms: i64,
+    /// Bytes of requests' bodies that may have gone on to a target.
+    #[serde(default)]
+    pub request_bytes: i64,
+    /// Bytes of replies' bodies.
+    #[serde(default)]
+    pub response_bytes: i64,
+    /// How many of the requests had a body of unknown length: with any, the sums of bytes are too low.
+    #[serde(default)]
+    pub unmeasured: i64,
     /// How many of them took how long.
     pub buckets: Buckets,
 }
@@ -99,6 +112,9 @@ impl Total {
         self.failed += other.failed;
         self.elapsed_sum_ms += other.elapsed_sum_ms;
         self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
+        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
+        self.unmeasured += other.unmeasured;
         add_buckets(&mut self.buckets, &other.buckets);
     }
 
@@ -167,6 +183,9 @@ struct Sums {
     unwritten: i64,
     elapsed_sum_ms: i64,
     elapsed_max_ms: i64,
+    request_bytes: i64,
+    response_bytes: i64,
+    unmeasured: i64,
     buckets: Buckets,
 }
 
@@ -177,6 +196,14 @@ impl Sums {
         self.unwritten += weight - 1;
         self.elapsed_sum_ms += i64::from(elapsed_ms) * weight;
         self.elapsed_max_ms = self.elapsed_max_ms.max(elapsed_ms.into());
+        // A length is what somebody says: any number has to fit.
+        let bytes =
+            |said: Option<u64>| i64::try_from(said.unwrap_or(0)).unwrap_or(i64::MAX).saturating_mul(weight);
+        self.request_bytes = self.request_bytes.saturating_add(bytes(measure.request_bytes));
+        self.response_bytes = self.response_bytes.saturating_add(bytes(measure.response_bytes));
+        if measure.request_bytes.is_none() || measure.response_bytes.is_none() {
+            self.unmeasured += weight;
+        }
         let bucket = BUCKETS_MS.iter().position(|end| elapsed_ms <= *end).unwrap_or(BUCKETS_MS.len());
         self.buckets[bucket] += weight;
     }
@@ -186,6 +213,9 @@ impl Sums {
         self.unwritten += other.unwritten;
         self.elapsed_sum_ms += other.elapsed_sum_ms;
         self.elapsed_max_ms = self.elapsed_max_ms.max(other.elapsed_max_ms);
+        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
+        self.unmeasured += other.unmeasured;
         add_buckets(&mut self.buckets, &other.buckets);
     }
 }
@@ -206,15 +236,22 @@ pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a 
         counted.values().map(|sums| format!("{:?}", sums.buckets).replace('[', "{").replace(']', "}"));
     let query = sqlx::query(
         "insert into meridian.rollup as r (tenant, minute_ms, route, outcome, status_class, cache, region,
-                                           requests, unwritten, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets)
-         select tenant, minute_ms, route, outcome, status_class, cache, region, requests, unwritten, sum_ms, max_ms, buckets::bigint[]
+                                           requests, unwritten, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets,
+                                           request_bytes, response_bytes, unmeasured)
+         select tenant, minute_ms, route, outcome, status_class, cache, region, requests, unwritten, sum_ms, max_ms, buckets::bigint[],
+                request_bytes, response_bytes, unmeasured
            from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[],
-                       $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[])
-             as n (tenant, minute_ms, route, outcome, status_class, cache, region, requests, unwritten, sum_ms, max_ms, buckets)
+                       $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[],
+                       $13::bigint[], $14::bigint[], $15::bigint[])
+             as n (tenant, minute_ms, route, outcome, status_class, cache, region, requests, unwritten, sum_ms, max_ms, buckets,
+                   request_bytes, response_bytes, unmeasured)
          on conflict (tenant, minute_ms, route, outcome, status_class, cache, region) do update
          set requests = r.requests + excluded.requests, unwritten = r.unwritten + excluded.unwritten,
              elapsed_sum_ms = r.elapsed_sum_ms + excluded.elapsed_sum_ms,
              elapsed_max_ms = greatest(r.elapsed_max_ms, excluded.elapsed_max_ms),
+             request_bytes = least(r.request_bytes::numeric + excluded.request_bytes, 9223372036854775807)::bigint,
+             response_bytes = least(r.response_bytes::numeric + excluded.response_bytes, 9223372036854775807)::bigint,
+             unmeasured = r.unmeasured + excluded.unmeasured,
              elapsed_buckets = array(select a + b from unnest(r.elapsed_buckets, excluded.elapsed_buckets)
                                          with ordinality as x (a, b, place) order by place)",
     );
@@ -224,6 +261,9 @@ pub(crate) async fn add<'a>(scope: &mut Scope, events: impl Iterator<Item = &'a 
         .bind(sums(|sums| sums.elapsed_sum_ms))
         .bind(sums(|sums| sums.elapsed_max_ms))
         .bind(buckets.collect::<Vec<_>>())
+        .bind(sums(|sums| sums.request_bytes))
+        .bind(sums(|sums| sums.response_bytes))
+        .bind(sums(|sums| sums.unmeasured))
         .execute(scope.conn())
         .await?;
     Ok(())
@@ -293,21 +333,26 @@ pub async fn totals(
 ) -> Result<Vec<Total>, Fault> {
     let text = format!(
         "with picked as (
-             select {} as key, status_class, requests, unwritten, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets
+             select {} as key, status_class, requests, unwritten, elapsed_sum_ms, elapsed_max_ms, elapsed_buckets,
+                    request_bytes, response_bytes, unmeasured
                from meridian.rollup
               where minute_ms >= $1 and minute_ms < $2 and ($3::text is null or tenant = $3)),
          total as (
              select key, sum(requests)::bigint as requests,
                     sum(unwritten)::bigint as unwritten,
                     coalesce(sum(requests) filter (where status_class >= 5), 0)::bigint as failed,
-                    sum(elapsed_sum_ms)::bigint as sum_ms, max(elapsed_max_ms) as max_ms
+                    sum(elapsed_sum_ms)::bigint as sum_ms, max(elapsed_max_ms) as max_ms,
+                    least(sum(request_bytes), 9223372036854775807)::bigint as request_bytes,
+                    least(sum(response_bytes), 9223372036854775807)::bigint as response_bytes,
+                    sum(unmeasured)::bigint as unmeasured
                from picked group by key order by requests desc, key limit $4),
          bucket as (
              select key, place, sum(many)::bigint as many
                from picked join total using (key), unnest(elapsed_buckets) with ordinality as x (many, place)
               group by key, place)
          select key, requests, failed, sum_ms, max_ms, unwritten,
-                array(select many from bucket where bucket.key = total.key order by place)
+                array(select many from bucket where bucket.key = total.key order by place),
+                request_bytes, response_bytes, unmeasured
            from total order by requests desc, key",
         by.column()
     );
@@ -329,6 +374,9 @@ pub async fn totals(
             elapsed_sum_ms: row.try_get(3)?,
             elapsed_max_ms: row.try_get(4)?,
             unwritten: row.try_get(5)?,
+            request_bytes: row.try_get(7)?,
+            response_bytes: row.try_get(8)?,
+            unmeasured: row.try_get(9)?,
             buckets,
         })
     });

@@ -18,6 +18,7 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "sampling", include_str!("../migrations/0007_sampling.sql")),
     (8, "health_checks", include_str!("../migrations/0008_health_checks.sql")),
     (9, "parties", include_str!("../migrations/0009_parties.sql")),
+    (10, "bytes", include_str!("../migrations/0010_bytes.sql")),
 ];
 
 /// Which region a database belongs to.

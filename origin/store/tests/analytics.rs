@@ -45,6 +45,8 @@ fn measure(route: &str, status: u16, elapsed_ms: u32) -> Measure {
         cache: "",
         region: "us-east-1".into(),
         elapsed_ms,
+        request_bytes: Some(2),
+        response_bytes: (elapsed_ms < 50).then_some(100),
         weight: 1,
     }
 }
@@ -173,6 +175,9 @@ async fn a_decision_counts_once_however_often_it_is_reported() {
         failed: 1,
         elapsed_sum_ms: 73,
         elapsed_max_ms: 70,
+        request_bytes: 4,
+        response_bytes: 100,
+        unmeasured: 1,
         buckets: [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
     };
     assert_eq!(routes[0], orders);
@@ -216,10 +221,24 @@ async fn a_decision_counts_for_those_that_were_sampled_out() {
         failed: 1,
         elapsed_sum_ms: 20 * 3 + 19 * 8 + 40,
         elapsed_max_ms: 40,
+        request_bytes: 80,
+        response_bytes: 4_000,
+        unmeasured: 0,
         buckets: [0, 0, 20, 19, 0, 1, 0, 0, 0, 0, 0, 0, 0],
     };
     assert_eq!(routes[0], orders);
     assert!(routes[0].is_estimate() && !routes[1].is_estimate());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_that_nobody_can_mean_stop_at_the_most_that_there_can_be() {
+    let (_cluster, store) = opened().await;
+    let long = Measure { request_bytes: Some(u64::MAX), weight: 3, ..measure("orders", 200, 1) };
+    for (id, at_ms) in [("a", NOON_MS), ("b", NOON_MS), ("c", NOON_MS + 60_000)] {
+        add(&store, &[decision(id, "acme", at_ms, long.clone())]).await.unwrap();
+    }
+    let routes = totals(&store, Some("acme"), By::Route, 10).await;
+    assert_eq!((routes[0].request_bytes, routes[0].response_bytes, routes[0].requests), (i64::MAX, 900, 9));
 }
 
 #[tokio::test(flavor = "multi_thread")]

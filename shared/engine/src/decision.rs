@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::explanation::Explanation;
-use crate::ruleset::RegionId;
+use crate::ruleset::{Personal, RegionId};
 use crate::secret::{Secret, hex};
 use crate::trace::Trace;
 
@@ -34,6 +34,10 @@ pub struct Decision {
     pub participation: Participation,
     /// Value of `Cache-Status`, without the cache's name.
     pub cache: Option<String>,
+    /// How long the bodies are, as far as it is known when the reply begins.
+    pub bytes: Bytes,
+    /// What its event tells of persons.
+    pub persons: Persons,
     /// How many decisions its event stands for: more than one where others like it are not written down, 0 where it is
     /// not.
     pub weight: u32,
@@ -50,6 +54,57 @@ pub struct Decision {
 #[must_use]
 pub(crate) fn subject_hash(secret: &Secret, tenant: &str, person: &str) -> String {
     hex(&secret.short_tag([b"meridian-subject-v1\n", tenant.as_bytes(), b"\n", person.as_bytes()]))
+}
+
+/// Bytes of a request's and its reply's bodies: what their heads say, and what the edge has itself. A body that breaks off is
+/// shorter. None where nobody says, as of a body in chunks and of one that is changed or coded on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// Of the request's body, whether it was read or not.
+    pub request: Option<u64>,
+    /// Of the body that the client gets.
+    pub response: Option<u64>,
+}
+
+/// What the event of a decision tells of persons: data that need not leave the edge does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persons {
+    /// The route's rule, or what holds where no route was found.
+    pub rule: Personal,
+    /// The route's path, which stands in place of the request's unless the rule keeps that. Without a route, a keyed hash of the
+    /// request's where the rule says so.
+    pub path: Option<Arc<str>>,
+    /// Keyed hash of the client's network, where the explanation has that and the rule hashes it.
+    pub client: Option<String>,
+}
+
+impl Default for Persons {
+    /// All is told: to whoever asks for the decision, and to nobody else.
+    fn default() -> Self {
+        Self { rule: Personal::Keep, path: None, client: None }
+    }
+}
+
+impl Persons {
+    /// What is told of an input of a stage: all of it, something in its place, or nothing.
+    #[must_use]
+    pub fn input<'a>(&'a self, name: &str, value: &'a str) -> Option<&'a str> {
+        match (self.rule, name) {
+            (Personal::Keep, _) => Some(value),
+            (Personal::Hash, "path") => self.path.as_deref(),
+            (Personal::Hash, "client") => self.client.as_deref(),
+            (Personal::Hash, _) => Some(value),
+            (Personal::Drop, _) => None,
+        }
+    }
+}
+
+/// Tells paths or networks of a tenant apart without naming them: `#` and 16 hexadecimal characters of HMAC-SHA256 with the
+/// platform's secret.
+#[must_use]
+pub(crate) fn personal_hash(secret: &Secret, tenant: &str, value: &str) -> String {
+    let parts = ["meridian-personal-v1\n", tenant, "\n", value];
+    format!("#{}", hex(secret.short_tag(parts.map(str::as_bytes)).get(..8).unwrap_or_default()))
 }
 
 /// Something that a request waited for.

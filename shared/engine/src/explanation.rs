@@ -76,6 +76,12 @@ impl Explanation {
         self
     }
 
+    /// The value of the first input of this name, in whatever stage.
+    pub(crate) fn input(&self, name: &str) -> Option<&str> {
+        let input = self.inputs.iter().find(|input| input.name == name)?;
+        self.text.get(input.value.0..input.value.1)
+    }
+
     fn write(&mut self, said: &dyn Display) -> (usize, usize) {
         let start = self.text.len();
         // Writing to a text does not fail.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use crate::facts::{BodySize, Facts, Place, Scheme};
 use crate::headers::Headers;
 use crate::ruleset::{
-    Affinity, Auth, Fail, Matcher, PathTemplate, Platform, Region, RegionId, RegionState, Route, RouteTarget,
-    RuleRef, Ruleset, Sampling, Segment, Steering, Strategy, Tenant, TenantState, Upstream, Version,
+    Affinity, Auth, Fail, Matcher, PathTemplate, Personal, Platform, Region, RegionId, RegionState, Route,
+    RouteTarget, RuleRef, Ruleset, Sampling, Segment, Steering, Strategy, Tenant, TenantState, Upstream,
+    Version,
 };
 
 /// Where a rule stands, for the tests of this crate.
@@ -46,6 +47,8 @@ pub(crate) fn route(template: &str) -> Route {
         target: RouteTarget::Origin,
         function: None,
         sampling: Sampling::default(),
+        personal: Personal::default(),
+        pattern: template.into(),
     }
 }
 

@@ -131,7 +131,7 @@ pub struct Take {
     pub tenant: String,
     /// Name of the `RateLimit` document.
     pub limit: String,
-    /// Whom it counts: a hash, never the plain key.
+    /// Whom it counts: a keyed hash, so that nobody without the edges' secret learns who it is.
     pub key: String,
     /// Units of the quota that the edge would like to hold; at least what this request costs.
     pub amount: u32,
@@ -141,6 +141,9 @@ pub struct Take {
     pub scope: LimitScope,
     /// Whose authority counts: the region nearest to the client, or the tenant's home region.
     pub region: RegionId,
+    /// Whose authority may count where that one can't be reached: other regions that the tenant allows, for a limit of scope
+    /// `Region`. One of scope `Global` is counted in one place or nowhere.
+    pub others: Vec<RegionId>,
     /// How it is counted.
     pub algorithm: LimitAlgorithm,
     /// Units in a window.

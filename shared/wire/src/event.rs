@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use meridian_engine::decision::Decision;
 use meridian_engine::facts::Facts;
+use meridian_engine::ruleset;
 use serde::{Deserialize, Serialize};
 
 pub use outbox::{Batch, Outbox};
@@ -61,12 +62,24 @@ pub struct Event {
     pub method: String,
     /// Host of the request.
     pub host: String,
-    /// Path of the request, without its query.
+    /// Path of the request, without its query; of the route, or a hash, where `personal` says so.
     pub path: String,
+    /// Path of the route, where `path` is the request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
     /// Country of the client.
     pub country: Option<String>,
+    /// What it tells of persons.
+    #[serde(default, skip_serializing_if = "Personal::is_keep")]
+    pub personal: Personal,
     /// Milliseconds from the request's arrival to the head of the reply.
     pub elapsed_ms: u32,
+    /// Bytes of the request's body, as its head says; none where that doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_bytes: Option<u64>,
+    /// Bytes of the body that the client was to get, as far as they were known when the reply began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
     /// How many decisions it stands for: more than 1 where others of its kind were not written down.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub weight: u32,
@@ -79,6 +92,35 @@ pub struct Event {
     /// Stages in order.
     #[serde(default)]
     pub explanation: Vec<ExplainedStage>,
+}
+
+/// What is told of persons, from all to nothing: [`ruleset::Personal`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Personal {
+    /// All that an edge knows.
+    #[default]
+    Keep,
+    /// Hashes, and the route's path.
+    Hash,
+    /// Nothing.
+    Drop,
+}
+
+impl Personal {
+    fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
+}
+
+impl From<ruleset::Personal> for Personal {
+    fn from(personal: ruleset::Personal) -> Self {
+        match personal {
+            ruleset::Personal::Keep => Self::Keep,
+            ruleset::Personal::Hash => Self::Hash,
+            ruleset::Personal::Drop => Self::Drop,
+        }
+    }
 }
 
 /// The part of a trace that the edge was (W3C Recommendation "Trace Context", level 2). Numbers are hexadecimal.
@@ -233,12 +275,11 @@ mod tests {
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    #[test]
-    fn an_event_never_names_the_subject() {
+    fn decision() -> Decision {
         let mut explanation = Explanation::default();
         let rule = RuleRef { kind: "RateLimit", name: "r".into(), file: "f.yaml".into(), line: 3 };
         explanation.note("limit", Some(&rule), "limited").with("remaining", 0);
-        let decision = Decision {
+        Decision {
             id: "01J".into(),
             tenant: Some("acme".into()),
             bundle: Some("ab".into()),
@@ -264,11 +305,55 @@ mod tests {
                 }],
             },
             cache: None,
+            bytes: decision::Bytes { request: Some(12), response: None },
+            persons: decision::Persons::default(),
             weight: 20,
             trace: Trace::of(&[("traceparent", PARENT)].into_iter().collect(), [5; 16]),
             waits: vec![decision::Wait { what: "take", after_ms: 1, ms: 4 }],
             explanation,
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_persons_is_what_the_rule_says() {
+        let seen = Seen { path: "/people/ada".into(), country: Some("DE".into()), ..Seen::default() };
+        let mut decision = decision();
+        decision.explanation.note("route", None, "matched").with("method", "GET").with("path", &seen.path);
+        decision.explanation.note("security", None, "passed").with("client", "192.0.2.0/24");
+        let mut told = |rule, path: &str, client: Option<&str>| {
+            let client = client.map(str::to_owned);
+            decision.persons = decision::Persons { rule, path: Some(path.into()), client };
+            let event = Event::of(&decision, &seen).unwrap();
+            assert_eq!((event.exposures.len(), event.conversions.len()), (1, 1), "counted in any case");
+            event
         };
+        let inputs = |event: &Event| {
+            let stages = event.explanation.iter().skip(1);
+            stages.flat_map(|stage| stage.inputs.values().cloned()).collect::<Vec<_>>().join(" ")
+        };
+        let pattern = "/people/{name}";
+        let keep = told(ruleset::Personal::Keep, pattern, None);
+        assert_eq!(
+            (keep.path.as_str(), keep.pattern.as_deref(), keep.personal),
+            ("/people/ada", Some(pattern), Personal::Keep)
+        );
+        assert_eq!(inputs(&keep), "GET /people/ada 192.0.2.0/24");
+        let hash = told(ruleset::Personal::Hash, pattern, Some("#12"));
+        assert_eq!((hash.path.as_str(), hash.pattern, hash.personal), (pattern, None, Personal::Hash));
+        assert_eq!((hash.country.as_deref(), hash.subject_hash.as_deref()), (Some("DE"), Some("5ab3")));
+        assert_eq!(inputs(&told(ruleset::Personal::Hash, pattern, Some("#12"))), "GET /people/{name} #12");
+        let drop = told(ruleset::Personal::Drop, pattern, None);
+        assert_eq!(
+            (drop.path.as_str(), drop.country.as_ref(), drop.subject_hash.as_ref()),
+            (pattern, None, None)
+        );
+        assert_eq!((inputs(&drop).as_str(), drop.personal), ("", Personal::Drop));
+        assert!(drop.explanation[0].inputs.is_empty() && drop.explanation[1].outcome == "matched");
+    }
+
+    #[test]
+    fn an_event_never_names_the_subject() {
+        let decision = decision();
         let seen = Seen { at_ms: 1, method: "GET".into(), ..Seen::default() };
         let event = Event::of(&decision, &seen).unwrap();
         let text = serde_json::to_string(&event).unwrap();
@@ -278,6 +363,7 @@ mod tests {
         assert!(trace.sampled && trace.span.len() == 16 && trace.parent.as_ref() != Some(&trace.span));
         assert_eq!((event.weight, event.waits[0].what.as_str()), (20, "take"));
         assert_eq!(event.outcome, "limited");
+        assert_eq!((event.request_bytes, event.response_bytes), (Some(12), None));
         assert_eq!((event.exposures[0].unit.as_str(), event.exposures[0].variant.as_str()), ("0f", "b"));
         assert_eq!(event.explanation[0].rule.as_ref().unwrap().line, 3);
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);

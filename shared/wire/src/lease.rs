@@ -13,7 +13,7 @@ pub struct LeaseRequest {
     pub tenant: String,
     /// Name of the `RateLimit` document.
     pub limit: String,
-    /// Whom it counts, as a hash.
+    /// Whom it counts, as a keyed hash.
     pub key: String,
     /// Units that are needed at the least.
     pub cost: u32,
@@ -126,6 +126,7 @@ impl From<LeaseRequest> for Take {
             cost,
             scope: if global { LimitScope::Global } else { LimitScope::Region },
             region: region.into(),
+            others: Vec::new(),
             algorithm: if sliding { LimitAlgorithm::SlidingWindow } else { LimitAlgorithm::Gcra },
             quota,
             window_ms,
@@ -162,6 +163,7 @@ mod tests {
             cost: 1,
             scope: LimitScope::Global,
             region: "us-east-1".into(),
+            others: Vec::new(),
             algorithm: LimitAlgorithm::SlidingWindow,
             quota: 300,
             window_ms: 60_000,

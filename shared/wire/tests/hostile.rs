@@ -38,6 +38,18 @@ fn spec<'a>(bundle: &'a mut Value, kind: &str) -> &'a mut Value {
 }
 
 #[test]
+fn a_release_goes_on_with_a_salt_that_a_push_may_not_share() {
+    let shared = changed(|it| {
+        let documents = it["documents"].as_array_mut().unwrap();
+        let place = documents.iter().position(|document| document["kind"] == "Experiment").unwrap();
+        let mut other = documents[place].clone();
+        other["metadata"]["name"] = json!("other");
+        documents.insert(place + 1, other);
+    });
+    assert_eq!(shared, "accepted");
+}
+
+#[test]
 fn bad_bundles_are_refused_in_clear_words() {
     assert_eq!(changed(|_| {}), "accepted");
     let cases: [(&str, Change); 14] = [

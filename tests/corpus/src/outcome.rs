@@ -88,7 +88,10 @@ pub(crate) fn describe(step: &Step) -> String {
         Step::Take(takes) => {
             let takes: Vec<String> = takes
                 .iter()
-                .map(|take| format!("{} ×{} of {}", take.limit, take.amount, take.region))
+                .map(|take| {
+                    let regions = [&[take.region.clone()][..], &take.others].concat().join(" or ");
+                    format!("{} ×{} of {regions}", take.limit, take.amount)
+                })
                 .collect();
             format!("take {}", takes.join(", "))
         }

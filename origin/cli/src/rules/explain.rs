@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use meridian_engine::decision::{Decision, Persons};
 use meridian_engine::ruleset::Target;
 use meridian_wire::authored::{
     Answered, IdentitySpec, OriginAnswer, OriginWord, PlaceSpec, RequestSpec, Trial,
@@ -148,7 +149,7 @@ pub fn made(id: &str, server: &Server, json: bool) -> Result<(), Failure> {
         cell(event, "status"),
         cell(event, "outcome")
     ));
-    let names = ["id", "tenant", "bundle", "route", "region", "cache", "country", "elapsed_ms"];
+    let names = ["id", "tenant", "bundle", "route", "region", "cache", "country", "personal", "elapsed_ms"];
     for name in names.iter().filter(|name| event.get(**name).is_some_and(|value| !value.is_null())) {
         print::line(&format!("{name}: {}", cell(event, name)));
     }
@@ -169,7 +170,9 @@ pub fn made(id: &str, server: &Server, json: bool) -> Result<(), Failure> {
 
 fn show_answer(request: &RequestSpec, answered: &Answered, json: bool) -> Result<(), Failure> {
     let seen = Seen { method: request.method.clone(), path: request.path.clone(), ..Seen::default() };
-    let event = Event::of(&answered.decision, &seen)
+    // It goes nowhere: who asks is told all of it.
+    let decision = Decision { persons: Persons::default(), ..answered.decision.clone() };
+    let event = Event::of(&decision, &seen)
         .map_err(|error| Failure::Server(format!("the decision can't be shown: {error}")))?;
     if json {
         let headers: BTreeMap<&str, Vec<&str>> =

@@ -75,13 +75,17 @@ fn shown(total: &Total, window_ms: i64) -> Value {
         "p50_ms": total.quantile_ms(50),
         "p99_ms": total.quantile_ms(99),
         "max_ms": total.elapsed_max_ms,
+        "request_bytes": total.request_bytes,
+        "response_bytes": total.response_bytes,
+        "unmeasured": total.unmeasured,
     })
 }
 
 /// What was decided lately, the most frequent kinds first, counted in all regions.
 ///
 /// Times are those to the reply's head; quantiles are upper ends of buckets. Counts are estimates where not all decisions were
-/// written down.
+/// written down. Bytes are of bodies, as far as their lengths were known when replies began: `unmeasured` requests had one of
+/// unknown length, so that with any the sums are too low.
 #[utoipa::path(
     get,
     path = "/control/v1/top",
@@ -89,7 +93,7 @@ fn shown(total: &Total, window_ms: i64) -> Value {
     params(Wanted),
     responses(
         (status = 200, description = "{by, window_s, top: [{key, requests, estimated, per_second, failed, mean_ms, p50_ms, p99_ms, \
-            max_ms}], away: [REGION]}; with `local`, `counted` with sums in the place of `top`", body = Object),
+            max_ms, request_bytes, response_bytes, unmeasured}], away: [REGION]}; with `local`, `counted` with sums in the place of `top`", body = Object),
         (status = 400, description = "No such kind, or too long a window"),
     ),
     security(("token" = []))

@@ -7,11 +7,11 @@ use http::{StatusCode, header};
 use meridian_engine::ruleset::SHARE_ALL;
 use meridian_store::event::{Event as Row, is_kept};
 use meridian_store::rollup::{Measure, OTHER};
-use meridian_wire::event::{Event, EventBatch};
+use meridian_wire::event::{Event, EventBatch, Personal};
 use meridian_wire::limits::EVENTS_MAX;
 use serde_json::{Value, json};
 
-use crate::config::{Events, Personal};
+use crate::config::Events;
 use crate::context::{Signed, now_ms_i64};
 use crate::limits::EVENTS_RETRY_AFTER_S;
 use crate::problem::Problem;
@@ -94,9 +94,7 @@ fn row(mut event: Event, edge: &str, settings: &Events) -> Result<Row, Problem> 
     } else {
         json!({"exposures": event.exposures, "conversions": event.conversions})
     };
-    if settings.personal == Personal::Drop {
-        depersonalise(&mut event);
-    }
+    minimise(&mut event, settings.personal.into());
     Ok(Row {
         decision: event.id.clone(),
         tenant: event.tenant.clone(),
@@ -108,16 +106,30 @@ fn row(mut event: Event, edge: &str, settings: &Events) -> Result<Row, Problem> 
     })
 }
 
-/// Takes away what could tell persons apart. Paths hold ids and names; inputs of stages hold paths and the client's network;
-/// units of experiments are persons mostly.
-fn depersonalise(event: &mut Event) {
-    event.subject_hash = None;
-    event.country = None;
-    event.path.clear();
-    event.exposures.clear();
-    event.conversions.clear();
-    for stage in &mut event.explanation {
-        stage.inputs.clear();
+/// Takes away what is told of persons beyond what this region keeps, and beyond what the edge was to tell: it tells of who took
+/// part in experiments in any case, as that is counted.
+fn minimise(event: &mut Event, most: Personal) {
+    let told = event.personal;
+    event.personal = told.max(most);
+    if event.personal == Personal::Keep {
+        return;
+    }
+    if told == Personal::Keep {
+        // Paths hold ids and names. One without a route's in its place is not told at all: only edges can hash it.
+        event.path = event.pattern.take().unwrap_or_default();
+        for stage in &mut event.explanation {
+            stage.inputs.retain(|name, _| !matches!(name.as_str(), "path" | "client"));
+        }
+    }
+    if event.personal == Personal::Drop {
+        event.subject_hash = None;
+        event.country = None;
+        if event.path.starts_with('#') {
+            event.path.clear();
+        }
+        event.exposures.clear();
+        event.conversions.clear();
+        event.explanation.iter_mut().for_each(|stage| stage.inputs.clear());
     }
 }
 
@@ -138,6 +150,9 @@ fn measure(event: &Event) -> Measure {
         cache: event.cache.as_ref().map_or("", cached),
         region: event.region.clone().unwrap_or_default(),
         elapsed_ms: event.elapsed_ms,
+        // What was not forwarded was not read either, whatever its head says.
+        request_bytes: if event.outcome == "forwarded" { event.request_bytes } else { Some(0) },
+        response_bytes: event.response_bytes,
         weight: event.weight.clamp(1, SHARE_ALL),
     }
 }
@@ -145,6 +160,7 @@ fn measure(event: &Event) -> Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     fn event(members: Value) -> Event {
         let mut event = json!({"id": "01A", "at_ms": 1, "tenant": "acme", "bundle": null, "route": "orders",
@@ -156,30 +172,53 @@ mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    #[test]
-    fn personal_data_is_kept_out_where_the_region_is_told_to() {
+    /// What is kept where the region keeps so much and an edge told so much.
+    fn kept(most: config::Personal, members: Value) -> Value {
         let part = json!({
             "exposures": [{"experiment": "checkout", "version": "1", "unit": "0f3e", "variant": "a"}],
             "conversions": [{"experiment": "checkout", "version": "1", "unit": "0f3e", "goal": "bought"}],
         });
-        let kept = |personal| {
-            let row = row(event(part.clone()), "e", &Events { keep_days: 7, personal }).unwrap();
-            assert_eq!(row.participation, part, "counted in any case");
-            row.body
-        };
-        let whole = kept(Personal::Hash);
+        let mut told = part.clone();
+        told.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let row = row(event(told), "e", &Events { keep_days: 7, personal: most }).unwrap();
+        assert_eq!(row.participation, part, "counted in any case");
+        assert!(serde_json::from_value::<Event>(row.body.clone()).is_ok(), "it is an event still");
+        row.body
+    }
+
+    #[test]
+    fn of_what_the_region_keeps_and_the_route_tells_the_less_counts() {
+        use config::Personal::{Drop, Hash, Keep};
+        let pattern = json!({"pattern": "/v1/people/{name}"});
+        let whole = kept(Keep, pattern.clone());
         assert_eq!((&whole["subject_hash"], &whole["path"]), (&json!("5ab3"), &json!("/v1/people/ada")));
-        assert_eq!(whole["exposures"], part["exposures"]);
-        let body = kept(Personal::Drop);
-        let text = body.to_string();
-        for personal in ["5ab3", "ada", "192.0.2", "DE", "0f3e"] {
-            assert!(!text.contains(personal), "{personal}: {text}");
+        assert_eq!((&whole["country"], &whole["exposures"][0]["unit"]), (&json!("DE"), &json!("0f3e")));
+
+        let hashed = kept(Hash, pattern.clone());
+        assert_eq!((&hashed["personal"], &hashed["path"]), (&json!("hash"), &pattern["pattern"]));
+        assert_eq!((&hashed["subject_hash"], &hashed["country"]), (&json!("5ab3"), &json!("DE")));
+        assert_eq!(hashed["explanation"][0]["inputs"], json!({}));
+        assert_eq!(kept(Hash, json!({}))["path"], "", "nothing to put in its place");
+
+        let by_edge = json!({"personal": "hash", "path": "#12", "explanation": [{"stage": "security",
+            "rule": null, "outcome": "allowed", "inputs": {"client": "#34", "score": "1"}}]});
+        for most in [Keep, Hash] {
+            let hashed = kept(most, by_edge.clone());
+            assert_eq!(
+                (&hashed["path"], &hashed["explanation"]),
+                (&by_edge["path"], &by_edge["explanation"])
+            );
         }
-        assert_eq!(
-            (&body["route"], &body["explanation"][0]["outcome"]),
-            (&json!("orders"), &json!("allowed"))
-        );
-        assert!(serde_json::from_value::<Event>(body).is_ok(), "it is an event still");
+        let by_edge_dropped = json!({"personal": "drop", "path": "/v1/people/{name}"});
+        for (most, members) in [(Drop, pattern), (Drop, by_edge), (Keep, by_edge_dropped)] {
+            let body = kept(most, members);
+            let text = body.to_string();
+            for personal in ["5ab3", "ada", "192.0.2", "DE", "0f3e", "#12", "#34"] {
+                assert!(!text.contains(personal), "{personal}: {text}");
+            }
+            let explained = &body["explanation"][0]["outcome"];
+            assert_eq!((&body["route"], explained), (&json!("orders"), &json!("allowed")));
+        }
     }
 
     #[test]
@@ -197,5 +236,17 @@ mod tests {
         }
         assert_eq!(measure(&event(json!({"outcome": "x1"}))).outcome, OTHER);
         assert_eq!(measure(&event(json!({"outcome": "limited"}))).outcome, "limited");
+    }
+
+    #[test]
+    fn bytes_count_that_went_on() {
+        let bytes = |members| {
+            let measure = measure(&event(members));
+            (measure.request_bytes, measure.response_bytes)
+        };
+        let said =
+            |outcome: &str| bytes(json!({"outcome": outcome, "request_bytes": 7, "response_bytes": 9}));
+        assert_eq!((said("forwarded"), said("denied")), ((Some(7), Some(9)), (Some(0), Some(9))));
+        assert_eq!(bytes(json!({})), (None, None), "an edge that does not say, or a body in chunks");
     }
 }

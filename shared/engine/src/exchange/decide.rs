@@ -17,7 +17,7 @@ use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
 use crate::problem::Problem;
-use crate::ruleset::{Auth, Fail};
+use crate::ruleset::{Auth, Fail, LimitScope};
 use crate::step::Step;
 
 impl Exchange {
@@ -191,7 +191,8 @@ impl Exchange {
         }
         let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
         let nearest = || nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
-        let check = LimitCheck::new(&rules.ruleset, own, &self.inputs(), self.identity.as_deref(), nearest);
+        let (inputs, identity) = (self.inputs(), self.identity.as_deref());
+        let check = LimitCheck::new(&rules.ruleset, own, &inputs, identity, &node.secret, nearest);
         self.limits = Some(check);
         self.limit(node)
     }
@@ -202,7 +203,13 @@ impl Exchange {
             return self.fail_internally(node, "no limits to check");
         };
         match check.poll(&mut node.limits, self.now_ms) {
-            LimitVerdict::NeedTake(takes) => self.wait(Waiting::Take, Step::Take(takes)),
+            LimitVerdict::NeedTake(mut takes) => {
+                let allowed = self.rules.iter().flat_map(|rules| &rules.ruleset.tenant.allowed_regions);
+                for take in takes.iter_mut().filter(|take| take.scope == LimitScope::Region) {
+                    take.others = allowed.clone().filter(|region| **region != take.region).cloned().collect();
+                }
+                self.wait(Waiting::Take, Step::Take(takes))
+            }
             LimitVerdict::Passed(report) => {
                 self.explain_limits(&report);
                 self.report = report;

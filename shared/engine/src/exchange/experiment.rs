@@ -5,9 +5,26 @@ use std::sync::Arc;
 use super::Exchange;
 use crate::decision::{Conversion, Exposure, Participation};
 use crate::node::Node;
-use crate::policy::experiment::{asked_for, assign, is_canary, new_unit, unit_hash, unit_of_cookie};
+use crate::policy::experiment::{
+    asked_for, assign, forget_given, give, given, is_canary, new_unit, unit_hash, unit_of_cookie,
+};
 use crate::ruleset::{Experiment, Ruleset, Unit};
 use crate::step::Step;
+
+/// The unit of the client's cookie.
+#[derive(Clone)]
+struct CookieUnit {
+    unit: String,
+    /// It is made for this request, and nobody knows yet whether its client keeps cookies.
+    is_new: bool,
+}
+
+/// What an assignment sticks to.
+struct Sticky {
+    kind: &'static str,
+    unit: String,
+    is_new: bool,
+}
 
 impl Exchange {
     /// Gives the variants of the route's experiments; then the cache.
@@ -19,18 +36,26 @@ impl Exchange {
             .iter()
             .flat_map(|rules| numbers.clone().filter_map(|number| rules.ruleset.experiments.get(*number)));
         let mut cookie_unit = None;
+        let mut uncounted = Vec::new();
         for experiment in experiments {
-            self.enroll(node, experiment, &mut cookie_unit);
+            if self.enroll(node, experiment, &mut cookie_unit) {
+                uncounted.push(experiment);
+            }
+        }
+        if !uncounted.is_empty() {
+            self.cookies.push(give(&self.facts, &uncounted));
         }
         if let Some((route, canary)) = route.and_then(|route| Some((route, route.steering.canary.as_ref()?)))
         {
-            let (_, unit) = self.unit(node, Unit::Subject, &mut cookie_unit);
+            let Sticky { unit, .. } = self.unit(node, Unit::Subject, &mut cookie_unit);
             self.canary = is_canary(&route.rule.name, canary, &unit);
             let outcome = if self.canary { "canary" } else { "not the canary" };
             self.explain("canary", Some(&route.rule), outcome, Vec::new());
         }
         if let Some(rules) = &rules {
-            self.reach_goals(node, &rules.ruleset, cookie_unit.as_deref());
+            let known = cookie_unit.filter(|known| !known.is_new).map(|known| known.unit);
+            self.reach_goals(node, &rules.ruleset, known.as_deref());
+            self.count_given(node, &rules.ruleset, known.as_deref());
         }
         self.consult_cache(node)
     }
@@ -55,41 +80,82 @@ impl Exchange {
         participation
     }
 
-    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie_unit: &mut Option<String>) {
+    /// Gives the variant of an experiment, and says whether that is to be counted later. The variant of a new unit is its own
+    /// from the first request on, but counts only once the cookie has come back: a client that keeps none would be
+    /// somebody else each time.
+    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie_unit: &mut Option<CookieUnit>) -> bool {
         let rule = Some(&experiment.rule);
         if let Some(variant) = self.forced(experiment) {
             self.explain("experiment", rule, format!("variant {variant}, forced"), Vec::new());
             self.variants.push((experiment.rule.name.clone(), variant.clone()));
-            return;
+            return false;
         }
         let audience =
             experiment.audience.as_ref().map_or(Ok(true), |audience| audience.holds(&self.inputs()));
-        match audience {
-            Ok(true) => {}
-            Ok(false) => return self.explain("experiment", rule, "not in the audience", Vec::new()),
-            Err(fault) => {
-                return self.explain("experiment", rule, format!("not in the audience: {fault}"), Vec::new());
-            }
+        let outside = match audience {
+            Ok(true) => None,
+            Ok(false) => Some("not in the audience".to_owned()),
+            Err(fault) => Some(format!("not in the audience: {fault}")),
+        };
+        if let Some(outside) = outside {
+            self.explain("experiment", rule, outside, Vec::new());
+            return false;
         }
-        let (kind, unit) = self.unit(node, experiment.unit, cookie_unit);
+        let Sticky { kind, unit, is_new } = self.unit(node, experiment.unit, cookie_unit);
         match assign(experiment, &unit) {
             Ok(variant) => {
                 self.explanation
                     .note("experiment", rule, format_args!("variant {variant}"))
                     .with("unit", kind);
                 self.variants.push((experiment.rule.name.clone(), variant.clone()));
-                let tenant = self.tenant.as_deref().unwrap_or_default();
-                self.participation.exposures.push(Exposure {
-                    experiment: experiment.rule.name.clone(),
-                    version: experiment.version.clone(),
-                    unit: unit_hash(&node.secret, tenant, &experiment.rule.name, &unit),
-                    variant: variant.clone(),
-                });
+                if !is_new {
+                    self.expose(node, experiment, &unit, variant);
+                }
+                is_new
             }
             Err(outside) => {
                 self.explanation.note("experiment", rule, outside.as_str()).with("unit", kind);
+                false
             }
         }
+    }
+
+    /// Counts that a unit was given a variant.
+    fn expose(&mut self, node: &Node, experiment: &Experiment, unit: &str, variant: &Arc<str>) {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        let exposure = Exposure {
+            experiment: experiment.rule.name.clone(),
+            version: experiment.version.clone(),
+            unit: unit_hash(&node.secret, tenant, &experiment.rule.name, unit),
+            variant: variant.clone(),
+        };
+        let exposures = &mut self.participation.exposures;
+        if !exposures.contains(&exposure) {
+            exposures.push(exposure);
+        }
+    }
+
+    /// Counts what the client's unit was given while it was new, on whatever route: its cookie has come back. Where the
+    /// experiment has another version by now, what was given is no part of it.
+    fn count_given(&mut self, node: &Node, rules: &Ruleset, cookie_unit: Option<&str>) {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        let Some(given) = given(&self.facts) else { return };
+        let Some(unit) = cookie_unit.or_else(|| unit_of_cookie(&self.facts, &node.secret, tenant)) else {
+            return;
+        };
+        let unit = format!("c:{unit}");
+        let experiment = |(name, version): (&str, &str)| {
+            let mut all = rules.experiments.iter();
+            all.find(|experiment| *experiment.rule.name == *name && *experiment.version == *version)
+        };
+        let experiments: Vec<&Experiment> = given.filter_map(experiment).collect();
+        for experiment in experiments {
+            if let Ok(variant) = assign(experiment, &unit) {
+                self.explain("experiment", Some(&experiment.rule), "counted from before", Vec::new());
+                self.expose(node, experiment, &unit, variant);
+            }
+        }
+        self.cookies.push(forget_given(&self.facts));
     }
 
     /// The variant that a tester chose, where the experiment lets this one choose.
@@ -141,12 +207,13 @@ impl Exchange {
         }
     }
 
-    /// What an assignment sticks to, and its kind.
-    fn unit(&mut self, node: &Node, unit: Unit, cookie_unit: &mut Option<String>) -> (&'static str, String) {
-        match self.subject_unit(unit) {
-            Some(unit) => ("subject", unit),
-            None => ("cookie", format!("c:{}", self.cookie_unit(node, cookie_unit))),
+    /// What an assignment sticks to.
+    fn unit(&mut self, node: &Node, unit: Unit, cookie_unit: &mut Option<CookieUnit>) -> Sticky {
+        if let Some(unit) = self.subject_unit(unit) {
+            return Sticky { kind: "subject", unit, is_new: false };
         }
+        let CookieUnit { unit, is_new } = self.cookie_unit(node, cookie_unit);
+        Sticky { kind: if is_new { "new cookie" } else { "cookie" }, unit: format!("c:{unit}"), is_new }
     }
 
     /// The same without making a new one.
@@ -162,17 +229,17 @@ impl Exchange {
     }
 
     /// The unit of the client's cookie; a new one is set at most once a reply.
-    fn cookie_unit(&mut self, node: &Node, known: &mut Option<String>) -> String {
-        if let Some(unit) = known {
-            return unit.clone();
+    fn cookie_unit(&mut self, node: &Node, known: &mut Option<CookieUnit>) -> CookieUnit {
+        if let Some(known) = known {
+            return known.clone();
         }
         let tenant = self.tenant.as_deref().unwrap_or_default();
         let unit = match unit_of_cookie(&self.facts, &node.secret, tenant) {
-            Some(unit) => unit.to_owned(),
+            Some(unit) => CookieUnit { unit: unit.to_owned(), is_new: false },
             None => {
                 let (unit, cookie) = new_unit(&self.facts, &node.secret, tenant);
                 self.cookies.push(cookie);
-                unit
+                CookieUnit { unit, is_new: true }
             }
         };
         known.insert(unit).clone()

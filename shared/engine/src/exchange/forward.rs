@@ -14,7 +14,7 @@ use crate::headers::{Headers, joined};
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
-use crate::policy::experiment::UNIT_COOKIE;
+use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
@@ -363,7 +363,7 @@ impl Exchange {
 fn strip_own_cookies(headers: &mut Headers) {
     let own = |pair: &str| {
         let name = pair.split('=').next().unwrap_or_default().trim();
-        matches!(name, SESSION_COOKIE | UNIT_COOKIE | REGION_COOKIE)
+        matches!(name, SESSION_COOKIE | UNIT_COOKIE | GIVEN_COOKIE | REGION_COOKIE)
     };
     if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(own) {
         return;

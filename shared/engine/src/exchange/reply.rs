@@ -1,15 +1,15 @@
 //! The reply: what every client is told, and what is left to do after it.
 
 use super::{Exchange, SESSION_COOKIE, Waiting};
-use crate::decision::{Decision, Outcome, Participation};
-use crate::facts::Scheme;
+use crate::decision::{Bytes, Decision, Outcome, Participation, Persons, personal_hash};
+use crate::facts::{BodySize, Scheme};
 use crate::headers::{Headers, is_field_value, joined};
 use crate::limits::SESSION_BYTES_MAX;
 use crate::node::{Node, SyncNeed};
 use crate::policy::sampling::{self, Kept};
 use crate::problem::Problem;
 use crate::refusal::{problem_headers, say_who};
-use crate::ruleset::{PageChanges, SHARE_ALL};
+use crate::ruleset::{PageChanges, Personal, SHARE_ALL};
 use crate::step::{After, Reply, ReplyBody, Step};
 
 /// How long a client keeps its session token.
@@ -88,7 +88,9 @@ impl Exchange {
             headers.append("set-cookie", cookie);
         }
         let participation = self.participated(status);
+        let bytes = self.bytes(status, &headers, &body, !html.is_empty() || coding.is_some());
         let weight = self.weight(outcome, status, &participation);
+        let persons = if weight > 0 { self.persons(node) } else { Persons::default() };
         let after = self.after(node, weight);
         let decision = Decision {
             id: self.id.clone(),
@@ -103,12 +105,54 @@ impl Exchange {
             variants: std::mem::take(&mut self.variants),
             participation,
             cache: self.cache.as_ref().map(ToString::to_string),
+            bytes,
+            persons,
             weight,
             trace: self.trace,
             waits: std::mem::take(&mut self.waits),
             explanation: std::mem::take(&mut self.explanation),
         };
         Step::Reply(Box::new(Reply { status, headers, body, html, coding, decision, after }))
+    }
+
+    /// How long the bodies are. `is_reworked` is whether the host changes the reply's on its way out.
+    fn bytes(&self, status: u16, headers: &Headers, body: &ReplyBody, is_reworked: bool) -> Bytes {
+        let request = match self.facts.body {
+            BodySize::Empty => Some(0),
+            BodySize::Bytes(bytes) => Some(bytes),
+            BodySize::Unknown => None,
+        };
+        // Of these a length in the head is that of a body that does not come (RFC 9110, section 8.6).
+        let is_head = self.facts.method == "HEAD" || matches!(status, 204 | 304);
+        let response = match body {
+            _ if is_head => Some(0),
+            ReplyBody::Empty => Some(0),
+            _ if is_reworked => None,
+            ReplyBody::Bytes(bytes) => u64::try_from(bytes.len()).ok(),
+            ReplyBody::Cached => self.served_bytes,
+            ReplyBody::CachedPart { bytes, .. } => Some(*bytes),
+            ReplyBody::Forwarded => {
+                headers.get("content-length").and_then(|length| length.trim().parse().ok())
+            }
+        };
+        Bytes { request, response }
+    }
+
+    /// What is told of persons.
+    fn persons(&self, node: &Node) -> Persons {
+        let (rule, pattern) = match self.route() {
+            Some(route) => (route.personal, Some(route.pattern.clone())),
+            None => (Personal::default(), None),
+        };
+        let hash = |value| personal_hash(&node.secret, self.tenant.as_deref().unwrap_or_default(), value);
+        match rule {
+            Personal::Keep | Personal::Drop => Persons { rule, path: pattern, client: None },
+            Personal::Hash => Persons {
+                rule,
+                path: Some(pattern.unwrap_or_else(|| hash(self.facts.path.as_str()).into())),
+                client: self.explanation.input("client").map(hash),
+            },
+        }
     }
 
     /// What is left to do once the reply is on its way.

@@ -7,6 +7,7 @@
 //! Growing the ramp therefore only adds units, and a new salt is independent of the old one.
 
 use std::borrow::Cow;
+use std::fmt::Arguments;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -15,14 +16,20 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie, query_parameter};
+use crate::limits::EXPERIMENTS_GIVEN_MAX;
 use crate::ruleset::{Canary, Experiment, Force, Unit, Variant};
 use crate::secret::{Secret, hex};
 
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
+/// Cookie that holds what a new unit was given, until the client has shown that it keeps cookies: `NAME:VERSION` with `~`
+/// between. It is not signed, as whoever makes one up could as well send the requests that it stands for.
+pub const GIVEN_COOKIE: &str = "meridian_given";
 /// Buckets of a layer and steps of a ramp.
 pub const BUCKETS: u32 = 10_000;
 const COOKIE_LIFE_S: u32 = 31_536_000;
+/// How long a client may take to come back and be counted from its first request on.
+const GIVEN_LIFE_S: u32 = 86_400;
 
 /// Why a unit has no variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +151,36 @@ pub fn unit_of_cookie<'a>(facts: &'a Facts, secret: &Secret, tenant: &str) -> Op
 pub fn new_unit(facts: &Facts, secret: &Secret, tenant: &str) -> (String, String) {
     let unit = URL_SAFE_NO_PAD.encode(secret.short_tag([b"meridian-unit-new-v1\n", &facts.random]));
     let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, &unit));
-    let secure = if facts.scheme == Scheme::Https { "; Secure" } else { "" };
-    let cookie = format!(
-        "{UNIT_COOKIE}=u1.{unit}.{signature}; Path=/; Max-Age={COOKIE_LIFE_S}; HttpOnly; SameSite=Lax{secure}"
-    );
+    let cookie = set_cookie(facts, UNIT_COOKIE, format_args!("u1.{unit}.{signature}"), COOKIE_LIFE_S);
     (unit, cookie)
+}
+
+/// The `Set-Cookie` value by which a new unit's client keeps what it was given, at most [`EXPERIMENTS_GIVEN_MAX`]
+/// experiments. What is beyond counts with the next request that it is given on.
+#[must_use]
+pub fn give(facts: &Facts, experiments: &[&Experiment]) -> String {
+    let one = |experiment: &&Experiment| format!("{}:{}", experiment.rule.name, experiment.version);
+    let given: Vec<String> = experiments.iter().take(EXPERIMENTS_GIVEN_MAX).map(one).collect();
+    set_cookie(facts, GIVEN_COOKIE, format_args!("{}", given.join("~")), GIVEN_LIFE_S)
+}
+
+/// Name and version of each experiment that the client's unit was given something of while it was new; `None` where the
+/// client says nothing of that.
+#[must_use]
+pub fn given(facts: &Facts) -> Option<impl Iterator<Item = (&str, &str)>> {
+    let given = cookie(&facts.headers, GIVEN_COOKIE)?;
+    Some(given.split('~').take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')))
+}
+
+/// The `Set-Cookie` value that makes the client forget what it was given: it is counted.
+#[must_use]
+pub fn forget_given(facts: &Facts) -> String {
+    set_cookie(facts, GIVEN_COOKIE, format_args!(""), 0)
+}
+
+fn set_cookie(facts: &Facts, name: &str, value: Arguments<'_>, life_s: u32) -> String {
+    let secure = if facts.scheme == Scheme::Https { "; Secure" } else { "" };
+    format!("{name}={value}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Lax{secure}")
 }
 
 fn sign(secret: &Secret, tenant: &str, unit: &str) -> [u8; 16] {

@@ -21,8 +21,8 @@ pub use self::function::Function;
 pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};
 pub use self::limit::{Cost, Fail, LimitAlgorithm, LimitKey, LimitScope, RateLimit};
 pub use self::route::{
-    Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, Route, RouteTarget, SHARE_ALL, Sampling, Segment,
-    Steering, Strategy,
+    Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, Personal, Route, RouteTarget, SHARE_ALL, Sampling,
+    Segment, Steering, Strategy,
 };
 pub use self::segment::UserSegment;
 pub use self::transform::{

@@ -1,6 +1,7 @@
 //! Routes: which requests, who may, and where they go.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Fail, RegionId, RuleRef};
 use crate::expr::Expr;
@@ -36,6 +37,10 @@ pub struct Route {
     pub function: Option<usize>,
     /// Which of its decisions are written down.
     pub sampling: Sampling,
+    /// What is written down of persons.
+    pub personal: Personal,
+    /// Its path as the rule says it, in place of requests' own where these might name a person.
+    pub pattern: Arc<str>,
 }
 
 /// Bytes of a route beside its texts, places and conditions, about as WebAssembly has them.
@@ -95,6 +100,18 @@ impl Default for Sampling {
     fn default() -> Self {
         Self { share: SHARE_ALL, when: None, traces: 0 }
     }
+}
+
+/// What is written down of persons, from all to nothing. No subject and no whole address ever is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Personal {
+    /// Path, country and the client's network as they are, and a keyed hash of the subject.
+    Keep,
+    /// The country, keyed hashes of the subject and of the client's network, and the route's path in place of the request's.
+    #[default]
+    Hash,
+    /// The route's path alone.
+    Drop,
 }
 
 /// Which requests a route is for. All that is given must hold.

@@ -11,7 +11,8 @@ pub struct ExperimentSpec {
     /// Experiments of one layer exclude one another: each has its own part of the layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerSpec>,
-    /// Hash salt; a new one reshuffles. Without it, the experiment's name.
+    /// Hash salt; a new one reshuffles. Without it, the experiment's name. No two experiments may share one, unless they
+    /// exclude one another in a layer: they would give the same people the same places.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<String>,
     /// Who takes part. It may ask for the variants of experiments that its routes name before this one.
@@ -55,7 +56,8 @@ pub enum UnitSpec {
     /// reached after that counts for the subject alone.
     #[default]
     Subject,
-    /// A signed cookie that the edge sets.
+    /// A signed cookie that the edge sets. Its variant holds from the first request on, and counts once the cookie has come
+    /// back, with the request that brings it.
     Cookie,
 }
 }

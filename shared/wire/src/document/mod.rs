@@ -53,8 +53,8 @@ pub use policy::{
     QueryKeySpec, QueryWord, RateLimitSpec,
 };
 pub use route::{
-    AffinitySpec, AuthMode, AuthSpec, CanarySpec, HedgeSpec, LogSpec, MatchSpec, RouteSpec, SteeringSpec,
-    StrategySpec,
+    AffinitySpec, AuthMode, AuthSpec, CanarySpec, HedgeSpec, LogSpec, MatchSpec, PersonalSpec, RouteSpec,
+    SteeringSpec, StrategySpec,
 };
 pub use security::{
     AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, ExclusionSpec, InjectionSpec, ModeSpec, NetworkFile,

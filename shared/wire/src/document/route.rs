@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meridian_engine::ruleset::SHARE_ALL;
+use meridian_engine::ruleset::{Personal, SHARE_ALL};
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
@@ -66,7 +66,35 @@ pub struct LogSpec {
     /// says so.
     #[serde(default)]
     pub traces: Share,
+    /// What is written down of persons. A region may be told to keep less.
+    #[serde(default)]
+    pub personal: PersonalSpec,
 }
+}
+
+spec! {
+/// What is written down of persons. No subject and no whole address ever is, and experiments count their units by keyed
+/// hashes in any case.
+pub enum PersonalSpec {
+    /// Path, country and the client's network as they are, and a keyed hash of the subject.
+    Keep,
+    /// The country, keyed hashes of the subject and of the client's network, and the route's `match.path` in place of the
+    /// request's, which may hold names. The same holds where no route is found, with a keyed hash of the path.
+    #[default]
+    Hash,
+    /// The route's `match.path` alone: neither subject nor country, no inputs of explanations, no units of experiments.
+    Drop,
+}
+}
+
+impl From<PersonalSpec> for Personal {
+    fn from(spec: PersonalSpec) -> Self {
+        match spec {
+            PersonalSpec::Keep => Self::Keep,
+            PersonalSpec::Hash => Self::Hash,
+            PersonalSpec::Drop => Self::Drop,
+        }
+    }
 }
 
 spec! {

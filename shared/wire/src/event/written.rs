@@ -4,13 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use meridian_engine::decision::{self, Decision};
+use meridian_engine::decision::{self, Decision, Persons};
 use meridian_engine::explanation::{Explanation, Stage};
 use meridian_engine::ruleset::RuleRef;
 use meridian_engine::trace::Trace;
 use serde::{Serialize, Serializer};
 
-use super::{Seen, is_one};
+use super::{Personal, Seen, is_one};
 
 #[derive(Serialize)]
 pub(super) struct Written<'a> {
@@ -33,19 +33,29 @@ pub(super) struct Written<'a> {
     method: &'a str,
     host: &'a str,
     path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<&'a str>,
     country: Option<&'a str>,
+    #[serde(skip_serializing_if = "Personal::is_keep")]
+    personal: Personal,
     elapsed_ms: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_bytes: Option<u64>,
     #[serde(skip_serializing_if = "is_one")]
     weight: u32,
     trace: TracePart,
     #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "each::<_, Wait, _>")]
     waits: &'a [decision::Wait],
-    #[serde(serialize_with = "stages")]
-    explanation: &'a Explanation,
+    explanation: Stages<'a>,
 }
 
 impl<'a> Written<'a> {
     pub(super) fn of(decision: &'a Decision, seen: &'a Seen) -> Self {
+        let persons = &decision.persons;
+        let (personal, pattern) = (Personal::from(persons.rule), persons.path.as_deref());
+        let is_told = personal < Personal::Drop;
         Self {
             id: &decision.id,
             at_ms: seen.at_ms,
@@ -55,20 +65,24 @@ impl<'a> Written<'a> {
             outcome: decision.outcome.as_str(),
             status: decision.status,
             region: decision.region.as_deref(),
-            subject_hash: decision.subject_hash.as_deref(),
+            subject_hash: decision.subject_hash.as_deref().filter(|_| is_told),
             variants: &decision.variants,
             exposures: &decision.participation.exposures,
             conversions: &decision.participation.conversions,
             cache: decision.cache.as_deref(),
             method: &seen.method,
             host: &seen.host,
-            path: &seen.path,
-            country: seen.country.as_deref(),
+            path: if personal.is_keep() { &seen.path } else { pattern.unwrap_or_default() },
+            pattern: pattern.filter(|_| personal.is_keep()),
+            country: seen.country.as_deref().filter(|_| is_told),
+            personal,
             elapsed_ms: seen.elapsed_ms,
+            request_bytes: decision.bytes.request,
+            response_bytes: decision.bytes.response,
             weight: decision.weight.max(1),
             trace: TracePart::from(decision.trace),
             waits: &decision.waits,
-            explanation: &decision.explanation,
+            explanation: Stages { explanation: &decision.explanation, persons },
         }
     }
 }
@@ -137,6 +151,18 @@ impl From<&decision::Wait> for Wait {
     }
 }
 
+/// An explanation, with what is told of persons.
+struct Stages<'a> {
+    explanation: &'a Explanation,
+    persons: &'a Persons,
+}
+
+impl Serialize for Stages<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.explanation.stages().map(|stage| ExplainedStage::of(stage, self.persons)))
+    }
+}
+
 #[derive(Serialize)]
 struct ExplainedStage<'a> {
     stage: &'static str,
@@ -145,19 +171,23 @@ struct ExplainedStage<'a> {
     inputs: Inputs<'a>,
 }
 
-impl<'a> From<Stage<'a>> for ExplainedStage<'a> {
-    fn from(stage: Stage<'a>) -> Self {
+impl<'a> ExplainedStage<'a> {
+    fn of(stage: Stage<'a>, persons: &'a Persons) -> Self {
         let Stage { stage: name, rule, outcome, .. } = stage;
-        Self { stage: name, rule: rule.map(RulePlace::from), outcome, inputs: Inputs(stage) }
+        Self { stage: name, rule: rule.map(RulePlace::from), outcome, inputs: Inputs { stage, persons } }
     }
 }
 
 /// What a stage was decided by.
-struct Inputs<'a>(Stage<'a>);
+struct Inputs<'a> {
+    stage: Stage<'a>,
+    persons: &'a Persons,
+}
 
 impl Serialize for Inputs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.inputs())
+        let told = |(name, value)| Some((name, self.persons.input(name, value)?));
+        serializer.collect_map(self.stage.inputs().filter_map(told))
     }
 }
 
@@ -192,10 +222,6 @@ impl<const DIGITS: usize> Serialize for Hex<DIGITS> {
 
 fn variants<S: Serializer>(variants: &[(Arc<str>, Arc<str>)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(variants.iter().map(|(experiment, variant)| (&**experiment, &**variant)))
-}
-
-fn stages<S: Serializer>(explanation: &Explanation, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(explanation.stages().map(ExplainedStage::from))
 }
 
 fn each<'a, T, W: From<&'a T> + Serialize, S: Serializer>(

@@ -21,7 +21,7 @@ use crate::request::Path;
 use crate::state::Origin;
 
 /// An alarm below this p-value: the units are not spread by the weights, so that something other than the variant tells
-/// them apart and no comparison can be trusted.
+/// them apart and no comparison can be trusted. One sound experiment in a thousand raises it, however often it is looked at.
 const SAMPLE_RATIO_ALARM: f64 = 0.001;
 
 /// What came of an experiment, as far as this region has heard.
@@ -48,7 +48,7 @@ pub(super) struct Variant {
     units: u64,
 }
 
-/// Pearson's chi-square test of the units against the weights.
+/// Test of the units against the weights, safe to look at at any time and as often as one likes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SampleRatio {
     p_value: f64,

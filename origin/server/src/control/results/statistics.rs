@@ -1,4 +1,4 @@
-//! Comparison of two shares that may be looked at at any time, and the test of how units are spread.
+//! Comparison of two shares and the test of how units are spread, both of which may be looked at at any time.
 //!
 //! Who looks at a common p-value again and again, and stops when it is small, is wrong far more often than it says. The
 //! mixture sequential probability ratio test (H. Robbins, "Statistical methods related to the law of the iterated
@@ -9,14 +9,22 @@
 //!
 //! The effect is the logarithm of the ratio of the shares, which is close to normal for counts that are not small
 //! ([`COUNTED_MIN`]). Each variant is compared by itself: who looks at many should expect less of each.
+//!
+//! How units are spread is tested alike (M. Lindon and A. Malek, "Anytime-valid inference for multinomial count data",
+//! NeurIPS 2022): the likelihood ratio of shares drawn from a Dirichlet distribution around the weights against the weights
+//! themselves. It is exact for counts of any size, so that few units and small weights need no exception.
 
-use statrs::distribution::{ChiSquared, ContinuousCDF as _};
+use statrs::function::gamma::ln_gamma;
 
 /// Units of each share that must have reached the goal, and that must not have, before shares are compared.
 const COUNTED_MIN: u64 = 20;
 /// Standard deviation of the effects that the test is made for: a tenth more or less is usual. Any value is valid; one
 /// that is far off makes the test slower to see a difference.
 const EFFECT_DEVIATION: f64 = 0.1;
+/// How close to the weights the shares are that the test of the spread is made for, as if so many units had been seen. Any
+/// value is valid; with this one, a variant of two that lacks 5% of its units is seen after some 20,000 units, and one that
+/// gets none after some 130.
+const SPREAD_CONCENTRATION: f64 = 1_000.0;
 /// One minus the confidence of the interval.
 const ALPHA: f64 = 0.05;
 
@@ -83,21 +91,26 @@ fn reach(variance: f64) -> f64 {
     (variance * both / mixture * (2.0 * (1.0 / ALPHA).ln() + (both / variance).ln())).sqrt()
 }
 
-/// P-value of the units of each variant against its weight (Pearson's chi-square test); nothing where there is no choice
-/// or nobody yet. For its use as an alarm see A. Fabijan and others, "Diagnosing sample ratio mismatch in online controlled
-/// experiments", KDD 2019.
+/// P-value of the units of each variant against its weight; nothing where there is no choice or nobody yet. The chance that it
+/// is ever `a` or less, however often it is looked at, is at most `a` where the units follow the weights. Why it is an alarm:
+/// A. Fabijan and others, "Diagnosing sample ratio mismatch in online controlled experiments", KDD 2019.
 pub(super) fn sample_ratio(spread: &[(u64, u32)]) -> Option<f64> {
+    let is_choice = spread.iter().filter(|(_, weight)| *weight > 0).count() > 1;
     let units: u64 = spread.iter().map(|(units, _)| units).sum();
-    let weights: f64 = spread.iter().map(|(_, weight)| f64::from(*weight)).sum();
-    if spread.len() < 2 || units == 0 || weights == 0.0 {
-        return None;
-    }
-    let cell = |(count, weight): &(u64, u32)| {
-        let expected = units as f64 * f64::from(*weight) / weights;
-        (*count as f64 - expected).powi(2) / expected
+    (is_choice && units > 0).then(|| (-spread_ratio(spread)).exp().min(1.0))
+}
+
+/// Logarithm of the likelihood ratio of shares around the weights against the weights. Variants without weight are left out.
+fn spread_ratio(spread: &[(u64, u32)]) -> f64 {
+    let weighted = || spread.iter().filter(|(_, weight)| *weight > 0);
+    let weights: f64 = weighted().map(|(_, weight)| f64::from(*weight)).sum();
+    let units: f64 = weighted().map(|(units, _)| *units as f64).sum();
+    let one = |(units, weight): &(u64, u32)| {
+        let (units, share) = (*units as f64, f64::from(*weight) / weights);
+        let prior = SPREAD_CONCENTRATION * share;
+        ln_gamma(prior + units) - ln_gamma(prior) - units * share.ln()
     };
-    let statistic = spread.iter().map(cell).sum();
-    Some(ChiSquared::new((spread.len() - 1) as f64).ok()?.sf(statistic))
+    ln_gamma(SPREAD_CONCENTRATION) - ln_gamma(SPREAD_CONCENTRATION + units) + weighted().map(one).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -196,23 +209,72 @@ mod tests {
         assert!(fixed > 0.25, "{fixed}");
     }
 
-    /// Critical values at p = 0.001 and 0.05 (NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.7.4), each met
-    /// by moving units from one variant to another.
-    #[test]
-    fn the_sample_ratio_is_that_of_the_published_tables() {
-        let check = |spread: &[(u64, u32)], statistic: f64, expect: f64| {
-            let p_value = sample_ratio(spread).unwrap();
-            let exact = ChiSquared::new((spread.len() - 1) as f64).unwrap().sf(statistic);
-            assert!((exact - expect).abs() < expect * 0.01, "{exact} at {statistic}");
-            assert!((p_value - expect).abs() < expect * 0.05, "{p_value} of {spread:?}");
+    /// Counts as they come, one unit after the other: how many of so many runs are ever called odd, with a look every `every`
+    /// units.
+    fn ever_odd(weights: &[u32], shares: &[f64], [runs, units, every]: [u32; 3], alarm: f64) -> u32 {
+        let mut state = 11;
+        let mut run = || {
+            let mut spread: Vec<(u64, u32)> = weights.iter().map(|weight| (0, *weight)).collect();
+            (1..=units).any(|seen| {
+                let mut place = random(&mut state);
+                let found = shares.iter().position(|share| {
+                    place -= share;
+                    place < 0.0
+                });
+                spread[found.unwrap_or(shares.len() - 1)].0 += 1;
+                seen % every == 0 && sample_ratio(&spread).is_some_and(|p_value| p_value < alarm)
+            })
         };
-        // With d units moved from one half to the other of n, the statistic is 4 d²/n.
-        check(&[(501_645, 1), (498_355, 1)], 10.828, 0.001);
-        check(&[(500_980, 50), (499_020, 50)], 3.841, 0.05);
-        // With d moved from one third of n to another, it is 6 d²/n.
-        check(&[(100_831, 1), (99_169, 1), (100_000, 1)], 13.816, 0.001);
-        assert_eq!(sample_ratio(&[(5, 1)]), None);
-        assert_eq!(sample_ratio(&[(0, 1), (0, 1)]), None);
-        assert!(sample_ratio(&[(900, 1), (100, 9)]).unwrap() < 1e-12);
+        (0..runs).map(|_| u32::from(run())).sum()
+    }
+
+    #[test]
+    fn looking_after_every_unit_finds_no_odd_spread_that_is_not_there() {
+        for weights in [&[1, 1][..], &[1, 99], &[1, 999], &[1, 2, 5]] {
+            let all = f64::from(weights.iter().sum::<u32>());
+            let shares: Vec<f64> = weights.iter().map(|weight| f64::from(*weight) / all).collect();
+            let odd = ever_odd(weights, &shares, [300, 400, 1], 0.05);
+            assert!(odd <= 15, "{weights:?}: {odd} of 300 runs");
+        }
+    }
+
+    #[test]
+    fn a_variant_that_lacks_one_in_twenty_is_seen() {
+        let shares = [1.0 / 1.95, 0.95 / 1.95];
+        let seen = ever_odd(&[1, 1], &shares, [20, 80_000, 100], 0.001);
+        assert!(seen >= 18, "{seen} of 20 runs");
+        assert_eq!(ever_odd(&[1, 1], &[1.0, 0.0], [1, 150, 1], 0.001), 1, "nobody gets the other");
+    }
+
+    #[test]
+    fn a_spread_is_odd_for_what_it_is_and_not_for_being_small() {
+        let of = |spread: &[(u64, u32)]| sample_ratio(spread).unwrap();
+        // Pearson's test of fixed counts would raise the alarm at the first of these.
+        assert!(of(&[(1, 1), (4, 999)]) > 0.9);
+        assert!(of(&[(500_300, 1), (499_700, 1)]) > 0.9);
+        assert!(of(&[(900, 1), (100, 9)]) < 1e-12);
+        assert!(of(&[(80_500, 80), (19_500, 20)]) > 0.001 && of(&[(81_000, 80), (19_000, 20)]) < 1e-6);
+        for none in [&[(5, 1)][..], &[(0, 1), (0, 1)], &[(5, 1), (3, 0)], &[]] {
+            assert_eq!(sample_ratio(none), None, "{none:?}");
+        }
+    }
+
+    /// The closed form against the product of what each unit was expected by: it goes to a variant by how many went there
+    /// before, with the weights as those that went there before all.
+    #[test]
+    fn the_ratio_of_a_spread_is_that_of_its_units_one_by_one() {
+        let mut state = 5;
+        let mut spread: [(u64, u32); 3] = [(0, 3), (0, 1), (0, 6)];
+        let mut ratio = 0.0;
+        for seen in 0..3_000_u32 {
+            let place = (random(&mut state) * 3.0) as usize % 3;
+            let (units, weight) = spread[place];
+            let share = f64::from(weight) / 10.0;
+            let expected =
+                (SPREAD_CONCENTRATION * share + units as f64) / (SPREAD_CONCENTRATION + f64::from(seen));
+            ratio += (expected / share).ln();
+            spread[place].0 += 1;
+        }
+        assert!((spread_ratio(&spread) - ratio).abs() < 1e-6, "{} {ratio}", spread_ratio(&spread));
     }
 }

@@ -1,9 +1,9 @@
 //! Variants, whom they are forced on, and what is counted of them.
 
 use super::*;
-use crate::decision::Conversion;
+use crate::decision::{Conversion, Participation};
 use crate::expr::{Comparison, Expr, Fact, Value};
-use crate::policy::experiment::UNIT_COOKIE;
+use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
 use crate::ruleset::{Experiment, Force, Goal, Unit, Variant};
 
 fn is(fact: Fact, text: &str) -> Expr {
@@ -36,8 +36,15 @@ fn host(experiment: Experiment) -> Host {
     Host::new(rules)
 }
 
+/// The cookie of the unit.
 fn cookie_of(reply: &Reply) -> String {
-    reply.headers.get("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+    cookies_of(reply).into_iter().find(|cookie| cookie.starts_with(UNIT_COOKIE)).unwrap()
+}
+
+/// All cookies that the client is to keep.
+fn cookies_of(reply: &Reply) -> Vec<String> {
+    let cookies = reply.headers.get_all("set-cookie").filter(|cookie| !cookie.contains("Max-Age=0;"));
+    cookies.map(|cookie| cookie.split(';').next().unwrap().to_owned()).collect()
 }
 
 fn sent(method: &str, path: &str, fields: &[(&str, &str)]) -> Facts {
@@ -70,8 +77,8 @@ fn a_variant_sticks_to_the_cookie_and_reaches_the_origin() {
 #[test]
 fn a_unit_is_exposed_under_one_hash_that_does_not_name_it() {
     let mut host = host(experiment());
-    let first = host.get("/shop");
-    let cookie = cookie_of(&first);
+    let cookie = cookie_of(&host.get("/shop"));
+    let first = host.send(sent("GET", "/shop", &[("cookie", &cookie)]));
     let again = host.send(sent("GET", "/shop", &[("cookie", &cookie)]));
     let [exposure] = &first.decision.participation.exposures[..] else { panic!("{:?}", first.decision) };
     assert_eq!((&*exposure.experiment, &*exposure.version), ("r", "1"));
@@ -79,8 +86,39 @@ fn a_unit_is_exposed_under_one_hash_that_does_not_name_it() {
     assert_eq!(again.decision.participation, first.decision.participation);
     let named = cookie.split('.').nth(1).unwrap();
     assert!(exposure.unit.len() == 32 && !exposure.unit.contains(named), "{exposure:?}");
-    let other = host.send(Facts { random: [9; 16], ..sent("GET", "/shop", &[]) });
+    let other = cookie_of(&host.send(Facts { random: [9; 16], ..sent("GET", "/shop", &[]) }));
+    let other = host.send(sent("GET", "/shop", &[("cookie", &other)]));
     assert_ne!(other.decision.participation.exposures[0].unit, exposure.unit);
+}
+
+#[test]
+fn a_new_unit_counts_once_its_cookie_has_come_back_on_whatever_route() {
+    let goal = Goal { name: "ordered".to_owned(), when: is(Fact::Method, "POST"), statuses: vec![200..=299] };
+    let mut host = host(Experiment { goals: vec![goal], ..experiment() });
+    let first = host.send(sent("POST", "/shop", &[]));
+    assert_eq!(first.decision.participation, Participation::default(), "nobody yet, nor what they reach");
+    assert_eq!(first.decision.variants.len(), 1, "who has a variant already");
+    let cookies = cookies_of(&first).join("; ");
+    assert!(cookies.ends_with(&format!("{GIVEN_COOKIE}=r:1")), "{cookies}");
+
+    let back = host.send(sent("POST", "/orders", &[("cookie", &cookies)]));
+    let [exposure] = &back.decision.participation.exposures[..] else { panic!("{:?}", back.decision) };
+    let [conversion] = &back.decision.participation.conversions[..] else { panic!("{:?}", back.decision) };
+    assert_eq!((&exposure.variant, &exposure.unit), (&first.decision.variants[0].1, &conversion.unit));
+    let forgotten = back.headers.get("set-cookie").unwrap();
+    assert!(forgotten.starts_with("meridian_given=; ") && forgotten.contains("; Max-Age=0;"), "{forgotten}");
+    assert_eq!(host.forwards.last().unwrap().headers.get("cookie"), None);
+    let again = host.send(sent("GET", "/shop", &[("cookie", &cookies)]));
+    assert_eq!(again.decision.participation.exposures, std::slice::from_ref(exposure), "once a request");
+
+    let alone = cookie_of(&first);
+    for given in ["r:2", "s:1", "r", "r:1:1", ""] {
+        let cookies = format!("{alone}; {GIVEN_COOKIE}={given}");
+        let reply = host.send(sent("GET", "/orders", &[("cookie", &cookies)]));
+        assert_eq!(reply.decision.participation, Participation::default(), "{given}");
+    }
+    let nobody = host.send(sent("POST", "/orders", &[("cookie", "meridian_given=r:1")]));
+    assert_eq!(nobody.decision.participation, Participation::default());
 }
 
 #[test]
@@ -94,8 +132,10 @@ fn testers_force_a_variant_and_are_not_counted() {
     let goal = Goal { name: "seen".to_owned(), when: is(Fact::Path, "/shop"), statuses: vec![200..=299] };
     let mut host = host(Experiment { force: Some(force), goals: vec![goal], ..experiment() });
     let tester = ("x-tester", "yes");
+    let unit = cookie_of(&host.get("/shop"));
     let mut check = |query: Option<&str>, fields: &[(&str, &str)], expect: &str| {
-        let reply = host.send(Facts { query: query.map(str::to_owned), ..sent("GET", "/shop", fields) });
+        let fields = [fields, &[("cookie", unit.as_str())]].concat();
+        let reply = host.send(Facts { query: query.map(str::to_owned), ..sent("GET", "/shop", &fields) });
         let forced = stages(&reply).contains("variant c, forced");
         assert!(stages(&reply).contains(expect), "{}", stages(&reply));
         assert_eq!(&*reply.decision.variants[0].1 == "c", forced);
@@ -118,10 +158,10 @@ fn testers_force_a_variant_and_are_not_counted() {
 fn a_goal_is_reached_on_any_route_by_a_known_unit_with_the_right_status() {
     let goal = Goal { name: "ordered".to_owned(), when: is(Fact::Method, "POST"), statuses: vec![200..=299] };
     let mut host = host(Experiment { goals: vec![goal], ..experiment() });
-    let shop = host.get("/shop");
+    let cookie = cookie_of(&host.get("/shop"));
+    let shop = host.send(sent("GET", "/shop", &[("cookie", &cookie)]));
     assert_eq!(shop.decision.participation.conversions, []);
     let unit = shop.decision.participation.exposures[0].unit.clone();
-    let cookie = cookie_of(&shop);
 
     let ordered = host.send(sent("POST", "/orders", &[("cookie", &cookie)]));
     let expect = Conversion { experiment: "r".into(), version: "1".into(), unit, goal: "ordered".to_owned() };

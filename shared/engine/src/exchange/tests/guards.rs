@@ -189,6 +189,30 @@ fn a_region_wide_limit_asks_its_authority_and_fails_as_the_rule_says() {
 }
 
 #[test]
+fn only_regions_that_the_tenant_allows_count_for_one_that_is_away() {
+    let asked = |scope| {
+        let mut rules = ruleset(vec![route("/**")]);
+        rules.tenant.allowed_regions = vec!["eu-west-1".into(), "us-east-1".into()];
+        rules.limits.push(limit(scope, Fail::Closed, 2));
+        rules.routes[0].limits.push(0);
+        let mut host = Host::new(rules);
+        let (mut exchange, mut step) = Exchange::begin(&mut host.node, request("GET", "acme.example", "/"));
+        loop {
+            step = match step {
+                Step::Take(takes) => break takes.into_iter().next().unwrap().others.join(" "),
+                Step::Reply(reply) => panic!("{reply:?}"),
+                step => {
+                    let answer = host.answer(step);
+                    exchange.resume(&mut host.node, answer, NOW)
+                }
+            };
+        }
+    };
+    assert_eq!(asked(LimitScope::Region), "eu-west-1");
+    assert_eq!(asked(LimitScope::Global), "", "one place or nowhere");
+}
+
+#[test]
 fn an_upstream_gets_the_token_but_neither_context_nor_session() {
     let mut rules = ruleset(vec![route("/**")]);
     let regions = vec![("eu-west-1".into(), "https://shop.example/base/".to_owned())];

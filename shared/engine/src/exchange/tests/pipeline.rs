@@ -181,6 +181,51 @@ fn a_body_is_read_once_for_the_policies_of_the_tenant_and_of_the_route() {
 }
 
 #[test]
+fn a_decision_says_how_long_the_bodies_are_as_far_as_anybody_knows() {
+    let mut host = Host::new(ruleset(vec![route("/v1/**")]));
+    let mut check = |method, body, response, expect| {
+        host.says("us-east-1", response);
+        let reply = host.send(Facts { body, ..request(method, "acme.example", "/v1/a") });
+        let bytes = reply.decision.bytes;
+        assert_eq!((bytes.request, bytes.response), expect, "{method} {body:?}");
+    };
+    let length = [("content-length", "12")];
+    check("GET", BodySize::Empty, ok(200, &length), (Some(0), Some(12)));
+    check("GET", BodySize::Empty, ok(200, &[]), (Some(0), None));
+    check("HEAD", BodySize::Empty, ok(200, &length), (Some(0), Some(0)));
+    check("POST", BodySize::Bytes(7), ok(204, &[]), (Some(7), Some(0)));
+    check("POST", BodySize::Unknown, ok(200, &length), (None, Some(12)));
+    let refused = host.send(Facts { body: BodySize::Bytes(7), ..request("POST", "acme.example", "/") });
+    let ReplyBody::Bytes(body) = &refused.body else { panic!("{refused:?}") };
+    let bytes = refused.decision.bytes;
+    assert_eq!((bytes.request, bytes.response), (Some(7), Some(body.len() as u64)));
+}
+
+#[test]
+fn a_decision_tells_of_persons_what_the_route_says() {
+    let mut rules = ruleset(vec![route("/people/{name}")]);
+    let deny = AddressSet::new(&["198.51.100.0/24".parse().unwrap()]);
+    rules.security.push(Security { deny, ..Security::new(rule("Security"), Mode::Block) });
+    rules.tenant.security.push(0);
+    let mut told = |personal, path: &str| {
+        rules.routes[0].personal = personal;
+        let persons = Host::new(rules.clone()).get(path).decision.persons;
+        assert!(persons.client.as_deref().is_none_or(|client| client.starts_with('#') && client.len() == 17));
+        (persons.path.as_deref().map(str::to_owned), persons.client.is_some(), persons.rule)
+    };
+    let pattern = Some("/people/{name}".to_owned());
+    assert_eq!(told(Personal::Keep, "/people/ada"), (pattern.clone(), false, Personal::Keep));
+    assert_eq!(told(Personal::Hash, "/people/ada"), (pattern.clone(), true, Personal::Hash));
+    assert_eq!(told(Personal::Drop, "/people/ada"), (pattern, false, Personal::Drop));
+    // Where no route is found, no rule says more than the least that may be told.
+    let (path, _, rule) = told(Personal::Keep, "/nobody/ada");
+    let hash = path.unwrap();
+    assert!(hash.starts_with('#') && hash.len() == 17, "{hash}");
+    assert_eq!((told(Personal::Keep, "/nobody/ada").0, rule), (Some(hash.clone()), Personal::Hash));
+    assert_ne!(told(Personal::Keep, "/nobody/bob").0, Some(hash));
+}
+
+#[test]
 fn transforms_change_both_ways_but_not_what_is_ours() {
     let set =
         |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));

@@ -109,6 +109,7 @@ mod tests {
             cost,
             scope,
             region: "us-east-1".into(),
+            others: Vec::new(),
             algorithm,
             quota,
             window_ms,

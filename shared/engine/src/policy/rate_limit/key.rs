@@ -1,5 +1,6 @@
 //! Whom a limit counts: one hash over tenant, limit and the parts of its key, each with its length, so that no two keys
-//! are the same input and no address or subject is kept in the clear.
+//! are the same input and no address or subject is kept in the clear. Where others count, the hash is keyed: there are few
+//! enough addresses to try them all.
 
 use std::net::IpAddr;
 
@@ -8,14 +9,16 @@ use sha2::{Digest, Sha256};
 use super::counter::KeyHash;
 use crate::expr::{Inputs, Seen};
 use crate::policy::jwt::Identity;
-use crate::ruleset::{LimitKey, RateLimit};
+use crate::ruleset::{LimitKey, LimitScope, RateLimit};
+use crate::secret::Secret;
 
-/// The key of a request.
+/// The key of a request: the same on every edge with the same secret.
 pub(super) fn hash(
     tenant: &str,
     limit: &RateLimit,
     inputs: &Inputs<'_>,
     identity: Option<&Identity>,
+    secret: &Secret,
 ) -> KeyHash {
     let facts = inputs.facts;
     let mut input = Input(Sha256::new());
@@ -55,7 +58,11 @@ pub(super) fn hash(
             },
         }
     }
-    input.0.finalize().into()
+    let hash: KeyHash = input.0.finalize().into();
+    match limit.scope {
+        LimitScope::Node => hash,
+        LimitScope::Region | LimitScope::Global => secret.tag([b"meridian-limit-v1\n", &hash]),
+    }
 }
 
 struct Input(Sha256);

@@ -29,6 +29,7 @@ use crate::fair::Fair;
 use crate::limits::LIMIT_KEYS_MAX;
 use crate::policy::jwt::Identity;
 use crate::ruleset::{Cost, Fail, LimitAlgorithm, LimitScope, Mode, RateLimit, RegionId, Ruleset};
+use crate::secret::Secret;
 use crate::step::{Lease, Take};
 
 /// What a node remembers of limits: its own counters and the leases that it holds. Bounded, and each tenant has its share.
@@ -145,7 +146,8 @@ enum Look {
 }
 
 impl LimitCheck {
-    /// The limits of the tenant's plan, then `own` of the route, by index, with whom each counts. `nearest` is the region
+    /// The limits of the tenant's plan, then `own` of the route, by index, with whom each counts: `secret` hides that from whoever
+    /// else counts. `nearest` is the region
     /// whose authority counts limits of scope `region`.
     #[must_use]
     pub fn new<'a>(
@@ -153,6 +155,7 @@ impl LimitCheck {
         own: &[usize],
         inputs: &Inputs<'_>,
         identity: Option<&Identity>,
+        secret: &Secret,
         nearest: impl Fn() -> &'a RegionId,
     ) -> Self {
         let tenant = &ruleset.tenant;
@@ -169,7 +172,7 @@ impl LimitCheck {
             region: if limit.scope == LimitScope::Region { nearest() } else { &tenant.home_region }.clone(),
             fail: limit.fail,
             shadow: limit.mode == Mode::Log,
-            key: key::hash(&tenant.slug, limit, inputs, identity),
+            key: key::hash(&tenant.slug, limit, inputs, identity, secret),
             asked: Asked::No,
         });
         Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
@@ -307,6 +310,7 @@ impl Item {
             cost: self.cost,
             scope: self.scope,
             region: self.region.clone(),
+            others: Vec::new(),
             algorithm: self.algorithm,
             quota: self.shape.quota,
             window_ms: self.shape.window_ms,

@@ -38,9 +38,12 @@ fn rules(limits: Vec<RateLimit>) -> (Ruleset, Route) {
 fn check((ruleset, route): &(Ruleset, Route), client: &str) -> LimitCheck {
     let mut facts = request("GET", "acme.example", "/");
     facts.client = client.parse().unwrap();
-    LimitCheck::new(ruleset, &route.limits, &Inputs::anonymous(&facts, "acme"), None, || {
-        &ruleset.tenant.home_region
-    })
+    let inputs = Inputs::anonymous(&facts, "acme");
+    LimitCheck::new(ruleset, &route.limits, &inputs, None, &secret(7), || &ruleset.tenant.home_region)
+}
+
+fn secret(byte: u8) -> Secret {
+    Secret::new(&[byte; 32])
 }
 
 fn memory() -> LimitMemory {
@@ -256,6 +259,7 @@ fn keys_of_all_kinds_are_told_apart() {
             &RateLimit { key: keys, ..limit("l", LimitScope::Node, 1, 1) },
             &Inputs::anonymous(&facts, tenant),
             None,
+            &secret(7),
         )
     };
     let header = |name: &str| LimitKey::Header(name.to_owned());
@@ -275,6 +279,19 @@ fn keys_of_all_kinds_are_told_apart() {
     }
     let subject = hash("acme", vec![LimitKey::Subject], &[]);
     assert_eq!(subject, hashes[2], "no subject: the client");
+}
+
+#[test]
+fn who_counts_elsewhere_gets_a_hash_that_takes_the_secret_to_make() {
+    let facts = request("GET", "acme.example", "/");
+    let inputs = Inputs::anonymous(&facts, "acme");
+    let hash = |scope, byte| key::hash("acme", &limit("l", scope, 1, 1), &inputs, None, &secret(byte));
+    assert_eq!(hash(LimitScope::Node, 7), hash(LimitScope::Node, 8), "it does not leave the edge");
+    for scope in [LimitScope::Region, LimitScope::Global] {
+        assert_eq!(hash(scope, 7), hash(scope, 7), "the same on every edge");
+        assert_ne!(hash(scope, 7), hash(scope, 8));
+        assert_ne!(hash(scope, 7), hash(LimitScope::Node, 7));
+    }
 }
 
 #[test]
@@ -299,7 +316,9 @@ fn an_expression_says_whom_and_how_much() {
         facts.headers.append("x-device", device);
         facts.query = query.map(str::to_owned);
         let inputs = Inputs::anonymous(&facts, "acme");
-        let check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, || &ruleset.tenant.home_region);
+        let check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, &secret(7), || {
+            &ruleset.tenant.home_region
+        });
         drive(&mut memory, check, None, NOW_MS).0.unwrap().limits[0].remaining
     };
     assert_eq!(remaining("a", Some("all")), 7);
@@ -331,7 +350,7 @@ fn a_global_limit_is_counted_at_home_and_a_regions_own_there() {
         let facts = request("GET", "acme.example", "/");
         let inputs = Inputs::anonymous(&facts, "acme");
         let nearest = "us-east-1".into();
-        let mut check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, || &nearest);
+        let mut check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, &secret(7), || &nearest);
         match check.poll(&mut memory(), NOW_MS) {
             LimitVerdict::NeedTake(takes) => takes[0].region.to_string(),
             verdict => panic!("{verdict:?}"),

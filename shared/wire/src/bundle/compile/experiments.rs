@@ -19,7 +19,7 @@ impl Compiler {
             let names: Vec<String> = spec.variants.iter().map(|variant| variant.name.clone()).collect();
             self.unique(&names, "spec.variants");
             let layer = self.layer(spec, &experiments);
-            let salt = spec.salt.clone().unwrap_or_else(|| document.metadata.name.clone());
+            let salt = self.salt(spec, &document.metadata.name, &experiments);
             let unit = match spec.unit {
                 UnitSpec::Subject => Unit::Subject,
                 UnitSpec::Cookie => Unit::Cookie,
@@ -43,6 +43,27 @@ impl Compiler {
             });
         }
         experiments
+    }
+
+    /// The salt, which no experiment outside the layer may have too: the same people would get the same places in both, so
+    /// that what one does would be taken for what the other does. What was released before this was asked goes on.
+    fn salt(&mut self, spec: &ExperimentSpec, name: &str, earlier: &[Experiment]) -> String {
+        let salt = spec.salt.as_deref().unwrap_or(name);
+        let layer = spec.layer.as_ref().map(|layer| layer.name.as_str());
+        let shares = |other: &&Experiment| {
+            let exclusive = layer.is_some() && layer == other.layer.as_ref().map(|layer| layer.name.as_str());
+            other.salt == salt && !exclusive
+        };
+        if let Some(other) = earlier.iter().find(shares).filter(|_| self.is_push) {
+            let rule = &other.rule;
+            let path = if spec.salt.is_some() { "spec.salt" } else { "metadata.name" };
+            let expected = format!(
+                "a salt that no experiment outside its layer has; {:?} in {}:{} has it too",
+                rule.name, rule.file, rule.line
+            );
+            self.flaw(path, format_args!("{:?}", short(salt)), expected);
+        }
+        salt.to_owned()
     }
 
     fn layer(&mut self, spec: &ExperimentSpec, earlier: &[Experiment]) -> Option<Layer> {

@@ -68,6 +68,8 @@ impl Compiler {
                     .as_ref()
                     .and_then(|name| self.find("Function", name, "spec.function")),
                 sampling: spec.log.as_ref().map(|log| self.sampling(log)).unwrap_or_default(),
+                personal: spec.log.as_ref().map(|log| log.personal.into()).unwrap_or_default(),
+                pattern: spec.matcher.path.as_str().into(),
             };
             self.captures_of(&route, transforms);
             placed.push(Placed { document: at, priority: spec.matcher.priority, route });
