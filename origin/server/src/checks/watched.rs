@@ -178,8 +178,11 @@ mod tests {
         let (mut watched, now) = (Watched::default(), Instant::now());
         let many = |tenant: &str, count: usize| -> Vec<Checked> {
             let one = upstreams(&[("a", "/")]).remove(0);
-            let named =
-                |number| Checked { tenant: tenant.to_owned(), name: format!("u{number}"), ..one.clone() };
+            let named = |number| {
+                let mut checked = one.clone();
+                (checked.tenant, checked.name) = (tenant.to_owned(), format!("u{number}"));
+                checked
+            };
             (0..count).map(named).collect()
         };
         assert_eq!(watched.take("acme", 1, many("acme", CHECKS_MAX - 1), now), 0);

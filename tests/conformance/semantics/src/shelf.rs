@@ -74,7 +74,7 @@ impl Shelf {
         now: SystemTime,
     ) {
         let (url, status) = (request.uri.to_string(), response.status());
-        if !request.method.is_safe() && !(status.is_client_error() || status.is_server_error()) {
+        if !(request.method.is_safe() || status.is_client_error() || status.is_server_error()) {
             self.stored.remove(&url);
         }
         if !asks_for_content(request) {
