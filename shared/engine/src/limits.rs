@@ -69,6 +69,9 @@ pub const METHOD_BYTES_MAX: usize = 32;
 pub const HEADER_FIELDS_MAX: usize = 128;
 /// Bytes of a request's header fields together.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// How often a request may have been forwarded from here, as its `CDN-Loop` says (RFC 8586). One of a tenant may come back for
+/// another, whose service is behind the same edges; more than a few are a loop.
+pub const LOOPS_MAX: usize = 4;
 /// Bytes of a hostname (RFC 1035, section 2.3.4).
 pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of path and query together.

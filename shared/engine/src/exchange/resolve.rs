@@ -7,7 +7,7 @@ use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::facts::{Facts, cookie};
 use crate::headers::is_field_value;
-use crate::limits::{SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
+use crate::limits::{LOOPS_MAX, SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
 use crate::node::{HostKnown, Node, SyncNeed};
 use crate::policy::request::Malformed;
 use crate::problem::Problem;
@@ -19,6 +19,14 @@ impl Exchange {
         self.explain("request", None, format!("denied: {malformed}"), Vec::new());
         let problem = Problem::new(malformed.status(), "malformed-request", "The request can't be accepted");
         self.refuse(node, problem.detail(malformed.to_string()), Outcome::Denied)
+    }
+
+    /// Nothing is asked for such a request, of an origin neither. Its status is the one that says so (RFC 5842, section 7.2).
+    pub(super) fn refuse_loop(&mut self, node: &mut Node) -> Step {
+        self.explain("request", None, "denied: it goes in a loop", Vec::new());
+        let problem = Problem::new(508, "loop-detected", "The request goes in a loop");
+        let detail = format!("it was forwarded from here {LOOPS_MAX} times already, as CDN-Loop says");
+        self.refuse(node, problem.detail(detail), Outcome::Denied)
     }
 
     /// Asks for news when they are old, loads what is missing or newer, then decides by the last good rules.

@@ -3,7 +3,10 @@
 
 use crate::facts::{Facts, host_of, normalise_path};
 use crate::headers::{Headers, is_field_name, is_field_value, is_token};
-use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
+use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, LOOPS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
+
+/// What every request that goes on from here says in `CDN-Loop`: where it has been (RFC 8586, section 2).
+pub const CDN_ID: &str = "meridian";
 
 /// Why a request is refused for its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +87,14 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Whether a request was forwarded from here as often as it may be: it goes in a loop (RFC 8586, section 2).
+#[must_use]
+pub fn is_looping(headers: &Headers) -> bool {
+    let members = headers.get_all("cdn-loop").flat_map(|list| list.split(','));
+    let ids = members.map(|member| member.split(';').next().unwrap_or_default().trim());
+    ids.filter(|id| id.eq_ignore_ascii_case(CDN_ID)).count() >= LOOPS_MAX
+}
+
 fn check_method(method: &str) -> Result<(), Malformed> {
     if method.is_empty() || method.len() > METHOD_BYTES_MAX || !method.bytes().all(is_token) {
         return Err(Malformed::Method);
@@ -109,8 +120,15 @@ fn check_headers(headers: &Headers) -> Result<(), Malformed> {
 /// The first thing that is refused.
 pub fn check_connection(headers: &Headers) -> Result<(), Malformed> {
     let end_to_end = |name: &str| {
-        const NEVER: [&str; 6] =
-            ["host", "content-length", "authorization", "cookie", "cache-control", "meridian-session"];
+        const NEVER: [&str; 7] = [
+            "host",
+            "content-length",
+            "authorization",
+            "cookie",
+            "cache-control",
+            "cdn-loop",
+            "meridian-session",
+        ];
         NEVER.iter().any(|never| name.trim().eq_ignore_ascii_case(never))
     };
     if headers.get_all("connection").flat_map(|list| list.split(',')).any(end_to_end) {
@@ -191,6 +209,7 @@ mod tests {
         check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
         check(&[("transfer-encoding", " chunked")], Err(Malformed::TransferCoding));
         check(&[("connection", "close, Authorization")], Err(Malformed::Connection));
+        check(&[("connection", "CDN-Loop"), ("cdn-loop", "meridian")], Err(Malformed::Connection));
         check(&[("connection", "Upgrade"), ("upgrade", "h2c")], Ok(()));
         check(&[("connection", "Upgrade"), ("upgrade", "h2c, WebSocket")], Err(Malformed::WebSocket));
         check(&[("x a", "1")], Err(Malformed::Header));
@@ -219,6 +238,19 @@ mod tests {
         check("GET", "/a", "b c", Err(400));
         check("GET", "/a", "b\0", Err(400));
         check("GET", "/a", &"b".repeat(URL_BYTES_MAX), Err(414));
+    }
+
+    #[test]
+    fn a_request_loops_that_was_here_as_often_as_it_may_be() {
+        let check = |lines: &[&str], expect: bool| {
+            let headers: Headers = lines.iter().map(|line| ("cdn-loop", *line)).collect();
+            assert_eq!(is_looping(&headers), expect, "RFC 8586, section 2: {lines:?}");
+        };
+        check(&[], false);
+        check(&["meridian, meridian", "meridian"], false);
+        check(&["meridian, other.example; n=1, meridian", "Meridian;a=b ,meridian"], true);
+        check(&["meridian.example, not-meridian, meridian:80, other; x=meridian"; LOOPS_MAX], false);
+        check(&[",", "", "meridian;meridian;meridian;meridian"], false);
     }
 
     #[test]
