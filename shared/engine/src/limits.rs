@@ -22,8 +22,19 @@ pub const TENANTS_MAX: usize = 1_000;
 pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of one tenant's lists of addresses in memory: two million ranges of IPv4, or half a million of IPv6.
 pub const TENANT_LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Hostnames in memory at once.
+/// Hostnames in memory at once that their tenants' rules name, and as many that a wildcard covers or whose rules are not at hand:
+/// those push none of the others out.
 pub const HOSTS_MAX: usize = 10_000;
+/// Distance at which an origin is asked for hostnames that are not known, on average: 200 a second.
+pub const HOST_ASK_MS: u64 = 5;
+/// Hostnames that are asked for at once, after a while without.
+pub const HOST_ASKS_MAX: u64 = 400;
+/// The same distance for one client's network: 20 a second.
+pub const HOST_ASK_CLIENT_MS: u64 = 50;
+/// Hostnames that are asked for at once for one client's network.
+pub const HOST_ASKS_CLIENT_MAX: u64 = 100;
+/// Clients' networks whose questions are counted at once.
+pub const HOST_ASK_CLIENTS_MAX: usize = 4_096;
 /// How long it is believed whose a hostname is that its tenant's rules don't name.
 pub const HOST_KNOWN_MS: u64 = 30_000;
 /// Unknown hostnames in memory at once.

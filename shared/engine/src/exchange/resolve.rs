@@ -37,7 +37,11 @@ impl Exchange {
         }
         let look = node.look(&self.facts.host, self.now_ms);
         let mut keys = look.wanted;
-        keys.retain(|key| !self.tried.contains(key));
+        let client = self.facts.client;
+        keys.retain(|key| {
+            let is_new = !self.tried.contains(key);
+            is_new && (!matches!(key, LoadKey::Host(_)) || node.may_ask_host(client, self.now_ms))
+        });
         if !keys.is_empty() {
             self.tried.extend_from_slice(&keys);
             node.loading(&keys, self.now_ms);
@@ -63,6 +67,9 @@ impl Exchange {
         let (tenant, rules) = match known {
             HostKnown::Tenant(tenant) => (Some(tenant), rules),
             HostKnown::No => {
+                if !self.tried.iter().any(|key| matches!(key, LoadKey::Host(_))) {
+                    self.explanation.note("host", None, "not asked for: too many are").with("host", host);
+                }
                 let tenant = node.host_before(host);
                 let rules = tenant.as_deref().and_then(|slug| node.rules(slug));
                 (tenant, rules)
