@@ -197,6 +197,8 @@ pub const HTML_VALUE_BYTES_MAX: usize = 16 * 1024;
 pub const NAMES_MAX: usize = 4_096;
 /// Addresses whose names are asked for at once.
 pub const NAMES_ASKED_MAX: usize = 32;
+/// Addresses around one another, of a /24 or of IPv6 a /48, whose names are asked for at once; of a /64 it is one.
+pub const NAMES_ASKED_AROUND_MAX: usize = 4;
 /// How long a name is asked for that nobody tells.
 pub const NAME_ASK_MS: u64 = 10_000;
 /// How long a name is believed, whatever the origin says.

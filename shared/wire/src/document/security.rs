@@ -197,7 +197,8 @@ pub struct CrawlerSpec {
 spec! {
 /// What becomes of a crawler that is not verified yet.
 pub enum UnverifiedSpec {
-    /// It passes for now.
+    /// It passes while the name of its address is asked for. Its score counts, as of anybody else, where too many names are
+    /// asked for at once (of a /64 of IPv6 one), and where another address of its /64 turned out to be no crawler's.
     #[default]
     Allow,
     /// Its score counts, as of anybody else.
