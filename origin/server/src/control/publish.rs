@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::auth::Operator;
-use super::compile::{Compiled, compile, test};
+use super::compile::{Compiled, compile, reach, test};
 use super::home;
 use crate::context::{now_ms, now_ms_i64};
 use crate::problem::Problem;
@@ -62,6 +62,7 @@ pub(super) async fn push(
     follows(&head, parent.as_deref())?;
     let generated = generated(transaction, target).await?;
     let compiled = compile(target, &files, generated).await?;
+    reach(origin, transaction, &compiled).await?;
     test(transaction, &compiled).await?;
     let made = Making { origin, operator, target, kind: "push", note };
     made.release(transaction, head, files, compiled).await
