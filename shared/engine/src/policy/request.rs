@@ -84,7 +84,19 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     }
     facts.headers.strip_hop_by_hop();
     facts.headers.retain(|name, _| !is_internal(name));
+    join_cookies(&mut facts.headers);
     Ok(())
+}
+
+/// Makes one field of several `Cookie` fields, as HTTP/2 and HTTP/3 split them and nobody else reads them (RFC 9113, section
+/// 8.2.3; RFC 9114, section 4.2.1).
+fn join_cookies(headers: &mut Headers) {
+    let lines: Vec<&str> = headers.get_all("cookie").collect();
+    if lines.len() > 1 {
+        let lines: Vec<&str> = lines.into_iter().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let joined = lines.join("; ");
+        headers.set("cookie", joined);
+    }
 }
 
 /// Whether a request was forwarded from here as often as it may be: it goes in a loop (RFC 8586, section 2).
@@ -251,6 +263,24 @@ mod tests {
         check(&["meridian, other.example; n=1, meridian", "Meridian;a=b ,meridian"], true);
         check(&["meridian.example, not-meridian, meridian:80, other; x=meridian"; LOOPS_MAX], false);
         check(&[",", "", "meridian;meridian;meridian;meridian"], false);
+    }
+
+    #[test]
+    fn several_cookie_fields_become_one() {
+        let check = |lines: &[&str], expect: Option<&str>| {
+            let mut facts = request("GET", "acme.example", "/");
+            facts.headers = lines.iter().map(|line| ("cookie", *line)).collect();
+            assert_eq!(admit(&mut facts), Ok(()));
+            assert_eq!(
+                facts.headers.joined("cookie").as_deref(),
+                expect,
+                "RFC 9113, section 8.2.3: {lines:?}"
+            );
+        };
+        check(&[], None);
+        check(&["a=1;b=2"], Some("a=1;b=2"));
+        check(&["", "a=1", " "], Some("a=1"));
+        check(&["a=1", "b=2; c=3", "d=\"4, 5\""], Some("a=1; b=2; c=3; d=\"4, 5\""));
     }
 
     #[test]
