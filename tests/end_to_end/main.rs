@@ -48,7 +48,7 @@ fn main() -> Result<()> {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
-    let environment = [traces::environment()?, crawlers::environment()?].concat();
+    let environment = [traces::environment()?, crawlers::environment()?, stack::environment()].concat();
     let stack = Arc::new(Stack::start(&data, environment)?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&stack)));
     let stopped = stack.stop();

@@ -15,6 +15,14 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("secrets_stay_out_of_the_logs", secrets_stay_out_of_the_logs),
 ];
 
+/// What reads an origin's numbers.
+const METRICS_TOKEN: &str = "numbers-of-a-test";
+
+/// What the stack has to be told to show them.
+pub fn environment() -> Vec<(String, String)> {
+    vec![("MERIDIAN_METRICS_TOKEN".to_owned(), METRICS_TOKEN.to_owned())]
+}
+
 fn up_json_names_everything(stack: &Stack) -> Result<()> {
     let up = stack.up()?;
     ensure!(up.edges.keys().eq(["cloudflare", "spin"]), "{:?}", up.edges);
@@ -48,7 +56,9 @@ fn origins_are_healthy_and_measured(stack: &Stack) -> Result<()> {
         let client = Client::new(&origin.url, "origin");
         client.get("/healthz")?.expect(200)?;
         client.get("/readyz")?.expect(200)?;
-        let metrics = client.get("/metrics")?.expect(200)?.text();
+        client.get("/metrics")?.expect(401)?;
+        let scraper = client.with("authorization", &format!("Bearer {METRICS_TOKEN}"));
+        let metrics = scraper.get("/metrics")?.expect(200)?.text();
         ensure!(metrics.contains("# TYPE meridian_"), "{metrics}");
     }
     Ok(())

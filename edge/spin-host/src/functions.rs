@@ -254,11 +254,11 @@ impl Asked {
     }
 }
 
-/// Takes the platform's own fields out.
+/// Takes the platform's own fields out, and what shows a loop (RFC 8586): no function may hide it.
 fn take_own(headers: &mut HeaderMap) -> HeaderMap {
     let mut own = HeaderMap::new();
-    let names: Vec<_> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_FIELDS)).cloned().collect();
+    let is_own = |name: &str| name.starts_with(OWN_FIELDS) || name == "cdn-loop";
+    let names: Vec<_> = headers.keys().filter(|name| is_own(name.as_str())).cloned().collect();
     for name in names {
         let values: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
         headers.remove(&name);

@@ -202,6 +202,9 @@ pub struct Config {
     /// SHA-256 of the first control token, in hexadecimal.
     #[arg(long, env = "MERIDIAN_CONTROL_TOKEN_SHA256", hide_env_values = true)]
     pub control_token_sha256: Option<Sha256Hex>,
+    /// Token that whoever reads `/metrics` shows as a bearer: numbers there name tenants. Without it nobody may.
+    #[arg(long, env = "MERIDIAN_METRICS_TOKEN", hide_env_values = true)]
+    pub metrics_token: Option<Secret>,
     /// Name servers that crawlers' addresses and the names of checked upstreams are looked up at: `ADDRESS:PORT`. Without
     /// any, those of the operating system.
     #[arg(long = "name-server", env = "MERIDIAN_NAME_SERVERS", value_delimiter = ',')]

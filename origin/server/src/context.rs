@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri, header};
+use meridian_engine::policy::request::CDN_ID;
 use meridian_wire::context::{Context, HEADER, InvalidContext};
 use moka::policy::EvictionPolicy;
 use sha2::{Digest, Sha256};
@@ -113,12 +114,20 @@ pub async fn of_an_edge(signed: Signed, request: Request, next: Next) -> Respons
     next.run(request).await
 }
 
-/// The layer of everything that is not for edges: for a request with a context, right or wrong, it does not exist.
+/// The layer of everything that is not for edges: for a request with a context, right or wrong, it does not exist, and neither
+/// for one that an edge sends on to an upstream of a tenant, wherever that leads.
 pub async fn of_no_edge(request: Request, next: Next) -> Response {
-    if request.headers().contains_key(HEADER) {
+    if request.headers().contains_key(HEADER) || came_by_an_edge(request.headers()) {
         return Problem::nowhere().into_response();
     }
     next.run(request).await
+}
+
+/// Whether a request says that it came by an edge, as all that edges forward do (RFC 8586, section 2).
+fn came_by_an_edge(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all("cdn-loop").iter().filter_map(|list| list.to_str().ok());
+    let mut ids = lists.flat_map(|list| list.split([',', ';'])).map(str::trim);
+    ids.any(|id| id.eq_ignore_ascii_case(CDN_ID))
 }
 
 async fn check(origin: &Origin, method: &str, uri: &Uri, headers: &HeaderMap) -> Result<Context, Problem> {

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use meridian_cdc::PeerStatus;
+use subtle::ConstantTimeEq as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::Secret;
 use crate::consistency::applied;
+use crate::control::auth::bearer;
 use crate::edge::peers::Readiness;
 use crate::metrics::{Kind, Sample};
+use crate::problem::Problem;
 use crate::state::{Origin, ready};
 
 /// The routes of health and metrics.
@@ -61,11 +65,22 @@ async fn readyz(State(origin): State<Arc<Origin>>) -> Response {
     get,
     path = "/metrics",
     tag = "health",
-    responses((status = 200, description = "OpenMetrics text", body = String))
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String),
+        (status = 401, description = "The token of MERIDIAN_METRICS_TOKEN is needed; without one nobody may"),
+    ),
+    security(("metrics" = []))
 )]
-async fn metrics(State(origin): State<Arc<Origin>>) -> impl IntoResponse {
+async fn metrics(State(origin): State<Arc<Origin>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let needed = origin.config.metrics_token.as_ref().map(Secret::expose);
+    let is_right = |needed: &str, shown: &str| bool::from(needed.as_bytes().ct_eq(shown.as_bytes()));
+    if !needed.zip(bearer(&headers)).is_some_and(|(needed, shown)| is_right(needed, shown)) {
+        let title = "The token for metrics is needed";
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", title)
+            .header(WWW_AUTHENTICATE, "Bearer realm=\"meridian-metrics\""));
+    }
     let text = origin.metrics.render(&samples(&origin));
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]

@@ -57,6 +57,9 @@ pub fn describe() -> OpenApi {
     components.add_security_scheme("context", header("Meridian-Context", "The signed context of an edge"));
     components.add_security_scheme("peer", header("Meridian-Peer", "The proof of another region's origin"));
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    let metrics = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let metrics = metrics.description(Some("The token of MERIDIAN_METRICS_TOKEN")).build();
+    components.add_security_scheme("metrics", SecurityScheme::Http(metrics));
     described
 }
 

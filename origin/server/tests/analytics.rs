@@ -2,9 +2,7 @@
 
 mod support;
 
-use http::header::HOST;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use http::{Method, StatusCode};
 use meridian_origin::config::{Events, Personal};
 use meridian_origin::context::now_ms;
 use meridian_origin::serve::start;
@@ -100,9 +98,7 @@ async fn decisions_of_all_regions_are_counted_once_and_followed() {
     report(&us, &[event("01F", json!({"tenant": "initech"}))]).await;
     let top = counted(&us, "/top?tenant=initech", 21).await;
     assert_eq!((&top["top"][0]["requests"], &top["top"][0]["estimated"]), (&json!(21), &json!(true)));
-    let request = Request::get("/metrics").header(HOST, eu.authority()).body(Full::default());
-    let metrics = eu.send(request.unwrap()).await;
-    let metrics = String::from_utf8_lossy(&metrics.body);
+    let metrics = eu.metrics().await;
     let decisions = r#"meridian_decisions_total{tenant="initech",outcome="forwarded",status="2xx"} 20"#;
     assert!(metrics.contains(decisions), "{metrics}");
     assert!(metrics.contains("meridian_decisions_unwritten_total 19"), "{metrics}");
@@ -194,8 +190,7 @@ async fn personal_data_goes_and_old_days_are_dropped_where_the_region_is_told_to
     .expect("a count");
     assert_eq!(counted, 1, "experiments count all the same");
     assert_eq!(ids(&ask(&region, "/logs").await), ["01A"]);
-    let metrics = Request::get("/metrics").body(Full::default()).expect("a request");
-    let metrics = String::from_utf8(region.send(metrics).await.body.to_vec()).expect("text");
+    let metrics = region.metrics().await;
     assert!(metrics.contains("meridian_events_dropped_total 2\n"), "{metrics}");
     assert!(
         metrics
@@ -210,8 +205,7 @@ async fn clients_add_no_series_to_the_metrics() {
     let region = Region::alone().await;
     region.tenant("acme").await;
     let series = async || {
-        let metrics = Request::get("/metrics").body(Full::default()).expect("a request");
-        let text = String::from_utf8(region.send(metrics).await.body.to_vec()).expect("text");
+        let text = region.metrics().await;
         text.lines().filter(|line| !line.starts_with('#')).count()
     };
     let visit = async |number: usize| {

@@ -248,6 +248,21 @@ spec:
     assert_eq!(refused.json()["errors"][0]["file"], "tests.yaml", "{refused:?}");
     assert_eq!(version(&region.control(Method::GET, "/targets/tenant:acme/head", None).await), head);
 
+    let own = region.authority().replace("127.0.0.1", "localhost");
+    let inward = format!(
+        "apiVersion: meridian/v1\nkind: Upstream\nmetadata: {{ name: inward }}\n\
+         spec: {{ regions: {{ us-east-1: \"http://{own}/v1\" }} }}\n"
+    );
+    let inward = push(Some(&head), &[("routes.yaml", ROUTES), ("upstreams.yaml", &inward)]);
+    let refused = region.control(Method::POST, releases, Some(&inward)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");
+    let error = refused.json()["errors"][0].clone();
+    assert_eq!(
+        (&error["file"], &error["path"]),
+        (&json!("upstreams.yaml"), &json!("spec.regions.us-east-1")),
+        "{error}"
+    );
+
     let nobody =
         region.control(Method::POST, "/targets/tenant:nobody/releases", Some(&push(None, &[]))).await;
     assert_eq!(nobody.status, StatusCode::NOT_FOUND, "{nobody:?}");
@@ -306,7 +321,7 @@ async fn every_route_is_described() {
             let described = operation["summary"].as_str().is_some_and(|summary| !summary.is_empty());
             assert!(described, "{method} {path} has no summary");
             let guarded = operation.get("security").is_some();
-            let open = matches!(path.as_str(), "/healthz" | "/readyz" | "/metrics" | "/edge/v1/tls/ask");
+            let open = matches!(path.as_str(), "/healthz" | "/readyz" | "/edge/v1/tls/ask");
             assert_ne!(guarded, open, "{method} {path}: who may ask is part of the description");
         }
     }

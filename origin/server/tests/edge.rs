@@ -10,7 +10,7 @@ use meridian_wire::authored::File;
 use meridian_wire::context::Context;
 use meridian_wire::signature::Ticket;
 use serde_json::{Value, json};
-use support::{CONTROL_TOKEN, Region, Reply, bundle_keys, context, until};
+use support::{CONTROL_TOKEN, METRICS_TOKEN, Region, Reply, bundle_keys, context, until};
 
 /// The least that is a function's component.
 const COMPONENT: &[u8] = include_bytes!("../../../tests/corpus/rules/shop/shop/pass.wasm");
@@ -169,6 +169,26 @@ async fn what_an_edge_forwards_for_a_client_reaches_the_data_api_alone() {
     for path in ["/metrics", "/control/v1/tenants", "/replication/v1/stream"] {
         assert_eq!(ask(&edge(), Method::GET, path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
+    // Nor does what an edge sends to an upstream of a tenant, wherever that leads.
+    let direct = async |path: &str, loops: &str, token: &str| {
+        let request = Request::get(path.to_owned()).header("cdn-loop", loops);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        region.send(request.body(Full::default()).expect("a request")).await.status
+    };
+    for (path, token) in [
+        ("/metrics", METRICS_TOKEN),
+        ("/control/v1/tenants", CONTROL_TOKEN),
+        ("/openapi.json", ""),
+        ("/healthz", ""),
+    ] {
+        assert_eq!(
+            direct(path, "other.example, Meridian; a=b", token).await,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+        assert_eq!(direct(path, "other.example", token).await, StatusCode::OK, "{path}");
+    }
+    assert_eq!(direct("/metrics", "other.example", CONTROL_TOKEN).await, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&edge(), Method::GET, "/v1/whoami").await.status, StatusCode::FORBIDDEN);
     assert_eq!(ask(&context("acme", &[]), Method::GET, "/v1/whoami").await.status, StatusCode::OK);
     region.serving.stop().await;
@@ -236,8 +256,7 @@ async fn events_are_found_by_their_decision() {
         })
         .await;
     }
-    let metrics = Request::get("/metrics").body(Full::default()).expect("a request");
-    let metrics = String::from_utf8(region.send(metrics).await.body.to_vec()).expect("text");
+    let metrics = region.metrics().await;
     assert!(metrics.contains("meridian_events_dropped_total 1\n"), "{metrics}");
     let many: Vec<_> = (0..501).map(|number| event(&format!("m{number}"))).collect();
     let refused =

@@ -62,7 +62,7 @@ async fn metrics_and_description_are_served() {
             region.send(Request::get(path.to_owned()).body(Full::default()).expect("a request")).await;
         String::from_utf8(reply.body.to_vec()).expect("text")
     };
-    let metrics = get("/metrics").await;
+    let metrics = region.metrics().await;
     for expected in [
         "meridian_http_requests_total{route=\"/v1/collections/{name}/records\",method=\"GET\",status=\"2xx\"} 50",
         "meridian_cache_reads_total{result=\"hit\"} ",

@@ -4,9 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use http::header::HOST;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use http::{Method, StatusCode};
 use meridian_origin::context::now_ms;
 use meridian_origin::serve::start;
 use meridian_origin::traces::{Settings, Traces};
@@ -25,9 +23,7 @@ fn followed(number: usize) -> Value {
 }
 
 async fn metric(region: &Region, name: &str) -> usize {
-    let request =
-        Request::get("/metrics").header(HOST, region.authority()).body(Full::default()).expect("a request");
-    let text = String::from_utf8(region.send(request).await.body.to_vec()).expect("text");
+    let text = region.metrics().await;
     let line =
         text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
     line.trim().parse().expect("a number")

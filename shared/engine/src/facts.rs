@@ -9,6 +9,15 @@ use ipnet::IpNet;
 use crate::headers::Headers;
 use crate::limits::HOST_BYTES_MAX;
 
+/// What counts as one client: an IPv4 address, and of IPv6 the /64, of which whoever has one address has all (RFC 6177, section 2).
+#[must_use]
+pub fn network_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << 64))),
+    }
+}
+
 /// Everything that the engine may look at of one request. The host gathers it once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {

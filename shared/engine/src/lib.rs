@@ -24,6 +24,7 @@ pub mod bounded;
 mod clock;
 pub mod compiled;
 pub mod decision;
+pub mod destination;
 pub mod exchange;
 pub mod explanation;
 pub mod expr;

@@ -28,8 +28,19 @@ pub const ROUTE_BYTES_MAX: usize = 48 * 1024 * 1024;
 pub const TENANT_ROUTE_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Places of the route index and routes there that the search for one request's route may have to look at.
 pub const ROUTE_WORK_MAX: usize = 1_024;
-/// Hostnames in memory at once.
+/// Hostnames in memory at once that their tenants' rules name, and as many that a wildcard covers or whose rules are not at hand:
+/// those push none of the others out.
 pub const HOSTS_MAX: usize = 10_000;
+/// Distance at which an origin is asked for hostnames that are not known, on average: 200 a second.
+pub const HOST_ASK_MS: u64 = 5;
+/// Hostnames that are asked for at once, after a while without.
+pub const HOST_ASKS_MAX: u64 = 400;
+/// The same distance for one client's network: 20 a second.
+pub const HOST_ASK_CLIENT_MS: u64 = 50;
+/// Hostnames that are asked for at once for one client's network.
+pub const HOST_ASKS_CLIENT_MAX: u64 = 100;
+/// Clients' networks whose questions are counted at once.
+pub const HOST_ASK_CLIENTS_MAX: usize = 4_096;
 /// How long it is believed whose a hostname is that its tenant's rules don't name.
 pub const HOST_KNOWN_MS: u64 = 30_000;
 /// Unknown hostnames in memory at once.
@@ -75,6 +86,9 @@ pub const METHOD_BYTES_MAX: usize = 32;
 pub const HEADER_FIELDS_MAX: usize = 128;
 /// Bytes of a request's header fields together.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// How often a request may have been forwarded from here, as its `CDN-Loop` says (RFC 8586). One of a tenant may come back for
+/// another, whose service is behind the same edges; more than a few are a loop.
+pub const LOOPS_MAX: usize = 4;
 /// Bytes of a hostname (RFC 1035, section 2.3.4).
 pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of path and query together.
@@ -191,6 +205,8 @@ pub const HTML_VALUE_BYTES_MAX: usize = 16 * 1024;
 pub const NAMES_MAX: usize = 4_096;
 /// Addresses whose names are asked for at once.
 pub const NAMES_ASKED_MAX: usize = 32;
+/// Addresses around one another, of a /24 or of IPv6 a /48, whose names are asked for at once; of a /64 it is one.
+pub const NAMES_ASKED_AROUND_MAX: usize = 4;
 /// How long a name is asked for that nobody tells.
 pub const NAME_ASK_MS: u64 = 10_000;
 /// How long a name is believed, whatever the origin says.

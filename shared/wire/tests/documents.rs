@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use meridian_engine::policy::security::RULES;
 use meridian_engine::ruleset::{Platform, Target};
 use meridian_wire::authored::{self, Change, File, KINDS, compile, diff, run_tests, schemas};
 use meridian_wire::bundle::{Bundle, Rules};
@@ -102,6 +103,23 @@ fn the_published_schemas_are_those_of_the_types() {
     }
     let published = fs::read_dir(&folder).unwrap().count();
     assert_eq!(published, schemas.len(), "nothing else is published");
+}
+
+#[test]
+fn every_injection_rule_is_told_where_it_can_be_excluded() {
+    let (_, schema) = schemas().into_iter().find(|(name, _)| name == "security.json").unwrap();
+    let told =
+        schema["$defs"]["ExclusionSpec"]["properties"]["rule"]["description"].as_str().unwrap().to_owned();
+    let levels: Vec<String> = (1..=4)
+        .map(|level| {
+            let rules = RULES.into_iter().flatten().filter(|rule| rule.paranoia == level);
+            let rules: Vec<String> = rules.map(|rule| format!("`{}` {}", rule.id, rule.score)).collect();
+            format!("- {level}: {}", rules.join(", "))
+        })
+        .collect();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let told = told.split_once("score:").unwrap().1;
+    assert_eq!(words(told), words(&levels.join("\n")), "should be\n{}", levels.join("\n"));
 }
 
 fn demo(folder: &str) -> Vec<File> {

@@ -51,9 +51,11 @@ fn service(program: &Path, layout: &Layout, keys: &Keys, region: Region) -> Serv
     }
 }
 
-/// What whoever starts the stack tells its origins: where traces go (OpenTelemetry), and who answers for names.
+/// What whoever starts the stack tells its origins: where traces go (OpenTelemetry), who answers for names, and who may read numbers.
 fn passed_on() -> impl Iterator<Item = (String, String)> {
-    let is_theirs = |name: &str| name.starts_with("OTEL_") || name == "MERIDIAN_NAME_SERVERS";
+    let is_theirs = |name: &str| {
+        name.starts_with("OTEL_") || ["MERIDIAN_NAME_SERVERS", "MERIDIAN_METRICS_TOKEN"].contains(&name)
+    };
     std::env::vars().filter(move |(name, _)| is_theirs(name))
 }
 

@@ -1,6 +1,7 @@
 //! From files to a bundle, with every error at once and in its place.
 
 use http::StatusCode;
+use meridian_engine::destination::Destination;
 use meridian_engine::ruleset::{Platform, Target, Version};
 use meridian_store::{Scope as Transaction, release};
 use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, run_tests};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::publish::File;
 use crate::problem::Problem;
+use crate::state::Origin;
 
 /// A bundle that holds together.
 pub(super) struct Compiled {
@@ -69,6 +71,48 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 fn refused(errors: &[Invalid]) -> Problem {
     let detail = errors.first().map(ToString::to_string).unwrap_or_default();
     Problem::invalid(json!(errors)).detail(detail)
+}
+
+/// Makes sure that no upstream leads to an origin: of a region as it is released, this one or a peer. To an origin nothing goes
+/// but what is signed for it.
+///
+/// # Errors
+/// 422 with an error for each such URL; a fault of the database.
+pub(super) async fn reach(
+    origin: &Origin,
+    transaction: &mut Transaction,
+    compiled: &Compiled,
+) -> Result<(), Problem> {
+    let Rules::Tenant(ruleset) = &compiled.rules else { return Ok(()) };
+    if ruleset.upstreams.is_empty() {
+        return Ok(());
+    }
+    let platform = platform(transaction).await?;
+    let released = platform.regions.iter().map(|region| &*region.origin);
+    let peers = origin.config.peers.iter().map(|peer| peer.url.as_str());
+    let origins: Vec<&str> = released.chain(peers).chain([origin.config.public_url.as_str()]).collect();
+    let is_origin = |url: &str| {
+        let to = Destination::of(url);
+        let mut origins = origins.iter().filter_map(|origin| Destination::of(origin));
+        to.is_some_and(|to| origins.any(|origin| origin.is_same(to)))
+    };
+    let urls = ruleset
+        .upstreams
+        .iter()
+        .flat_map(|upstream| upstream.regions.iter().map(move |(region, url)| (&upstream.rule, region, url)));
+    let wrong: Vec<Invalid> = urls
+        .filter(|(_, _, url)| is_origin(url))
+        .map(|(rule, region, url)| Invalid {
+            file: rule.file.to_string(),
+            line: rule.line,
+            column: 1,
+            path: format!("spec.regions.{region}"),
+            found: format!("{url:?}"),
+            expected: "a service that is no origin of the platform".to_owned(),
+            suggestion: None,
+        })
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(refused(&wrong)) }
 }
 
 /// Runs the tests that stand beside the rules, on the platform as it is released.

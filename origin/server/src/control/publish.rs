@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::auth::Operator;
-use super::compile::{Compiled, compile, test};
+use super::compile::{Compiled, compile, reach, test};
 use super::home;
 use crate::context::{now_ms, now_ms_i64};
 use crate::problem::Problem;
@@ -64,6 +64,7 @@ pub(super) async fn push(
     let generated = generated(transaction, target).await?;
     let compiled = compile(target, &files, generated).await?;
     compiled.within_plan()?;
+    reach(origin, transaction, &compiled).await?;
     test(transaction, &compiled).await?;
     let made = Making { origin, operator, target, kind: "push", note };
     made.release(transaction, head, files, compiled).await

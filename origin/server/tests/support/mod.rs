@@ -27,6 +27,7 @@ use meridian_wire::keyring::{MacKeyring, PublicKeyring, SigningKey};
 use serde_json::{Value, json};
 
 pub const CONTROL_TOKEN: &str = "only-for-tests";
+pub const METRICS_TOKEN: &str = "numbers-for-tests";
 
 /// An origin with its own cluster.
 pub struct Region {
@@ -96,6 +97,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
         peer_keys: MacKeyring::parse(&format!("p1:{}", base64url(&[8; 32]))).expect("a keyring"),
         bundle_signing_key: Some(signing_key()),
         control_token_sha256: Some(sha256_hex(CONTROL_TOKEN.as_bytes()).parse().expect("a hash")),
+        metrics_token: Some(METRICS_TOKEN.parse().expect("a text")),
         name_servers: vec![],
         upstream_checks: UpstreamChecks::Public,
         events: Events::default(),
@@ -240,6 +242,14 @@ impl Region {
             .body(Full::new(body))
             .expect("a request");
         self.send(request).await
+    }
+
+    /// What Prometheus would read.
+    pub async fn metrics(&self) -> String {
+        let request = Request::get("/metrics").header(AUTHORIZATION, format!("Bearer {METRICS_TOKEN}"));
+        let reply = self.send(request.body(Full::default()).expect("a request")).await;
+        assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+        String::from_utf8(reply.body.to_vec()).expect("text")
     }
 
     /// Makes a tenant with a collection `orders`.

@@ -15,6 +15,7 @@ use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
 use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
+use crate::policy::request::CDN_ID;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
@@ -22,7 +23,7 @@ use crate::ruleset::{Affinity, CachePolicy, RegionId, RouteTarget, Transform, Up
 use crate::step::{ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
-const OWN_FIELDS: usize = 10;
+const OWN_FIELDS: usize = 11;
 const OWN_FIELDS_BYTES: usize = 512;
 
 /// Fields by which some frameworks answer to another method, path or host than those of the request. Of what may be kept, they
@@ -176,6 +177,7 @@ impl Exchange {
         };
         let host = &self.facts.host;
         headers.append_display("via", format_args!("1.1 meridian-{}", node.edge));
+        headers.append("cdn-loop", CDN_ID);
         if self.facts.client.is_ipv6() {
             headers.append_display(
                 "forwarded",

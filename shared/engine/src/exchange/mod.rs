@@ -31,7 +31,7 @@ use crate::node::Node;
 use crate::policy::cache::{CacheStatus, Lookup};
 use crate::policy::jwt::{Identity, Pending};
 use crate::policy::rate_limit::{LimitCheck, LimitReport};
-use crate::policy::request::admit;
+use crate::policy::request::{admit, is_looping};
 use crate::policy::security::Sample;
 use crate::policy::steering::Plan;
 use crate::ruleset::{Platform, RegionId, Route, RuleRef};
@@ -149,6 +149,7 @@ impl Exchange {
         let admitted = admit(&mut facts);
         let mut exchange = Self::new(facts);
         let step = match admitted {
+            Ok(()) if is_looping(&exchange.facts.headers) => exchange.refuse_loop(node),
             Ok(()) => exchange.resolve(node),
             Err(malformed) => exchange.refuse_malformed(node, malformed),
         };

@@ -7,7 +7,7 @@ use crate::compiled::{Compiled, Serves};
 use crate::decision::Outcome;
 use crate::facts::{Facts, cookie};
 use crate::headers::is_field_value;
-use crate::limits::{SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
+use crate::limits::{LOOPS_MAX, SESSION_BYTES_MAX, SESSION_POSITIONS_MAX};
 use crate::node::{HostKnown, Node, SyncNeed};
 use crate::policy::request::Malformed;
 use crate::problem::Problem;
@@ -21,6 +21,14 @@ impl Exchange {
         self.refuse(node, problem.detail(malformed.to_string()), Outcome::Denied)
     }
 
+    /// Nothing is asked for such a request, of an origin neither. Its status is the one that says so (RFC 5842, section 7.2).
+    pub(super) fn refuse_loop(&mut self, node: &mut Node) -> Step {
+        self.explain("request", None, "denied: it goes in a loop", Vec::new());
+        let problem = Problem::new(508, "loop-detected", "The request goes in a loop");
+        let detail = format!("it was forwarded from here {LOOPS_MAX} times already, as CDN-Loop says");
+        self.refuse(node, problem.detail(detail), Outcome::Denied)
+    }
+
     /// Asks for news when they are old, loads what is missing or newer, then decides by the last good rules.
     pub(super) fn resolve(&mut self, node: &mut Node) -> Step {
         if self.steps == 0 && node.sync_need(self.now_ms) == SyncNeed::First {
@@ -29,7 +37,11 @@ impl Exchange {
         }
         let look = node.look(&self.facts.host, self.now_ms);
         let mut keys = look.wanted;
-        keys.retain(|key| !self.tried.contains(key));
+        let client = self.facts.client;
+        keys.retain(|key| {
+            let is_new = !self.tried.contains(key);
+            is_new && (!matches!(key, LoadKey::Host(_)) || node.may_ask_host(client, self.now_ms))
+        });
         if !keys.is_empty() {
             self.tried.extend_from_slice(&keys);
             node.loading(&keys, self.now_ms);
@@ -55,6 +67,9 @@ impl Exchange {
         let (tenant, rules) = match known {
             HostKnown::Tenant(tenant) => (Some(tenant), rules),
             HostKnown::No => {
+                if !self.tried.iter().any(|key| matches!(key, LoadKey::Host(_))) {
+                    self.explanation.note("host", None, "not asked for: too many are").with("host", host);
+                }
                 let tenant = node.host_before(host);
                 let rules = tenant.as_deref().and_then(|slug| node.rules(slug));
                 (tenant, rules)

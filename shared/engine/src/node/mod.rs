@@ -1,10 +1,13 @@
 //! What one edge instance remembers from one request to the next. Everything in it is bounded by [`limits`](crate::limits).
 
+mod asks;
 mod fetches;
 mod held;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use asks::HostAsks;
 pub use fetches::Fetched;
 use fetches::Fetches;
 pub(crate) use fetches::{Patience, Turn};
@@ -36,7 +39,11 @@ pub struct Node {
     pub(crate) edge: Arc<str>,
     pub(crate) secret: Secret,
     platform: Held<Platform>,
+    /// Those that the rules of their tenants name.
     hosts: Bounded<String, KnownHost>,
+    /// The others, of which anybody can ask for as many as a wildcard covers.
+    unnamed_hosts: Bounded<String, KnownHost>,
+    host_asks: HostAsks,
     unknown_hosts: Bounded<String, Until>,
     tenants: Bounded<String, Held<Compiled>>,
     sync: SyncState,
@@ -122,6 +129,8 @@ impl Node {
             edge: edge.into(),
             platform: Held::default(),
             hosts: Bounded::new(HOSTS_MAX, keyed),
+            unnamed_hosts: Bounded::new(HOSTS_MAX, keyed),
+            host_asks: HostAsks::new(keyed),
             unknown_hosts: Bounded::new(UNKNOWN_HOSTS_MAX, keyed),
             tenants: Bounded::new(TENANTS_MAX, keyed),
             sync: SyncState::default(),
@@ -270,6 +279,11 @@ impl Node {
         Look { wanted, host: known, rules }
     }
 
+    /// Whether it may be asked now, for this client, whose a hostname is; it counts as asked then.
+    pub(crate) fn may_ask_host(&mut self, client: IpAddr, now_ms: u64) -> bool {
+        self.host_asks.take(client, now_ms)
+    }
+
     /// Notes that this is being loaded.
     pub(crate) fn loading(&mut self, keys: &[LoadKey], now_ms: u64) {
         for key in keys {
@@ -290,19 +304,20 @@ impl Node {
     pub(crate) fn loaded(&mut self, key: &LoadKey, loaded: Loaded, now_ms: u64) -> Result<(), String> {
         match (key, loaded) {
             (LoadKey::Host(host), Loaded::Host(Some(tenant))) => {
-                self.unknown_hosts.remove(host.as_str());
+                self.forget_host(host);
                 let known = KnownHost { tenant: tenant.into(), until: Until::after(now_ms, HOST_KNOWN_MS) };
-                self.hosts.insert(host.clone(), known);
+                self.unnamed_hosts.insert(host.clone(), known);
                 Ok(())
             }
             (LoadKey::Host(host), Loaded::Host(None) | Loaded::Missing) => {
-                self.hosts.remove(host.as_str());
+                self.forget_host(host);
                 self.unknown_hosts.insert(host.clone(), Until::after(now_ms, UNKNOWN_HOST_MS));
                 Ok(())
             }
             (LoadKey::Host(host), loaded) => {
                 // Nobody can say: whoever had it keeps it for a while.
-                if let Some(known) = self.hosts.get(host.as_str()) {
+                let known = self.hosts.get(host.as_str()).or_else(|| self.unnamed_hosts.get(host.as_str()));
+                if let Some(known) = known {
                     known.until = Until::after(now_ms, LOAD_RETRY_MS);
                 }
                 Err(format!("{host}: {}", fault(&loaded)))
@@ -362,12 +377,19 @@ impl Node {
 
     /// Whose a hostname is. A tenant that names exactly this host in its own rules keeps it until they change.
     fn host(&mut self, host: &str, now_ms: u64) -> HostKnown {
-        if let Some(known) = self.hosts.get(host) {
-            let tenant = Arc::clone(&known.tenant);
-            let rules = self.tenants.peek(&*tenant).and_then(|held| held.current.as_ref());
-            let is_named = || rules.is_some_and(|rules| rules.names(host));
-            return if known.until.is_ahead(now_ms) || is_named() {
-                HostKnown::Tenant(tenant)
+        let tenants = &self.tenants;
+        let is_named = |known: &KnownHost| {
+            let rules = tenants.peek(&*known.tenant).and_then(|held| held.current.as_ref());
+            rules.is_some_and(|rules| rules.names(host))
+        };
+        if self.unnamed_hosts.peek(host).is_some_and(is_named)
+            && let Some(known) = self.unnamed_hosts.remove(host)
+        {
+            self.hosts.insert(host.to_owned(), known);
+        }
+        if let Some(known) = self.hosts.get(host).or_else(|| self.unnamed_hosts.get(host)) {
+            return if known.until.is_ahead(now_ms) || is_named(known) {
+                HostKnown::Tenant(Arc::clone(&known.tenant))
             } else {
                 HostKnown::No
             };
@@ -380,7 +402,14 @@ impl Node {
 
     /// Who had the host when that was last known.
     pub(crate) fn host_before(&self, host: &str) -> Option<Arc<str>> {
-        self.hosts.peek(host).map(|known| Arc::clone(&known.tenant))
+        let known = self.hosts.peek(host).or_else(|| self.unnamed_hosts.peek(host))?;
+        Some(Arc::clone(&known.tenant))
+    }
+
+    fn forget_host(&mut self, host: &str) {
+        self.hosts.remove(host);
+        self.unnamed_hosts.remove(host);
+        self.unknown_hosts.remove(host);
     }
 
     /// The last good rules of a tenant.

@@ -59,9 +59,29 @@ fn of_a_hundred_thousand_hosts_those_asked_for_last_are_remembered() {
     for number in 0..100_000 {
         host(&mut node, &format!("h{number}.example"), Some("acme"), NOW);
     }
-    assert!(node.hosts.len() <= HOSTS_MAX);
+    assert!(node.hosts.is_empty() && node.unnamed_hosts.len() <= HOSTS_MAX);
     assert_eq!(node.host("h99999.example", NOW), HostKnown::Tenant("acme".into()));
     assert_eq!(node.host("h0.example", NOW), HostKnown::No);
+}
+
+#[test]
+fn names_below_a_wildcard_push_no_host_out_that_the_rules_name() {
+    let mut node = node();
+    host(&mut node, "acme.example", Some("acme"), NOW);
+    rules(&mut node, 1, NOW).unwrap();
+    assert_eq!(node.host("acme.example", NOW), HostKnown::Tenant("acme".into()));
+    for number in 0..HOSTS_MAX * 3 {
+        let below = format!("x{number}.acme.example");
+        host(&mut node, &below, Some("acme"), NOW);
+        assert_eq!(node.host(&below, NOW), HostKnown::Tenant("acme".into()));
+    }
+    assert!(node.hosts.len() == 1 && node.unnamed_hosts.len() <= HOSTS_MAX);
+    assert_eq!(node.host("acme.example", NOW + HOST_KNOWN_MS), HostKnown::Tenant("acme".into()));
+    host(&mut node, "acme.example", Some("globex"), NOW);
+    assert_eq!(node.host("acme.example", NOW), HostKnown::Tenant("globex".into()), "it changed hands");
+    host(&mut node, "acme.example", None, NOW);
+    assert_eq!(node.host("acme.example", NOW), HostKnown::Nobody);
+    assert_eq!(node.host_before("acme.example"), None);
 }
 
 #[test]

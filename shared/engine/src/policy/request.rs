@@ -3,7 +3,10 @@
 
 use crate::facts::{Facts, host_of, normalise_path};
 use crate::headers::{Headers, is_field_name, is_field_value, is_token};
-use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
+use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, LOOPS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
+
+/// What every request that goes on from here says in `CDN-Loop`: where it has been (RFC 8586, section 2).
+pub const CDN_ID: &str = "meridian";
 
 /// Why a request is refused for its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +84,27 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     }
     facts.headers.strip_hop_by_hop();
     facts.headers.retain(|name, _| !is_internal(name));
+    join_cookies(&mut facts.headers);
     Ok(())
+}
+
+/// Makes one field of several `Cookie` fields, as HTTP/2 and HTTP/3 split them and nobody else reads them (RFC 9113, section
+/// 8.2.3; RFC 9114, section 4.2.1).
+fn join_cookies(headers: &mut Headers) {
+    let lines: Vec<&str> = headers.get_all("cookie").collect();
+    if lines.len() > 1 {
+        let lines: Vec<&str> = lines.into_iter().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let joined = lines.join("; ");
+        headers.set("cookie", joined);
+    }
+}
+
+/// Whether a request was forwarded from here as often as it may be: it goes in a loop (RFC 8586, section 2).
+#[must_use]
+pub fn is_looping(headers: &Headers) -> bool {
+    let members = headers.get_all("cdn-loop").flat_map(|list| list.split(','));
+    let ids = members.map(|member| member.split(';').next().unwrap_or_default().trim());
+    ids.filter(|id| id.eq_ignore_ascii_case(CDN_ID)).count() >= LOOPS_MAX
 }
 
 fn check_method(method: &str) -> Result<(), Malformed> {
@@ -109,8 +132,15 @@ fn check_headers(headers: &Headers) -> Result<(), Malformed> {
 /// The first thing that is refused.
 pub fn check_connection(headers: &Headers) -> Result<(), Malformed> {
     let end_to_end = |name: &str| {
-        const NEVER: [&str; 6] =
-            ["host", "content-length", "authorization", "cookie", "cache-control", "meridian-session"];
+        const NEVER: [&str; 7] = [
+            "host",
+            "content-length",
+            "authorization",
+            "cookie",
+            "cache-control",
+            "cdn-loop",
+            "meridian-session",
+        ];
         NEVER.iter().any(|never| name.trim().eq_ignore_ascii_case(never))
     };
     if headers.get_all("connection").flat_map(|list| list.split(',')).any(end_to_end) {
@@ -191,6 +221,7 @@ mod tests {
         check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
         check(&[("transfer-encoding", " chunked")], Err(Malformed::TransferCoding));
         check(&[("connection", "close, Authorization")], Err(Malformed::Connection));
+        check(&[("connection", "CDN-Loop"), ("cdn-loop", "meridian")], Err(Malformed::Connection));
         check(&[("connection", "Upgrade"), ("upgrade", "h2c")], Ok(()));
         check(&[("connection", "Upgrade"), ("upgrade", "h2c, WebSocket")], Err(Malformed::WebSocket));
         check(&[("x a", "1")], Err(Malformed::Header));
@@ -219,6 +250,37 @@ mod tests {
         check("GET", "/a", "b c", Err(400));
         check("GET", "/a", "b\0", Err(400));
         check("GET", "/a", &"b".repeat(URL_BYTES_MAX), Err(414));
+    }
+
+    #[test]
+    fn a_request_loops_that_was_here_as_often_as_it_may_be() {
+        let check = |lines: &[&str], expect: bool| {
+            let headers: Headers = lines.iter().map(|line| ("cdn-loop", *line)).collect();
+            assert_eq!(is_looping(&headers), expect, "RFC 8586, section 2: {lines:?}");
+        };
+        check(&[], false);
+        check(&["meridian, meridian", "meridian"], false);
+        check(&["meridian, other.example; n=1, meridian", "Meridian;a=b ,meridian"], true);
+        check(&["meridian.example, not-meridian, meridian:80, other; x=meridian"; LOOPS_MAX], false);
+        check(&[",", "", "meridian;meridian;meridian;meridian"], false);
+    }
+
+    #[test]
+    fn several_cookie_fields_become_one() {
+        let check = |lines: &[&str], expect: Option<&str>| {
+            let mut facts = request("GET", "acme.example", "/");
+            facts.headers = lines.iter().map(|line| ("cookie", *line)).collect();
+            assert_eq!(admit(&mut facts), Ok(()));
+            assert_eq!(
+                facts.headers.joined("cookie").as_deref(),
+                expect,
+                "RFC 9113, section 8.2.3: {lines:?}"
+            );
+        };
+        check(&[], None);
+        check(&["a=1;b=2"], Some("a=1;b=2"));
+        check(&["", "a=1", " "], Some("a=1"));
+        check(&["a=1", "b=2; c=3", "d=\"4, 5\""], Some("a=1; b=2; c=3; d=\"4, 5\""));
     }
 
     #[test]

@@ -57,7 +57,9 @@ pub enum RegionStateSpec {
 spec! {
 /// A tenant's own HTTP service that routes may forward to.
 pub struct UpstreamSpec {
-    /// Base URL by region.
+    /// Base URL by region. Those of regions' own origins are refused and, where one is released nevertheless, not tried; link-local
+    /// addresses and metadata services of clouds are refused. Loopback and private addresses are not: whoever runs the edges says
+    /// where these may connect to.
     pub regions: BTreeMap<String, String>,
     /// Until the head of a response must be there. What the client takes to send its body does not count.
     #[serde(default = "timeout")]

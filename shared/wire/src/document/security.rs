@@ -197,7 +197,8 @@ pub struct CrawlerSpec {
 spec! {
 /// What becomes of a crawler that is not verified yet.
 pub enum UnverifiedSpec {
-    /// It passes for now.
+    /// It passes while the name of its address is asked for. Its score counts, as of anybody else, where too many names are
+    /// asked for at once (of a /64 of IPv6 one), and where another address of its /64 turned out to be no crawler's.
     #[default]
     Allow,
     /// Its score counts, as of anybody else.
@@ -243,7 +244,20 @@ spec! {
 /// A rule that is not applied in a place.
 #[derive(Eq)]
 pub struct ExclusionSpec {
-    /// Id of the rule, as explanations name it.
+    /// Id of the rule, as explanations name it. These are there, by the level of `paranoia` from which on they are applied, each with its
+    /// score:
+    ///
+    /// - 1: `sqli-union` 5, `sqli-tautology` 5, `sqli-constant` 5, `sqli-call` 5, `sqli-quote-operator` 5,
+    ///   `sqli-quote-comment` 5, `sqli-stacked` 5, `sqli-subselect` 5, `sqli-function` 5, `sqli-catalogue` 5,
+    ///   `sqli-outfile` 5, `xss-script` 5, `xss-handler` 5, `xss-attribute` 5, `xss-element` 5, `xss-scheme` 5, `xss-data`
+    ///   5, `xss-call` 5, `traversal-climb` 5, `traversal-file` 5, `traversal-dotfile` 5, `traversal-scheme` 5,
+    ///   `command-chain` 5, `command-substitution` 5, `command-program` 5, `command-shellshock` 5, `command-lookup` 5,
+    ///   `command-expression` 5, `header-split` 5, `protocol-null` 5, `protocol-overlong` 5, `protocol-unicode` 5,
+    ///   `protocol-body-malformed` 5
+    /// - 2: `sqli-statement` 4, `sqli-constant-end` 5, `xss-popup` 4, `traversal-relative` 5, `command-alone` 4,
+    ///   `command-template` 5, `protocol-double` 3
+    /// - 3: `sqli-quotes` 4, `sqli-select` 3, `xss-tag` 3, `header-break` 3
+    /// - 4: `sqli-quote` 3, `traversal-dots` 3
     pub rule: String,
     /// `query:NAME`, `header:NAME`, `cookie:NAME`, `body:NAME`, `path` or `body`. A value in JSON has the names of its members
     /// with dots between, `body:user.name`; `body` is the body as such.

@@ -129,7 +129,7 @@ spec! {
 /// What pages of other origins may read.
 #[derive(Eq)]
 pub struct CorsSpec {
-    /// Origins: `https://app.example`, `https://*.app.example`, or `*` alone.
+    /// Origins: `https://app.example`, `https://*.app.example`, or `*` alone. The port of the scheme may be left out.
     pub origins: Vec<String>,
     /// Methods beside GET, HEAD and POST; `*` is all.
     #[serde(default)]
@@ -137,7 +137,7 @@ pub struct CorsSpec {
     /// Request headers; `*` is all but `Authorization`, which has to be named.
     #[serde(default)]
     pub headers: Vec<String>,
-    /// Response headers that pages may read.
+    /// Response headers that pages may read; `*` is all, but not with credentials (Fetch standard, section 3.3.3).
     #[serde(default)]
     pub expose: Vec<String>,
     /// Whether requests may carry cookies and other credentials. Not with `*`.

@@ -1,6 +1,7 @@
 //! Rules and news: loaded, refreshed, and the last good ones kept.
 
 use super::*;
+use crate::limits::HOST_ASKS_CLIENT_MAX;
 
 #[test]
 fn nothing_loadable_is_a_503_and_the_last_good_rules_keep_serving() {
@@ -70,4 +71,37 @@ fn news_are_asked_for_when_they_are_old_and_by_one_exchange_at_a_time() {
     let (_, first) = Exchange::begin(&mut host.node, facts.clone());
     let (_, second) = Exchange::begin(&mut host.node, facts);
     assert!(matches!((&first, &second), (Step::Sync(_), Step::Forward(_))), "{first:?} {second:?}");
+}
+
+#[test]
+fn whoever_names_many_hosts_costs_an_origin_few_questions_and_others_nothing() {
+    let mut host = Host::new(ruleset(vec![route("/**")]));
+    assert_eq!(host.get("/").status, 200);
+    host.hosts.insert("below.example".to_owned(), "acme".to_owned());
+    host.asked.clear();
+    let mut statuses = BTreeMap::new();
+    for number in 0..2_000 {
+        let reply = host.send(request("GET", &format!("x{number}.example"), "/"));
+        if reply.status == 503 {
+            assert_eq!(reply.headers.get("retry-after"), Some("1"));
+            assert!(stages(&reply).contains("not asked for: too many are"), "{}", stages(&reply));
+        }
+        *statuses.entry(reply.status).or_insert(0) += 1;
+    }
+    // The first request has asked for its own host.
+    let asked = HOST_ASKS_CLIENT_MAX - 1;
+    assert_eq!(statuses, BTreeMap::from([(421, asked), (503, 2_000 - asked)]));
+    assert_eq!(host.asked.iter().filter(|what| **what == "load").count() as u64, asked);
+    assert_eq!(host.get("/").status, 200, "what is known needs no question");
+    let mut other = request("GET", "below.example", "/");
+    other.client = "198.51.100.1".parse().unwrap();
+    assert_eq!(host.send(other).status, 200, "another client may ask");
+    host.now_ms += 30_001;
+    host.send(request("GET", "y.example", "/"));
+    for number in 0..HOST_ASKS_CLIENT_MAX {
+        host.send(request("GET", &format!("z{number}.example"), "/"));
+    }
+    let late = host.send(request("GET", "below.example", "/"));
+    assert_eq!(late.status, 200, "who had it last keeps it: {}", stages(&late));
+    assert!(stages(&late).contains("not asked for: too many are"), "{}", stages(&late));
 }

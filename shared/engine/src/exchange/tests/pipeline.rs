@@ -36,6 +36,7 @@ fn a_request_goes_to_a_region_and_back_with_everything_that_a_reply_carries() {
             "tracestate",
             "cookie",
             "via",
+            "cdn-loop",
             "forwarded",
             "x-forwarded-for",
             "x-forwarded-host",

@@ -108,3 +108,26 @@ fn something_stale_is_better_than_an_upstream_that_is_busy() {
     let reply = host.get("/");
     assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached));
 }
+
+#[test]
+fn no_upstream_leads_to_the_origin_of_any_region() {
+    let at = |us: &str| {
+        let us = us.to_owned();
+        rules(move |upstream| upstream.regions[0].1 = us)
+    };
+    for us in ["http://us-east-1.origin.example", "http://ap-southeast-1.origin.example:80/metrics"] {
+        let mut host = Host::new(at(us));
+        let reply = host.get("/");
+        assert_eq!((reply.status, host.regions()), (200, vec!["eu-west-1"]), "{us}");
+        assert!(stages(&reply).contains("us-east-1 atanorigin"), "{}", stages(&reply));
+    }
+    let mut host = Host::new(at("http://us-east-1.origin.example:81"));
+    host.get("/");
+    assert_eq!(host.regions(), ["us-east-1"]);
+    let mut host = Host::new(rules(|upstream| {
+        upstream.regions = vec![("us-east-1".into(), "http://eu-west-1.origin.example".to_owned())];
+    }));
+    let reply = host.get("/");
+    assert_eq!((reply.status, host.forwards.len()), (503, 0));
+    assert!(body(&reply)["type"].as_str().unwrap().ends_with("no-region"), "{}", body(&reply));
+}

@@ -8,6 +8,7 @@
 //! they go, and a route may rewrite a URL under a condition. Both are in the key; the rest of a rewritten URL follows from
 //! the URL.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use base64::Engine;
@@ -185,17 +186,21 @@ pub(super) fn secondary(
 }
 
 /// The listed parameters of a query, sorted by name, in their order among equals. Names are compared decoded, as the origin
-/// will read them; pairs stay as they came.
+/// will read them; pairs stay as they came. Some split at `;` as well: a pair in which that would make a listed one counts whole.
 fn only(query: &str, names: &[String]) -> String {
     let mut pairs: Vec<_> = query
         .split('&')
         .filter_map(|pair| {
-            let name = percent_decode(pair.split_once('=').map_or(pair, |(name, _)| name), true);
-            names.iter().any(|wanted| *wanted == name).then_some((name, pair))
+            let is_listed = |part| names.iter().any(|wanted| *wanted == parameter_name(part));
+            pair.split(';').any(is_listed).then(|| (parameter_name(pair), pair))
         })
         .collect();
     pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
     pairs.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>().join("&")
+}
+
+fn parameter_name(pair: &str) -> Cow<'_, str> {
+    percent_decode(pair.split_once('=').map_or(pair, |(name, _)| name), true)
 }
 
 #[cfg(test)]
@@ -358,6 +363,22 @@ mod tests {
             };
             prop_assert_ne!(key_of(&keyed(&a, "r"), ""), key_of(&keyed(&b, "r"), ""));
             prop_assert_ne!(key_of(&keyed("acme", &a), ""), key_of(&keyed("acme", &b), ""));
+        }
+
+        #[test]
+        fn what_a_semicolon_would_make_a_listed_parameter_counts(before in "[c-z]{1,3}=[0-9]{0,2}", value in "[0-9]{1,3}") {
+            let mut policy = policy();
+            policy.query = KeyPart::Only(vec!["a".to_owned(), "b".to_owned()]);
+            let key = |query: &str| {
+                let mut facts = get("/", &[]);
+                facts.query = Some(query.to_owned());
+                primary(&policy, &subject(&facts)).0
+            };
+            let hidden = key(&format!("{before};a={value}"));
+            prop_assert_ne!(&hidden, &key(&before));
+            prop_assert_ne!(&hidden, &key(&format!("a={value}")));
+            prop_assert_ne!(&hidden, &key(&format!("{before};a={value}0")));
+            prop_assert_eq!(key(&format!("{before};c={value}")), key(&before));
         }
 
         #[test]

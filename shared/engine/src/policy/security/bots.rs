@@ -42,7 +42,8 @@ pub struct Crawler {
 /// What becomes of a crawler of the list that nobody has verified yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unverified {
-    /// It passes for now.
+    /// It passes while its name is asked for, where no other address of its network turned out to have another one. Otherwise
+    /// its score counts. One that never can be verified passes.
     #[default]
     Allow,
     /// Its score counts.
@@ -85,7 +86,14 @@ struct Claim<'a> {
 enum Verdict {
     True,
     False,
+    /// The crawler's operator names no domain.
+    Never,
+    /// Its name is asked for.
     Open,
+    /// So it is, but an address of the same network had another one.
+    Doubtful,
+    /// Too many others are asked for.
+    Unasked,
 }
 
 /// What is thought of a request.
@@ -198,10 +206,12 @@ impl Bots {
         let told = match verdict {
             Verdict::True => format!("{name}, verified"),
             Verdict::False => format!("claims falsely to be {name}"),
-            Verdict::Open if claim.domains.is_empty() => {
-                format!("claims to be {name}, which nobody can verify")
-            }
+            Verdict::Never => format!("claims to be {name}, which nobody can verify"),
             Verdict::Open => format!("claims to be {name}, not verified yet"),
+            Verdict::Doubtful => {
+                format!("claims to be {name}, not verified yet, and a neighbour has another name")
+            }
+            Verdict::Unasked => format!("claims to be {name}, not verified yet: too many are asked for"),
         };
         judged.inputs.push(("agent", told));
         let is_listed = self.crawlers.iter().any(|listed| listed == name);
@@ -215,9 +225,9 @@ impl Bots {
                 judged.is_unlimited = is_listed && self.is_unlimited;
                 is_listed
             }
-            (Verdict::Open, Unverified::Allow) => is_listed,
-            (Verdict::Open, Unverified::Score) => false,
-            (Verdict::Open, Unverified::Block) => {
+            (Verdict::Never | Verdict::Open, Unverified::Allow) => is_listed,
+            (_, Unverified::Allow | Unverified::Score) => false,
+            (_, Unverified::Block) => {
                 if is_listed {
                     judged.hits.push((self.mode, "claims to be a crawler, not verified yet"));
                 }
@@ -230,18 +240,26 @@ impl Bots {
 impl Claim<'_> {
     fn verdict(&self, asked: &mut Asked<'_>) -> Verdict {
         if self.domains.is_empty() {
-            return Verdict::Open;
+            return Verdict::Never;
         }
-        let is_under = |name: &str, domain: &str| {
-            name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        match asked.names.of(asked.facts.client, asked.now_ms) {
-            Name::Confirmed(name) if self.domains.iter().any(|domain| is_under(&name, domain)) => {
-                Verdict::True
-            }
+        let client = asked.facts.client;
+        match asked.names.of(client, asked.now_ms) {
+            Name::Confirmed(name) if self.is_of(&name) => Verdict::True,
             Name::Confirmed(_) | Name::None => Verdict::False,
-            Name::Unknown => Verdict::Open,
+            Name::Unasked => Verdict::Unasked,
+            Name::Asked => match asked.names.of_network(client) {
+                Some(neighbour) if !neighbour.is_some_and(|name| self.is_of(name)) => Verdict::Doubtful,
+                _ => Verdict::Open,
+            },
         }
+    }
+
+    /// Whether a name is under one of the crawler's domains.
+    fn is_of(&self, name: &str) -> bool {
+        let is_under = |domain: &&str| {
+            name.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.domains.iter().any(is_under)
     }
 }
 

@@ -23,6 +23,7 @@ use self::health::{Health, RetryBudget};
 use self::latency::Latency;
 use crate::bounded::{Bounded, Keyed};
 use crate::clock::Since;
+use crate::destination::Destination;
 use crate::facts::{Facts, Place};
 use crate::limits::{NEWS_MS_MAX, SERVICES_MAX, TENANTS_MAX};
 use crate::ruleset::{
@@ -131,6 +132,8 @@ pub enum Excluded {
     Ejected,
     /// The upstream is not there.
     NoUpstream,
+    /// The upstream is where the origin of a region is: to an origin nothing goes but what is signed for it.
+    AtAnOrigin,
 }
 
 /// How an attempt ended, as far as the region's health is concerned.
@@ -205,6 +208,10 @@ impl SteeringMemory {
                 plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
                 continue;
             };
+            if ask.is_at_an_origin(&base) {
+                plan.excluded.push((region.id.clone(), Excluded::AtAnOrigin));
+                continue;
+            }
             let candidate = |standing| Candidate {
                 region: region.id.clone(),
                 ordinal: region.ordinal,
@@ -405,6 +412,17 @@ impl Ask<'_> {
                 url.map(|url| url.as_str().into())
             }
         }
+    }
+
+    /// Whether an upstream leads to the origin of any region, as far as their URLs tell.
+    fn is_at_an_origin(&self, base: &str) -> bool {
+        let to = self.upstream.and_then(|_| Destination::of(base));
+        let leads_to = |to: Destination<'_>| {
+            let mut origins =
+                self.platform.regions.iter().filter_map(|region| Destination::of(&region.origin));
+            origins.any(|origin| origin.is_same(to))
+        };
+        to.is_some_and(leads_to)
     }
 
     fn weight(&self, candidate: &Candidate) -> u32 {

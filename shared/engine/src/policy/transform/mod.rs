@@ -98,6 +98,7 @@ pub fn is_reserved(name: &str) -> bool {
     matches!(
         name,
         "host"
+            | "cdn-loop"
             | "content-length"
             | "transfer-encoding"
             | "connection"

@@ -164,6 +164,11 @@ impl Compiler {
                 }
             }
         }
+        let all = spec.expose.iter().position(|name| name == "*");
+        if let Some(at) = all.filter(|_| spec.credentials && self.is_push) {
+            let expected = "the fields by name: with credentials, * is a field of that name";
+            self.flaw(format!("spec.cors.expose[{at}]"), "\"*\"", expected);
+        }
         Cors {
             origins,
             methods: spec.methods.clone(),
@@ -289,24 +294,42 @@ fn pieces(text: &str) -> Option<Template> {
     .then_some(Template(pieces))
 }
 
-/// Origins are compared as browsers write them: scheme and host in lower case, no path, no default port.
+/// Origins are compared as browsers write them: scheme and host in lower case, no path, no default port (RFC 6454, section 6.2).
 fn origin_pattern(text: &str) -> Option<OriginPattern> {
     if text == "*" {
         return Some(OriginPattern::Any);
     }
     let (scheme, authority) = text.split_once("://")?;
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    let authority = authority.strip_suffix(default_port).unwrap_or(authority);
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.:[]".contains(&byte);
     let (is_below, domain) = authority.strip_prefix("*.").map_or((false, authority), |domain| (true, domain));
     let fine = matches!(scheme, "https" | "http") && !domain.is_empty() && domain.bytes().all(plain);
     fine.then(|| match is_below {
         true => OriginPattern::Below { scheme: scheme.to_owned(), domain: domain.to_owned() },
-        false => OriginPattern::Exact(text.to_owned()),
+        false => OriginPattern::Exact(format!("{scheme}://{authority}")),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        let check = |text: &str, expect: &str| {
+            let exact = OriginPattern::Exact(expect.to_owned());
+            assert_eq!(origin_pattern(text), Some(exact), "RFC 6454, section 6.2: {text}");
+        };
+        check("https://a.example:443", "https://a.example");
+        check("http://a.example:80", "http://a.example");
+        check("http://[::1]:80", "http://[::1]");
+        check("http://a.example:443", "http://a.example:443");
+        check("https://a.example:8443", "https://a.example:8443");
+        let below = OriginPattern::Below { scheme: "https".to_owned(), domain: "a.example".to_owned() };
+        assert_eq!(origin_pattern("https://*.a.example:443"), Some(below));
+        assert_eq!(origin_pattern("https://:443"), None);
+    }
 
     #[test]
     fn locations_lead_where_they_say() {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use meridian_engine::destination::Destination;
 use meridian_engine::policy::jwt::is_guarded;
 use meridian_engine::ruleset::{RegionId, Upstream};
 
-use super::{Body, Compiler, Document, of_kind, rule};
+use super::{Body, Compiler, Document, of_kind, rule, short};
 use crate::document::{Secret, UpstreamSpec};
 use crate::limits::{
     BODY_TIMEOUT_MS_MAX, BODY_TIMEOUT_MS_MIN, CONNECTIONS_MAX, FIELD_VALUE_BYTES_MAX, RESPONSE_BYTES_MAX,
@@ -23,6 +24,7 @@ impl Compiler {
             let regions = spec.regions.iter().map(|(id, url)| {
                 let path = format!("spec.regions.{id}");
                 let base = self.base_url(url, &path);
+                self.reach(url, &path);
                 if url.starts_with("http://") && !is_guarded(url) && !spec.plaintext {
                     let expected = "https, http to this very machine, or plaintext: true beside it";
                     self.flaw(path, "http", expected);
@@ -46,6 +48,15 @@ impl Compiler {
             });
         }
         upstreams
+    }
+
+    /// Loopback and private networks are for whoever runs the edges to close: local stacks and services of one's own are there.
+    fn reach(&mut self, url: &str, path: &str) {
+        let Some(to) = Destination::of(url).filter(|_| self.is_push) else { return };
+        if to.is_for_machines() || to.is_odd_number() {
+            let expected = "a name or a whole address, no link-local one and no metadata service of a cloud";
+            self.flaw(path, format_args!("{:?}", short(to.host())), expected);
+        }
     }
 
     fn connect_timeout(&mut self, spec: &UpstreamSpec) -> Option<u32> {

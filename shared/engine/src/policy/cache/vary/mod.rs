@@ -30,7 +30,7 @@ pub(super) fn of(response: &Headers, request: &Headers) -> Option<Vec<(String, O
 /// Whether the edge writes a field of forwarded requests itself, so that the client's value says nothing of it. Scheme and
 /// host are in the key: what else `X-Forwarded-Proto` and `X-Forwarded-Host` hold is the client's.
 pub(super) fn is_of_edge(name: &str) -> bool {
-    matches!(name, "forwarded" | "traceparent" | "tracestate" | "via" | "x-forwarded-for")
+    matches!(name, "cdn-loop" | "forwarded" | "traceparent" | "tracestate" | "via" | "x-forwarded-for")
         || name.starts_with("meridian-")
 }
 

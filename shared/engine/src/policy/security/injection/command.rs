@@ -1,8 +1,10 @@
 //! Programs, templates and expression languages of the server.
 
+use std::net::Ipv4Addr;
+
 use super::rules::{At, Class, Rule, View, anywhere, begins_word, first_word, is_of_word, near, row};
 
-pub(super) const RULES: [Rule; 7] = [
+pub(super) const RULES: [Rule; 8] = [
     row("command-chain", Class::Command, (1, 5), View::Folded, &[";", "|", "&&", "&"], chained),
     row(
         "command-substitution",
@@ -54,6 +56,9 @@ pub(super) const RULES: [Rule; 7] = [
         ],
         anywhere,
     ),
+    row("command-alone", Class::Command, (2, 4), View::Folded, &[";", "|", "&&"], |at| {
+        program_call(at.after, |name| ALONE.contains(&name))
+    }),
     row("command-template", Class::Command, (2, 5), View::Folded, &["{{", "${", "<%=", "#{"], template),
 ];
 
@@ -88,13 +93,21 @@ const WITH_ARGUMENT: [&str; 22] = [
 /// Those of them whose argument may begin with a digit, where that of others would be a version.
 const WITH_NUMBER: [&str; 9] = ["curl", "wget", "nc", "ncat", "ping", "nslookup", "telnet", "sleep", "dig"];
 
-/// A separator, then a program with what belongs to it: `; cat /etc/…`, `| id`, `&& ping -c 1`. Lists such as `name|id`
-/// and queries such as `a=1&dir` are none.
+/// A separator, then a program with what belongs to it: `; cat /etc/…`, `| id`, `&& ping -c 1`, `127.0.0.1;id`. Lists such as
+/// `name|id` and queries such as `a=1&dir` are none.
 fn chained(at: At<'_>) -> bool {
     let is_spaced = at.after.starts_with(' ') && matches!(at.found, "|" | "&&");
     program_call(at.after, |name| {
-        at.found != "&" && (UNMISTAKABLE.contains(&name) || (is_spaced && ALONE.contains(&name)))
+        let is_alone = || ALONE.contains(&name) && (is_spaced || behind_an_address(at.before));
+        at.found != "&" && (UNMISTAKABLE.contains(&name) || is_alone())
     })
+}
+
+/// Whether an IPv4 address ends here, as it does in forms that hand it to a program.
+fn behind_an_address(text: &str) -> bool {
+    let text = text.trim_end_matches([' ', ';', '|', '&']);
+    let last = text.rsplit(|letter: char| !letter.is_ascii_digit() && letter != '.').next();
+    last.is_some_and(|last| last.parse::<Ipv4Addr>().is_ok())
 }
 
 /// A program in a substitution: `$(id)`, `` `whoami` ``, or white space spelled as a variable.

@@ -4,16 +4,16 @@ use super::rules::{
     At, Class, Rule, View, anywhere, begins_word, call, first_word, is_of_word, near, row, word,
 };
 
-pub(super) const RULES: [Rule; 13] = [
+/// What may stand before an operand and leaves it a constant.
+const SIGNS: [char; 6] = [' ', '(', '!', '~', '+', '-'];
+/// What joins one condition to another.
+const OPERATORS: &[&str] = &["or", "and", "xor", "having", "||", "&&"];
+
+pub(super) const RULES: [Rule; 16] = [
     row("sqli-union", Class::Sqli, (1, 5), View::Folded, &["union"], union),
-    row(
-        "sqli-tautology",
-        Class::Sqli,
-        (1, 5),
-        View::Folded,
-        &["or", "and", "xor", "having", "||", "&&"],
-        tautology,
-    ),
+    row("sqli-tautology", Class::Sqli, (1, 5), View::Folded, OPERATORS, tautology),
+    row("sqli-constant", Class::Sqli, (1, 5), View::Folded, OPERATORS, constant_before_a_comment),
+    row("sqli-call", Class::Sqli, (1, 5), View::Folded, OPERATORS, call_compared),
     row("sqli-quote-operator", Class::Sqli, (1, 5), View::Folded, &["'", "\"", "`"], quote_operator),
     row("sqli-quote-comment", Class::Sqli, (1, 5), View::Folded, &["'", "\""], quote_comment),
     row("sqli-stacked", Class::Sqli, (1, 5), View::Folded, &[";"], |at| statement(first_word(at.after))),
@@ -64,6 +64,7 @@ pub(super) const RULES: [Rule; 13] = [
         &["drop", "delete", "insert", "update", "truncate", "alter", "exec", "declare"],
         bare_statement,
     ),
+    row("sqli-constant-end", Class::Sqli, (2, 5), View::Folded, OPERATORS, constant_at_the_end),
     row("sqli-quotes", Class::Sqli, (3, 4), View::Folded, &["'='", "'||'", "'+'", "' '"], anywhere),
     row("sqli-select", Class::Sqli, (3, 3), View::Folded, &["select"], |at| {
         word(at) && near(at.after, 100).contains(" from ")
@@ -84,15 +85,7 @@ fn union(at: At<'_>) -> bool {
 
 /// A comparison of two constants: `or 1=1`, `and 'a' like 'a`, `|| 2>1`.
 fn tautology(at: At<'_>) -> bool {
-    let is_word = at.found.starts_with(is_of_word);
-    let glued = at.before.ends_with(|letter: char| letter.is_alphabetic() || letter == '_');
-    if is_word && (glued || at.after.starts_with(is_of_word)) {
-        return false;
-    }
-    const SIGNS: [char; 6] = [' ', '(', '!', '~', '+', '-'];
-    let rest = at.after.trim_start_matches(SIGNS);
-    let rest = rest.strip_prefix("not ").unwrap_or(rest).trim_start_matches(SIGNS);
-    let Some(rest) = constant(rest) else { return false };
+    let Some(rest) = operand(at).and_then(constant) else { return false };
     let rest = rest.trim_start_matches([' ', ')']);
     let behind = rest.trim_start_matches(['=', '<', '>', '!', '^']);
     let behind = match first_word(rest) {
@@ -103,6 +96,87 @@ fn tautology(at: At<'_>) -> bool {
         _ => return false,
     };
     constant(behind.trim_start_matches(SIGNS)).is_some()
+}
+
+/// A condition that is a constant, with the rest of the statement made a comment: `or 1-- -`, `|| true#`.
+fn constant_before_a_comment(at: At<'_>) -> bool {
+    let comment = operand(at).and_then(truth).and_then(comment);
+    comment.is_some_and(|comment| comment.chars().all(|letter| matches!(letter, ' ' | '+' | '-' | '*' | '/')))
+}
+
+/// The same behind a single value, where the text ends: `1 or 1`, `x' or true`. People write `2 or 3` as well.
+fn constant_at_the_end(at: At<'_>) -> bool {
+    let before = at.before.trim_end();
+    let ends = operand(at).is_some_and(|operand| {
+        let is_text = operand.starts_with(['\'', '"']) && !is_open(operand);
+        !is_text && truth(operand).is_some_and(|rest| rest.trim_start_matches([' ', ')']).is_empty())
+    });
+    ends && !before.is_empty() && !before.contains(' ')
+}
+
+/// A call of what databases alone have, compared: `and ascii(substr(database(),1,1))>64`, `or user()='root'`.
+fn call_compared(at: At<'_>) -> bool {
+    const ALWAYS: [&str; 9] =
+        ["ascii", "ord", "substr", "substring", "mid", "unhex", "group_concat", "char_length", "bit_length"];
+    // Those that are words of other languages too.
+    const WITH_A_CALL_OR_NOTHING: [&str; 16] = [
+        "char",
+        "chr",
+        "concat",
+        "concat_ws",
+        "hex",
+        "left",
+        "right",
+        "length",
+        "lower",
+        "upper",
+        "version",
+        "database",
+        "user",
+        "current_user",
+        "schema",
+        "cast",
+    ];
+    let Some((name, rest)) = operand(at).map(first_word) else { return false };
+    let Some(arguments) = rest.strip_prefix('(') else { return false };
+    let arguments = near(arguments, 80);
+    let first = arguments.split(')').next().unwrap_or_default();
+    let is_call = ALWAYS.contains(&name)
+        || WITH_A_CALL_OR_NOTHING.contains(&name) && (first.contains('(') || first.trim().is_empty());
+    is_call
+        && (arguments.contains(['=', '<', '>'])
+            || [" like ", " in (", " in(", " between "].iter().any(|operator| arguments.contains(operator)))
+}
+
+/// What an operator is applied to, without signs before it; `None` where the operator is a part of a word.
+fn operand(at: At<'_>) -> Option<&str> {
+    let is_word = at.found.starts_with(is_of_word);
+    let glued = at.before.ends_with(|letter: char| letter.is_alphabetic() || letter == '_');
+    let is_part = is_word && (glued || at.after.starts_with(is_of_word));
+    (!is_part).then(|| without_signs(at.after))
+}
+
+fn without_signs(text: &str) -> &str {
+    let rest = text.trim_start_matches(SIGNS);
+    rest.strip_prefix("not ").unwrap_or(rest).trim_start_matches(SIGNS)
+}
+
+/// What follows a constant or a truth value.
+fn truth(text: &str) -> Option<&str> {
+    let (word, behind) = first_word(text);
+    if matches!(word, "true" | "false" | "null") { Some(behind) } else { constant(text) }
+}
+
+/// Whether a text in quotes goes on to the end, so that what the statement has behind it closes it.
+fn is_open(text: &str) -> bool {
+    let Some(quote) = text.chars().next().filter(|quote| matches!(quote, '\'' | '"')) else { return false };
+    text.get(1..).is_some_and(|inside| !inside.is_empty() && !inside.contains(quote))
+}
+
+/// What follows the beginning of a comment, if one begins here.
+fn comment(text: &str) -> Option<&str> {
+    let text = text.trim_start_matches([' ', ')', ';']);
+    ["--", "#", "/*"].iter().find_map(|sign| text.strip_prefix(sign))
 }
 
 /// What follows a number or a text in quotes, of which the closing one may be missing at the end.
@@ -127,9 +201,12 @@ fn ends(text: &str) -> bool {
     text.is_empty() || ["--", "#", ";", "/*"].iter().any(|end| text.starts_with(end))
 }
 
-/// A quote, then an operator or clause of SQL with what belongs to it: `' or name like '%a`, `') union`, `"; drop`.
+/// A quote, then an operator or clause of SQL with what belongs to it: `' or name like '%a`, `') union`, `' or '1`, `'=0#`.
 fn quote_operator(at: At<'_>) -> bool {
     let rest = at.after.trim_start_matches([' ', ')']);
+    if constant_behind(rest) && opens(at) {
+        return true;
+    }
     if let Some(rest) = rest.strip_prefix("||").or_else(|| rest.strip_prefix("&&")) {
         return comparison(rest) || near(rest, 40).contains("(select");
     }
@@ -149,6 +226,28 @@ fn quote_operator(at: At<'_>) -> bool {
     }
 }
 
+/// An operator with a constant, then a comment or, in a text that is open still, the end.
+fn constant_behind(text: &str) -> bool {
+    let compared = text.trim_start_matches(['=', '<', '>', '!', '^', '*']);
+    let is_comparison = compared.len() < text.len();
+    let operand = match first_word(text) {
+        _ if is_comparison => compared,
+        ("or" | "and" | "xor" | "having", behind) => behind,
+        _ => match text.strip_prefix("||").or_else(|| text.strip_prefix("&&")) {
+            Some(behind) => behind,
+            None => return false,
+        },
+    };
+    let operand = without_signs(operand);
+    truth(operand).is_some_and(|rest| comment(rest).is_some() || (!is_comparison && is_open(operand)))
+}
+
+/// Whether a quote is not the closing one of a pair: `"cats" or "do` is a search.
+fn opens(at: At<'_>) -> bool {
+    let is_same = |letter: &char| at.found.starts_with(*letter);
+    at.before.chars().rev().take(64).filter(is_same).count().is_multiple_of(2)
+}
+
 /// Whether a comparison begins within the next words.
 fn comparison(text: &str) -> bool {
     let text = near(text, 48);
@@ -163,10 +262,9 @@ fn comparison(text: &str) -> bool {
 
 /// A quote, then a comment to the end: `admin'-- -`, `x') #`.
 fn quote_comment(at: At<'_>) -> bool {
-    let rest = at.after.trim_start_matches([' ', ')', ';']);
-    let comment = ["--", "#", "/*"].iter().find_map(|sign| rest.strip_prefix(sign));
     !at.before.is_empty()
-        && comment.is_some_and(|comment| comment.chars().all(|letter| matches!(letter, ' ' | '+' | '-')))
+        && comment(at.after)
+            .is_some_and(|comment| comment.chars().all(|letter| matches!(letter, ' ' | '+' | '-')))
 }
 
 /// The beginning of a statement: `drop table x`, `insert into x`, `update x set`, `exec xp_…`.

@@ -69,7 +69,8 @@ fn tag_with_handler(at: At<'_>) -> bool {
     at.after.starts_with(|first: char| first.is_ascii_alphabetic())
         && tag.match_indices("on").any(|(start, _)| {
             let (before, rest) = tag.split_at_checked(start).unwrap_or((tag, ""));
-            before.ends_with([' ', '/', '"', '\'', '`']) && handler_name(rest.get(2..).unwrap_or_default())
+            before.ends_with([' ', '/', '"', '\'', '`'])
+                && is_event(rest.get(2..).unwrap_or_default(), |_| true)
         })
 }
 
@@ -83,38 +84,99 @@ fn quoted_before(at: At<'_>) -> bool {
     at.before.chars().rev().take(40).any(|letter| matches!(letter, '"' | '\'' | '`' | '>'))
 }
 
-/// Whether a text goes on as the name of a handler does behind its `on`, up to the `=`.
+/// Whether a text goes on as the name of a handler does behind its `on`, up to the `=`: with the beginning of an event's name, where
+/// no tag says that it is one.
 fn handler_name(text: &str) -> bool {
-    const EVENTS: [&str; 25] = [
+    const EVENTS: [&str; 79] = [
         "abort",
+        "after",
         "animation",
+        "auxclick",
         "before",
         "begin",
         "blur",
+        "bounce",
+        "cancel",
+        "canplay",
         "change",
         "click",
+        "close",
+        "command",
+        "contentvisibility",
+        "context",
         "copy",
+        "cuechange",
         "cut",
         "dblclick",
         "drag",
+        "drop",
+        "durationchange",
+        "emptied",
         "end",
         "error",
+        "finish",
         "focus",
+        "formdata",
+        "fullscreen",
+        "gesture",
+        "gotpointer",
         "hashchange",
         "input",
+        "invalid",
         "key",
+        "languagechange",
         "load",
+        "lostpointer",
+        "message",
         "mouse",
+        "offline",
+        "online",
         "page",
+        "paste",
+        "pause",
+        "play",
         "pointer",
+        "popstate",
+        "progress",
+        "ratechange",
+        "readystate",
+        "rejectionhandled",
+        "repeat",
+        "reset",
+        "resize",
         "scroll",
+        "search",
+        "securitypolicy",
+        "seeked",
+        "seeking",
+        "select",
+        "show",
+        "slotchange",
+        "stalled",
+        "start",
+        "storage",
+        "submit",
+        "suspend",
+        "timeupdate",
         "toggle",
         "touch",
+        "transition",
+        "unhandled",
+        "unload",
+        "volumechange",
+        "waiting",
+        "webkit",
         "wheel",
     ];
+    is_event(text, |name| EVENTS.iter().any(|event| name.starts_with(event)))
+}
+
+/// Whether a text begins with a name of three letters or more that `is_known`, and an `=`.
+fn is_event(text: &str, is_known: impl Fn(&str) -> bool) -> bool {
+    let text = near(text, 40);
     let end = text.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(text.len());
     let (name, rest) = text.split_at_checked(end).unwrap_or((text, ""));
-    EVENTS.iter().any(|event| name.starts_with(event)) && rest.trim_start().starts_with('=')
+    name.len() >= 3 && is_known(name) && rest.trim_start().starts_with('=')
 }
 
 /// A scheme with something to run.
