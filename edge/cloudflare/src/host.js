@@ -101,11 +101,16 @@ async function goOn(bytes, rest, writable) {
 
 const WITHOUT_BODY = new Set([101, 204, 205, 304]);
 
-/** `coded`: the body is in its content coding already. Otherwise the runtime, which decodes what it reads, codes it again. */
+/**
+ * `coded`: the body is in its content coding already. Otherwise the runtime, which decodes what it reads, codes it again. A body
+ * that is a WebSocket is coupled to the client's.
+ */
 export function respond(status, kept, fields, body, coded) {
   const content = WITHOUT_BODY.has(status) ? null : body;
   const headers = kept ?? fieldsOf(fields);
-  const response = new Response(content, { status, headers, encodeBody: coded ? "manual" : "automatic" });
+  const init = { status, headers, encodeBody: coded ? "manual" : "automatic" };
+  if (body instanceof WebSocket) init.webSocket = body;
+  const response = new Response(content, init);
   // The response has a copy of what is kept.
   if (kept !== undefined) append(response.headers, fields);
   return response;
@@ -140,6 +145,7 @@ export async function send(method, url, kept, fields, body, timeoutMs, through, 
       if (name === "content-length") about.length = Number(value);
       if (name === "content-encoding") about.encoded = true;
     }
+    if (response.webSocket) return { head, body: response.webSocket };
     if (response.body !== null) known.set(response.body, about);
     return { head, body: response.body };
   } catch (error) {
@@ -191,7 +197,7 @@ export function placeOf(answer) {
 /** Ends an attempt whose answer nobody wants any more, together with its connection. */
 export function giveUp(attempt) {
   attempt.limit.abort();
-  attempt.answer.then(({ body }) => body?.cancel()).catch(() => {});
+  attempt.answer.then(({ body }) => body && cancel(body)).catch(() => {});
 }
 
 /**
@@ -311,7 +317,7 @@ async function* chunksOf(stream) {
  * negative limit is none.
  */
 export function limited(stream, bytesMax, pauseMs) {
-  if (stream === null) return stream;
+  if (stream === null || stream instanceof WebSocket) return stream;
   const about = known.get(stream) ?? {};
   const { readable, writable } = pipe(about.encoded ? undefined : about.length);
   known.set(readable, about);
@@ -397,6 +403,11 @@ async function storedPart(about, first, length) {
 }
 
 export function cancel(stream) {
+  if (stream instanceof WebSocket) {
+    stream.accept();
+    stream.close();
+    return;
+  }
   stream.cancel().catch(() => {});
 }
 

@@ -221,7 +221,7 @@ impl Server {
             return Err(Failure::UriTooLong);
         }
         let authority = authority(&parts.uri, &parts.headers).ok_or(Failure::Host)?;
-        hop::check_request(&mut parts.headers).map_err(Failure::Connection)?;
+        hop::check_request(&parts.method, &mut parts.headers).map_err(Failure::Connection)?;
         parts.uri = Uri::builder()
             .scheme("http")
             .authority(authority)
@@ -311,10 +311,7 @@ impl Failure {
             Self::Host => {
                 Problem::new(400, "malformed-request", "The request names no host, or more than one")
             }
-            Self::Connection(malformed) => {
-                Problem::new(malformed.status(), "malformed-request", "The request can't be accepted")
-                    .detail(malformed.to_string())
-            }
+            Self::Connection(malformed) => malformed.problem(),
             Self::Method => Problem::new(501, "malformed-request", "This method is not served"),
             Self::UriTooLong => Problem::new(414, "malformed-request", "The request's target is too long"),
             Self::BodyTooLarge => Problem::new(413, "body-too-large", "The request's body is too large"),

@@ -17,8 +17,7 @@ use crate::step::{LoadKey, Loaded, Step};
 impl Exchange {
     pub(super) fn refuse_malformed(&mut self, node: &mut Node, malformed: Malformed) -> Step {
         self.explain("request", None, format!("denied: {malformed}"), Vec::new());
-        let problem = Problem::new(malformed.status(), "malformed-request", "The request can't be accepted");
-        self.refuse(node, problem.detail(malformed.to_string()), Outcome::Denied)
+        self.refuse(node, malformed.problem(), Outcome::Denied)
     }
 
     /// Asks for news when they are old, loads what is missing or newer, then decides by the last good rules.
