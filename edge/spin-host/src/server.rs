@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -197,7 +200,7 @@ impl Server {
         request: Request<Received<Incoming>>,
         client: SocketAddr,
     ) -> Result<Response<WasiBody>, Failure> {
-        let request = self.check(request)?;
+        let (request, exceeded) = self.check(request)?;
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path();
         let Some((route, matched)) =
@@ -207,11 +210,20 @@ impl Server {
         };
         route.headers.set(&mut parts.headers, &parts.uri, &matched, client);
         let _permit = self.in_progress.try_acquire().map_err(|_| Failure::Overloaded)?;
-        route.backend.answer(Request::from_parts(parts, body)).await
+        let answer = route.backend.answer(Request::from_parts(parts, body)).await;
+        // To the component the body just broke off.
+        if exceeded.is_some_and(|exceeded| exceeded.load(Ordering::Relaxed)) {
+            return Err(Failure::BodyTooLarge);
+        }
+        answer
     }
 
-    /// Checks limits and gives the request the absolute URI that it was meant for.
-    fn check(&self, request: Request<Received<Incoming>>) -> Result<Request<WasiBody>, Failure> {
+    /// Checks limits and gives the request the absolute URI that it was meant for. Of a body whose length is not told, it says
+    /// later whether it was too long.
+    fn check(
+        &self,
+        request: Request<Received<Incoming>>,
+    ) -> Result<(Request<WasiBody>, Option<Arc<AtomicBool>>), Failure> {
         let (mut parts, body) = request.into_parts();
         if parts.method == Method::CONNECT {
             return Err(Failure::Method);
@@ -228,6 +240,7 @@ impl Server {
             .path_and_query(if target == "*" { "/" } else { target })
             .build()
             .map_err(|_| Failure::Host)?;
+        let mut exceeded: Option<Arc<AtomicBool>> = None;
         let body = if body.is_end_stream() {
             // A component does not see how a body is framed: so it need not read one to know that there is none.
             parts.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
@@ -238,11 +251,14 @@ impl Server {
                 Some(_) => return Err(Failure::BodyTooLarge),
                 None => {
                     let bytes_max = usize::try_from(self.limits.body_bytes_max).unwrap_or(usize::MAX);
-                    Limited::new(body, bytes_max).map_err(body_error).boxed_unsync()
+                    let flag = Arc::clone(exceeded.insert(Arc::default()));
+                    Limited::new(body, bytes_max)
+                        .map_err(move |error| body_error(error, &flag))
+                        .boxed_unsync()
                 }
             }
         };
-        Ok(Request::from_parts(parts, body))
+        Ok((Request::from_parts(parts, body), exceeded))
     }
 }
 
@@ -260,8 +276,9 @@ fn authority(uri: &Uri, headers: &http::HeaderMap) -> Option<Authority> {
     meant.filter(|authority| !authority.as_str().contains('@'))
 }
 
-fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+fn body_error(error: Box<dyn std::error::Error + Send + Sync>, exceeded: &AtomicBool) -> Error {
     if error.is::<LengthLimitError>() {
+        exceeded.store(true, Ordering::Relaxed);
         return Error::HttpRequestBodySize(None);
     }
     error.downcast::<hyper::Error>().map_or(Error::ConnectionTerminated, |error| Error::from(*error))

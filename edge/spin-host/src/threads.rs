@@ -176,9 +176,44 @@ async fn refuse(stream: std::net::TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::{io::Read as _, time::Duration};
 
     use super::*;
+    use crate::{client::Patience, pace::Demand, server::ClientLimits};
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_are_refused_until_others_end() {
+        let demand = Demand::of_component(limits::BODY_PAUSE_TIMEOUT);
+        let clients = ClientLimits { body_bytes_max: 1, demand, patience: Patience::default() };
+        let server = Server::new(Vec::new(), Vec::new(), Arc::new(Semaphore::new(1)), clients).unwrap();
+        let threads = Threads::start(vec![server], 2, &Arc::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let clients = std::thread::spawn(move || {
+            // The host has no route, and says so.
+            let ask = || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).unwrap();
+                (stream, String::from_utf8_lossy(&answer).into_owned())
+            };
+            let (first, second, third) = (ask(), ask(), ask());
+            assert_eq!([&*first.1, &*second.1, &*third.1], ["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 503"]);
+            drop(first);
+            while ask().1 != "HTTP/1.1 404" {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            drop(stop);
+        });
+        threads
+            .serve(listener, async move {
+                let _stop = stopped.await;
+            })
+            .await;
+        clients.join().unwrap();
+    }
 
     #[tokio::test]
     async fn who_is_too_many_is_told_when_to_come_again() {
