@@ -45,10 +45,12 @@ async function moveUp(client, target, pauseMs, state) {
     state.turned();
   };
   let buffer = new ArrayBuffer(CHUNK_BYTES);
+  const rate = new Rate();
   try {
     for (;;) {
       turn(true);
-      const { value, done } = await within(client.read(new Uint8Array(buffer)), pauseMs).catch((error) => {
+      const next = rate.of(() => within(client.read(new Uint8Array(buffer)), pauseMs));
+      const { value, done } = await next.catch((error) => {
         state.fault = error instanceof Pause ? "paused" : "broke off";
         throw error;
       });
@@ -72,9 +74,10 @@ async function moveUp(client, target, pauseMs, state) {
 export async function peek(message, bytesMax, length, pauseMs) {
   const reader = message.body.getReader();
   const chunks = [];
+  const rate = new Rate();
   let read = 0;
   while (read <= bytesMax) {
-    const { done, value } = await within(reader.read(), pauseMs);
+    const { done, value } = await rate.of(() => within(reader.read(), pauseMs));
     if (done) return [joined(chunks, read)];
     chunks.push(value);
     read += value.byteLength;
@@ -345,6 +348,31 @@ async function limit(source, writer, bytesMax, pauseMs, about) {
 
 /** What a promise fails with that takes too long. */
 class Pause extends Error {}
+
+/** Bytes a second that a client's body has to come at, over so much waiting for it: longer than it may pause. */
+const BODY_RATE_MIN = 240;
+const BODY_RATE_WINDOW_MS = 30_000;
+
+/** How much of a client's body came while it was waited for, a window after the other. */
+class Rate {
+  bytes = 0;
+  waitedMs = 0;
+
+  /** What a read brings; it fails where the body comes too slowly. */
+  async of(read) {
+    const since = Date.now();
+    const part = await read();
+    this.waitedMs += Date.now() - since;
+    this.bytes += part.value?.byteLength ?? 0;
+    if (this.waitedMs < BODY_RATE_WINDOW_MS) return part;
+    if (!part.done && this.bytes < (BODY_RATE_MIN * BODY_RATE_WINDOW_MS) / 1000) {
+      throw new Pause(`a body pauses: it brought ${this.bytes} bytes in ${this.waitedMs} ms`);
+    }
+    this.bytes = 0;
+    this.waitedMs = 0;
+    return part;
+  }
+}
 
 /** A promise that fails where it takes longer than `ms`; a negative time has no end. */
 async function within(promise, ms) {
