@@ -11,13 +11,18 @@ mod crowds;
 mod failures;
 mod frames;
 mod functions;
+mod idle;
 mod issuers;
 mod limits;
 mod load;
+mod origins;
 mod recorder;
 mod regions;
 mod requests;
 mod rules;
+mod sizes;
+mod slow;
+mod sockets;
 mod stack;
 mod surface;
 mod tls;
@@ -44,6 +49,10 @@ fn main() -> Result<()> {
     arguments.test_threads = Some(1);
     if arguments.list {
         libtest_mimic::run(&arguments, trials(None)).exit();
+    }
+    // The processes of the stack inherit it; what needs it fails by itself.
+    if let Err(error) = idle::raise_open_files() {
+        eprintln!("{error:#}");
     }
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
     let environment = [traces::environment()?, crawlers::environment()?].concat();
@@ -79,6 +88,11 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(broken::TESTS)
         .chain(functions::TESTS)
         .chain(surface::TESTS)
+        .chain(origins::TESTS)
+        .chain(sockets::TESTS)
+        .chain(sizes::TESTS)
+        .chain(slow::TESTS)
+        .chain(idle::TESTS)
         .chain(tls::TESTS)
     {
         for edge in EDGES {

@@ -48,15 +48,16 @@ struct Case {
     without: Vec<String>,
 }
 
+/// What is so at both edges, or at each in its own way.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum ByEdge<T> {
+pub enum ByEdge<T> {
     Each { cloudflare: T, spin: T },
     Both(T),
 }
 
 impl<T> ByEdge<T> {
-    fn of(&self, edge: &str) -> &T {
+    pub fn of(&self, edge: &str) -> &T {
         match self {
             Self::Both(both) => both,
             Self::Each { cloudflare, .. } if edge == "cloudflare" => cloudflare,
@@ -66,7 +67,11 @@ impl<T> ByEdge<T> {
 }
 
 /// Rules that send `/seen/**` and, through the cache, `/kept/**` to a recorder, for the time of the test.
-fn with_recorder(stack: &Stack, edge: &str, test: impl FnOnce(&str, &Recorder) -> Result<()>) -> Result<()> {
+pub fn with_recorder(
+    stack: &Stack,
+    edge: &str,
+    test: impl FnOnce(&str, &Recorder) -> Result<()>,
+) -> Result<()> {
     let recorder = Recorder::start()?;
     let rules = format!(
         "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: recorder}}\n\
@@ -133,7 +138,7 @@ impl Case {
 }
 
 /// Sends bytes, and reads the statuses of all answers up to the end of the connection or a long silence; says which it was.
-fn exchange(url: &str, bytes: &[u8]) -> Result<(Vec<u16>, bool)> {
+pub fn exchange(url: &str, bytes: &[u8]) -> Result<(Vec<u16>, bool)> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(SILENCE))?;
     // An edge may have answered and gone before all is sent.
