@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use meridian_tests::stack::Stack;
 
 use crate::EdgeTest;
+use crate::frames;
 use crate::surface::with_recorder;
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
@@ -198,6 +199,16 @@ fn who_takes_nothing_is_let_go(stack: &Stack, edge: &str) -> Result<()> {
         return Ok(());
     }
     with_recorder(stack, edge, |url, _| {
+        let address = url.to_owned();
+        let over_http2 = std::thread::spawn(move || {
+            let fields = [
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", "acme.localhost"),
+                (":path", "/seen/long"),
+            ];
+            frames::take_nothing(&address, &fields, LONG)
+        });
         let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
         let request = "GET /seen/long HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes())?;
@@ -218,6 +229,9 @@ fn who_takes_nothing_is_let_go(stack: &Stack, edge: &str) -> Result<()> {
             read += bytes;
         }
         ensure!(read < crate::recorder::LONG_BYTES, "all of it came");
+        // Where it leaves no room for a response, nothing waits to be written.
+        let ended = over_http2.join().map_err(|_| anyhow!("a client panicked"))??;
+        ensure!((TAKEN_MAX..TAKEN_MAX + LATER).contains(&ended), "HTTP/2: ended after {ended:?}");
         Ok(())
     })
 }

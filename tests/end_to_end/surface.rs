@@ -23,6 +23,10 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("passes_events_and_large_uploads", passes_events_and_large_uploads),
 ];
 
+/// Requests that a client resets at once, far more than it may.
+const RESETS: u32 = 300;
+/// Why such a connection ends (RFC 9113, section 7).
+const ENHANCE_YOUR_CALM: u32 = 11;
 /// How long a connection may stay silent before it counts as waiting for more.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Each instance of an edge hears of new rules by itself.
@@ -248,6 +252,16 @@ fn refuses_http2_that_is_none(stack: &Stack, edge: &str) -> Result<()> {
             ensure!(answer != Answer::Success, "{about}: {answer:?}");
             ensure!(recorder.take().is_empty(), "{about} reached the upstream");
         }
+        // A head that is longer than is taken, by what each field counts for (section 6.5.2), in one frame.
+        let many = vec![("a", ""); 3_500];
+        let answer = frames::send(url, &[&pseudo[..], &many[..]].concat(), b"").context("a long head")?;
+        ensure!(answer != Answer::Success, "a long head: {answer:?}");
+        ensure!(recorder.take().is_empty(), "a long head reached the upstream");
+        let reset = [(":method", "GET"), pseudo[1], pseudo[2], pseudo[3]];
+        let ended = frames::reset_rapidly(url, &reset, RESETS)?;
+        ensure!(ended == Some(ENHANCE_YOUR_CALM), "{RESETS} resets: {ended:?}");
+        let reached = recorder.take().len();
+        ensure!(reached < RESETS as usize / 2, "{reached} of {RESETS} requests reached the upstream");
         Ok(())
     })
 }

@@ -186,7 +186,12 @@ impl Exchanges {
         let (request, response) = (Open::new(self), Open::new(self));
         (
             move |body| Received { body, _open: request },
-            move |body| Sent { body, untaken: false, open: response },
+            move |body| {
+                let mut sent = Sent { body, untaken: false, open: response };
+                // Its head: without room for anything, the server does not ask for the body at all.
+                sent.set_untaken(true);
+                sent
+            },
         )
     }
 }
