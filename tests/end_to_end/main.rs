@@ -69,7 +69,12 @@ fn main() -> Result<()> {
 
 fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, test) in stack::TESTS.iter().chain(regions::TESTS).chain(rules::TESTS).chain(analytics::TESTS)
+    for (name, test) in stack::TESTS
+        .iter()
+        .chain(origins::OF_STACK)
+        .chain(regions::TESTS)
+        .chain(rules::TESTS)
+        .chain(analytics::TESTS)
     {
         trials.push(trial((*name).to_owned(), stack, *test));
     }

@@ -1,16 +1,22 @@
 //! What reaches a region's origin of bytes that two servers could read in two ways, through either edge or straight: the cases of
 //! `origins.yaml`. How many requests an origin has answered it says itself, in its metrics.
 
-use anyhow::{Context, Result, ensure};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
 use meridian_tests::client::Client;
 use meridian_tests::stack::Stack;
+use meridian_wire::context::Context;
+use meridian_wire::keyring::MacKeyring;
 use serde::Deserialize;
 
-use crate::EdgeTest;
 use crate::surface::exchange;
+use crate::{EdgeTest, StackTest};
 
 pub const TESTS: &[(&str, EdgeTest)] =
     &[("sends_origins_what_was_decided_and_no_more", sends_origins_what_was_decided_and_no_more)];
+
+pub const OF_STACK: &[(&str, StackTest)] = &[("origins_take_a_context_once", origins_take_a_context_once)];
 
 /// A record as the cases send it.
 const RECORD: &str = "{\"total\":1}";
@@ -97,4 +103,53 @@ fn answered(stack: &Stack) -> Result<u64> {
             .sum::<u64>();
     }
     Ok(sum)
+}
+
+/// A context that was signed by an edge's key is good at one origin, for one request, once and for a while.
+fn origins_take_a_context_once(stack: &Stack) -> Result<()> {
+    const PATH: &str = "/v1/collections/orders/records?limit=1";
+    let keys = std::fs::read_to_string(stack.data().join("keys").join("context-keys"))?;
+    let keys = MacKeyring::parse(keys.trim()).context("the key of contexts")?;
+    let up = stack.up()?;
+    let authority = |region: &str| up.origins[region].url.trim_start_matches("http://").to_owned();
+    let (here, there) = (authority("us-east-1"), authority("eu-west-1"));
+    let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let signed = |number: u32, issued_ms: u64, path: &str| {
+        let context = Context {
+            tenant: Some("acme".to_owned()),
+            scopes: vec!["orders:read".to_owned()],
+            client: "192.0.2.1".to_owned(),
+            decision: format!("end-to-end-{now_ms}-{number}"),
+            consistency: "eventual".to_owned(),
+            edge: "spin-1".to_owned(),
+            issued_ms,
+            ..Context::default()
+        };
+        context.sign(&keys, "GET", &here, path)
+    };
+    let request = |context: &str, path: &str, more: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: {here}\r\nMeridian-Context: {context}\r\n{more}\r\n")
+    };
+    let last = "Connection: close\r\n";
+    let once = signed(0, now_ms, PATH);
+    let twice = request(&once, PATH, "") + &request(&once, PATH, last);
+    let forged = once.replacen("v1.", "v1.x", 1);
+    for (about, at, bytes, expected) in [
+        ("twice on one connection", &here, twice, &[200, 409][..]),
+        ("again on another", &here, request(&once, PATH, last), &[409]),
+        (
+            "at another region",
+            &there,
+            request(&signed(1, now_ms, PATH), PATH, last).replace(&here, &there),
+            &[401],
+        ),
+        ("for another path", &here, request(&signed(2, now_ms, PATH), "/v1/whoami", last), &[401]),
+        ("too late", &here, request(&signed(3, now_ms - 60_000, PATH), PATH, last), &[401]),
+        ("of no key", &here, request(&forged, PATH, last), &[401]),
+        ("two of them", &here, request(&once, PATH, &format!("Meridian-Context: {once}\r\n{last}")), &[401]),
+    ] {
+        let (statuses, _) = exchange(at, bytes.as_bytes())?;
+        ensure!(statuses == expected, "{about}: {statuses:?}, expected {expected:?}");
+    }
+    Ok(())
 }
