@@ -53,7 +53,7 @@ pub fn protocols() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         // Its own would close the connection without a word, also where no head has begun.
-        .header_read_timeout(None)
+        .header_read_timeout(None::<Duration>)
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX);
     builder
