@@ -185,7 +185,7 @@ impl Exchanges {
     ) -> (impl FnOnce(Q) -> Received<Q> + use<Q, R>, impl FnOnce(R) -> Sent<R> + use<Q, R>) {
         let (request, response) = (Open::new(self), Open::new(self));
         (
-            move |body| Received { body, _open: request },
+            move |body| Received { body, open: Some(request) },
             move |body| {
                 let mut sent = Sent { body, untaken: false, open: response };
                 // Its head: without room for anything, the server does not ask for the body at all.
@@ -215,7 +215,8 @@ impl Drop for Open {
 /// The body of a request.
 pub struct Received<B> {
     body: B,
-    _open: Open,
+    /// Until its end has come: a component may keep what is left of it for as long as it likes.
+    open: Option<Open>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
@@ -226,7 +227,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+            self.open = None;
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
