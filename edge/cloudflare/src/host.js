@@ -431,12 +431,18 @@ async function storedPart(about, first, length) {
 }
 
 export function cancel(stream) {
-  if (stream instanceof WebSocket) {
-    stream.accept();
-    stream.close();
-    return;
-  }
+  if (stream instanceof WebSocket) return hangUp(stream);
   stream.cancel().catch(() => {});
+}
+
+/** Ends a WebSocket that nobody has taken. */
+function hangUp(socket) {
+  try {
+    socket.accept();
+    socket.close();
+  } catch {
+    // It has ended already.
+  }
 }
 
 let settled;
