@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,9 +13,14 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const CANCEL: u32 = 8;
+/// No room for anything of a response (RFC 9113, section 6.5.2).
+const INITIAL_WINDOW_OF_NOTHING: [u8; 6] = [0, 4, 0, 0, 0, 0];
 /// `:status: 200` of the static table (RFC 7541, appendix A).
 const STATUS_200: u8 = 0x88;
 
@@ -34,8 +39,65 @@ pub enum Answer {
 
 /// Sends one request with these fields, pseudo fields included, and this body on a connection of its own.
 pub fn send(url: &str, fields: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
-    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut bytes = PREFACE.to_vec();
+    frame(&mut bytes, SETTINGS, 0, 0, &[]);
+    let end = if body.is_empty() { END_STREAM } else { 0 };
+    frame(&mut bytes, HEADERS, END_HEADERS | end, 1, &block(fields)?);
+    if !body.is_empty() {
+        frame(&mut bytes, DATA, END_STREAM, 1, body);
+    }
+    let mut stream = connect(url, Duration::from_secs(10))?;
+    stream.write_all(&bytes)?;
+    answer(&mut stream)
+}
+
+/// Sends so many requests and resets each at once (CVE-2023-44487). The error code that the connection ends with; `None` where it
+/// goes on, or is closed without a word.
+pub fn reset_rapidly(url: &str, fields: &[(&str, &str)], requests: u32) -> Result<Option<u32>> {
+    let mut bytes = PREFACE.to_vec();
+    frame(&mut bytes, SETTINGS, 0, 0, &[]);
+    for number in 0..requests {
+        frame(&mut bytes, HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block(fields)?);
+        frame(&mut bytes, RST_STREAM, 0, 2 * number + 1, &CANCEL.to_be_bytes());
+    }
+    let mut stream = connect(url, Duration::from_secs(10))?;
+    // It may be ended before all is sent.
+    let _sent = stream.write_all(&bytes);
+    while let Ok(Some((kind, _, payload))) = next(&mut stream) {
+        if kind == GOAWAY {
+            return code(&payload, 4).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Sends one request and leaves no room for any of its response, but says that it is still there (RFC 9113, section 6.7). After how
+/// long the connection is ended.
+pub fn take_nothing(url: &str, fields: &[(&str, &str)], patience: Duration) -> Result<Duration> {
+    let mut bytes = PREFACE.to_vec();
+    frame(&mut bytes, SETTINGS, 0, 0, &INITIAL_WINDOW_OF_NOTHING);
+    frame(&mut bytes, HEADERS, END_HEADERS | END_STREAM, 1, &block(fields)?);
+    let mut stream = connect(url, patience)?;
+    let begun = Instant::now();
+    stream.write_all(&bytes)?;
+    while let Some((kind, flags, payload)) = next(&mut stream).context("the connection does not end")? {
+        if kind == PING && flags & ACK == 0 {
+            let mut pong = Vec::new();
+            frame(&mut pong, PING, ACK, 0, &payload);
+            stream.write_all(&pong)?;
+        }
+        ensure!(kind != DATA || payload.is_empty(), "{} bytes came without room for them", payload.len());
+    }
+    Ok(begun.elapsed())
+}
+
+fn connect(url: &str, patience: Duration) -> Result<TcpStream> {
+    let stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(patience))?;
+    Ok(stream)
+}
+
+fn block(fields: &[(&str, &str)]) -> Result<Vec<u8>> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -44,14 +106,7 @@ pub fn send(url: &str, fields: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
             block.extend_from_slice(text.as_bytes());
         }
     }
-    let mut bytes = PREFACE.to_vec();
-    frame(&mut bytes, SETTINGS, 0, 0, &[]);
-    frame(&mut bytes, HEADERS, END_HEADERS | if body.is_empty() { END_STREAM } else { 0 }, 1, &block);
-    if !body.is_empty() {
-        frame(&mut bytes, DATA, END_STREAM, 1, body);
-    }
-    stream.write_all(&bytes)?;
-    answer(&mut stream)
+    Ok(block)
 }
 
 fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -61,29 +116,39 @@ fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) 
     bytes.extend_from_slice(payload);
 }
 
+/// Kind, flags and payload of the next frame; `None` at the end of the connection.
+fn next(stream: &mut TcpStream) -> Result<Option<(u8, u8, Vec<u8>)>> {
+    let mut head = [0; 9];
+    match stream.read_exact(&mut head) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    ensure!(length <= 1 << 14, "a frame of {length} bytes");
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload)?;
+    Ok(Some((head[3], head[4], payload)))
+}
+
+fn code(payload: &[u8], at: usize) -> Result<u32> {
+    let code = payload.get(at..at + 4).and_then(|code| code.try_into().ok());
+    code.map(u32::from_be_bytes).context("an error code")
+}
+
 fn answer(stream: &mut TcpStream) -> Result<Answer> {
-    loop {
-        let mut head = [0; 9];
-        match stream.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Answer::Closed),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(Answer::Closed),
-            Err(error) => return Err(error.into()),
-        }
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload)?;
-        let code =
-            |at: usize| payload.get(at..at + 4).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
-        match head[3] {
+    while let Some((kind, _, payload)) = next(stream)? {
+        match kind {
             HEADERS => {
                 // The size of the table may be updated first (RFC 7541, section 6.3).
                 let first = payload.iter().find(|byte| **byte & 0xe0 != 0x20).context("a field")?;
                 return Ok(if *first == STATUS_200 { Answer::Success } else { Answer::Other });
             }
-            RST_STREAM => return Ok(Answer::Ended(code(0).context("an error code")?)),
-            GOAWAY => return Ok(Answer::Ended(code(4).context("an error code")?)),
-            _ => ensure!(length <= 1 << 14, "a frame of {length} bytes"),
+            RST_STREAM => return Ok(Answer::Ended(code(&payload, 0)?)),
+            GOAWAY => return Ok(Answer::Ended(code(&payload, 4)?)),
+            _ => {}
         }
     }
+    Ok(Answer::Closed)
 }

@@ -12,14 +12,19 @@ mod failures;
 mod frames;
 mod functions;
 mod health;
+mod idle;
 mod issuers;
 mod limits;
 mod load;
+mod origins;
 mod parties;
 mod recorder;
 mod regions;
 mod requests;
 mod rules;
+mod sizes;
+mod slow;
+mod sockets;
 mod stack;
 mod surface;
 mod tls;
@@ -47,6 +52,10 @@ fn main() -> Result<()> {
     if arguments.list {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
+    // The processes of the stack inherit it; what needs it fails by itself.
+    if let Err(error) = idle::raise_open_files() {
+        eprintln!("{error:#}");
+    }
     let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-to-end-{}", std::process::id()));
     let environment = [traces::environment()?, crawlers::environment()?, stack::environment()].concat();
     let stack = Arc::new(Stack::start(&data, environment)?);
@@ -64,6 +73,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (name, test) in stack::TESTS
         .iter()
+        .chain(origins::OF_STACK)
         .chain(regions::TESTS)
         .chain(rules::TESTS)
         .chain(analytics::TESTS)
@@ -88,6 +98,11 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(broken::TESTS)
         .chain(functions::TESTS)
         .chain(surface::TESTS)
+        .chain(origins::TESTS)
+        .chain(sockets::TESTS)
+        .chain(sizes::TESTS)
+        .chain(slow::TESTS)
+        .chain(idle::TESTS)
         .chain(tls::TESTS)
     {
         for edge in EDGES {

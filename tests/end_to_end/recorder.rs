@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use meridian_tests::serve::serve;
 
+use crate::sockets;
+
 /// Bytes of a line of a head, and of a body.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a response that is longer than what the systems between hold of it.
+pub const LONG_BYTES: usize = 64 * 1024 * 1024;
 /// Numbers the answers.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -22,7 +26,7 @@ pub struct Seen {
     pub line: String,
 }
 
-/// The service. It answers everything with 200 and a text that is different each time and names what the request says of its
+/// The service. It speaks WebSocket at `/…/socket`, and answers everything else with 200 and a text that is different each time and names what the request says of its
 /// host, method and path beside its head.
 pub struct Recorder {
     /// Where it is.
@@ -54,6 +58,7 @@ fn record(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
                 return Ok(());
             }
         }
+        let key = sockets::key(&head);
         let head = head.to_ascii_lowercase();
         let body = body(&mut reader, &head)?;
         let mut words = head.split(' ');
@@ -65,6 +70,9 @@ fn record(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
             seen.push(Seen { head: head.clone(), line: line.trim_end().to_owned() });
             NUMBER.fetch_add(1, Ordering::Relaxed)
         };
+        if let Some(key) = key.filter(|_| target.ends_with("/socket")) {
+            return sockets::echo(stream, &mut reader, &key);
+        }
         answer(stream, &head, target, (number, body.len()), seen)?;
     }
 }
@@ -120,6 +128,13 @@ fn answer(
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         return write!(stream, "{}0\r\n\r\n", event(2));
+    }
+    if target.ends_with("/long") {
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {LONG_BYTES}\r\n\r\n"
+        )?;
+        return stream.write_all(&vec![b'.'; LONG_BYTES]);
     }
     if target.ends_with("/trailers") {
         return write!(

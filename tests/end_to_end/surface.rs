@@ -23,6 +23,10 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("passes_events_and_large_uploads", passes_events_and_large_uploads),
 ];
 
+/// Requests that a client resets at once, far more than it may.
+const RESETS: u32 = 300;
+/// Why such a connection ends (RFC 9113, section 7).
+const ENHANCE_YOUR_CALM: u32 = 11;
 /// How long a connection may stay silent before it counts as waiting for more.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -46,15 +50,16 @@ struct Case {
     without: Vec<String>,
 }
 
+/// What is so at both edges, or at each in its own way.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum ByEdge<T> {
+pub enum ByEdge<T> {
     Each { cloudflare: T, spin: T },
     Both(T),
 }
 
 impl<T> ByEdge<T> {
-    fn of(&self, edge: &str) -> &T {
+    pub fn of(&self, edge: &str) -> &T {
         match self {
             Self::Both(both) => both,
             Self::Each { cloudflare, .. } if edge == "cloudflare" => cloudflare,
@@ -64,7 +69,11 @@ impl<T> ByEdge<T> {
 }
 
 /// Rules that send `/seen/**` and, through the cache, `/kept/**` to a recorder, for the time of the test.
-fn with_recorder(stack: &Stack, edge: &str, test: impl FnOnce(&str, &Recorder) -> Result<()>) -> Result<()> {
+pub fn with_recorder(
+    stack: &Stack,
+    edge: &str,
+    test: impl FnOnce(&str, &Recorder) -> Result<()>,
+) -> Result<()> {
     let recorder = Recorder::start()?;
     let rules = format!(
         "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: recorder}}\n\
@@ -131,7 +140,7 @@ impl Case {
 }
 
 /// Sends bytes, and reads the statuses of all answers up to the end of the connection or a long silence; says which it was.
-fn exchange(url: &str, bytes: &[u8]) -> Result<(Vec<u16>, bool)> {
+pub fn exchange(url: &str, bytes: &[u8]) -> Result<(Vec<u16>, bool)> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(SILENCE))?;
     // An edge may have answered and gone before all is sent.
@@ -241,6 +250,16 @@ fn refuses_http2_that_is_none(stack: &Stack, edge: &str) -> Result<()> {
             ensure!(answer != Answer::Success, "{about}: {answer:?}");
             ensure!(recorder.take().is_empty(), "{about} reached the upstream");
         }
+        // A head that is longer than is taken, by what each field counts for (section 6.5.2), in one frame.
+        let many = vec![("a", ""); 3_500];
+        let answer = frames::send(url, &[&pseudo[..], &many[..]].concat(), b"").context("a long head")?;
+        ensure!(answer != Answer::Success, "a long head: {answer:?}");
+        ensure!(recorder.take().is_empty(), "a long head reached the upstream");
+        let reset = [(":method", "GET"), pseudo[1], pseudo[2], pseudo[3]];
+        let ended = frames::reset_rapidly(url, &reset, RESETS)?;
+        ensure!(ended == Some(ENHANCE_YOUR_CALM), "{RESETS} resets: {ended:?}");
+        let reached = recorder.take().len();
+        ensure!(reached < RESETS as usize / 2, "{reached} of {RESETS} requests reached the upstream");
         Ok(())
     })
 }

@@ -45,10 +45,12 @@ async function moveUp(client, target, pauseMs, state) {
     state.turned();
   };
   let buffer = new ArrayBuffer(CHUNK_BYTES);
+  const rate = new Rate();
   try {
     for (;;) {
       turn(true);
-      const { value, done } = await within(client.read(new Uint8Array(buffer)), pauseMs).catch((error) => {
+      const next = rate.of(() => within(client.read(new Uint8Array(buffer)), pauseMs));
+      const { value, done } = await next.catch((error) => {
         state.fault = error instanceof Pause ? "paused" : "broke off";
         throw error;
       });
@@ -72,9 +74,10 @@ async function moveUp(client, target, pauseMs, state) {
 export async function peek(message, bytesMax, length, pauseMs) {
   const reader = message.body.getReader();
   const chunks = [];
+  const rate = new Rate();
   let read = 0;
   while (read <= bytesMax) {
-    const { done, value } = await within(reader.read(), pauseMs);
+    const { done, value } = await rate.of(() => within(reader.read(), pauseMs));
     if (done) return [joined(chunks, read)];
     chunks.push(value);
     read += value.byteLength;
@@ -101,11 +104,16 @@ async function goOn(bytes, rest, writable) {
 
 const WITHOUT_BODY = new Set([101, 204, 205, 304]);
 
-/** `coded`: the body is in its content coding already. Otherwise the runtime, which decodes what it reads, codes it again. */
+/**
+ * `coded`: the body is in its content coding already. Otherwise the runtime, which decodes what it reads, codes it again. A body
+ * that is a WebSocket is coupled to the client's.
+ */
 export function respond(status, kept, fields, body, coded) {
   const content = WITHOUT_BODY.has(status) ? null : body;
   const headers = kept ?? fieldsOf(fields);
-  const response = new Response(content, { status, headers, encodeBody: coded ? "manual" : "automatic" });
+  const init = { status, headers, encodeBody: coded ? "manual" : "automatic" };
+  if (body instanceof WebSocket) init.webSocket = body;
+  const response = new Response(content, init);
   // The response has a copy of what is kept.
   if (kept !== undefined) append(response.headers, fields);
   return response;
@@ -140,6 +148,7 @@ export async function send(method, url, kept, fields, body, timeoutMs, through, 
       if (name === "content-length") about.length = Number(value);
       if (name === "content-encoding") about.encoded = true;
     }
+    if (response.webSocket) return { head, body: response.webSocket };
     if (response.body !== null) known.set(response.body, about);
     return { head, body: response.body };
   } catch (error) {
@@ -191,7 +200,7 @@ export function placeOf(answer) {
 /** Ends an attempt whose answer nobody wants any more, together with its connection. */
 export function giveUp(attempt) {
   attempt.limit.abort();
-  attempt.answer.then(({ body }) => body?.cancel()).catch(() => {});
+  attempt.answer.then(({ body }) => body && cancel(body)).catch(() => {});
 }
 
 /**
@@ -311,7 +320,7 @@ async function* chunksOf(stream) {
  * negative limit is none.
  */
 export function limited(stream, bytesMax, pauseMs) {
-  if (stream === null) return stream;
+  if (stream === null || stream instanceof WebSocket) return stream;
   const about = known.get(stream) ?? {};
   const { readable, writable } = pipe(about.encoded ? undefined : about.length);
   known.set(readable, about);
@@ -339,6 +348,31 @@ async function limit(source, writer, bytesMax, pauseMs, about) {
 
 /** What a promise fails with that takes too long. */
 class Pause extends Error {}
+
+/** Bytes a second that a client's body has to come at, over so much waiting for it: longer than it may pause. */
+const BODY_RATE_MIN = 240;
+const BODY_RATE_WINDOW_MS = 30_000;
+
+/** How much of a client's body came while it was waited for, a window after the other. */
+class Rate {
+  bytes = 0;
+  waitedMs = 0;
+
+  /** What a read brings; it fails where the body comes too slowly. */
+  async of(read) {
+    const since = Date.now();
+    const part = await read();
+    this.waitedMs += Date.now() - since;
+    this.bytes += part.value?.byteLength ?? 0;
+    if (this.waitedMs < BODY_RATE_WINDOW_MS) return part;
+    if (!part.done && this.bytes < (BODY_RATE_MIN * BODY_RATE_WINDOW_MS) / 1000) {
+      throw new Pause(`a body pauses: it brought ${this.bytes} bytes in ${this.waitedMs} ms`);
+    }
+    this.bytes = 0;
+    this.waitedMs = 0;
+    return part;
+  }
+}
 
 /** A promise that fails where it takes longer than `ms`; a negative time has no end. */
 async function within(promise, ms) {
@@ -397,7 +431,18 @@ async function storedPart(about, first, length) {
 }
 
 export function cancel(stream) {
+  if (stream instanceof WebSocket) return hangUp(stream);
   stream.cancel().catch(() => {});
+}
+
+/** Ends a WebSocket that nobody has taken. */
+function hangUp(socket) {
+  try {
+    socket.accept();
+    socket.close();
+  } catch {
+    // It has ended already.
+  }
 }
 
 let settled;

@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn onward(asked: &Asked) -> Onward {
-        let outbound = Outbound::new("edge".into(), Vec::new(), client());
+        let outbound = Outbound::new("edge".into(), Vec::new(), client(), crate::limits::BODY_PAUSE_TIMEOUT);
         Onward::new(&asked.request, asked.withheld.clone(), None, outbound, Arc::default())
     }
 

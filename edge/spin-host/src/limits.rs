@@ -53,8 +53,14 @@ pub const FUNCTIONS_AT_ONCE_MAX: usize = 400;
 /// Requests that are in functions of one tenant at the same time.
 pub const TENANT_FUNCTIONS_AT_ONCE_MAX: usize = 50;
 
-/// Connections that are open at the same time.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections of clients that are open at the same time.
+pub const CONNECTIONS_MAX: usize = 16_000;
+/// Files that the process needs beside one for each connection: those of stores, of the runtime, and connections of its own.
+pub const FILES_BESIDE_CONNECTIONS: usize = 2_048;
+/// Connections beyond those that are told so at the same time; more of them are closed without a word.
+pub const REFUSALS_AT_ONCE_MAX: usize = 64;
+/// How long a connection that was told to go may take to do so.
+pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a request's target.
 pub const URI_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a request's head, which is also the size of a connection's read buffer.
@@ -63,10 +69,38 @@ pub const HEAD_BYTES_MAX: usize = 64 << 10;
 pub const HEADERS_MAX: usize = 128;
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: u64 = 64 << 20;
+/// How long a request's head may take from its first byte on.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is kept on which there is no request, and has been none.
+pub const IDLE_CLIENT_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long the body of a request may pause, on its way in or out. Whoever takes it has not been slow meanwhile.
 pub const BODY_PAUSE_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long a client may take to send a request's head.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes a second that the body of a request has to come at, as long as it is waited for.
+pub const BODY_RATE_MIN: u64 = 240;
+/// Over how much time of waiting that is counted: longer than a pause may be, so that one pause is no slow body.
+pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of its response.
+pub const RESPONSE_PAUSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Requests that are open on one connection of HTTP/2 (RFC 9113, section 5.1.2). What its client resets counts until the host
+/// has seen to it, so that resets bring no more work than requests do.
+pub const STREAMS_MAX: u32 = 100;
+/// Streams that a client may reset before the host has begun with them, until its connection is ended (CVE-2023-44487).
+pub const STREAMS_RESET_MAX: usize = 20;
+/// Streams that the host may have to reset for what the client sent on them, until its connection is ended.
+pub const STREAMS_IN_ERROR_MAX: usize = 128;
+/// Bytes of a frame of HTTP/2 (RFC 9113, section 4.2); the least that a server has to take.
+pub const FRAME_BYTES_MAX: u32 = 16 << 10;
+/// Bytes that a client may send ahead of those that were taken, of one body and of all on its connection (section 5.2).
+pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// See [`STREAM_WINDOW_BYTES`].
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of one response that wait for a client of HTTP/2 to take them.
+pub const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// How often a client of HTTP/2 is asked whether it is still there (section 6.7), and how long it may take to say so.
+pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// See [`PING_INTERVAL`].
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long requests in progress may take to finish after a signal to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long instances may work on after the last answer before the host ends.

@@ -4,6 +4,7 @@
 //! runs components (instances that are reused, `wasi:http/handler@0.3`, `spin:key-value`, `spin:variables`), so that
 //! what runs here runs on Spin. It never runs a component with more rights than the manifest gives it.
 
+mod client;
 mod component;
 mod files;
 mod functions;
@@ -14,8 +15,10 @@ mod key_value;
 mod limits;
 mod logs;
 mod manifest;
+mod open_files;
 mod outbound;
 mod pace;
+mod refusal;
 mod routes;
 mod server;
 mod threads;
@@ -42,12 +45,14 @@ use tracing_subscriber::EnvFilter;
 use wasmtime::Engine;
 
 use crate::{
+    client::Patience,
     functions::Functions,
     hosts::HostPattern,
     instance::{Blueprint, InstanceLimits, Sending},
     manifest::{Component, Manifest},
     outbound::{Client, Outbound},
-    server::Server,
+    pace::Demand,
+    server::{ClientLimits, Server},
     threads::Threads,
 };
 
@@ -97,6 +102,24 @@ struct Options {
     /// Bytes that a request's body may have.
     #[arg(long, default_value_t = limits::BODY_BYTES_MAX)]
     body_bytes_max: u64,
+    /// Connections of clients that are open at the same time; further ones get 503.
+    #[arg(long, default_value_t = limits::CONNECTIONS_MAX)]
+    connections_max: usize,
+    /// Milliseconds that a request's head may take, from its first byte on; then it gets 408.
+    #[arg(long, default_value_t = millis(limits::HEAD_TIMEOUT), value_parser = clap::value_parser!(u64).range(1..))]
+    head_timeout_ms: u64,
+    /// Milliseconds that a connection without a request is kept.
+    #[arg(long, default_value_t = millis(limits::IDLE_CLIENT_TIMEOUT), value_parser = clap::value_parser!(u64).range(1..))]
+    idle_client_timeout_ms: u64,
+    /// Milliseconds that a request's body may pause; then it gets 408.
+    #[arg(long, default_value_t = millis(limits::BODY_PAUSE_TIMEOUT), value_parser = clap::value_parser!(u64).range(1..))]
+    body_pause_timeout_ms: u64,
+    /// Bytes a second that a request's body has to come at while it is waited for; then it gets 408.
+    #[arg(long, default_value_t = limits::BODY_RATE_MIN)]
+    body_rate_min: u64,
+    /// Milliseconds that a client may take nothing of its response; then its connection is ended.
+    #[arg(long, default_value_t = millis(limits::RESPONSE_PAUSE_TIMEOUT), value_parser = clap::value_parser!(u64).range(1..))]
+    response_pause_timeout_ms: u64,
     /// Threads that serve requests; as many as there are processors, if it isn't given.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
@@ -111,6 +134,23 @@ enum LogFormat {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+impl Options {
+    fn client_limits(&self) -> ClientLimits {
+        ClientLimits {
+            body_bytes_max: self.body_bytes_max,
+            demand: Demand {
+                pause_max: Duration::from_millis(self.body_pause_timeout_ms),
+                rate_min: self.body_rate_min,
+            },
+            patience: Patience {
+                head: Duration::from_millis(self.head_timeout_ms),
+                idle: Duration::from_millis(self.idle_client_timeout_ms),
+                response: Duration::from_millis(self.response_pause_timeout_ms),
+            },
+        }
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -196,10 +236,11 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
             ..blueprint.clone()
         };
         let blueprints = blueprints.iter().map(own).collect();
-        Server::new(manifest.routes.clone(), blueprints, Arc::clone(&in_progress), options.body_bytes_max)
+        Server::new(manifest.routes.clone(), blueprints, Arc::clone(&in_progress), options.client_limits())
     };
     let count = options.threads.map_or_else(std::thread::available_parallelism, Ok)?.get();
-    let threads = Threads::start((0..count).map(server).collect::<anyhow::Result<_>>()?, &stopping)?;
+    let servers = (0..count).map(server).collect::<anyhow::Result<Vec<_>>>()?;
+    let threads = Threads::start(servers, open_files::raise(options.connections_max), &stopping)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!("{} is served on http://{address}", manifest.name);
@@ -283,7 +324,8 @@ impl Assembly<'_> {
         stores: &BTreeMap<String, Arc<key_value::Store>>,
     ) -> anyhow::Result<Outbound> {
         let reaches = allowed.iter().any(|pattern| pattern.allows("http", functions::AUTHORITY, None));
-        let outbound = Outbound::new(Arc::clone(id), allowed, self.client.clone());
+        let pause_max = Duration::from_millis(self.options.body_pause_timeout_ms);
+        let outbound = Outbound::new(Arc::clone(id), allowed, self.client.clone(), pause_max);
         let Some(store) = stores.get("default").filter(|_| reaches) else { return Ok(outbound) };
         let folder = self.options.state_dir.join("functions").join(key_value::hex(id.as_bytes()));
         let stopping = Arc::clone(&self.stopping);

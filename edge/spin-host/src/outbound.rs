@@ -29,7 +29,7 @@ use crate::{
     hop,
     hosts::HostPattern,
     limits,
-    pace::{self, Awaited, Pace},
+    pace::{self, Awaited, Demand, Pace},
 };
 
 /// Connections to the hosts that components send requests to.
@@ -72,6 +72,7 @@ pub struct Outbound {
     allowed: Arc<[HostPattern]>,
     client: Client,
     functions: Option<Arc<Functions>>,
+    body_pause_max: Duration,
 }
 
 /// The answer to a request, and what becomes of its body.
@@ -80,9 +81,14 @@ pub type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Er
 pub type Answering = Box<dyn Future<Output = Result<Sent, Error>> + Send>;
 
 impl Outbound {
-    /// The requests of `component`, to hosts that one of `allowed` fits.
-    pub fn new(component: Arc<str>, allowed: Vec<HostPattern>, client: Client) -> Self {
-        Self { component, allowed: allowed.into(), client, functions: None }
+    /// The requests of `component`, to hosts that one of `allowed` fits, with bodies that pause for no longer than that.
+    pub fn new(
+        component: Arc<str>,
+        allowed: Vec<HostPattern>,
+        client: Client,
+        body_pause_max: Duration,
+    ) -> Self {
+        Self { component, allowed: allowed.into(), client, functions: None, body_pause_max }
     }
 
     /// The same over other connections.
@@ -134,7 +140,7 @@ impl WasiHttpHooks for Outbound {
         let first_byte = options.first_byte_timeout.unwrap_or(limits::FIRST_BYTE_TIMEOUT);
         let connect = options.connect_timeout.unwrap_or(limits::CONNECT_TIMEOUT);
         let between_bytes = options.between_bytes_timeout.unwrap_or(limits::BETWEEN_BYTES_TIMEOUT);
-        let (mut request, mut pace) = pace::follow(request);
+        let (mut request, mut pace) = pace::follow(request, Demand::of_component(self.body_pause_max));
         let mut connection = capture_connection(&mut request);
         let answer = self.client.request(request);
         Box::new(async move {

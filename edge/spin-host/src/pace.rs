@@ -39,7 +39,7 @@ pub enum Awaited {
 pub enum Fault {
     /// It broke off, or is not as long as it says.
     BrokeOff,
-    /// It paused for longer than [`limits::BODY_PAUSE_TIMEOUT`].
+    /// It paused for longer than it may, or came too slowly.
     Paused,
 }
 
@@ -60,17 +60,35 @@ impl Fault {
     }
 }
 
+/// What is asked of whoever sends a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// How long it may pause.
+    pub pause_max: Duration,
+    /// Bytes a second that it has to come at, over [`limits::BODY_RATE_WINDOW`] of waiting for it.
+    pub rate_min: u64,
+}
+
+impl Demand {
+    /// Of a component, which may itself have to wait: no rate.
+    pub fn of_component(pause_max: Duration) -> Self {
+        Self { pause_max, rate_min: 0 }
+    }
+}
+
 /// How far the body of one request is.
 #[derive(Clone)]
 pub struct Pace(watch::Receiver<Awaited>);
 
 /// The request with a body that can be followed, where it has one.
-pub fn follow(request: Request<WasiBody>) -> (Request<WasiBody>, Option<Pace>) {
+pub fn follow(request: Request<WasiBody>, demand: Demand) -> (Request<WasiBody>, Option<Pace>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
     let (awaited, pace) = watch::channel(Awaited::Taker(Instant::now()));
-    (request.map(|body| Followed { body, awaited, late: None }.boxed_unsync()), Some(Pace(pace)))
+    let rate = Rate::new(demand.rate_min);
+    let followed = |body| Followed { body, awaited, pause_max: demand.pause_max, rate, waiting: None };
+    (request.map(|body| followed(body).boxed_unsync()), Some(Pace(pace)))
 }
 
 impl Pace {
@@ -162,16 +180,79 @@ impl Bodies {
     }
 }
 
+/// How much of a body came while it was waited for, a window after the other.
+struct Rate {
+    bytes_min: u64,
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Rate {
+    fn new(bytes_per_second: u64) -> Self {
+        let bytes_min = bytes_per_second.saturating_mul(limits::BODY_RATE_WINDOW.as_secs());
+        Self { bytes_min, bytes: 0, waited: Duration::ZERO }
+    }
+
+    /// How much longer can be waited until the window is over.
+    fn left(&self) -> Duration {
+        limits::BODY_RATE_WINDOW.saturating_sub(self.waited)
+    }
+
+    /// It was waited for so long; whether that is still fast enough.
+    fn waited(&mut self, time: Duration) -> bool {
+        self.waited += time;
+        if self.waited < limits::BODY_RATE_WINDOW {
+            return true;
+        }
+        let fast = self.bytes >= self.bytes_min;
+        (self.bytes, self.waited) = (0, Duration::ZERO);
+        fast
+    }
+}
+
 struct Followed<B> {
     body: B,
     awaited: watch::Sender<Awaited>,
-    late: Option<Pin<Box<Sleep>>>,
+    pause_max: Duration,
+    rate: Rate,
+    waiting: Option<Waiting>,
+}
+
+/// A pause of a body.
+struct Waiting {
+    since: Instant,
+    /// Up to here it has been counted.
+    counted: Instant,
+    /// When it has to be looked at again.
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl<B> Followed<B> {
     fn failed(&self, error: Error) -> Error {
         self.awaited.send_replace(Awaited::Nobody(Fault::of(&error)));
         error
+    }
+
+    /// Waits for the sender; ready where that was too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { awaited, pause_max, rate, waiting, .. } = self;
+        let waiting = waiting.get_or_insert_with(|| {
+            awaited.send_replace(Awaited::Sender);
+            let now = Instant::now();
+            let sleep = Box::pin(sleep_until(now + rate.left().min(*pause_max)));
+            Waiting { since: now, counted: now, sleep }
+        });
+        loop {
+            ready!(waiting.sleep.as_mut().poll(cx));
+            let now = Instant::now();
+            let fast = rate.waited(now.saturating_duration_since(waiting.counted));
+            waiting.counted = now;
+            let pause_ends = waiting.since + *pause_max;
+            if !fast || now >= pause_ends {
+                return Poll::Ready(());
+            }
+            waiting.sleep.as_mut().reset((now + rate.left()).min(pause_ends));
+        }
     }
 }
 
@@ -185,16 +266,19 @@ impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Followed<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            let late = this.late.get_or_insert_with(|| {
-                this.awaited.send_replace(Awaited::Sender);
-                Box::pin(sleep_until(Instant::now() + limits::BODY_PAUSE_TIMEOUT))
-            });
-            ready!(late.as_mut().poll(cx));
+            ready!(this.poll_late(cx));
             return Poll::Ready(Some(Err(this.failed(Error::ConnectionReadTimeout))));
         };
-        this.late = None;
         if let Some(Err(error)) = frame {
             return Poll::Ready(Some(Err(this.failed(error))));
+        }
+        let waited = this.waiting.take().map(|waiting| waiting.counted.elapsed());
+        let bytes = frame.iter().flatten().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>();
+        this.rate.bytes = this.rate.bytes.saturating_add(bytes as u64);
+        if let Some(waited) = waited
+            && !this.rate.waited(waited)
+        {
+            return Poll::Ready(Some(Err(this.failed(Error::ConnectionReadTimeout))));
         }
         this.awaited.send_replace(Awaited::Taker(Instant::now()));
         Poll::Ready(frame)
@@ -245,6 +329,7 @@ mod tests {
     }
 
     const LIMIT: Duration = Duration::from_secs(5);
+    const UNHURRIED: Demand = Demand { pause_max: limits::BODY_PAUSE_TIMEOUT, rate_min: 0 };
 
     /// Takes a followed body whole, then answers after a while; says what came of it after how long.
     async fn taken(
@@ -252,7 +337,7 @@ mod tests {
         answer_after: Duration,
     ) -> (Option<bool>, u64, Awaited) {
         let (frames, body) = unbounded_channel();
-        let (request, mut pace) = follow(Request::new(Parts(body).boxed_unsync()));
+        let (request, mut pace) = follow(Request::new(Parts(body).boxed_unsync()), UNHURRIED);
         let begun = Instant::now();
         let take = async {
             let whole = request.into_body().collect().await.is_ok();
@@ -294,7 +379,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_instance_that_waits_for_a_client_is_not_stuck() {
         let (parts, body) = unbounded_channel();
-        let (request, pace) = follow(Request::new(Parts(body).boxed_unsync()));
+        let (request, pace) = follow(Request::new(Parts(body).boxed_unsync()), UNHURRIED);
         let bodies = Bodies::default();
         let begun = Instant::now().into_std();
         tokio::time::advance(LIMIT).await;
@@ -314,9 +399,42 @@ mod tests {
         assert_eq!(bodies.awaited_since(begun), begun + LIMIT * 2);
     }
 
+    /// What comes of a body of which so many bytes come after each of so many pauses, and after how long.
+    async fn paced(part: &'static [u8], pause: Duration, parts: usize, rate_min: u64) -> (bool, u64) {
+        let (frames, body) = unbounded_channel();
+        let demand = Demand { rate_min, ..UNHURRIED };
+        let (request, _pace) = follow(Request::new(Parts(body).boxed_unsync()), demand);
+        let begun = Instant::now();
+        let send = async move {
+            for _ in 0..parts {
+                tokio::time::sleep(pause).await;
+                let _taken = frames.send(Ok(Frame::data(Bytes::from_static(part))));
+            }
+        };
+        let (whole, ()) = tokio::join!(
+            async {
+                let whole = request.into_body().collect().await.is_ok();
+                (whole, begun.elapsed().as_secs())
+            },
+            send
+        );
+        whole
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_to_come_at_some_rate_while_it_is_waited_for() {
+        let second = Duration::from_secs(1);
+        assert_eq!(paced(b"a", second, 100, 0).await, (true, 100));
+        assert_eq!(paced(b"a", second, 100, 2).await, (false, limits::BODY_RATE_WINDOW.as_secs()));
+        assert_eq!(paced(b"abc", second, 100, 2).await, (true, 100));
+        // One pause within a window is none of its business, and longer ones end the body whatever came before.
+        assert_eq!(paced(&[b'.'; 1_000], second * 24, 3, 30).await, (true, 72));
+        assert_eq!(paced(&[b'.'; 1_000], second * 26, 3, 0).await, (false, 25));
+    }
+
     #[tokio::test]
     async fn a_request_without_a_body_is_left_alone() {
         let empty = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
-        assert!(follow(Request::new(empty)).1.is_none());
+        assert!(follow(Request::new(empty), UNHURRIED).1.is_none());
     }
 }

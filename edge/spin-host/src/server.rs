@@ -2,10 +2,12 @@
 
 use std::{
     convert::Infallible,
-    hash::{BuildHasher, Hasher, RandomState},
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,11 +17,8 @@ use hyper::{
     body::{Body, Incoming},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
-use meridian_engine::{policy::request::Malformed, problem::Problem, refusal::Refusal};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use meridian_engine::{policy::request::Malformed, problem::Problem};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, mpsc::UnboundedReceiver},
@@ -31,9 +30,12 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
+    client::{self, Patience, Received, Watched},
     hop,
     instance::{Begun, Blueprint, Instances, Turn, Turns},
-    limits, pace,
+    limits,
+    pace::{self, Demand},
+    refusal::refusal,
     routes::{RouteHeaders, RoutePattern},
     threads::Accepted,
 };
@@ -45,15 +47,17 @@ struct Backend {
     isolated: ProxyHandler<Instances>,
     turns: Turns,
     request_timeout: Duration,
+    demand: Demand,
 }
 
 impl Backend {
-    fn new(blueprint: Blueprint) -> Self {
+    fn new(blueprint: Blueprint, demand: Demand) -> Self {
         let blueprint = Arc::new(blueprint);
         Self {
             id: Arc::clone(&blueprint.id),
             request_timeout: blueprint.limits.request_timeout,
             turns: Turns::new(),
+            demand,
             reused: ProxyHandler::new(Instances::reused(Arc::clone(&blueprint))),
             isolated: ProxyHandler::new(Instances::isolated(blueprint)),
         }
@@ -79,7 +83,7 @@ impl Backend {
         turn: Turn,
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Failure> {
-        let (request, mut pace) = pace::follow(request);
+        let (request, mut pace) = pace::follow(request, self.demand);
         let begun = Begun { turn, pace: pace.clone() };
         match pace::within(&mut pace, self.request_timeout, instances.handle(begun, request)).await {
             Some(result) => result.map_err(|error| Failure::of(&self.id, &error)),
@@ -98,11 +102,22 @@ struct Route {
     backend: Arc<Backend>,
 }
 
+/// What clients may send, and how slowly.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// Bytes of a request's body.
+    pub body_bytes_max: u64,
+    /// How slowly it may come.
+    pub demand: Demand,
+    /// How long anything else may take.
+    pub patience: Patience,
+}
+
 /// An application as one thread serves it.
 pub struct Server {
     routes: Vec<Route>,
     in_progress: Arc<Semaphore>,
-    body_bytes_max: u64,
+    limits: ClientLimits,
 }
 
 impl Server {
@@ -112,10 +127,10 @@ impl Server {
         routes: Vec<(RoutePattern, String)>,
         blueprints: Vec<Blueprint>,
         in_progress: Arc<Semaphore>,
-        body_bytes_max: u64,
+        limits: ClientLimits,
     ) -> anyhow::Result<Self> {
-        let backends: Vec<Arc<Backend>> =
-            blueprints.into_iter().map(|blueprint| Arc::new(Backend::new(blueprint))).collect();
+        let backend = |blueprint| Arc::new(Backend::new(blueprint, limits.demand));
+        let backends: Vec<Arc<Backend>> = blueprints.into_iter().map(backend).collect();
         let mut routes = routes
             .into_iter()
             .map(|(pattern, id)| {
@@ -130,38 +145,30 @@ impl Server {
             })
             .collect::<anyhow::Result<Vec<Route>>>()?;
         routes.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
-        Ok(Self { routes, in_progress, body_bytes_max })
+        Ok(Self { routes, in_progress, limits })
     }
 
     /// Serves the connections that come until there can be no more, then lets requests in progress finish for a while.
     pub async fn serve(self, mut accepted: UnboundedReceiver<Accepted>) {
         let server = Arc::new(self);
         let connections = GracefulShutdown::new();
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits::HEAD_TIMEOUT)
-            .max_headers(limits::HEADERS_MAX)
-            .max_buf_size(limits::HEAD_BYTES_MAX);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .keep_alive_interval(limits::HEAD_TIMEOUT);
+        let protocols = client::protocols();
         while let Some(Accepted { stream, client, open }) = accepted.recv().await {
             let stream = match TcpStream::from_std(stream) {
-                Ok(stream) => TokioIo::new(stream),
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(%client, %error, "a connection was lost");
                     continue;
                 }
             };
-            let connection = builder.serve_connection(stream, {
+            let (stream, exchanges) = Watched::new(stream, server.limits.patience);
+            let connection = protocols.serve_connection(TokioIo::new(stream), {
                 let server = Arc::clone(&server);
-                service_fn(move |request| {
+                service_fn(move |request: Request<Incoming>| {
                     let server = Arc::clone(&server);
-                    async move { Ok::<_, Infallible>(server.answer(request, client).await) }
+                    let (received, sent) = exchanges.begin();
+                    let request = request.map(received);
+                    async move { Ok::<_, Infallible>(server.answer(request, client).await.map(sent)) }
                 })
             });
             let connection = connections.watch(connection.into_owned());
@@ -177,7 +184,7 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<WasiBody> {
+    async fn answer(&self, request: Request<Received<Incoming>>, client: SocketAddr) -> Response<WasiBody> {
         if request.uri().path() == "/.well-known/spin/health" {
             return Response::new(full("OK"));
         }
@@ -190,10 +197,10 @@ impl Server {
 
     async fn dispatch(
         &self,
-        request: Request<Incoming>,
+        request: Request<Received<Incoming>>,
         client: SocketAddr,
     ) -> Result<Response<WasiBody>, Failure> {
-        let request = self.check(request)?;
+        let (request, exceeded) = self.check(request)?;
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path();
         let Some((route, matched)) =
@@ -203,11 +210,20 @@ impl Server {
         };
         route.headers.set(&mut parts.headers, &parts.uri, &matched, client);
         let _permit = self.in_progress.try_acquire().map_err(|_| Failure::Overloaded)?;
-        route.backend.answer(Request::from_parts(parts, body)).await
+        let answer = route.backend.answer(Request::from_parts(parts, body)).await;
+        // To the component the body just broke off.
+        if exceeded.is_some_and(|exceeded| exceeded.load(Ordering::Relaxed)) {
+            return Err(Failure::BodyTooLarge);
+        }
+        answer
     }
 
-    /// Checks limits and gives the request the absolute URI that it was meant for.
-    fn check(&self, request: Request<Incoming>) -> Result<Request<WasiBody>, Failure> {
+    /// Checks limits and gives the request the absolute URI that it was meant for. Of a body whose length is not told, it says
+    /// later whether it was too long.
+    fn check(
+        &self,
+        request: Request<Received<Incoming>>,
+    ) -> Result<(Request<WasiBody>, Option<Arc<AtomicBool>>), Failure> {
         let (mut parts, body) = request.into_parts();
         if parts.method == Method::CONNECT {
             return Err(Failure::Method);
@@ -217,28 +233,32 @@ impl Server {
             return Err(Failure::UriTooLong);
         }
         let authority = authority(&parts.uri, &parts.headers).ok_or(Failure::Host)?;
-        hop::check_request(&mut parts.headers).map_err(Failure::Connection)?;
+        hop::check_request(&parts.method, &mut parts.headers).map_err(Failure::Connection)?;
         parts.uri = Uri::builder()
             .scheme("http")
             .authority(authority)
             .path_and_query(if target == "*" { "/" } else { target })
             .build()
             .map_err(|_| Failure::Host)?;
+        let mut exceeded: Option<Arc<AtomicBool>> = None;
         let body = if body.is_end_stream() {
             // A component does not see how a body is framed: so it need not read one to know that there is none.
             parts.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
             empty()
         } else {
             match body.size_hint().exact() {
-                Some(size) if size <= self.body_bytes_max => body.map_err(Error::from).boxed_unsync(),
+                Some(size) if size <= self.limits.body_bytes_max => body.map_err(Error::from).boxed_unsync(),
                 Some(_) => return Err(Failure::BodyTooLarge),
                 None => {
-                    let bytes_max = usize::try_from(self.body_bytes_max).unwrap_or(usize::MAX);
-                    Limited::new(body, bytes_max).map_err(body_error).boxed_unsync()
+                    let bytes_max = usize::try_from(self.limits.body_bytes_max).unwrap_or(usize::MAX);
+                    let flag = Arc::clone(exceeded.insert(Arc::default()));
+                    Limited::new(body, bytes_max)
+                        .map_err(move |error| body_error(error, &flag))
+                        .boxed_unsync()
                 }
             }
         };
-        Ok(Request::from_parts(parts, body))
+        Ok((Request::from_parts(parts, body), exceeded))
     }
 }
 
@@ -256,8 +276,9 @@ fn authority(uri: &Uri, headers: &http::HeaderMap) -> Option<Authority> {
     meant.filter(|authority| !authority.as_str().contains('@'))
 }
 
-fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+fn body_error(error: Box<dyn std::error::Error + Send + Sync>, exceeded: &AtomicBool) -> Error {
     if error.is::<LengthLimitError>() {
+        exceeded.store(true, Ordering::Relaxed);
         return Error::HttpRequestBodySize(None);
     }
     error.downcast::<hyper::Error>().map_or(Error::ConnectionTerminated, |error| Error::from(*error))
@@ -307,10 +328,7 @@ impl Failure {
             Self::Host => {
                 Problem::new(400, "malformed-request", "The request names no host, or more than one")
             }
-            Self::Connection(malformed) => {
-                Problem::new(malformed.status(), "malformed-request", "The request can't be accepted")
-                    .detail(malformed.to_string())
-            }
+            Self::Connection(malformed) => malformed.problem(),
             Self::Method => Problem::new(501, "malformed-request", "This method is not served"),
             Self::UriTooLong => Problem::new(414, "malformed-request", "The request's target is too long"),
             Self::BodyTooLarge => Problem::new(413, "body-too-large", "The request's body is too large"),
@@ -327,11 +345,7 @@ impl Failure {
 
     /// The problem, with what every reply of an edge says; `trace` is the request's `traceparent`.
     fn response(&self, trace: Option<HeaderValue>, elapsed: Duration) -> Response<WasiBody> {
-        let trace = trace.as_ref().and_then(|trace| trace.to_str().ok());
-        let request = trace.map(|trace| ("traceparent", trace)).into_iter().collect();
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
-        let refusal = Refusal::new(&self.problem(), &request, now_ms, random(), elapsed);
+        let refusal = refusal(&self.problem(), trace.as_ref(), elapsed);
         tracing::info!(decision = refusal.decision, status = refusal.status, "the host answers: {self:?}");
         let mut response = Response::new(full(refusal.body));
         *response.status_mut() =
@@ -343,13 +357,6 @@ impl Failure {
         }
         response
     }
-}
-
-/// Random bits that tell decisions apart; nothing secret is made of them.
-fn random() -> [u8; 16] {
-    // Each state has keys of its own, made from the operating system's randomness.
-    let bits = || RandomState::new().build_hasher().finish();
-    (u128::from(bits()) << 64 | u128::from(bits())).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -392,6 +399,5 @@ mod tests {
         assert!(has("traceparent").starts_with(&parent[..35]) && has("traceparent") != parent);
         let other = Failure::Overloaded.response(None, Duration::ZERO);
         assert_ne!(other.headers()["meridian-decision"].to_str().unwrap(), has("meridian-decision"));
-        assert_ne!(random(), random());
     }
 }

@@ -2,7 +2,8 @@
 //! own runtime, instances and outbound connections, so that no request waits for another thread to be woken.
 
 use std::{
-    net::SocketAddr,
+    io::{self, Write as _},
+    net::{Shutdown, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,13 +12,17 @@ use std::{
 };
 
 use anyhow::Context as _;
+use meridian_engine::problem::Problem;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime,
-    sync::mpsc::{UnboundedSender, unbounded_channel},
+    sync::{
+        Semaphore,
+        mpsc::{UnboundedSender, unbounded_channel},
+    },
 };
 
-use crate::{limits, server::Server};
+use crate::{limits, refusal::last_answer, server::Server};
 
 /// A connection that was accepted.
 pub struct Accepted {
@@ -46,7 +51,12 @@ impl Drop for Open {
 }
 
 /// Threads that serve connections.
-pub struct Threads(Vec<Thread>);
+pub struct Threads {
+    threads: Vec<Thread>,
+    connections_max: usize,
+    /// Connections beyond those that are told so.
+    turned_away: Arc<Semaphore>,
+}
 
 struct Thread {
     accepted: UnboundedSender<Accepted>,
@@ -55,10 +65,19 @@ struct Thread {
 }
 
 impl Threads {
-    /// One thread for each server. `stopping` is set when the instances are about to end with their threads.
-    pub fn start(servers: Vec<Server>, stopping: &Arc<AtomicBool>) -> anyhow::Result<Self> {
+    /// One thread for each server, with no more connections than that together. `stopping` is set when the instances are about
+    /// to end with their threads.
+    pub fn start(
+        servers: Vec<Server>,
+        connections_max: usize,
+        stopping: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
         let start = |(index, server)| Thread::start(index, server, Arc::clone(stopping));
-        servers.into_iter().enumerate().map(start).collect::<Result<_, _>>().map(Self)
+        Ok(Self {
+            threads: servers.into_iter().enumerate().map(start).collect::<Result<_, _>>()?,
+            connections_max,
+            turned_away: Arc::new(Semaphore::new(limits::REFUSALS_AT_ONCE_MAX)),
+        })
     }
 
     /// Accepts connections until `stop` is done, and returns when all of them are closed.
@@ -74,7 +93,8 @@ impl Threads {
                 Ok((stream.into_std()?, client))
             });
             match accepted {
-                Ok((stream, client)) => self.hand_over(stream, client),
+                Ok((stream, client)) if self.open() < self.connections_max => self.hand_over(stream, client),
+                Ok((stream, client)) => self.turn_away(stream, client),
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(limits::EPOCH_TICK).await;
@@ -83,7 +103,7 @@ impl Threads {
         }
         drop(listener);
         tracing::info!(connections = self.open(), "stopping");
-        for Thread { accepted, handle, .. } in self.0 {
+        for Thread { accepted, handle, .. } in self.threads {
             drop(accepted);
             if handle.join().is_err() {
                 tracing::error!("a serving thread panicked");
@@ -93,11 +113,7 @@ impl Threads {
 
     /// Gives a connection to the thread that has the fewest.
     fn hand_over(&self, stream: std::net::TcpStream, client: SocketAddr) {
-        if self.open() >= limits::CONNECTIONS_MAX {
-            tracing::warn!(%client, "a connection was closed: {} are open", limits::CONNECTIONS_MAX);
-            return;
-        }
-        if let Some(thread) = self.0.iter().min_by_key(|thread| thread.open.load(Ordering::Relaxed)) {
+        if let Some(thread) = self.threads.iter().min_by_key(|thread| thread.open.load(Ordering::Relaxed)) {
             let open = Open::new(&thread.open);
             if thread.accepted.send(Accepted { stream, client, open }).is_err() {
                 tracing::error!(%client, "a connection was closed: the thread that should serve it is gone");
@@ -105,8 +121,18 @@ impl Threads {
         }
     }
 
+    /// Tells a client that there is no room for its connection. Where there are many of them, some are closed without a word.
+    fn turn_away(&self, stream: std::net::TcpStream, client: SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
+        tracing::warn!(%client, "a connection was refused: {} are open", self.connections_max);
+        tokio::spawn(async move {
+            let _gone = tokio::time::timeout(limits::REFUSAL_TIMEOUT, refuse(stream)).await;
+            drop(permit);
+        });
+    }
+
     fn open(&self) -> usize {
-        self.0.iter().map(|thread| thread.open.load(Ordering::Relaxed)).sum()
+        self.threads.iter().map(|thread| thread.open.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -127,5 +153,84 @@ impl Thread {
             })
             .context("a serving thread")?;
         Ok(Self { accepted: sender, open: Arc::default(), handle })
+    }
+}
+
+/// Says that there is no room, and waits for the client to go: closed at once, what it has sent by then would take the answer with
+/// it (RFC 9112, section 9.6).
+async fn refuse(stream: std::net::TcpStream) -> io::Result<()> {
+    let problem = Problem::new(503, "overloaded", "Too many connections are open").header("retry-after", "1");
+    (&stream).write_all(&last_answer(&problem))?;
+    stream.shutdown(Shutdown::Write)?;
+    let stream = TcpStream::from_std(stream)?;
+    let mut rest = [0; 1024];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut rest) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read as _, time::Duration};
+
+    use super::*;
+    use crate::{client::Patience, pace::Demand, server::ClientLimits};
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_are_refused_until_others_end() {
+        let demand = Demand::of_component(limits::BODY_PAUSE_TIMEOUT);
+        let clients = ClientLimits { body_bytes_max: 1, demand, patience: Patience::default() };
+        let server = Server::new(Vec::new(), Vec::new(), Arc::new(Semaphore::new(1)), clients).unwrap();
+        let threads = Threads::start(vec![server], 2, &Arc::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let clients = std::thread::spawn(move || {
+            // The host has no route, and says so.
+            let ask = || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).unwrap();
+                (stream, String::from_utf8_lossy(&answer).into_owned())
+            };
+            let (first, second, third) = (ask(), ask(), ask());
+            assert_eq!([&*first.1, &*second.1, &*third.1], ["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 503"]);
+            drop(first);
+            while ask().1 != "HTTP/1.1 404" {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            drop(stop);
+        });
+        threads
+            .serve(listener, async move {
+                let _stop = stopped.await;
+            })
+            .await;
+        clients.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_is_too_many_is_told_when_to_come_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        refuse(stream).await.unwrap();
+        let answer = client.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
     }
 }

@@ -204,7 +204,8 @@ pub struct Forward {
     pub url: String,
     /// Method.
     pub method: String,
-    /// Header fields, complete but for those that the host's client sets and those of `sign`.
+    /// Header fields, complete but for those that the host's client sets and those of `sign`. `Upgrade: websocket` asks for a
+    /// WebSocket (RFC 6455), which a status of 101 brings; the host makes the handshake, and the socket is the response's body.
     pub headers: Headers,
     /// Present where the target is a Meridian origin: the context to sign and send as `Meridian-Context`.
     pub sign: Option<Box<ContextClaims>>,

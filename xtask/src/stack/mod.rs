@@ -116,6 +116,7 @@ impl Up {
     /// # Errors
     /// When something is missing, a port is taken, or a part does not serve.
     pub fn run(&self) -> Result<()> {
+        process::raise_open_files();
         let ports = Ports { cloudflare: self.cloudflare_port, spin: self.spin_port, base: self.base_port };
         let layout = Layout::new(&self.data, ports)?;
         let _lock = lock(&layout.data)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::POLL;
@@ -49,6 +49,16 @@ impl Identity {
             std::thread::sleep(POLL);
         }
         true
+    }
+}
+
+/// Lets this process and those that it starts have as many files open as is allowed: workerd, which holds one for each
+/// connection, goes by what it is given.
+pub fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // Where that fails, as many connections are held as before.
+        let _raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
 }
 

@@ -132,7 +132,8 @@ impl Exchange {
         let hedge = self.route()?.steering.hedge?;
         let is_safe = matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS")
             && self.facts.body == BodySize::Empty
-            && !self.background;
+            && !self.background
+            && !self.web_socket;
         let has_other = self.plan.candidates.first().is_some_and(|next| next.standing == Standing::Ready);
         if !is_safe || !has_other || self.attempts.hedged {
             return None;
@@ -176,7 +177,8 @@ impl Exchange {
         // Interim responses are the host's; one here means that the response never came.
         let result = result.and_then(|mut head| {
             head.headers.strip_hop_by_hop();
-            if (200..600).contains(&head.status) { Ok(head) } else { Err(ForwardFault::Broken) }
+            let is_answer = (200..600).contains(&head.status) || (head.status == 101 && self.web_socket);
+            if is_answer { Ok(head) } else { Err(ForwardFault::Broken) }
         });
         let ran = result.as_ref().ok().and_then(|head| head.ran);
         if let Some(ran) = ran {

@@ -37,8 +37,8 @@ impl Exchange {
     /// Looks the request up where the route's policy says so; then steering.
     pub(super) fn consult_cache(&mut self, node: &mut Node) -> Step {
         self.ask_for_whole();
-        // What the canary answers is for those who go there, and not to be kept for others.
-        let Some(policy) = self.cache_policy().filter(|_| !self.canary) else {
+        // What the canary answers is for those who go there, and not to be kept for others; a WebSocket is its client's alone.
+        let Some(policy) = self.cache_policy().filter(|_| !self.canary && !self.web_socket) else {
             self.cache = Some(CacheStatus { fwd: Some(Fwd::Bypass), ..CacheStatus::default() });
             return self.steer(node);
         };

@@ -69,6 +69,11 @@ impl Exchange {
 
     /// Plans the regions to try, then tries the first.
     pub(super) fn steer(&mut self, node: &mut Node) -> Step {
+        if self.web_socket && (self.upstream().is_none() || self.function_call().is_some()) {
+            self.explain("forward", None, "denied: a WebSocket, which goes to upstreams alone", Vec::new());
+            let problem = Problem::new(501, "websocket-unsupported", "WebSockets go to upstreams alone");
+            return self.refuse(node, problem, Outcome::Denied);
+        }
         let (Some(platform), Some(rules), Some(route)) = (&self.platform, &self.rules, self.route()) else {
             self.explain("steering", None, "no regions at hand", Vec::new());
             return self.without_response(node, None);
@@ -156,6 +161,10 @@ impl Exchange {
             let goes_on = match name {
                 "host" | "content-length" | "expect" | "traceparent" | "meridian-session" => false,
                 "tracestate" => self.trace.is_continued(),
+                // Each connection has a handshake of its own, without the extensions of the other.
+                "sec-websocket-key" | "sec-websocket-version" | "sec-websocket-extensions" => {
+                    !self.web_socket
+                }
                 name if OVERRIDES.contains(&name) => !self.is_unkeyed(name),
                 // The signed context says who it is; the token itself goes no further.
                 "authorization" => !to_origin,
@@ -190,6 +199,9 @@ impl Exchange {
         headers.append("x-forwarded-host", host);
         headers.append("x-forwarded-proto", scheme);
         headers.append_display("traceparent", self.trace);
+        if self.web_socket {
+            headers.append("upgrade", "websocket");
+        }
         if let Some(token) = self.session.token.as_ref().filter(|_| to_origin) {
             headers.append("meridian-session", token);
         }
@@ -287,6 +299,10 @@ impl Exchange {
         }
         if let Some(status) = &self.cache {
             head.headers.append_display("cache-status", status.field());
+        }
+        if head.status == 101 {
+            head.headers.remove("sec-websocket-accept");
+            head.headers.remove("sec-websocket-extensions");
         }
         self.finish(node, head.status, head.headers, ReplyBody::Forwarded, Outcome::Forwarded)
     }

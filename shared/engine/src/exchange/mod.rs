@@ -31,7 +31,7 @@ use crate::node::Node;
 use crate::policy::cache::{CacheStatus, Lookup};
 use crate::policy::jwt::{Identity, Pending};
 use crate::policy::rate_limit::{LimitCheck, LimitReport};
-use crate::policy::request::{admit, is_looping};
+use crate::policy::request::{admit, asks_for_web_socket, is_looping};
 use crate::policy::security::Sample;
 use crate::policy::steering::Plan;
 use crate::ruleset::{Platform, RegionId, Route, RuleRef};
@@ -97,6 +97,8 @@ pub struct Exchange {
     waits: Vec<Wait>,
     /// Answers nobody: a revalidation.
     background: bool,
+    /// The connection is to become a WebSocket (RFC 6455).
+    web_socket: bool,
 }
 
 /// What the client has seen, as its session token says.
@@ -146,8 +148,10 @@ impl Waiting {
 impl Exchange {
     /// Begins an exchange and says what to do first.
     pub fn begin(node: &mut Node, mut facts: Facts) -> (Self, Step) {
+        // Admitting takes out what says so.
+        let web_socket = asks_for_web_socket(&facts.headers);
         let admitted = admit(&mut facts);
-        let mut exchange = Self::new(facts);
+        let mut exchange = Self { web_socket, ..Self::new(facts) };
         let step = match admitted {
             Ok(()) if is_looping(&exchange.facts.headers) => exchange.refuse_loop(node),
             Ok(()) => exchange.resolve(node),
@@ -257,6 +261,7 @@ impl Exchange {
             after: Vec::new(),
             waits: Vec::new(),
             background: false,
+            web_socket: false,
         }
     }
 

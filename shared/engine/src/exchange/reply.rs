@@ -54,7 +54,7 @@ impl Exchange {
         if !self.background {
             self.transform(true, &mut headers);
         }
-        let (html, coding) = match self.background {
+        let (html, coding) = match self.background || status == 101 {
             true => (PageChanges::default(), None),
             false => self.rework(status, &mut headers, &body),
         };

@@ -17,8 +17,7 @@ use crate::step::{LoadKey, Loaded, Step};
 impl Exchange {
     pub(super) fn refuse_malformed(&mut self, node: &mut Node, malformed: Malformed) -> Step {
         self.explain("request", None, format!("denied: {malformed}"), Vec::new());
-        let problem = Problem::new(malformed.status(), "malformed-request", "The request can't be accepted");
-        self.refuse(node, problem.detail(malformed.to_string()), Outcome::Denied)
+        self.refuse(node, malformed.problem(), Outcome::Denied)
     }
 
     /// Nothing is asked for such a request, of an origin neither. Its status is the one that says so (RFC 5842, section 7.2).

@@ -4,6 +4,7 @@
 use crate::facts::{Facts, host_of, normalise_path};
 use crate::headers::{Headers, is_field_name, is_field_value, is_token};
 use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, LOOPS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
+use crate::problem::Problem;
 
 /// What every request that goes on from here says in `CDN-Loop`: where it has been (RFC 8586, section 2).
 pub const CDN_ID: &str = "meridian";
@@ -41,9 +42,12 @@ pub enum Malformed {
     /// A coding other than `chunked`.
     #[error("the transfer coding is not supported")]
     TransferCoding,
-    /// A WebSocket (RFC 6455, section 4.1), which no host can let through.
+    /// A WebSocket, where the host can let none through.
     #[error("WebSockets do not pass this edge")]
     WebSocket,
+    /// A WebSocket that is asked for in another way than the handshake (RFC 6455, section 4.2.1).
+    #[error("the WebSocket handshake of version 13 is not complete")]
+    Handshake,
     /// `Connection` names a field that is for more than one connection.
     #[error("the Connection field names an end-to-end field")]
     Connection,
@@ -60,6 +64,15 @@ impl Malformed {
             _ => 400,
         }
     }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn problem(self) -> Problem {
+        let problem = Problem::new(self.status(), "malformed-request", "The request can't be accepted");
+        let problem = problem.detail(self.to_string());
+        // The versions that would be understood (RFC 6455, section 4.4).
+        if self == Self::Handshake { problem.header("sec-websocket-version", "13") } else { problem }
+    }
 }
 
 /// Checks the shape of a request and gives it the one form that the pipeline works on: path and host normalised,
@@ -71,6 +84,9 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     check_method(&facts.method)?;
     check_headers(&facts.headers)?;
     check_connection(&facts.headers)?;
+    if asks_for_web_socket(&facts.headers) {
+        check_handshake(&facts.method, &facts.headers)?;
+    }
     check_host(facts)?;
     let query = facts.query.as_deref().unwrap_or_default();
     if facts.path.len() + query.len() > URL_BYTES_MAX {
@@ -125,8 +141,8 @@ fn check_headers(headers: &Headers) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Checks what the fields of a request say of its connection: where its body ends, which fields go no further, whether another
-/// protocol is wanted. For hosts that let nobody behind them see these fields.
+/// Checks what the fields of a request say of its connection: where its body ends, and which fields go no further. For hosts that
+/// let nobody behind them see these fields.
 ///
 /// # Errors
 /// The first thing that is refused.
@@ -146,12 +162,44 @@ pub fn check_connection(headers: &Headers) -> Result<(), Malformed> {
     if headers.get_all("connection").flat_map(|list| list.split(',')).any(end_to_end) {
         return Err(Malformed::Connection);
     }
-    // Any other protocol is left alone, and the answer comes in this one (RFC 9110, section 7.8).
-    let mut protocols = headers.get_all("upgrade").flat_map(|list| list.split(','));
-    if protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")) {
-        return Err(Malformed::WebSocket);
-    }
     check_length(headers)
+}
+
+/// Whether the connection is to become a WebSocket. Any other protocol is left alone, and the answer comes in this one (RFC 9110,
+/// section 7.8).
+#[must_use]
+pub fn asks_for_web_socket(headers: &Headers) -> bool {
+    has_member(headers, "upgrade", "websocket")
+}
+
+/// Checks the handshake of a WebSocket (RFC 6455, section 4.2.1): nobody behind sees it as the client sent it.
+///
+/// # Errors
+/// [`Malformed::Handshake`] where anything is missing.
+pub fn check_handshake(method: &str, headers: &Headers) -> Result<(), Malformed> {
+    // 16 bytes in base64 (section 4.1).
+    let is_key = |key: &str| {
+        let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+        key.strip_suffix("==").is_some_and(|key| key.len() == 22 && key.bytes().all(in_alphabet))
+    };
+    let is_whole = method == "GET"
+        && has_member(headers, "connection", "upgrade")
+        && one(headers, "sec-websocket-version").is_some_and(|version| version.trim() == "13")
+        && one(headers, "sec-websocket-key").is_some_and(|key| is_key(key.trim()))
+        && headers.get("transfer-encoding").is_none()
+        && headers.get("content-length").is_none_or(|length| length.trim() == "0");
+    if is_whole { Ok(()) } else { Err(Malformed::Handshake) }
+}
+
+/// The value of a field that is there once.
+fn one<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
+    let mut values = headers.get_all(name);
+    let first = values.next()?;
+    values.next().is_none().then_some(first)
+}
+
+fn has_member(headers: &Headers, name: &str, member: &str) -> bool {
+    headers.get_all(name).flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(member))
 }
 
 /// One length or one coding, and what says so says it once (RFC 9112, section 6.3).
@@ -223,7 +271,7 @@ mod tests {
         check(&[("connection", "close, Authorization")], Err(Malformed::Connection));
         check(&[("connection", "CDN-Loop"), ("cdn-loop", "meridian")], Err(Malformed::Connection));
         check(&[("connection", "Upgrade"), ("upgrade", "h2c")], Ok(()));
-        check(&[("connection", "Upgrade"), ("upgrade", "h2c, WebSocket")], Err(Malformed::WebSocket));
+        check(&[("connection", "Upgrade"), ("upgrade", "h2c, WebSocket")], Err(Malformed::Handshake));
         check(&[("x a", "1")], Err(Malformed::Header));
         check(&[("x-a", "1\r\nx-b: 2")], Err(Malformed::Header));
         check(&[("host", "acme.example:8787")], Ok(()));
@@ -232,6 +280,40 @@ mod tests {
         let many: Vec<(&str, &str)> = vec![("x-a", "1"); HEADER_FIELDS_MAX + 1];
         check(&many, Err(Malformed::HeadersTooLarge));
         check(&[("x-a", &"1".repeat(HEADER_BYTES_MAX))], Err(Malformed::HeadersTooLarge));
+    }
+
+    #[test]
+    fn a_web_socket_is_asked_for_in_one_way() {
+        const WHOLE: [(&str, &str); 4] = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let check = |method: &str, fields: &[(&str, &str)], expect: Result<(), Malformed>| {
+            let mut facts = request(method, "acme.example", "/");
+            facts.headers = fields.iter().copied().collect();
+            assert_eq!(admit(&mut facts), expect, "{method} {fields:?}");
+        };
+        check("GET", &WHOLE, Ok(()));
+        check("POST", &WHOLE, Err(Malformed::Handshake));
+        for at in [0, 2, 3] {
+            let mut less = WHOLE.to_vec();
+            less.remove(at);
+            check("GET", &less, Err(Malformed::Handshake));
+        }
+        for odd in [
+            ("sec-websocket-version", "8"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+        ] {
+            check("GET", &[&WHOLE[..], &[odd][..]].concat(), Err(Malformed::Handshake));
+        }
+        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZSBub25j ZQ=="] {
+            let with_key = [&WHOLE[..3], &[("sec-websocket-key", key)][..]].concat();
+            check("GET", &with_key, Err(Malformed::Handshake));
+        }
     }
 
     #[test]
