@@ -158,11 +158,13 @@ pub(super) fn at(
     parts.key(subject.tenant)
 }
 
-/// What of a query is in the key.
+/// What of a query is in the key. One with a `;` is all of it where only some parameters count: origins that take this for
+/// `&` read other parameters than those that do not, and either would poison the entry of the other.
 pub(super) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<String> {
     match (&policy.query, query) {
         (KeyPart::None, _) | (_, None) => None,
         (KeyPart::All, Some(query)) => Some(query.to_owned()),
+        (KeyPart::Only(_), Some(query)) if query.contains(';') => Some(query.to_owned()),
         (KeyPart::Only(names), Some(query)) => Some(only(query, names)).filter(|query| !query.is_empty()),
     }
 }
@@ -331,6 +333,21 @@ mod tests {
         };
         assert_ne!(key("https://a.example", "sub"), key("https://b.example", "sub"));
         assert_eq!(key("https://a.example", "plan"), key("https://b.example", "plan"), "a plan is no person");
+    }
+
+    #[test]
+    fn a_query_that_can_be_split_in_two_ways_is_in_the_key_as_it_is() {
+        let policy =
+            CachePolicy { query: KeyPart::Only(vec!["q".to_owned(), "page".to_owned()]), ..policy() };
+        let part = |query: &str| query_part(&policy, Some(query));
+        assert_eq!(part("utm=1&q=a&page=2"), Some("page=2&q=a".to_owned()));
+        assert_eq!(part("utm=1"), None);
+        for query in ["utm=1;q=evil", "q=a;page=2", "page=2&q=a;", ";", "utm=1&q=a;utm=2"] {
+            assert_eq!(part(query).as_deref(), Some(query), "neither that of `&` nor that of `;`");
+        }
+        assert_eq!(part("q=a%3Bpage=2"), Some("q=a%3Bpage=2".to_owned()), "encoded it splits nothing");
+        let none = CachePolicy { query: KeyPart::None, ..policy.clone() };
+        assert_eq!(query_part(&none, Some("a;b")), None);
     }
 
     proptest! {
