@@ -36,7 +36,7 @@ pub(crate) use self::key::route_mark;
 use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
-use self::validate::{condition, is_not_modified, not_modified_headers, remove_conditions};
+use self::validate::{condition, is_not_modified, not_modified_headers, of_part, remove_conditions};
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
@@ -365,6 +365,7 @@ impl Lookup {
             Wanted::Whole => (entry.status, ReplyBody::Cached),
             Wanted::Part { first, bytes } => {
                 headers.set("content-range", format!("bytes {first}-{}/{length}", first + bytes - 1));
+                of_part(&mut headers);
                 (206, ReplyBody::CachedPart { first, bytes })
             }
             Wanted::Beyond => (416, ReplyBody::Empty),

@@ -326,6 +326,20 @@ fn what_is_sent_says_whose_condition_a_304_answers() {
 }
 
 #[test]
+fn a_part_has_the_digest_of_its_representation_and_not_that_of_the_whole_content() {
+    let digest = "sha-256=:AA==:";
+    let fields = [("content-digest", digest), ("content-md5", "AA=="), ("repr-digest", digest)];
+    let mut world = world(&[&[("cache-control", "max-age=60")][..], &fields].concat());
+    world.ask(&get("/a", &[]));
+    world.store.values_mut().for_each(|entry| entry.body_bytes = 10);
+    let digests = |seen: &Seen| fields.map(|(name, _)| seen.headers.get(name).is_some());
+    let whole = world.ask(&get("/a", &[]));
+    assert_eq!((whole.status, digests(&whole)), (200, [true; 3]));
+    let part = world.ask(&get("/a", &[("range", "bytes=2-4")]));
+    assert_eq!((part.status, digests(&part)), (206, [false, false, true]), "RFC 9530 2 and 3");
+}
+
+#[test]
 fn without_a_validator_the_clients_condition_goes_on() {
     let mut world = world(&[("cache-control", "max-age=0, stale-if-error=60")]);
     world.policy.stale_while_revalidate_ms = 0;

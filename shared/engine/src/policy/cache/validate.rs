@@ -104,6 +104,12 @@ pub(super) fn not_modified_headers(headers: &mut Headers) {
     });
 }
 
+/// The head of a part: without digests of the content, which is the part and not the whole here (RFC 9530, section 2; RFC
+/// 1864). `Repr-Digest` and `Digest` are of the whole in a part, too (RFC 9530, section 3).
+pub(super) fn of_part(headers: &mut Headers) {
+    headers.retain(|name, _| !matches!(name, "content-digest" | "content-md5"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
