@@ -99,6 +99,7 @@ impl Exchange {
         self.explain_cache(serve.status_line.to_string());
         self.cache = Some(serve.status_line);
         self.served_bytes = serve.stored_bytes;
+        self.confirms = serve.confirms;
         if serve.revalidate
             && !self.background
             && let Some(lookup) = &self.lookup

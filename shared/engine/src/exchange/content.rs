@@ -111,7 +111,10 @@ impl Exchange {
             };
             let asked = self.asked_codings.clone();
             let asked = asked.or_else(|| self.facts.headers.joined("accept-encoding")).unwrap_or_default();
-            let verdict = judge(rule, &self.facts.headers, &asked, status, headers, length);
+            // A 304 tells what the 200 in its place would (RFC 9110, section 15.4.5), which is known where that is stored.
+            let stored = self.confirms.take().map(|(of, content)| (of, beside(headers, &content)));
+            let (of, judged) = stored.as_ref().map_or((status, &*headers), |(of, stored)| (*of, stored));
+            let verdict = judge(rule, &self.facts.headers, &asked, of, judged, length);
             verdict.apply(status, headers);
             let outcome = match verdict.coding {
                 Some(coding) => coding.token().to_owned(),
@@ -122,4 +125,13 @@ impl Exchange {
         }
         None
     }
+}
+
+/// A head with those of other fields that it does not have.
+fn beside(headers: &Headers, others: &Headers) -> Headers {
+    let mut all = headers.clone();
+    for (name, value) in others.iter().filter(|(name, _)| headers.get(name).is_none()) {
+        all.append(name, value);
+    }
+    all
 }

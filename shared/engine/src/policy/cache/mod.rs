@@ -36,7 +36,7 @@ pub(crate) use self::key::route_mark;
 use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
-use self::validate::{condition, is_not_modified, not_modified_headers, of_part, remove_conditions};
+use self::validate::{condition, is_not_modified, of_part, remove_conditions, take_content};
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
@@ -131,6 +131,8 @@ pub struct Serve {
     pub status: u16,
     /// Header fields, `Age` included, `Cache-Status` not.
     pub headers: Headers,
+    /// Of a 304: the entry's status, and its fields that describe the content which does not come.
+    pub confirms: Option<(u16, Headers)>,
     /// What of the entry's body goes with it (nothing for 304, 416 and HEAD).
     pub body: ReplyBody,
     /// Length of the entry's body, where it is known.
@@ -370,9 +372,7 @@ impl Lookup {
             }
             Wanted::Beyond => (416, ReplyBody::Empty),
         };
-        if matches!(status, 304 | 416) {
-            not_modified_headers(&mut headers);
-        }
+        let content = matches!(status, 304 | 416).then(|| take_content(&mut headers));
         if status == 416 {
             headers.set("content-range", format!("bytes */{length}"));
         }
@@ -383,6 +383,7 @@ impl Lookup {
         Serve {
             status,
             headers,
+            confirms: content.filter(|_| status == 304).map(|content| (entry.status, content)),
             body,
             stored_bytes: (length != BODY_BYTES_UNKNOWN).then_some(length),
             revalidate,
