@@ -30,8 +30,19 @@ impl Exchange {
             identity: self.identity.as_deref(),
             variants: &self.variants,
             values: &self.key_values,
+            tells_language: self.tells_language(),
             positions: &self.session.positions,
         }
+    }
+
+    /// Whether the target is told the language of the client: in the signed context, or by a field that a rule sets for some
+    /// clients.
+    fn tells_language(&self) -> bool {
+        let by_rules = |rules: &Arc<Compiled>| {
+            let mut transforms = rules.transforms(self.route);
+            transforms.any(|transform| transform.rewritten().next().is_some())
+        };
+        self.upstream().is_none() || self.rules.as_ref().is_some_and(by_rules)
     }
 
     /// Looks the request up where the route's policy says so; then steering.

@@ -168,6 +168,55 @@ fn what_varies_by_a_field_that_is_alike_for_all_clients_is_stored() {
     }
 }
 
+/// The outcomes of requests with these languages, each of whose answers from the target varies by them.
+fn by_language(rules: Ruleset, languages: &[&str]) -> Vec<Outcome> {
+    let mut host = Host::new(rules);
+    let ask = |languages: &&str| {
+        host.says("us-east-1", ok(200, &[("cache-control", "max-age=60"), ("vary", "accept-language")]));
+        host.now_ms += 10;
+        let mut facts = request("GET", "acme.example", "/a");
+        facts.headers.append("accept-language", languages);
+        let outcome = host.send(facts).decision.outcome;
+        host.responses.clear();
+        outcome
+    };
+    languages.iter().map(ask).collect()
+}
+
+#[test]
+fn languages_of_one_weight_have_no_order_unless_the_target_is_told_the_first() {
+    use Outcome::{Cached, Forwarded};
+    let language = || crate::expr::Expr::Fact(crate::expr::Fact::Language);
+    let at_upstream = || {
+        let mut rules = cached(ruleset(vec![route("/**")]));
+        rules.upstreams.push(upstream(vec![("us-east-1".into(), "https://shop.example".to_owned())]));
+        rules.routes[0].target = RouteTarget::Upstream(0);
+        rules
+    };
+    let asked = ["en, de", "de, en", "fr, de;q=0.5, en;q=0.5", "fr, en;q=0.5, de;q=0.5", "de, en;q=0.5"];
+    let expect = [Forwarded, Cached, Forwarded, Cached, Forwarded];
+    assert_eq!(by_language(at_upstream(), &asked), expect, "RFC 9110 12.5.4");
+
+    // The first of the best is what the signed context says, what a rule sets, and what is in a policy's key: a page for `de`
+    // is not one for `en`.
+    let asked = ["en, de", "de, en", "de, en", "en, de"];
+    let expect = [Forwarded, Forwarded, Cached, Cached];
+    assert_eq!(by_language(cached(ruleset(vec![route("/**")])), &asked), expect, "in the signed context");
+    let mut by_rule = at_upstream();
+    by_rule.transforms.push(Transform {
+        request: vec![HeaderChange::Set("x-language".to_owned(), HeaderValue::Expr(language()))],
+        ..Transform::new(rule("Transform"))
+    });
+    by_rule.routes[0].transforms.push(0);
+    assert_eq!(by_language(by_rule, &asked), expect, "in a field that a rule sets");
+    let mut by_value = at_upstream();
+    by_value.caches[0].values.push(language());
+    assert_eq!(by_language(by_value, &asked), expect, "a value of the key");
+    let mut by_field = at_upstream();
+    by_field.caches[0].headers.push("accept-language".to_owned());
+    assert_eq!(by_language(by_field, &asked), expect, "a field of the key");
+}
+
 #[test]
 fn what_changes_while_nothing_is_stored_is_noted_once_something_is() {
     let mut host = Host::new(cached(ruleset(vec![route("/**")])));

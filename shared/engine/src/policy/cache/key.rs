@@ -14,7 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{Subject, vary};
+use super::Subject;
+use super::vary::{self, Ties};
 use crate::facts::{Scheme, cookie, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
@@ -132,7 +133,8 @@ pub(super) fn at(
         parts.part("w:", rewrite);
     }
     for name in &policy.headers {
-        parts.named("h:", name, vary::value(name, &facts.headers).as_deref());
+        // What is in the key by name tells apart all that the field can say.
+        parts.named("h:", name, vary::value(name, &facts.headers, Ties::Ordered).as_deref());
     }
     for name in &policy.cookies {
         parts.named("k:", name, cookie(&facts.headers, name).map(digest).as_deref());
@@ -177,11 +179,12 @@ pub(super) fn secondary(
     generation: u64,
     names: &[String],
     request: &Headers,
+    ties: Ties,
 ) -> CacheKey {
     let mut parts = Parts(text.to_owned());
     parts.part("g:", &generation.to_string());
     for name in names {
-        parts.named("y:", name, vary::value_known(name, request).as_deref());
+        parts.named("y:", name, vary::value_known(name, request, ties).as_deref());
     }
     parts.key(tenant).0
 }

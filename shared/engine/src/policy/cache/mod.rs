@@ -37,6 +37,7 @@ use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
 use self::validate::{condition, is_not_modified, of_part, remove_conditions, take_content};
+use self::vary::Ties;
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
@@ -62,6 +63,9 @@ pub struct Subject<'a> {
     pub variants: &'a [(Arc<str>, Arc<str>)],
     /// Values of the policy's expressions, in its order.
     pub values: &'a [Option<String>],
+    /// Whether the target is told the attribute `language`, of which the first of equal weight is the client's: an answer that
+    /// varies by `Accept-Language` may then differ by it.
+    pub tells_language: bool,
     /// Position that the client has seen of each source, by ordinal: an entry that reflects less is not for this client.
     pub positions: &'a [(u16, u64)],
 }
@@ -84,6 +88,8 @@ pub struct Lookup {
     directives: Directives,
     is_head: bool,
     positions: Vec<(u16, u64)>,
+    /// What the order of languages says to the target.
+    ties: Ties,
     /// Tags by which a change of the URI itself makes entries stale.
     uri_tags: Vec<String>,
     key: CacheKey,
@@ -171,6 +177,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         directives,
         is_head: facts.method == "HEAD",
         positions: subject.positions.to_vec(),
+        ties: if subject.tells_language { Ties::Ordered } else { Ties::Unordered },
         uri_tags: uri_tags(policy, facts),
         key,
         key_text,
@@ -252,7 +259,7 @@ impl Lookup {
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
-            vary::value_for(name, &entry.headers, request) == *value
+            vary::value_for(name, &entry.headers, request, self.ties) == *value
                 || (name == "accept-language" && vary::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {
@@ -262,7 +269,7 @@ impl Lookup {
             }
             let names: Vec<_> = notes.vary.into_iter().map(|(name, _)| name).collect();
             let text = self.key_text.as_deref().unwrap_or(&self.key.0);
-            let key = key::secondary(&self.tenant, text, notes.generation, &names, request);
+            let key = key::secondary(&self.tenant, text, notes.generation, &names, request, self.ties);
             self.variant = Some((key.clone(), names));
             return Found::LookUp(key);
         }

@@ -93,6 +93,7 @@ pub(super) fn subject(facts: &Facts) -> Subject<'_> {
         identity: None,
         variants: &[],
         values: &[],
+        tells_language: false,
         positions: &[],
     }
 }
