@@ -358,6 +358,7 @@ mod tests {
         fn keys_are_equal_only_for_equal_inputs(a in keyed(), b in keyed(), long in any::<bool>()) {
             let pad = if long { "x".repeat(600) } else { String::new() };
             let (one, other) = (key_of(&a, &pad), key_of(&b, &pad));
+            prop_assert_eq!(one.tenant() == other.tenant(), a.tenant == b.tenant);
             prop_assert_eq!(one == other, a == b, "{:?} {:?}", one, other);
             prop_assert!(one.0.len() <= crate::limits::CACHE_KEY_BYTES_MAX);
             prop_assert!(one.0.bytes().all(|byte| byte.is_ascii_graphic()));
