@@ -111,10 +111,25 @@ pub struct Lookup {
     is_asked: bool,
     /// What came to that was about another response: it is not asked about again.
     is_other: bool,
+    /// It goes forward for others too, without the client's own condition.
+    is_for_all: bool,
     fwd: Fwd,
     detail: Option<&'static str>,
     /// Waited in vain for the fetch of another request.
     waited: bool,
+}
+
+/// What a request that goes forward is to others for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its response may be of use to them all.
+    Leads,
+    /// So it would, but for the client's own condition.
+    Asks,
+    /// Its response is a range, which is stored for nobody; that of another may hold it.
+    Follows,
+    /// A `HEAD`: it has no part in any of this.
+    Alone,
 }
 
 /// What an entry, or its absence, means for the request.
@@ -189,6 +204,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         is_outdated: false,
         is_asked: false,
         is_other: false,
+        is_for_all: false,
         fwd: Fwd::UriMiss,
         detail: None,
         waited: false,
@@ -214,13 +230,23 @@ impl Lookup {
         self.fwd
     }
 
-    /// Whether the response to the forwarded request may be of use to others: that to a `HEAD`, of a range, or to a
-    /// client's own condition is not.
+    /// What the response to the forwarded request may be to others.
     #[must_use]
-    pub fn may_lead(&self, request: &Headers) -> bool {
+    pub fn part(&self, request: &Headers) -> Part {
         let has_condition =
             ["if-none-match", "if-modified-since"].iter().any(|name| request.get(name).is_some());
-        !self.is_head && request.get("range").is_none() && (!has_condition || self.is_conditional(request))
+        match (self.is_head, request.get("range")) {
+            (true, _) => Part::Alone,
+            (false, Some(_)) => Part::Follows,
+            (false, None) if has_condition && !self.is_conditional(request) => Part::Asks,
+            (false, None) => Part::Leads,
+        }
+    }
+
+    /// Asks for the whole, for others too, in the place of what the client's own condition would bring: what comes is
+    /// stored, and answers the conditions of the others (RFC 9111, section 4.3.2).
+    pub fn ask_for_all(&mut self) {
+        self.is_for_all = true;
     }
 
     /// Whether another request's fetch may bring what answers this one too: not where each one has to validate the entry.
@@ -235,7 +261,7 @@ impl Lookup {
     /// Begins again with [`Lookup::key`] after waiting for the fetch of another request.
     pub fn again(&mut self) {
         (self.variant, self.found, self.is_outdated) = (None, None, false);
-        (self.is_asked, self.is_other) = (false, false);
+        (self.is_asked, self.is_other, self.is_for_all) = (false, false, false);
         (self.fwd, self.detail, self.waited) = (Fwd::UriMiss, None, true);
     }
 
@@ -412,8 +438,10 @@ impl Lookup {
     /// 4.3.1), if that can be validated. Rules may have made it ask for a range or for the whole where the client does not:
     /// what is sent decides, here and in what becomes of the answer.
     pub fn condition(&mut self, headers: &mut Headers) {
-        if self.background {
+        if self.background || self.is_for_all {
             remove_conditions(headers);
+        }
+        if self.background {
             headers.remove("range");
             headers.remove("if-range");
         }
@@ -439,7 +467,8 @@ impl Lookup {
     /// The same lookup for a revalidation that answers nobody: begins again with [`Lookup::key`], never serves.
     #[must_use]
     pub fn revalidation(&self) -> Self {
-        Self { variant: None, found: None, is_other: false, background: true, ..self.clone() }
+        let (is_other, is_for_all) = (false, false);
+        Self { variant: None, found: None, is_other, is_for_all, background: true, ..self.clone() }
     }
 }
 
