@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::headers::Headers;
-use crate::policy::transform::{detach, edits, judge, make_private, unfit};
+use crate::policy::transform::{detach, edits, is_coded, judge, make_private, recode, unfit};
 use crate::ruleset::{Coding, PageChanges, Transform};
 use crate::step::ReplyBody;
 
@@ -38,6 +38,18 @@ impl Exchange {
         if rewrites {
             self.facts.headers.remove("if-none-match");
             self.facts.headers.remove("if-modified-since");
+        }
+    }
+
+    /// Makes the head of a reply fit what a host does that codes anew what it stores or counts: on a route of whose answers one
+    /// may be stored all have one form of the entity tag, whoever gets it first.
+    pub(super) fn fit_recoded(&self, headers: &mut Headers) {
+        let is_counted = self.upstream().is_some_and(|upstream| {
+            upstream.response_bytes_max.is_some() || upstream.body_timeout_ms.is_some()
+        });
+        let stored = self.confirms.as_ref().map_or(&*headers, |(_, content)| content);
+        if (self.lookup.is_some() || is_counted) && is_coded(stored) {
+            recode(headers);
         }
     }
 

@@ -122,6 +122,46 @@ fn a_stale_answer_is_served_when_nothing_else_can_answer() {
     assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached), "{}", stages(&reply));
 }
 
+#[test]
+fn what_a_host_codes_anew_has_a_weak_tag_and_no_digests() {
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("content-encoding", "gzip"),
+        ("etag", "\"a\""),
+        ("repr-digest", "sha-256=:AA==:"),
+    ];
+    let ask = |host: &mut Host, tag: &str| {
+        let mut facts = request("GET", "acme.example", "/a");
+        facts.headers.append("if-none-match", tag);
+        let reply = host.send(facts);
+        let of = |name| reply.headers.get(name).map(str::to_owned);
+        (reply.status, of("etag"), of("repr-digest"))
+    };
+    let (strong, digest) = (Some("\"a\"".to_owned()), Some("sha-256=:AA==:".to_owned()));
+    let weak = Some("W/\"a\"".to_owned());
+    for recodes in [false, true] {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        if recodes {
+            host.node = std::mem::take(&mut host.node).with_recoded_content();
+        }
+        let (etag, digest) = if recodes { (weak.clone(), None) } else { (strong.clone(), digest.clone()) };
+        host.says("us-east-1", ok(200, &fields));
+        assert_eq!(ask(&mut host, "\"0\""), (200, etag.clone(), digest.clone()), "RFC 9110 8.8.3: forwarded");
+        assert_eq!(ask(&mut host, "\"0\""), (200, etag.clone(), digest.clone()), "stored");
+        assert_eq!(ask(&mut host, "\"a\""), (304, etag, digest), "RFC 9110 15.4.5");
+        assert_eq!(host.forwards.len(), 1);
+        // What is stored has the strong one, which a 304 has to name (RFC 9111, section 4.3.4).
+        let stored = host.store.values().next().unwrap();
+        assert_eq!(stored.headers.get("etag").map(str::to_owned), strong);
+    }
+
+    // Where nothing is stored, what came goes on as it is.
+    let mut host = Host::new(ruleset(vec![route("/**")]));
+    host.node = std::mem::take(&mut host.node).with_recoded_content();
+    host.says("us-east-1", ok(200, &fields));
+    assert_eq!(ask(&mut host, "\"0\""), (200, strong, digest));
+}
+
 /// A route whose forwarded requests say the client's country in a field, and whose answers vary by it.
 fn by_country() -> Host {
     let mut rules = cached(ruleset(vec![route("/**")]));

@@ -1,6 +1,6 @@
 //! Which content coding a reply gets (RFC 9110, sections 8.4 and 12.5.3).
 
-use super::{forget_bytes, is_coded, is_not_to_be_transformed, media_type};
+use super::{forget_bytes, is_coded, is_not_to_be_transformed, media_type, weaken};
 use crate::headers::Headers;
 use crate::ruleset::{Coding, Compress};
 
@@ -63,10 +63,7 @@ impl Verdict {
             headers.append("vary", "Accept-Encoding");
         }
         let Some(coding) = self.coding else { return };
-        if let Some(etag) = headers.get("etag").map(str::trim).filter(|etag| etag.starts_with('"')) {
-            let weak = format!("W/{etag}");
-            headers.set("etag", weak);
-        }
+        weaken(headers);
         if status != 304 {
             forget_bytes(headers);
             headers.set("content-encoding", coding.token());
