@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use meridian_tests::client::{Client, Response};
 use meridian_tests::decode::{begun, decoded};
 use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
+use serde_json::json;
 
 use crate::EdgeTest;
 use crate::upstream::{loose_page, page};
@@ -19,7 +20,10 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("minifies_a_page_however_it_is_cut", minifies_a_page_however_it_is_cut),
     ("holds_nothing_back_while_a_body_pauses", holds_nothing_back_while_a_body_pauses),
     ("breaks_off_what_it_can_not_finish", breaks_off_what_it_can_not_finish),
+    ("changes_a_record_by_the_tag_that_it_came_with", changes_a_record_by_the_tag_that_it_came_with),
 ];
+
+const RECORDS: &str = "/v1/collections/orders/records";
 
 /// What a browser asks for, with each coding as the only one that is left.
 const ASKED: [(&str, &str); 4] = [
@@ -77,6 +81,11 @@ apiVersion: meridian/v1
 kind: Route
 metadata: {name: changed-and-kept}
 spec: {match: {path: "/changed-kept/**"}, auth: {mode: anonymous}, upstream: own, cache: own, transforms: [own-pages, own-codings]}
+---
+apiVersion: meridian/v1
+kind: Route
+metadata: {name: coded-records}
+spec: {match: {path: "/v1/collections/{name}/records/{id}"}, auth: {scopes: ["orders:read"]}, cache: own, transforms: [own-codings]}
 "#;
 
 /// A client of one edge with these rules, once every instance of it has had the time to hear of them.
@@ -215,6 +224,40 @@ fn breaks_off_what_it_can_not_finish(stack: &Stack, edge: &str) -> Result<()> {
                 ensure!(answer.is_err(), "{path} in {asked} came whole: {answer:?}");
             }
         }
+        Ok(())
+    })
+}
+
+fn changes_a_record_by_the_tag_that_it_came_with(stack: &Stack, edge: &str) -> Result<()> {
+    let token = stack.token("acme", "coded-records", "orders:read orders:write")?;
+    with_edge(stack, edge, |client, _| {
+        let client = client.bearer(&token).with("accept-encoding", "gzip");
+        let created = client.json("POST", RECORDS, &json!({"total": 1}))?.expect(201)?;
+        let id = created.value()?["id"].as_str().context("a record has an id")?.to_owned();
+        let client = client.with("meridian-session", created.header("meridian-session"));
+        let missing = client.get(&format!("{RECORDS}/01890000-0000-7000-8000-000000000000"))?.expect(404)?;
+        ensure!(missing.header("content-encoding") == "gzip", "the rule is for it: {:?}", missing.headers);
+
+        let path = format!("{RECORDS}/{id}");
+        for kept in [false, true] {
+            let read = client.get(&path)?.expect(200)?;
+            let etag = read.header("etag");
+            ensure!(
+                etag.starts_with('"') && read.header("content-encoding").is_empty(),
+                "{:?}",
+                read.headers
+            );
+            let same = client.with("if-none-match", etag).get(&path)?.expect(304)?;
+            ensure!(same.header("etag") == etag, "{kept}: {:?}", same.headers);
+        }
+        let etag = client.get(&path)?.expect(200)?.header("etag").to_owned();
+        // RFC 9110, section 13.1.1: by a strong comparison, which a weak tag never stands.
+        let weak = client.with("if-match", &format!("W/{etag}"));
+        weak.json("PATCH", &path, &json!({"total": 2}))?.expect(412)?;
+        let changed =
+            client.with("if-match", &etag).json("PATCH", &path, &json!({"total": 2}))?.expect(200)?;
+        let again = client.with("if-match", changed.header("etag"));
+        again.json("PATCH", &path, &json!({"total": 3}))?.expect(200)?;
         Ok(())
     })
 }
