@@ -17,8 +17,8 @@ use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
 use crate::problem::Problem;
-use crate::ruleset::{Auth, Fail};
-use crate::step::Step;
+use crate::ruleset::{Auth, Fail, RateLimit};
+use crate::step::{ReplyBody, Step};
 
 impl Exchange {
     /// Security of the tenant, the route, security of the route; then auth.
@@ -171,21 +171,24 @@ impl Exchange {
         self.explanation.note("auth", route.map(|route| &route.rule), outcome)
     }
 
-    fn check_limits(&mut self, node: &mut Node) -> Step {
+    pub(super) fn check_limits(&mut self, node: &mut Node) -> Step {
         let Some((rules, route)) = self.rules.as_ref().zip(self.route()) else {
             return self.fail_internally(node, "no route to limit");
         };
         if route.limits.is_empty() {
-            return self.experiment(node);
+            return self.within_limits(node);
         }
         if self.unlimited {
             self.explain("limit", None, "none: a verified crawler", Vec::new());
-            return self.experiment(node);
+            return self.within_limits(node);
         }
         let tenant = &rules.ruleset.tenant;
         let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
         let nearest = || nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
         let check = LimitCheck::new(&rules.ruleset, route, &self.inputs(), self.identity.as_deref(), nearest);
+        let is_known = self.own_answer.is_none();
+        let is_for_it = |limit: &RateLimit| is_known || limit.is_without_token();
+        let check = check.only(|index| rules.ruleset.limits.get(index).is_some_and(is_for_it));
         self.limits = Some(check);
         self.limit(node)
     }
@@ -200,13 +203,23 @@ impl Exchange {
             LimitVerdict::Passed(report) => {
                 self.explain_limits(&report);
                 self.report = report;
-                self.experiment(node)
+                self.within_limits(node)
             }
             LimitVerdict::Denied(report, denial) => {
                 self.explain_limits(&report);
                 self.report = report;
                 self.refuse_limit(node, denial)
             }
+        }
+    }
+
+    /// Goes on behind the limits, or ends with the answer that the rules give themselves.
+    fn within_limits(&mut self, node: &mut Node) -> Step {
+        match self.own_answer.take() {
+            Some((status, headers)) => {
+                self.finish(node, status, headers, ReplyBody::Empty, Outcome::Answered)
+            }
+            None => self.experiment(node),
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Exchange {
     /// No limit is for who sent it.
     unlimited: bool,
     limits: Option<LimitCheck>,
+    /// What the rules answer themselves once the limits let it pass: status and header fields.
+    own_answer: Option<(u16, Headers)>,
     report: LimitReport,
     variants: Vec<(Arc<str>, Arc<str>)>,
     participation: Participation,
@@ -240,6 +242,7 @@ impl Exchange {
             identity: None,
             unlimited: false,
             limits: None,
+            own_answer: None,
             report: LimitReport::default(),
             variants: Vec::new(),
             participation: Participation::default(),

@@ -171,6 +171,13 @@ impl LimitCheck {
         Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
     }
 
+    /// The same with those alone whose index this holds for.
+    #[must_use]
+    pub fn only(mut self, holds: impl Fn(usize) -> bool) -> Self {
+        self.items.retain(|item| holds(item.index));
+        self
+    }
+
     /// Checks all limits, and takes from all of them or from none. Says `NeedTake` at most once.
     pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
         let looks: Vec<_> = self.items.iter().map(|item| item.look(&self.tenant, memory, now_ms)).collect();
