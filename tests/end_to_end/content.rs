@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use meridian_tests::client::{Client, Response};
 use meridian_tests::decode::{begun, decoded};
 use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
+use serde_json::json;
 
 use crate::EdgeTest;
-use crate::upstream::{loose_page, page};
+use crate::upstream::{coded_page, loose_page, page};
 use crate::upstreams::with_rules;
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
@@ -19,7 +20,11 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
     ("minifies_a_page_however_it_is_cut", minifies_a_page_however_it_is_cut),
     ("holds_nothing_back_while_a_body_pauses", holds_nothing_back_while_a_body_pauses),
     ("breaks_off_what_it_can_not_finish", breaks_off_what_it_can_not_finish),
+    ("says_of_coded_content_what_is_true_of_its_bytes", says_of_coded_content_what_is_true_of_its_bytes),
+    ("changes_a_record_by_the_tag_that_it_came_with", changes_a_record_by_the_tag_that_it_came_with),
 ];
+
+const RECORDS: &str = "/v1/collections/orders/records";
 
 /// What a browser asks for, with each coding as the only one that is left.
 const ASKED: [(&str, &str); 4] = [
@@ -77,6 +82,11 @@ apiVersion: meridian/v1
 kind: Route
 metadata: {name: changed-and-kept}
 spec: {match: {path: "/changed-kept/**"}, auth: {mode: anonymous}, upstream: own, cache: own, transforms: [own-pages, own-codings]}
+---
+apiVersion: meridian/v1
+kind: Route
+metadata: {name: coded-records}
+spec: {match: {path: "/v1/collections/{name}/records/{id}"}, auth: {scopes: ["orders:read"]}, cache: own, transforms: [own-codings]}
 "#;
 
 /// A client of one edge with these rules, once every instance of it has had the time to hear of them.
@@ -215,6 +225,62 @@ fn breaks_off_what_it_can_not_finish(stack: &Stack, edge: &str) -> Result<()> {
                 ensure!(answer.is_err(), "{path} in {asked} came whole: {answer:?}");
             }
         }
+        Ok(())
+    })
+}
+
+fn says_of_coded_content_what_is_true_of_its_bytes(stack: &Stack, edge: &str) -> Result<()> {
+    with_edge(stack, edge, |client, _| {
+        let client = client.with("accept-encoding", "gzip");
+        // The runtime of workerd codes it anew; Spin keeps what came.
+        let keeps_bytes = edge != "cloudflare";
+        let check = |response: &Response| -> Result<()> {
+            ensure!(decoded("gzip", &response.body)? == page().as_bytes(), "another page");
+            let says = (response.header("etag").starts_with('"'), !response.header("repr-digest").is_empty());
+            ensure!(says == (keeps_bytes, keeps_bytes), "RFC 9110, section 8.8.1: {:?}", response.headers);
+            ensure!(!keeps_bytes || response.body == coded_page()?, "the bytes are others");
+            Ok(())
+        };
+        let forwarded = client.get("/kept/digested")?.expect(200)?;
+        check(&forwarded)?;
+        eventually(SEEN_MAX, || {
+            let stored = client.get("/kept/digested")?.expect(200)?;
+            ensure!(stored.header("cache-status").contains("hit"), "{:?}", stored.headers);
+            check(&stored)
+        })?;
+        let etag = forwarded.header("etag");
+        let same = client.with("if-none-match", etag).get("/kept/digested")?.expect(304)?;
+        ensure!(same.header("etag") == etag, "RFC 9110, section 15.4.5: {:?}", same.headers);
+        Ok(())
+    })
+}
+
+fn changes_a_record_by_the_tag_that_it_came_with(stack: &Stack, edge: &str) -> Result<()> {
+    let token = stack.token("acme", "coded-records", "orders:read orders:write")?;
+    with_edge(stack, edge, |client, _| {
+        let client = client.bearer(&token).with("accept-encoding", "gzip");
+        let created = client.json("POST", RECORDS, &json!({"total": 1}))?.expect(201)?;
+        let id = created.value()?["id"].as_str().context("a record has an id")?.to_owned();
+        let client = client.with("meridian-session", created.header("meridian-session"));
+        let missing = client.get(&format!("{RECORDS}/01890000-0000-7000-8000-000000000000"))?.expect(404)?;
+        ensure!(missing.header("content-encoding") == "gzip", "the rule is for it: {:?}", missing.headers);
+
+        let path = format!("{RECORDS}/{id}");
+        let read = client.get(&path)?.expect(200)?;
+        let etag = read.header("etag").to_owned();
+        ensure!(etag.starts_with('"') && read.header("content-encoding").is_empty(), "{:?}", read.headers);
+        // Stored or not.
+        for _ in 0..2 {
+            let same = client.with("if-none-match", &etag).get(&path)?.expect(304)?;
+            ensure!(same.header("etag") == etag, "{:?}", same.headers);
+        }
+        // RFC 9110, section 13.1.1: by a strong comparison, which a weak tag never stands.
+        let weak = client.with("if-match", &format!("W/{etag}"));
+        weak.json("PATCH", &path, &json!({"total": 2}))?.expect(412)?;
+        let changed =
+            client.with("if-match", &etag).json("PATCH", &path, &json!({"total": 2}))?.expect(200)?;
+        let again = client.with("if-match", changed.header("etag"));
+        again.json("PATCH", &path, &json!({"total": 3}))?.expect(200)?;
         Ok(())
     })
 }

@@ -34,9 +34,17 @@ pub fn coded() -> std::io::Result<Vec<u8>> {
     coder.finish()
 }
 
+/// [`page`] in gzip.
+pub fn coded_page() -> std::io::Result<Vec<u8>> {
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    coder.write_all(page().as_bytes())?;
+    coder.finish()
+}
+
 /// Starts the service and says its URL. It ends with the process, and answers
 /// - `/kept/none` with a 204, `/kept/digits` with ten digits, `/kept/large/N` with [`large`] and `/kept/open/N` with the
-///   same without a length ahead, and `/kept/coded` with [`coded`], all to be stored for a minute,
+///   same without a length ahead, `/kept/coded` with [`coded`], and `/kept/digested` with [`coded_page`], a strong entity
+///   tag and a digest, all to be stored for a minute,
 /// - `/…/page` with a page of HTML, to be stored for a minute, in no coding,
 /// - `/…/loose` with a page that can be minified, and `/…/pieces` with the same in pieces of a few bytes,
 /// - `/…/waits` with nothing but only after [`WAITS`],
@@ -120,6 +128,12 @@ fn answer(mut stream: TcpStream, is_unwell: &AtomicBool) -> std::io::Result<()> 
                 stream,
                 "HTTP/1.1 200 OK\r\n{kept}content-encoding: gzip\r\ncontent-length: {length}\r\n\r\n"
             )?;
+            stream.write_all(&body)
+        }
+        "/kept/digested" => {
+            let body = coded_page()?;
+            let fields = "etag: \"c\"\r\nrepr-digest: sha-256=:AA==:\r\ncontent-encoding: gzip\r\n";
+            write!(stream, "HTTP/1.1 200 OK\r\n{kept}{fields}content-length: {}\r\n\r\n", body.len())?;
             stream.write_all(&body)
         }
         large if large.starts_with("/kept/large/") || large.starts_with("/kept/open/") => {

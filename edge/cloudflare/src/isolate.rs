@@ -64,7 +64,8 @@ impl Isolate {
         let hashing: [u8; 32] = random.next();
         let node = Node::new(&config.edge, config.context_keys.derive(COOKIES))
             .with_unknown_host_status(config.unknown_host_status)
-            .with_coded_bytes_max(CACHE_CODED_BYTES_MAX);
+            .with_coded_bytes_max(CACHE_CODED_BYTES_MAX)
+            .with_recoded_content();
         Self {
             places: places(&env),
             env,

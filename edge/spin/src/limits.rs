@@ -32,7 +32,12 @@ pub const FUNCTIONS_KNOWN_MAX: usize = 1_000;
 /// Pause between two looks at whether another instance has fetched a key set.
 pub const KEYS_PAUSE_MS: u64 = 20;
 
-/// Places of the cache for entries with a small body. A key has two of them, by its hash.
+/// Parts that the places of each size are divided into.
+pub const CACHE_PARTS: u32 = 16;
+/// Parts that a tenant may use: a quarter of the cache, so that it can displace no more of what others have stored. Another
+/// tenant has one of these four parts on average, and all of them once in 1,820 cases.
+pub const CACHE_SHARE_PARTS: usize = 4;
+/// Places of the cache for entries with a small body. A key has two of them, by a keyed hash.
 pub const CACHE_ENTRY_PLACES: u32 = 16_384;
 /// Bytes of such an entry with its head.
 pub const CACHE_ENTRY_BYTES_MAX: usize = 32 * 1024;

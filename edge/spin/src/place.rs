@@ -4,24 +4,31 @@
 //! An entry whose head and body are small lies in one place, one of the two that its key's hash gives. A larger body lies
 //! in a place of its own, in chunks, and the entry says where. Each body has a random number that its place's record and
 //! all of its chunks begin with, so that nobody takes the body of another for it.
+//!
+//! Clients choose keys. So that none can choose whom its entries displace, hashes are keyed by a secret that all instances
+//! have; and so that no tenant displaces those of all others, its entries and bodies lie in its share of the places alone: a few
+//! of the parts that the places are divided into, drawn for it. Where the secret changes, nothing is found any more, and what
+//! lies there gives way to what is stored from then on.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use meridian_engine::step::CacheKey;
+use meridian_wire::keyring::MacKeyring;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    CACHE_CHUNK_BYTES, CACHE_ENTRY_PLACES, CACHE_LARGE_PLACES, CACHE_MEDIUM_PLACES, CACHE_USE_MS,
-    CACHE_USES_MAX,
+    CACHE_CHUNK_BYTES, CACHE_ENTRY_PLACES, CACHE_LARGE_PLACES, CACHE_MEDIUM_PLACES, CACHE_PARTS,
+    CACHE_SHARE_PARTS, CACHE_USE_MS, CACHE_USES_MAX,
 };
+
+/// Domains of the hash of a key, and of that which draws a tenant's share.
+const ENTRY: &str = "meridian-cache-entry-v1\n";
+const SHARE: &str = "meridian-cache-share-v1\n";
 
 /// Bytes of the number in front of a chunk.
 pub const NUMBER_BYTES: usize = 8;
 /// Bytes of a place's record.
 const RECORD_BYTES: usize = 24;
-/// Places of a size that are looked at for a body.
-const BODY_CHOICES: usize = 4;
 
 /// What fits into a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,6 +50,10 @@ pub struct Place {
     pub number: u32,
 }
 
+/// The parts of the places that a tenant may use: the same of each size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share([u32; CACHE_SHARE_PARTS]);
+
 /// A body in a place of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shelved {
@@ -63,7 +74,46 @@ pub struct Occupant {
     pub used_ms: u64,
 }
 
+impl Size {
+    /// Places of this size.
+    fn places(self) -> u32 {
+        match self {
+            Self::Entry => CACHE_ENTRY_PLACES,
+            Self::Medium => CACHE_MEDIUM_PLACES,
+            Self::Large => CACHE_LARGE_PLACES,
+        }
+    }
+}
+
+impl Share {
+    /// That of the tenant whose key this is.
+    fn of(keys: &MacKeyring, key: &CacheKey) -> Self {
+        let mut left: Vec<u32> = (0..CACHE_PARTS).collect();
+        let draws = draws(keys.sign(SHARE, key.tenant().as_bytes()));
+        let mut share = [0; CACHE_SHARE_PARTS];
+        for (part, draw) in share.iter_mut().zip(draws) {
+            *part = left.swap_remove(draw as usize % left.len());
+        }
+        Self(share)
+    }
+}
+
+/// Independent draws from a hash.
+fn draws(hash: [u8; 32]) -> [u32; 8] {
+    let mut draws = [0; 8];
+    for (draw, bytes) in draws.iter_mut().zip(hash.as_chunks::<4>().0) {
+        *draw = u32::from_le_bytes(*bytes);
+    }
+    draws
+}
+
 impl Place {
+    /// One of the places of a part.
+    fn within(size: Size, part: u32, draw: u32) -> Self {
+        let places = size.places() / CACHE_PARTS;
+        Self { size, number: part * places + draw % places }
+    }
+
     /// The key of the place's entry or record.
     #[must_use]
     pub fn key(self) -> String {
@@ -87,30 +137,29 @@ impl Place {
         format!("{}/{index}", self.key())
     }
 
-    /// The two places that an entry may have.
+    /// The two places that an entry may have, in two parts of its tenant's share. The hash only spreads keys: the key itself is
+    /// in the entry and compared.
     #[must_use]
-    pub fn of_entry(key: &CacheKey) -> [Self; 2] {
-        // The hash only spreads keys: the key itself is in the entry and compared.
-        let mut hasher = DefaultHasher::new();
-        key.0.hash(&mut hasher);
-        let hash = hasher.finish();
-        let places = u64::from(CACHE_ENTRY_PLACES);
-        let first = hash % places;
-        // Never the first again.
-        let second = (first + 1 + (hash >> 32) % (places - 1)) % places;
-        [first, second].map(|number| Self { size: Size::Entry, number: number as u32 })
+    pub fn of_entry(keys: &MacKeyring, key: &CacheKey) -> [Self; 2] {
+        let Share(mut parts) = Share::of(keys, key);
+        let [turn, other, draws @ ..] = draws(keys.sign(ENTRY, key.0.as_bytes()));
+        parts.rotate_left(turn as usize % CACHE_SHARE_PARTS);
+        let [first, others @ ..] = parts;
+        let second = others[other as usize % others.len()];
+        [Self::within(Size::Entry, first, draws[0]), Self::within(Size::Entry, second, draws[1])]
     }
 
-    /// Places of a size for a body, drawn by random bits.
+    /// Places of a size for the body of a key, one in each part of its tenant's share, drawn by random bits.
     #[must_use]
-    pub fn of_body(size: Size, random: [u8; 16]) -> [Self; BODY_CHOICES] {
-        let places = if size == Size::Large { CACHE_LARGE_PLACES } else { CACHE_MEDIUM_PLACES };
-        let (draws, _) = random.as_chunks::<4>();
-        let mut drawn = [Self { size, number: 0 }; BODY_CHOICES];
-        for (place, draw) in drawn.iter_mut().zip(draws) {
-            place.number = u32::from_le_bytes(*draw) % places;
-        }
-        drawn
+    pub fn of_body(
+        keys: &MacKeyring,
+        key: &CacheKey,
+        size: Size,
+        random: [u8; 16],
+    ) -> [Self; CACHE_SHARE_PARTS] {
+        let mut draws = random.as_chunks::<4>().0.iter().map(|draw| u32::from_le_bytes(*draw));
+        let Share(parts) = Share::of(keys, key);
+        parts.map(|part| Self::within(size, part, draws.next().unwrap_or_default()))
     }
 }
 
@@ -182,15 +231,74 @@ mod tests {
 
     use super::*;
 
+    /// A secret of 32 equal bytes.
+    fn keys(byte: &str, rest: &str) -> MacKeyring {
+        MacKeyring::parse(&format!("k:{}{rest}", byte.repeat(10))).unwrap()
+    }
+
+    fn ours() -> MacKeyring {
+        keys("AQEB", "AQE")
+    }
+
+    fn key(tenant: &str, number: u64) -> CacheKey {
+        CacheKey(format!("2|{tenant}|{number}"))
+    }
+
+    fn parts(tenant: &str) -> HashSet<u32> {
+        Share::of(&ours(), &key(tenant, 0)).0.into()
+    }
+
+    fn part_of(place: Place) -> u32 {
+        place.number / (place.size.places() / CACHE_PARTS)
+    }
+
     #[test]
-    fn an_entry_has_two_places_that_stay() {
-        for key in 0..10_000 {
-            let key = CacheKey(format!("k{key}"));
-            let [first, second] = Place::of_entry(&key);
-            assert_eq!(Place::of_entry(&key), [first, second]);
-            assert_ne!(first, second);
-            assert!(first.number < CACHE_ENTRY_PLACES && second.number < CACHE_ENTRY_PLACES);
+    fn an_entry_has_two_places_that_stay_in_parts_of_its_tenants_share() {
+        let (keys, parts) = (ours(), parts("acme"));
+        assert_eq!(parts.len(), CACHE_SHARE_PARTS);
+        let mut taken = HashSet::new();
+        for number in 0..1_000 {
+            let key = key("acme", number);
+            let [first, second] = Place::of_entry(&keys, &key);
+            assert_eq!(Place::of_entry(&keys, &key), [first, second]);
+            assert_ne!(part_of(first), part_of(second));
+            assert!(parts.contains(&part_of(first)) && parts.contains(&part_of(second)));
+            taken.extend([first.number, second.number]);
         }
+        assert!(taken.len() > 1_500 && taken.iter().all(|number| *number < CACHE_ENTRY_PLACES));
+    }
+
+    #[test]
+    fn a_body_has_a_place_in_each_part_of_its_tenants_share() {
+        for size in [Size::Medium, Size::Large] {
+            assert_eq!(size.places() % CACHE_PARTS, 0);
+            for byte in 0..=255 {
+                let places = Place::of_body(&ours(), &key("acme", 1), size, [byte; 16]);
+                assert!(places.iter().all(|place| place.size == size && place.number < size.places()));
+                assert_eq!(places.map(part_of).into_iter().collect::<HashSet<_>>(), parts("acme"));
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_secret_nobody_knows_who_displaces_whom() {
+        let (ours, others) = (ours(), keys("AgIC", "AgI"));
+        let places = |keys: &MacKeyring, number| Place::of_entry(keys, &key("acme", number));
+        let same = (0..1_000).filter(|number| places(&ours, *number) == places(&others, *number)).count();
+        assert_eq!(same, 0);
+    }
+
+    #[test]
+    fn few_tenants_have_one_share() {
+        let shares: Vec<_> = (0..300).map(|number| parts(&format!("t{number}"))).collect();
+        let mut pairs: Vec<(&HashSet<u32>, &HashSet<u32>)> = Vec::new();
+        for (at, a) in shares.iter().enumerate() {
+            pairs.extend(shares.iter().take(at).map(|b| (a, b)));
+        }
+        let (same, all) = (pairs.iter().filter(|(a, b)| a == b).count(), pairs.len());
+        let common: usize = pairs.iter().map(|(a, b)| a.intersection(b).count()).sum();
+        assert!(same * 1_000 < all, "{same} of {all}");
+        assert!((9 * all..11 * all).contains(&(10 * common)), "{common} parts in common of {all} pairs");
     }
 
     #[test]
@@ -220,41 +328,71 @@ mod tests {
     }
 
     /// A store of the places alone: what is stored under a key is in one of its places, or gave way.
+    struct Store {
+        keys: MacKeyring,
+        places: HashMap<Place, (CacheKey, Occupant)>,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            Self { keys: ours(), places: HashMap::new() }
+        }
+
+        fn put(&mut self, key: CacheKey, now_ms: u64) {
+            let choices = Place::of_entry(&self.keys, &key);
+            let occupants = choices.map(|place| self.places.get(&place).map(|(_, occupant)| *occupant));
+            let chosen = choices[gives_way(&occupants, now_ms)];
+            self.places.insert(chosen, (key, Occupant { until_ms: u64::MAX, used_ms: now_ms }));
+        }
+
+        fn find(&self, key: &CacheKey) -> Option<Place> {
+            let choices = Place::of_entry(&self.keys, key);
+            choices.into_iter().find(|place| self.places.get(place).is_some_and(|(of, _)| of == key))
+        }
+    }
+
     #[test]
     fn places_fill_evenly_and_what_is_used_stays() {
-        let mut places: HashMap<u32, (u64, Occupant)> = HashMap::new();
-        let store = |places: &mut HashMap<u32, (u64, Occupant)>, key: u64, now_ms: u64| {
-            let choices = Place::of_entry(&CacheKey(key.to_string()));
-            let occupants = choices.map(|place| places.get(&place.number).map(|(_, occupant)| *occupant));
-            let chosen = choices[gives_way(&occupants, now_ms)].number;
-            places.insert(chosen, (key, Occupant { until_ms: u64::MAX, used_ms: now_ms }));
-        };
-        let found = |places: &HashMap<u32, (u64, Occupant)>, key: u64| {
-            Place::of_entry(&CacheKey(key.to_string()))
-                .into_iter()
-                .map(|place| place.number)
-                .find(|number| places.get(number).is_some_and(|(of, _)| *of == key))
-        };
+        let mut store = Store::new();
+        let share = u64::from(CACHE_ENTRY_PLACES) / u64::from(CACHE_PARTS) * CACHE_SHARE_PARTS as u64;
         // Half as many entries as places: two choices lose next to none, where one would lose a fifth.
-        let half = u64::from(CACHE_ENTRY_PLACES) / 2;
-        (0..half).for_each(|key| store(&mut places, key, key + 1));
-        let lost = (0..half).filter(|key| found(&places, *key).is_none()).count() as u64;
-        assert!(lost < half / 12, "{lost} of {half} are lost");
+        let half = share / 2;
+        (0..half).for_each(|number| store.put(key("acme", number), number + 1));
+        let lost = (0..half).filter(|number| store.find(&key("acme", *number)).is_none()).count() as u64;
+        assert!(lost < half / 10, "{lost} of {half} are lost");
         // Ten times as many as places pass by; what is used again and again stays.
-        let used: Vec<u64> = (0..half).filter(|key| found(&places, *key).is_some()).take(200).collect();
-        for (at_ms, key) in (half..half * 20).enumerate() {
+        let used = (0..half).map(|number| key("acme", number));
+        let used: Vec<_> = used.filter(|key| store.find(key).is_some()).take(50).collect();
+        for (at_ms, number) in (half..half * 20).enumerate() {
             let now_ms = half + 1 + at_ms as u64;
-            if at_ms % 100 == 0 {
-                let there: Vec<u32> = used.iter().filter_map(|key| found(&places, *key)).collect();
-                for number in there {
-                    places.entry(number).and_modify(|(_, occupant)| occupant.used_ms = now_ms);
+            if at_ms % 25 == 0 {
+                let there: Vec<_> = used.iter().filter_map(|key| store.find(key)).collect();
+                for place in there {
+                    store.places.entry(place).and_modify(|(_, occupant)| occupant.used_ms = now_ms);
                 }
             }
-            store(&mut places, key, now_ms);
+            store.put(key("acme", number), now_ms);
         }
-        let stayed = used.iter().filter(|key| found(&places, **key).is_some()).count();
-        assert!(stayed > 150, "{stayed} of 200 stayed");
-        assert!(places.len() <= CACHE_ENTRY_PLACES as usize);
+        let stayed = used.iter().filter(|key| store.find(key).is_some()).count();
+        assert!(stayed > 37, "{stayed} of 50 stayed");
+        assert!(store.places.len() as u64 <= share, "no tenant has more than its share");
+    }
+
+    #[test]
+    fn a_flood_of_one_tenants_keys_displaces_nothing_outside_its_share() {
+        let mut store = Store::new();
+        for number in 0..2_000 {
+            store.put(key(&format!("t{}", number % 40), number / 40), number + 1);
+        }
+        let before = store.places.clone();
+        for number in 0..20_000 {
+            store.put(key("flood", number), 10_000 + number);
+        }
+        let share = parts("flood");
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            before.iter().partition(|(place, _)| share.contains(&part_of(**place)));
+        assert!(outside.iter().all(|(place, occupant)| store.places.get(*place) == Some(*occupant)));
+        assert!(inside.len() < before.len() / 2, "{} of {} displaced", inside.len(), before.len());
     }
 
     #[test]

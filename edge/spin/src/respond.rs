@@ -65,7 +65,8 @@ impl Passage {
                     connection = response.connection.take();
                     let store = later.store.take_if(|store| !store.refresh);
                     keep = store.map(|store| {
-                        let shelving = Shelving::new(Rc::clone(&self.memory), store.until_ms);
+                        let memory = Rc::clone(&self.memory);
+                        let shelving = Shelving::new(memory, store.key.clone(), store.until_ms);
                         (store, shelving)
                     });
                     Content::Stream(response.body())

@@ -18,7 +18,7 @@ use crate::place::{Occupant, Place, Shelved, Size, chunks_of, gives_way, open_ch
 /// The entry of a key, if it is there, of use, and its body as well.
 pub async fn look_up(memory: &Memory, key: &CacheKey) -> Option<Cached> {
     let now_ms = now_ms();
-    for place in Place::of_entry(key) {
+    for place in Place::of_entry(&memory.config.context_keys, key) {
         let Some(found) = memory.read(&place.key()).await.and_then(cache::decode) else { continue };
         if found.key != *key {
             continue;
@@ -46,7 +46,9 @@ pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
         (None, Kept::Shelved(_)) => return false,
         (None, Kept::Here(body)) => {
             let body = std::mem::take(body);
-            let Some(shelved) = shelve(memory, &body, cached.until_ms).await else { return false };
+            let Some(shelved) = shelve(memory, &cached.key, &body, cached.until_ms).await else {
+                return false;
+            };
             cached.body = Kept::Shelved(shelved);
             // A head that is too large by itself.
             let Some(encoded) = cache::encode(&cached) else {
@@ -62,7 +64,7 @@ pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
     {
         return false;
     }
-    let places = Place::of_entry(&cached.key);
+    let places = Place::of_entry(&memory.config.context_keys, &cached.key);
     let there = join_all(places.map(|place| async move {
         let there = memory.read(&place.key()).await.and_then(cache::decode)?;
         let used_ms = last_use(memory, place).await;
@@ -86,7 +88,7 @@ pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
 
 /// Forgets an entry.
 pub async fn forget(memory: &Memory, key: &CacheKey) {
-    for place in Place::of_entry(key) {
+    for place in Place::of_entry(&memory.config.context_keys, key) {
         let found = memory.read(&place.key()).await.and_then(cache::decode);
         let Some(found) = found.filter(|found| found.key == *key) else { continue };
         memory.delete(&place.key()).await;
@@ -99,15 +101,16 @@ pub async fn forget(memory: &Memory, key: &CacheKey) {
 /// A body on its way into the store: what of it is in memory is never much more than a chunk.
 pub struct Shelving {
     memory: Rc<Memory>,
+    key: CacheKey,
     until_ms: u64,
     pending: Vec<u8>,
     shelved: Option<Shelved>,
 }
 
 impl Shelving {
-    /// Nothing of it yet.
-    pub fn new(memory: Rc<Memory>, until_ms: u64) -> Self {
-        Self { memory, until_ms, pending: Vec::new(), shelved: None }
+    /// Nothing of it yet. It is the body of this key.
+    pub fn new(memory: Rc<Memory>, key: CacheKey, until_ms: u64) -> Self {
+        Self { memory, key, until_ms, pending: Vec::new(), shelved: None }
     }
 
     /// Takes the next bytes; `false` where the body can't be kept, and what was kept is given up.
@@ -152,7 +155,7 @@ impl Shelving {
         if self.pending.len() < CACHE_ENTRY_BYTES_MAX {
             return Some(Kept::Here(self.pending));
         }
-        shelve(&self.memory, &self.pending, self.until_ms).await.map(Kept::Shelved)
+        shelve(&self.memory, &self.key, &self.pending, self.until_ms).await.map(Kept::Shelved)
     }
 
     /// Frees the place that was taken.
@@ -173,7 +176,8 @@ impl Shelving {
                 shelved
             }
             None => {
-                let Some(taken) = take_place(&self.memory, Size::Large, self.until_ms).await else {
+                let Some(taken) = take_place(&self.memory, &self.key, Size::Large, self.until_ms).await
+                else {
                     return false;
                 };
                 taken
@@ -219,8 +223,8 @@ impl Reading {
     }
 }
 
-async fn shelve(memory: &Memory, body: &[u8], until_ms: u64) -> Option<Shelved> {
-    let taken = take_place(memory, Size::Medium, until_ms).await?;
+async fn shelve(memory: &Memory, key: &CacheKey, body: &[u8], until_ms: u64) -> Option<Shelved> {
+    let taken = take_place(memory, key, Size::Medium, until_ms).await?;
     if write_chunk(memory, &taken, 0, body).await {
         return Some(Shelved { bytes: body.len() as u64, ..taken });
     }
@@ -234,9 +238,9 @@ async fn write_chunk(memory: &Memory, shelved: &Shelved, index: u64, bytes: &[u8
 }
 
 /// Takes the place of a body from whoever has it least need of.
-async fn take_place(memory: &Memory, size: Size, until_ms: u64) -> Option<Shelved> {
+async fn take_place(memory: &Memory, key: &CacheKey, size: Size, until_ms: u64) -> Option<Shelved> {
     let now_ms = now_ms();
-    let places = Place::of_body(size, random());
+    let places = Place::of_body(&memory.config.context_keys, key, size, random());
     let occupants = join_all(places.map(|place| async move {
         let (_, occupant) = read_record(&memory.read(&place.key()).await?)?;
         Some(Occupant { used_ms: occupant.used_ms.max(last_use(memory, place).await), ..occupant })

@@ -28,7 +28,8 @@ impl Store {
         let kept = match (self.body.take(), response) {
             (Some(kept), _) => Ok(kept),
             (None, Some(response)) => {
-                content::keep(response, Shelving::new(Rc::clone(memory), self.until_ms)).await
+                let shelving = Shelving::new(Rc::clone(memory), self.key.clone(), self.until_ms);
+                content::keep(response, shelving).await
             }
             (None, None) => Err(Fetched::Lost),
         };

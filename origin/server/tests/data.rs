@@ -82,7 +82,9 @@ async fn a_record_is_made_read_changed_and_deleted() {
     assert_eq!(read.json(), record);
     assert_eq!(read.header("etag"), made.header("etag"));
     assert_eq!(read.header("cache-tag"), format!("orders/{}", record["id"].as_str().unwrap()));
-    assert_eq!(read.header("cache-control"), "public, max-age=0, s-maxage=60, stale-while-revalidate=30");
+    let freshness = "public, max-age=0, s-maxage=60, stale-while-revalidate=30, no-transform";
+    assert_eq!(read.header("cache-control"), freshness);
+    assert_eq!(made.header("cache-control"), "no-store, no-transform");
     assert_eq!((read.header("vary"), read.header("meridian-region")), ("Accept", "us-east-1"));
 
     let conditional = async |name: &'static str, etag: &str, method: Method, body: Option<&Value>| {
@@ -110,6 +112,9 @@ async fn a_record_is_made_read_changed_and_deleted() {
         (stale.status, stale.problem().as_str()),
         (StatusCode::PRECONDITION_FAILED, "version-differs")
     );
+    let weak = format!("W/{}", changed.header("etag"));
+    let weak = conditional("if-match", &weak, Method::DELETE, None).await;
+    assert_eq!(weak.status, StatusCode::PRECONDITION_FAILED, "RFC 9110 13.1.1: a strong comparison");
     let stale = conditional("if-match", "\"odd\"", Method::DELETE, None).await;
     assert_eq!(stale.status, StatusCode::PRECONDITION_FAILED);
     let wrong = region.as_tenant("acme", Method::PATCH, &path, Some(&json!({"status": "lost"}))).await;

@@ -171,6 +171,14 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey(pub String);
 
+impl CacheKey {
+    /// The tenant whose entry it is, as the key writes it; of a text that is no key, all of it.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.0.split('|').nth(1).unwrap_or(&self.0)
+    }
+}
+
 /// Head of a stored response, with what the engine wants to know again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

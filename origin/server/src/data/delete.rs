@@ -23,7 +23,7 @@ use crate::state::Origin;
     params(
         ("name" = String, Path, description = "Collection"),
         ("id" = String, Path, description = "Id of the record (UUID)"),
-        ("If-Match" = Option<String>, Header, description = "Deletes the record only where it is still this one"),
+        ("If-Match" = Option<String>, Header, description = "Deletes the record only where it is still this one, by a strong entity tag"),
     ),
     responses(
         (status = 204, description = "It is gone"),

@@ -28,7 +28,7 @@ use crate::state::Origin;
         ("Meridian-Session" = Option<String>, Header, description = "What the client has seen"),
     ),
     responses(
-        (status = 200, description = "The record, flat: its fields beside id, created_at, updated_at", body = Object),
+        (status = 200, description = "The record, flat: its fields beside id, created_at, updated_at; ETag with it, a strong one", body = Object),
         (status = 304, description = "It is still the one that the client has"),
         (status = 403, description = "The token does not allow reading the collection"),
         (status = 404, description = "There is no such record"),
@@ -67,5 +67,5 @@ pub(super) async fn get(
         answer
     };
     let session = visit.continued(&origin, &answer.reflects);
-    Ok(reply::read(&answer, &headers, &seen, &session))
+    Ok(reply::record(&answer, &headers, &seen, &session))
 }

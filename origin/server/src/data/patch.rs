@@ -26,7 +26,7 @@ use crate::state::Origin;
     params(
         ("name" = String, Path, description = "Collection"),
         ("id" = String, Path, description = "Id of the record (UUID)"),
-        ("If-Match" = Option<String>, Header, description = "Changes the record only where it is still this one"),
+        ("If-Match" = Option<String>, Header, description = "Changes the record only where it is still this one, by a strong entity tag"),
     ),
     request_body(content = Object, description = "The fields that change; null removes one"),
     responses(

@@ -13,6 +13,8 @@ use crate::consistency::{SEEN, SESSION};
 pub(super) const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
 const FRESHNESS: &str = "public, max-age=0, s-maxage=60, stale-while-revalidate=30";
+/// The same for what nobody on its way may change (RFC 9110, section 7.7).
+const FRESHNESS_AS_IT_IS: &str = "public, max-age=0, s-maxage=60, stale-while-revalidate=30, no-transform";
 
 /// The answer to a read: whole, or 304 where the client has it already (RFC 9110, section 13.1.2).
 pub(super) fn read(answer: &Answer, asked: &HeaderMap, seen: &Positions, session: &str) -> Response {
@@ -31,6 +33,14 @@ pub(super) fn read(answer: &Answer, asked: &HeaderMap, seen: &Positions, session
     set(headers, CACHE_TAG, &answer.tags);
     set(headers, SEEN, &seen_text(seen));
     set(headers, SESSION, session);
+    response
+}
+
+/// The answer to a read of one record. Its entity tag is what `If-Match` compares, strongly (RFC 9110, section 13.1.1): an
+/// edge that put the record into a content coding would have to make it a weak one, by which nothing can be changed.
+pub(super) fn record(answer: &Answer, asked: &HeaderMap, seen: &Positions, session: &str) -> Response {
+    let mut response = read(answer, asked, seen, session);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(FRESHNESS_AS_IT_IS));
     response
 }
 

@@ -88,7 +88,9 @@ pub(super) async fn answer(origin: &Arc<Origin>, visit: Visit, written: &Written
     if written.body.is_some() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Like a record that is read: with a tag by which it can be changed again.
+    let control = if written.etag.is_some() { "no-store, no-transform" } else { "no-store" };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(control));
     for (name, value) in [(ETAG, &written.etag), (LOCATION, &written.location)] {
         if let Some(value) = value {
             set(headers, name, value);
@@ -196,7 +198,7 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
 /// The version that the client expects to change (`If-Match`, RFC 9110, section 13.1.1). `None` where it does not mind.
 ///
 /// # Errors
-/// 412 where it names a version that no record can have: then none matches.
+/// 412 where it names a version that no record can have, or a weak entity tag: then none matches.
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Version>, Problem> {
     let Some(tag) = headers.get(IF_MATCH) else { return Ok(None) };
     let tag = tag.to_str().unwrap_or("").trim();
@@ -207,6 +209,6 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Version>, Problem> 
         tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
     version.map(Some).ok_or_else(|| {
         Problem::new(StatusCode::PRECONDITION_FAILED, "version-differs", "The record is not the one expected")
-            .detail("If-Match must be one entity tag that this API gave out, or *")
+            .detail("If-Match must be one strong entity tag that this API gave out, or *")
     })
 }

@@ -1,5 +1,6 @@
 //! Answers that the rules give themselves: to preflights, and redirects. Both come before auth: a preflight carries no
-//! credentials (Fetch standard, section 3.3.5), and a redirect tells nothing but the rule.
+//! credentials (Fetch standard, section 3.3.5), and a redirect tells nothing but the rule. Of the route's limits those count
+//! them that need no token.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::policy::route::Matched;
 use crate::policy::security::Sample;
 use crate::policy::transform::preflight_method;
 use crate::ruleset::{Cors, RuleRef, Transform};
-use crate::step::{ReplyBody, Step};
+use crate::step::Step;
 
 impl Exchange {
     /// Answers a preflight to a route that shares across origins. Any other `OPTIONS` goes the usual way.
@@ -42,7 +43,12 @@ impl Exchange {
         let allowed = headers.get("access-control-allow-origin").is_some();
         let outcome = if allowed { "preflight answered" } else { "preflight: this origin may not" };
         self.explain("cors", Some(&rule), outcome, vec![("method", method)]);
-        Some(self.finish(node, 204, headers, ReplyBody::Empty, Outcome::Answered))
+        Some(self.answer_within_limits(node, 204, headers))
+    }
+
+    fn answer_within_limits(&mut self, node: &mut Node, status: u16, headers: Headers) -> Step {
+        self.own_answer = Some((status, headers));
+        self.check_limits(node)
     }
 
     /// Whether a transform is for this request; a condition that can't be evaluated is told and does not hold.
@@ -70,7 +76,7 @@ impl Exchange {
             );
             let headers =
                 Headers::from_iter([("location", location.as_str()), ("cache-control", "no-store")]);
-            return Some(self.finish(node, redirect.status, headers, ReplyBody::Empty, Outcome::Answered));
+            return Some(self.answer_within_limits(node, redirect.status, headers));
         }
         None
     }

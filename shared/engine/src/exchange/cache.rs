@@ -30,8 +30,19 @@ impl Exchange {
             identity: self.identity.as_deref(),
             variants: &self.variants,
             values: &self.key_values,
+            tells_language: self.tells_language(),
             positions: &self.session.positions,
         }
+    }
+
+    /// Whether the target is told the language of the client: in the signed context, or by a field that a rule sets for some
+    /// clients.
+    fn tells_language(&self) -> bool {
+        let by_rules = |rules: &Arc<Compiled>| {
+            let mut transforms = rules.transforms(self.route);
+            transforms.any(|transform| transform.rewritten().next().is_some())
+        };
+        self.upstream().is_none() || self.rules.as_ref().is_some_and(by_rules)
     }
 
     /// Looks the request up where the route's policy says so; then steering.
@@ -99,6 +110,7 @@ impl Exchange {
         self.explain_cache(serve.status_line.to_string());
         self.cache = Some(serve.status_line);
         self.served_bytes = serve.stored_bytes;
+        self.confirms = serve.confirms;
         if serve.revalidate
             && !self.background
             && let Some(lookup) = &self.lookup

@@ -1,13 +1,18 @@
 //! Request collapsing: of equal requests that find nothing stored, one goes forward, and the others wait for what it stores
 //! (RFC 9111, section 4; RFC 9211, section 2.6).
 //!
+//! A request with a condition of its client's may be answered by a 304, which is for nobody else. One by itself goes forward as it
+//! came; the next one, while that is out, is sent without its condition for all of them, and the conditions of those who wait are
+//! answered from what it stores. A request for a range waits where there is a fetch, and begins none: what it asks for is short,
+//! and the whole may not be.
+//!
 //! They ask the node's memory again after ever longer pauses, so that no host has to wake one request for another, and
 //! look up again once the fetch has ended. Whoever finds nothing then, or has waited long enough, goes forward alone.
 
 use super::{Exchange, Waiting};
 use crate::limits::{COLLAPSE_PAUSE_MS_MAX, COLLAPSE_PAUSE_MS_MIN, COLLAPSE_WAIT_MS};
 use crate::node::{Fetched, Node, Patience, Turn};
-use crate::policy::cache::{Fwd, Serve};
+use crate::policy::cache::{Fwd, Part, Serve};
 use crate::step::{After, CacheKey, Step};
 
 /// The part that an exchange has in fetches which others wait for.
@@ -15,6 +20,8 @@ use crate::step::{After, CacheKey, Step};
 pub(super) struct Collapse {
     /// The key that it fetches for the others too.
     pub(super) leads: Option<CacheKey>,
+    /// The key that it asks for with its client's condition.
+    asks: Option<CacheKey>,
     /// What became of it, unless the host says so once it is stored.
     pub(super) fetched: Fetched,
     /// The fetch that it waits or waited for.
@@ -42,12 +49,11 @@ pub(super) fn pause_ms(waited_ms: u32) -> u32 {
 impl Exchange {
     /// Nothing at hand answers the request: it goes forward, unless another one has done so already.
     pub(super) fn fetch(&mut self, node: &mut Node) -> Step {
-        let Some(lookup) = self.lookup.as_ref().filter(|lookup| {
-            // A revalidation leads from its beginning.
-            !self.background && lookup.may_lead(&self.facts.headers)
-        }) else {
+        // A revalidation leads from its beginning.
+        let Some(lookup) = self.lookup.as_ref().filter(|_| !self.background) else {
             return self.steer(node);
         };
+        let part = lookup.part(&self.facts.headers);
         let key = lookup.place().clone();
         let fwd = lookup.fwd();
         let has_waited = self.collapse.waits.as_ref().is_some_and(|wait| wait.key == key);
@@ -57,13 +63,27 @@ impl Exchange {
             (true, true) => Patience::Again,
             (false, _) => Patience::None,
         };
-        match node.fetches.begin(&key, &self.id, patience, self.now_ms) {
+        let turn = match part {
+            Part::Leads => node.fetches.begin(&key, &self.id, patience, self.now_ms),
+            Part::Asks => node.fetches.ask(&key, &self.id, patience, self.now_ms),
+            Part::Follows => node.fetches.follow(&key, &self.id, patience, self.now_ms),
+            Part::Alone => Turn::Alone,
+        };
+        match turn {
             Turn::Wait(leader) => {
                 self.collapse.waits = Some(Wait { key, leader, fwd, begun_ms: self.now_ms });
                 self.pause()
             }
             Turn::Lead => {
                 self.collapse.leads = Some(key);
+                if let Some(lookup) = self.lookup.as_mut().filter(|_| part == Part::Asks) {
+                    lookup.ask_for_all();
+                    self.explain("collapse", None, "asks for others too, without its condition", Vec::new());
+                }
+                self.steer(node)
+            }
+            Turn::Ask => {
+                self.collapse.asks = Some(key);
                 self.steer(node)
             }
             Turn::Alone => self.steer(node),
@@ -103,6 +123,9 @@ impl Exchange {
 
     /// Ends the fetch that this exchange leads, unless the host does once the answer is stored.
     pub(super) fn end_fetch(&mut self, node: &mut Node, after: &[After]) {
+        if let Some(asks) = self.collapse.asks.take() {
+            node.fetches.asked(&asks, &self.id);
+        }
         let Some(leads) = self.collapse.leads.take() else { return };
         let is_stored = |item: &After| matches!(item, After::Store { key, .. } if *key == leads);
         if !after.iter().any(is_stored) {

@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::headers::Headers;
-use crate::policy::transform::{detach, edits, judge, make_private, unfit};
+use crate::policy::transform::{detach, edits, is_coded, judge, make_private, recode, unfit};
 use crate::ruleset::{Coding, PageChanges, Transform};
 use crate::step::ReplyBody;
 
@@ -38,6 +38,18 @@ impl Exchange {
         if rewrites {
             self.facts.headers.remove("if-none-match");
             self.facts.headers.remove("if-modified-since");
+        }
+    }
+
+    /// Makes the head of a reply fit what a host does that codes anew what it stores or counts: on a route of whose answers one
+    /// may be stored all have one form of the entity tag, whoever gets it first.
+    pub(super) fn fit_recoded(&self, headers: &mut Headers) {
+        let is_counted = self.upstream().is_some_and(|upstream| {
+            upstream.response_bytes_max.is_some() || upstream.body_timeout_ms.is_some()
+        });
+        let stored = self.confirms.as_ref().map_or(&*headers, |(_, content)| content);
+        if (self.lookup.is_some() || is_counted) && is_coded(stored) {
+            recode(headers);
         }
     }
 
@@ -111,7 +123,10 @@ impl Exchange {
             };
             let asked = self.asked_codings.clone();
             let asked = asked.or_else(|| self.facts.headers.joined("accept-encoding")).unwrap_or_default();
-            let verdict = judge(rule, &self.facts.headers, &asked, status, headers, length);
+            // A 304 tells what the 200 in its place would (RFC 9110, section 15.4.5), which is known where that is stored.
+            let stored = self.confirms.take().map(|(of, content)| (of, beside(headers, &content)));
+            let (of, judged) = stored.as_ref().map_or((status, &*headers), |(of, stored)| (*of, stored));
+            let verdict = judge(rule, &self.facts.headers, &asked, of, judged, length);
             verdict.apply(status, headers);
             let outcome = match verdict.coding {
                 Some(coding) => coding.token().to_owned(),
@@ -122,4 +137,13 @@ impl Exchange {
         }
         None
     }
+}
+
+/// A head with those of other fields that it does not have.
+fn beside(headers: &Headers, others: &Headers) -> Headers {
+    let mut all = headers.clone();
+    for (name, value) in others.iter().filter(|(name, _)| headers.get(name).is_none()) {
+        all.append(name, value);
+    }
+    all
 }

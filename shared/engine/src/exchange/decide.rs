@@ -17,8 +17,8 @@ use crate::policy::rate_limit::{Denial, LimitCheck, LimitReport, LimitVerdict};
 use crate::policy::route::Matched;
 use crate::policy::steering::nearest;
 use crate::problem::Problem;
-use crate::ruleset::{Auth, Fail, LimitScope};
-use crate::step::Step;
+use crate::ruleset::{Auth, Fail, LimitScope, RateLimit};
+use crate::step::{ReplyBody, Step};
 
 impl Exchange {
     /// Security of the tenant, the route, security of the route; then auth.
@@ -171,7 +171,7 @@ impl Exchange {
         self.explanation.note("auth", route.map(|route| &route.rule), outcome)
     }
 
-    fn check_limits(&mut self, node: &mut Node) -> Step {
+    pub(super) fn check_limits(&mut self, node: &mut Node) -> Step {
         let Some(rules) = self.rules.clone() else {
             return self.fail_internally(node, "no rules to limit by");
         };
@@ -187,12 +187,15 @@ impl Exchange {
             self.explain("limit", None, format_args!("{none}: a verified crawler"), Vec::new());
         }
         if own.is_empty() && tenant.limits.is_empty() {
-            return self.experiment(node);
+            return self.within_limits(node);
         }
         let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
         let nearest = || nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
         let (inputs, identity) = (self.inputs(), self.identity.as_deref());
         let check = LimitCheck::new(&rules.ruleset, own, &inputs, identity, &node.secret, nearest);
+        let is_known = self.own_answer.is_none();
+        let is_for_it = |limit: &RateLimit| is_known || limit.is_without_token();
+        let check = check.only(|index| rules.ruleset.limits.get(index).is_some_and(is_for_it));
         self.limits = Some(check);
         self.limit(node)
     }
@@ -213,13 +216,23 @@ impl Exchange {
             LimitVerdict::Passed(report) => {
                 self.explain_limits(&report);
                 self.report = report;
-                self.experiment(node)
+                self.within_limits(node)
             }
             LimitVerdict::Denied(report, denial) => {
                 self.explain_limits(&report);
                 self.report = report;
                 self.refuse_limit(node, denial)
             }
+        }
+    }
+
+    /// Goes on behind the limits, or ends with the answer that the rules give themselves.
+    fn within_limits(&mut self, node: &mut Node) -> Step {
+        match self.own_answer.take() {
+            Some((status, headers)) => {
+                self.finish(node, status, headers, ReplyBody::Empty, Outcome::Answered)
+            }
+            None => self.experiment(node),
         }
     }
 

@@ -26,6 +26,7 @@ use crate::decision::{Participation, Wait, decision_id};
 use crate::explanation::Explanation;
 use crate::expr::Inputs;
 use crate::facts::Facts;
+use crate::headers::Headers;
 use crate::limits::STEPS_MAX;
 use crate::node::Node;
 use crate::policy::cache::{CacheStatus, Lookup};
@@ -70,6 +71,8 @@ pub struct Exchange {
     /// No limit is for who sent it.
     unlimited: bool,
     limits: Option<LimitCheck>,
+    /// What the rules answer themselves once the limits let it pass: status and header fields.
+    own_answer: Option<(u16, Headers)>,
     report: LimitReport,
     variants: Vec<(Arc<str>, Arc<str>)>,
     participation: Participation,
@@ -84,6 +87,8 @@ pub struct Exchange {
     asked_codings: Option<String>,
     /// Length of the stored body that the reply has, if it has one and its length is known.
     served_bytes: Option<u64>,
+    /// Of a 304 from the cache: the status that is stored, and the fields that describe the content, which does not come.
+    confirms: Option<(u16, Headers)>,
     /// Path and query for the target, where the rules rewrite them.
     target: Option<(String, Option<String>)>,
     session: Session,
@@ -242,6 +247,7 @@ impl Exchange {
             identity: None,
             unlimited: false,
             limits: None,
+            own_answer: None,
             report: LimitReport::default(),
             variants: Vec::new(),
             participation: Participation::default(),
@@ -251,6 +257,7 @@ impl Exchange {
             key_rewrites: Vec::new(),
             asked_codings: None,
             served_bytes: None,
+            confirms: None,
             target: None,
             lookup: None,
             cache: None,

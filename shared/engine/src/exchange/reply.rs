@@ -54,6 +54,9 @@ impl Exchange {
         if !self.background {
             self.transform(true, &mut headers);
         }
+        if node.recodes && !self.background {
+            self.fit_recoded(&mut headers);
+        }
         let (html, coding) = match self.background || status == 101 {
             true => (PageChanges::default(), None),
             false => self.rework(status, &mut headers, &body),

@@ -25,6 +25,12 @@ enum Fetch {
         /// How many wait, those that gave up included.
         joined: u32,
     },
+    /// One request asked with its client's own condition, which may bring it a 304 and nothing to others.
+    Asked {
+        /// Its decision.
+        by: String,
+        since: Since,
+    },
     /// What came was for one request alone.
     Unshared { since: Since },
     /// Nothing came: whoever waited for it waits for the next one.
@@ -61,6 +67,8 @@ pub(crate) enum Turn {
     Lead,
     /// Waits for this decision.
     Wait(String),
+    /// Asks as its client does, the only one so far.
+    Ask,
     /// Fetches for itself.
     Alone,
 }
@@ -95,11 +103,37 @@ impl Fetches {
         }
     }
 
+    /// The turn of a request with a condition of its client's. One by itself asks as it came; where others ask for the same, it
+    /// leads them like any other, without its condition.
+    pub(crate) fn ask(&mut self, key: &CacheKey, by: &str, patience: Patience, now_ms: u64) -> Turn {
+        if self.keys.peek(key).is_some_and(|fetch| !fetch.has_lapsed(now_ms)) {
+            return self.begin(key, by, patience, now_ms);
+        }
+        self.keys.insert(key.clone(), Fetch::Asked { by: by.to_owned(), since: Since(now_ms) });
+        Turn::Ask
+    }
+
+    /// What a decision asked for itself alone came to its end.
+    pub(crate) fn asked(&mut self, key: &CacheKey, of: &str) {
+        if matches!(self.keys.peek(key), Some(Fetch::Asked { by, .. }) if by == of) {
+            self.keys.remove(key);
+        }
+    }
+
+    /// The turn of a request whose answer is of no use to others: it waits where somebody leads, and never leads.
+    pub(crate) fn follow(&mut self, key: &CacheKey, by: &str, patience: Patience, now_ms: u64) -> Turn {
+        let is_led = self
+            .keys
+            .peek(key)
+            .is_some_and(|fetch| matches!(fetch, Fetch::UnderWay { .. }) && !fetch.has_lapsed(now_ms));
+        if is_led { self.begin(key, by, patience, now_ms) } else { Turn::Alone }
+    }
+
     /// Begins a fetch that no client waits for, unless one is on its way.
     pub(crate) fn begin_background(&mut self, key: &CacheKey, by: &str, now_ms: u64) -> bool {
         let is_under_way = self.keys.peek(key).is_some_and(|fetch| match fetch {
             Fetch::UnderWay { since, .. } => since.is_within(REVALIDATION_LOST_MS, now_ms),
-            Fetch::Unshared { .. } | Fetch::Lost => false,
+            Fetch::Asked { .. } | Fetch::Unshared { .. } | Fetch::Lost => false,
         });
         if !is_under_way {
             self.lead(key, by, now_ms);
@@ -117,7 +151,7 @@ impl Fetches {
         let is_other = match self.keys.peek(key) {
             Some(Fetch::UnderWay { by, .. }) => by != of,
             // Something was stored after all.
-            Some(Fetch::Unshared { .. } | Fetch::Lost) => fetched != Fetched::Stored,
+            Some(Fetch::Asked { .. } | Fetch::Unshared { .. } | Fetch::Lost) => fetched != Fetched::Stored,
             None => true,
         };
         if is_other {
@@ -134,6 +168,19 @@ impl Fetches {
         let again = matches!(self.keys.peek(key), Some(Fetch::Lost));
         let fetch = Fetch::UnderWay { by: by.to_owned(), since: Since(now_ms), again, joined: 0 };
         self.keys.insert(key.clone(), fetch);
+    }
+}
+
+impl Fetch {
+    /// Whether nobody heeds it any more.
+    fn has_lapsed(&self, now_ms: u64) -> bool {
+        match self {
+            Self::UnderWay { since, .. } | Self::Asked { since, .. } => {
+                !since.is_within(COLLAPSE_WAIT_MS.into(), now_ms)
+            }
+            Self::Unshared { since } => !since.is_within(UNSHARED_MS, now_ms),
+            Self::Lost => false,
+        }
     }
 }
 
@@ -163,6 +210,40 @@ mod tests {
         fetches.end(&key("k"), "a", Fetched::Stored, NOW);
         assert!(!fetches.is_under_way(&key("k"), "a"));
         assert_eq!(fetches.begin(&key("k"), "b", Patience::Any, NOW), Turn::Lead);
+    }
+
+    #[test]
+    fn who_asks_with_a_condition_leads_where_others_ask_as_well() {
+        let mut fetches = fetches();
+        let ask = |fetches: &mut Fetches, by: &str, now_ms| fetches.ask(&key("k"), by, Patience::Any, now_ms);
+        assert_eq!(ask(&mut fetches, "a", NOW), Turn::Ask);
+        fetches.asked(&key("k"), "other");
+        assert_eq!(ask(&mut fetches, "b", NOW), Turn::Lead, "a crowd");
+        fetches.asked(&key("k"), "a");
+        assert_eq!(ask(&mut fetches, "c", NOW), Turn::Wait("b".to_owned()));
+        fetches.end(&key("k"), "b", Fetched::NotForOthers, NOW);
+        assert_eq!(ask(&mut fetches, "c", NOW), Turn::Alone);
+        assert_eq!(ask(&mut fetches, "d", NOW + UNSHARED_MS), Turn::Ask, "alone again");
+        fetches.asked(&key("k"), "d");
+        assert_eq!(ask(&mut fetches, "e", NOW + UNSHARED_MS), Turn::Ask, "one after the other is no crowd");
+        let lost_ms = NOW + UNSHARED_MS + u64::from(COLLAPSE_WAIT_MS);
+        assert_eq!(ask(&mut fetches, "f", lost_ms), Turn::Ask, "the one before was lost");
+        assert_eq!(fetches.begin(&key("k"), "g", Patience::Any, lost_ms), Turn::Lead);
+    }
+
+    #[test]
+    fn who_follows_waits_and_never_leads() {
+        let mut fetches = fetches();
+        let follow = |fetches: &mut Fetches, now_ms| fetches.follow(&key("k"), "f", Patience::Any, now_ms);
+        assert_eq!(follow(&mut fetches, NOW), Turn::Alone);
+        fetches.ask(&key("k"), "a", Patience::Any, NOW);
+        assert_eq!(follow(&mut fetches, NOW), Turn::Alone, "what is asked for may be a 304");
+        fetches.begin(&key("k"), "b", Patience::Any, NOW);
+        assert_eq!(follow(&mut fetches, NOW), Turn::Wait("b".to_owned()));
+        assert_eq!(fetches.follow(&key("k"), "f", Patience::Again, NOW), Turn::Alone);
+        assert_eq!(follow(&mut fetches, NOW + u64::from(COLLAPSE_WAIT_MS)), Turn::Alone, "lost");
+        fetches.end(&key("k"), "b", Fetched::Lost, NOW);
+        assert_eq!(follow(&mut fetches, NOW), Turn::Alone);
     }
 
     #[test]

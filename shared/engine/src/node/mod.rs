@@ -55,6 +55,8 @@ pub struct Node {
     pub(crate) names: Names,
     /// Bytes of content in a content coding that the host can store.
     coded_bytes_max: u64,
+    /// The host decodes content in a content coding where it reads it, and codes it again.
+    pub(crate) recodes: bool,
     /// Of the reply to a host that is nobody's.
     pub(crate) unknown_host_status: u16,
 }
@@ -141,6 +143,7 @@ impl Node {
             regions: SteeringMemory::new(keyed),
             names: Names::new(keyed),
             coded_bytes_max: CACHE_BODY_BYTES_MAX,
+            recodes: false,
             secret,
             unknown_host_status: UNKNOWN_HOST_STATUS,
         }
@@ -150,6 +153,13 @@ impl Node {
     #[must_use]
     pub fn with_coded_bytes_max(self, bytes_max: u64) -> Self {
         Self { coded_bytes_max: bytes_max, ..self }
+    }
+
+    /// The same for a host that decodes content in a content coding where it stores or counts it, and codes it again for the
+    /// client: the bytes are others then, so that strong entity tags and digests are not said of them.
+    #[must_use]
+    pub fn with_recoded_content(self) -> Self {
+        Self { recodes: true, ..self }
     }
 
     /// Bytes of the content of a response with these header fields that the host can store.

@@ -28,6 +28,15 @@ pub struct RateLimit {
     pub mode: Mode,
 }
 
+impl RateLimit {
+    /// Whether it counts requests alike that come with a token and without one: by address, or all of the tenant. What else a
+    /// key is made of, an answer that asks for no token would count as one for all.
+    #[must_use]
+    pub fn is_without_token(&self) -> bool {
+        self.key.iter().all(|key| matches!(key, LimitKey::Client | LimitKey::Tenant | LimitKey::Plan))
+    }
+}
+
 /// What a limit counts by.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LimitKey {

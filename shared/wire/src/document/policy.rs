@@ -217,7 +217,7 @@ pub struct CacheKeySpec {
 }
 }
 
-/// Which query parameters are in a cache key.
+/// Which query parameters are in a cache key. Of a list, a query with a `;` in it is in the key whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 #[serde(untagged)]

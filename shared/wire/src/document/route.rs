@@ -18,7 +18,8 @@ pub struct RouteSpec {
     /// Who may. Without it, whoever has a valid token.
     #[serde(default)]
     pub auth: AuthSpec,
-    /// Names of `RateLimit` documents, all of them checked.
+    /// Names of `RateLimit` documents, all of them checked. Redirects and preflights, which come before auth, are counted by
+    /// those whose key is `client` or `tenant`.
     #[serde(default)]
     pub limits: Vec<String>,
     /// Names of `Experiment` documents that it takes part in. One that asks for another's variant comes after it.

@@ -122,6 +122,46 @@ fn a_stale_answer_is_served_when_nothing_else_can_answer() {
     assert_eq!((reply.status, reply.decision.outcome), (200, Outcome::Cached), "{}", stages(&reply));
 }
 
+#[test]
+fn what_a_host_codes_anew_has_a_weak_tag_and_no_digests() {
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("content-encoding", "gzip"),
+        ("etag", "\"a\""),
+        ("repr-digest", "sha-256=:AA==:"),
+    ];
+    let ask = |host: &mut Host, tag: &str| {
+        let mut facts = request("GET", "acme.example", "/a");
+        facts.headers.append("if-none-match", tag);
+        let reply = host.send(facts);
+        let of = |name| reply.headers.get(name).map(str::to_owned);
+        (reply.status, of("etag"), of("repr-digest"))
+    };
+    let (strong, digest) = (Some("\"a\"".to_owned()), Some("sha-256=:AA==:".to_owned()));
+    let weak = Some("W/\"a\"".to_owned());
+    for recodes in [false, true] {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        if recodes {
+            host.node = std::mem::take(&mut host.node).with_recoded_content();
+        }
+        let (etag, digest) = if recodes { (weak.clone(), None) } else { (strong.clone(), digest.clone()) };
+        host.says("us-east-1", ok(200, &fields));
+        assert_eq!(ask(&mut host, "\"0\""), (200, etag.clone(), digest.clone()), "RFC 9110 8.8.3: forwarded");
+        assert_eq!(ask(&mut host, "\"0\""), (200, etag.clone(), digest.clone()), "stored");
+        assert_eq!(ask(&mut host, "\"a\""), (304, etag, digest), "RFC 9110 15.4.5");
+        assert_eq!(host.forwards.len(), 1);
+        // What is stored has the strong one, which a 304 has to name (RFC 9111, section 4.3.4).
+        let stored = host.store.values().next().unwrap();
+        assert_eq!(stored.headers.get("etag").map(str::to_owned), strong);
+    }
+
+    // Where nothing is stored, what came goes on as it is.
+    let mut host = Host::new(ruleset(vec![route("/**")]));
+    host.node = std::mem::take(&mut host.node).with_recoded_content();
+    host.says("us-east-1", ok(200, &fields));
+    assert_eq!(ask(&mut host, "\"0\""), (200, strong, digest));
+}
+
 /// A route whose forwarded requests say the client's country in a field, and whose answers vary by it.
 fn by_country() -> Host {
     let mut rules = cached(ruleset(vec![route("/**")]));
@@ -166,6 +206,55 @@ fn what_varies_by_a_field_that_is_alike_for_all_clients_is_stored() {
         host.get("/a");
         assert_eq!(host.get("/a").decision.outcome, Outcome::Cached, "RFC 9111 4.1: {name}");
     }
+}
+
+/// The outcomes of requests with these languages, each of whose answers from the target varies by them.
+fn by_language(rules: Ruleset, languages: &[&str]) -> Vec<Outcome> {
+    let mut host = Host::new(rules);
+    let ask = |languages: &&str| {
+        host.says("us-east-1", ok(200, &[("cache-control", "max-age=60"), ("vary", "accept-language")]));
+        host.now_ms += 10;
+        let mut facts = request("GET", "acme.example", "/a");
+        facts.headers.append("accept-language", languages);
+        let outcome = host.send(facts).decision.outcome;
+        host.responses.clear();
+        outcome
+    };
+    languages.iter().map(ask).collect()
+}
+
+#[test]
+fn languages_of_one_weight_have_no_order_unless_the_target_is_told_the_first() {
+    use Outcome::{Cached, Forwarded};
+    let language = || crate::expr::Expr::Fact(crate::expr::Fact::Language);
+    let at_upstream = || {
+        let mut rules = cached(ruleset(vec![route("/**")]));
+        rules.upstreams.push(upstream(vec![("us-east-1".into(), "https://shop.example".to_owned())]));
+        rules.routes[0].target = RouteTarget::Upstream(0);
+        rules
+    };
+    let asked = ["en, de", "de, en", "fr, de;q=0.5, en;q=0.5", "fr, en;q=0.5, de;q=0.5", "de, en;q=0.5"];
+    let expect = [Forwarded, Cached, Forwarded, Cached, Forwarded];
+    assert_eq!(by_language(at_upstream(), &asked), expect, "RFC 9110 12.5.4");
+
+    // The first of the best is what the signed context says, what a rule sets, and what is in a policy's key: a page for `de`
+    // is not one for `en`.
+    let asked = ["en, de", "de, en", "de, en", "en, de"];
+    let expect = [Forwarded, Forwarded, Cached, Cached];
+    assert_eq!(by_language(cached(ruleset(vec![route("/**")])), &asked), expect, "in the signed context");
+    let mut by_rule = at_upstream();
+    by_rule.transforms.push(Transform {
+        request: vec![HeaderChange::Set("x-language".to_owned(), HeaderValue::Expr(language()))],
+        ..Transform::new(rule("Transform"))
+    });
+    by_rule.routes[0].transforms.push(0);
+    assert_eq!(by_language(by_rule, &asked), expect, "in a field that a rule sets");
+    let mut by_value = at_upstream();
+    by_value.caches[0].values.push(language());
+    assert_eq!(by_language(by_value, &asked), expect, "a value of the key");
+    let mut by_field = at_upstream();
+    by_field.caches[0].headers.push("accept-language".to_owned());
+    assert_eq!(by_language(by_field, &asked), expect, "a field of the key");
 }
 
 #[test]

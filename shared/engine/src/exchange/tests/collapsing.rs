@@ -14,6 +14,10 @@ struct Crowd {
     exchanges: Vec<(Exchange, u64)>,
     replies: BTreeMap<usize, (u64, Reply)>,
     fetch: Fetch,
+    /// The target answers conditions by 304.
+    confirms: bool,
+    /// The conditions that it saw.
+    conditions: Vec<Option<String>>,
     forwarded: u32,
     forwarded_at_once: u32,
     forwarded_at_once_max: u32,
@@ -57,6 +61,8 @@ impl Crowd {
             exchanges: Vec::new(),
             replies: BTreeMap::new(),
             fetch,
+            confirms: false,
+            conditions: Vec::new(),
             forwarded: 0,
             forwarded_at_once: 0,
             forwarded_at_once_max: 0,
@@ -91,7 +97,10 @@ impl Crowd {
                         Step::Pause { .. } => Answer::Paused,
                         Step::Forward(forward) => {
                             self.forwarded_at_once -= 1;
-                            let result = self.fetch.answer.clone();
+                            let result = match forward.headers.get("if-none-match") {
+                                Some(tag) if self.confirms => ok(304, &[("etag", tag)]),
+                                _ => self.fetch.answer.clone(),
+                            };
                             Answer::Forwarded { attempt: forward.attempt, result }
                         }
                         step => self.host.answer(step),
@@ -110,7 +119,7 @@ impl Crowd {
                     }
                     self.host.node.fetched(&key, &of, fetched, now_ms);
                     if fetched == Fetched::Stored {
-                        self.host.store.insert(key, entry);
+                        self.host.store.insert(key, Entry { body_bytes: 10, ..entry });
                     }
                 }
             }
@@ -123,7 +132,8 @@ impl Crowd {
         let takes_ms = match &step {
             Step::Reply(_) => 0,
             Step::Pause { ms } => u64::from(*ms),
-            Step::Forward(_) => {
+            Step::Forward(forward) => {
+                self.conditions.push(forward.headers.get("if-none-match").map(str::to_owned));
                 self.forwarded += 1;
                 self.forwarded_at_once += 1;
                 self.forwarded_at_once_max = self.forwarded_at_once_max.max(self.forwarded_at_once);
@@ -275,31 +285,81 @@ fn an_entry_that_each_request_must_validate_is_not_waited_for() {
 }
 
 #[test]
-fn ranges_and_requests_for_news_neither_lead_nor_wait() {
+fn a_range_waits_for_a_fetch_of_the_whole_and_begins_none() {
+    let range = [("range", "bytes=0-1")];
     let mut crowd = Crowd::new(storable());
-    crowd.asks("/a", 0, &[("range", "bytes=0-1")]);
+    crowd.asks("/a", 0, &range);
     crowd.asks("/a", 1, &[]);
-    crowd.asks("/a", 2, &[("range", "bytes=0-1")]);
+    for number in 2..20 {
+        crowd.asks("/a", number, &range);
+    }
     let crowd = crowd.run();
-    assert_eq!(crowd.forwarded, 3);
+    assert_eq!(crowd.forwarded, 2, "{:?}", crowd.statuses());
+    for number in 2..20 {
+        let (waited_ms, reply) = &crowd.replies[&number];
+        assert_eq!((reply.status, reply.decision.outcome), (206, Outcome::Cached), "{}", stages(reply));
+        assert!(*waited_ms <= 1_200, "{waited_ms}");
+    }
+    let mut crowd = Crowd::new(storable());
+    for number in 0..5 {
+        crowd.asks("/a", number, &range);
+    }
+    let crowd = crowd.run();
+    assert_eq!(crowd.forwarded, 5, "nobody asks for the whole");
     assert!(crowd.replies.values().all(|(waited_ms, _)| *waited_ms <= 910));
 }
 
 #[test]
-fn a_condition_of_a_client_neither_leads_nor_waits_unless_the_entry_can_be_validated() {
-    let headers = [("cache-control", "public, s-maxage=60, must-revalidate"), ("etag", "\"1\"")];
-    let not_modified = Fetch { answer: ok(304, &headers), ..storable() };
-    let mut crowd = Crowd::new(not_modified.clone());
-    crowd.asks("/a", 0, &[("if-none-match", "\"1\"")]);
-    crowd.asks("/a", 1, &[("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT")]);
+fn of_equal_conditions_the_second_brings_what_answers_the_others() {
+    let headers = [("cache-control", "public, s-maxage=60"), ("etag", "\"1\"")];
+    let mut crowd = Crowd::new(Fetch { answer: ok(200, &headers), ..storable() });
+    crowd.confirms = true;
+    for number in 0..50 {
+        crowd.asks("/a", number * 10, &[("if-none-match", if number % 2 == 0 { "\"1\"" } else { "\"0\"" })]);
+    }
     let crowd = crowd.run();
-    assert_eq!(crowd.forwarded, 2);
+    assert_eq!(crowd.conditions, [Some("\"1\"".to_owned()), None], "{:?}", crowd.statuses());
+    for (number, (_, reply)) in &crowd.replies {
+        let is_current = number % 2 == 0;
+        let outcome = if *number < 2 { Outcome::Forwarded } else { Outcome::Cached };
+        let expect = (if is_current { 304 } else { 200 }, outcome);
+        assert_eq!((reply.status, reply.decision.outcome), expect, "{number}: {}", stages(reply));
+    }
+    assert!(stages(&crowd.replies[&1].1).contains("without its condition"));
+}
+
+#[test]
+fn a_condition_that_nobody_else_waits_beside_stays_the_clients_own() {
+    let condition = [("if-none-match", "\"1\"")];
+    let mut crowd = Crowd::new(storable());
+    crowd.confirms = true;
+    for number in 0..5 {
+        crowd.asks("/a", number * 1_000, &condition);
+    }
+    let crowd = crowd.run();
+    assert_eq!(crowd.conditions, vec![Some("\"1\"".to_owned()); 5]);
+    assert!(crowd.replies.values().all(|(waited_ms, reply)| *waited_ms <= 910 && reply.status == 304));
     let key = crowd.exchanges[0].0.lookup.as_ref().unwrap().place().clone();
     let mut node = crowd.host.node;
-    let turn = node.fetches.begin(&key, "next", Patience::Any, NOW + 1_000);
+    let turn = node.fetches.begin(&key, "next", Patience::Any, NOW + 5_000);
     assert_eq!(turn, Turn::Lead, "a 304 to a client says nothing of what others get");
 
-    let mut crowd = Crowd::new(not_modified);
+    // What is for one alone is asked for whole once, and then by each with its own condition.
+    let mut crowd = Crowd::new(Fetch { answer: ok(200, &[("cache-control", "private")]), ..storable() });
+    crowd.confirms = true;
+    for number in 0..20 {
+        crowd.asks("/a", number, &condition);
+    }
+    let crowd = crowd.run();
+    let without = crowd.conditions.iter().filter(|condition| condition.is_none()).count();
+    assert_eq!((crowd.forwarded, without), (20, 1));
+    assert!(crowd.replies.values().all(|(waited_ms, _)| *waited_ms <= 2 * 910 + 300));
+}
+
+#[test]
+fn a_condition_of_a_client_leads_where_the_entry_can_be_validated() {
+    let headers = [("cache-control", "public, s-maxage=60, must-revalidate"), ("etag", "\"1\"")];
+    let mut crowd = Crowd::new(Fetch { answer: ok(304, &headers), ..storable() });
     crowd.host.says("us-east-1", ok(200, &headers));
     crowd.host.get("/a");
     for number in 0..5 {

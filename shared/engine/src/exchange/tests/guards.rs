@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::ruleset::{
-    Cost, Fail, Issuer, IssuerKey, Jwks, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit, RouteTarget,
-    RuleRef, Upstream,
+    Cors, Cost, Fail, Issuer, IssuerKey, Jwks, LimitAlgorithm, LimitKey, LimitScope, Mode, OriginPattern,
+    Piece, RateLimit, Redirect, RouteTarget, RuleRef, Template, Upstream,
 };
 use crate::step::{Algorithm, VerificationKey};
 
@@ -210,6 +210,51 @@ fn only_regions_that_the_tenant_allows_count_for_one_that_is_away() {
     };
     assert_eq!(asked(LimitScope::Region), "eu-west-1");
     assert_eq!(asked(LimitScope::Global), "", "one place or nowhere");
+}
+
+#[test]
+fn what_the_rules_answer_themselves_is_limited_by_what_needs_no_token() {
+    let redirects = Transform {
+        redirect: Some(Redirect { status: 302, location: Template(vec![Piece::Text("/b".to_owned())]) }),
+        ..Transform::new(rule("Transform"))
+    };
+    let cors = Cors {
+        origins: vec![OriginPattern::Any],
+        methods: vec!["PATCH".to_owned()],
+        headers: vec![],
+        expose: vec![],
+        credentials: false,
+        max_age_s: 5,
+    };
+    let shares = Transform { cors: Some(cors), ..Transform::new(rule("Transform")) };
+    let preflight = [("origin", "https://a.example"), ("access-control-request-method", "PATCH")];
+    let by_address =
+        [vec![LimitKey::Client], vec![LimitKey::Tenant], vec![LimitKey::Tenant, LimitKey::Client]];
+    // All that come without one would share what a header, a claim or an expression counts.
+    let by_more = [
+        vec![LimitKey::Subject],
+        vec![LimitKey::Header("x-key".to_owned())],
+        vec![LimitKey::Claim("c".to_owned())],
+    ];
+    for (transform, method, status) in [(redirects, "GET", 302), (shares, "OPTIONS", 204)] {
+        for (keys, last) in [(&by_address, 429), (&by_more, status)] {
+            for (key, scope) in keys.iter().zip([LimitScope::Node, LimitScope::Region, LimitScope::Node]) {
+                let mut rules = guarded_by(&[]);
+                rules.transforms.push(transform.clone());
+                rules.routes[0].transforms.push(0);
+                rules.limits.push(RateLimit { key: key.clone(), ..limit(scope, Fail::Closed, 2) });
+                rules.routes[0].limits.push(0);
+                let mut host = Host::new(rules);
+                host.authority = Some(Authority::default());
+                let mut ask = || {
+                    let mut facts = request(method, "acme.example", "/");
+                    facts.headers = preflight.into_iter().collect();
+                    host.send(facts).status
+                };
+                assert_eq!([ask(), ask(), ask()], [status, status, last], "{method} by {key:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -23,8 +23,8 @@ use crate::node::Fetched;
 use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
-    Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Personal, Ruleset, Target,
-    TenantState, Transform, Version,
+    Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Personal, RouteTarget, Ruleset,
+    Target, TenantState, Transform, Version,
 };
 use crate::step::{
     CacheKey, ClientFault, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead,

@@ -1,7 +1,7 @@
 //! What a rule says of a tenant's own service.
 
 use super::*;
-use crate::ruleset::{RouteTarget, Upstream};
+use crate::ruleset::Upstream;
 
 /// Rules of one open route to an upstream in two regions.
 fn rules(change: impl FnOnce(&mut Upstream)) -> Ruleset {

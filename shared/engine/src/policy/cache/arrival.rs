@@ -143,7 +143,7 @@ impl Lookup {
             return Err("head");
         }
         let times = Times { requested_ms: arrival.requested_ms, received_ms: arrival.now_ms };
-        let mut notes = judge(arrival.policy, arrival.request, status, judged, times)?;
+        let mut notes = judge(arrival.policy, arrival.request, status, judged, times, self.ties)?;
         notes.tags.extend(groups::of(&self.host, judged)?);
         // RFC 9111, section 4.1: what counts is the request that the response was selected by, which the client's is not.
         let is_rewritten = |name: &str| arrival.rewritten.contains(&name) || vary::is_of_edge(name);

@@ -3,7 +3,7 @@
 use super::date::date_ms;
 use super::directives::{Control, Directives, split};
 use super::notes::Notes;
-use super::vary;
+use super::vary::{self, Ties};
 use crate::headers::Headers;
 use crate::limits::{
     CACHE_HEURISTIC_MS_MAX, CACHE_KEEP_MS_MAX, CACHE_SEEN_MAX, CACHE_TAG_BYTES_MAX, CACHE_TAGS_MAX,
@@ -25,13 +25,15 @@ pub(super) struct Times {
     pub(super) received_ms: u64,
 }
 
-/// Notes on a response that may be stored, or in a word why it may not. `request` are the header fields of its `GET`.
+/// Notes on a response that may be stored, or in a word why it may not. `request` are the header fields of its `GET`, `ties`
+/// what their order of languages says to the target.
 pub(super) fn judge(
     policy: &CachePolicy,
     request: &Headers,
     status: u16,
     response: &Headers,
     times: Times,
+    ties: Ties,
 ) -> Result<Notes, &'static str> {
     let control = Control::of_response(response);
     let directives = control.directives();
@@ -50,7 +52,7 @@ pub(super) fn judge(
         None if lifetime_ms == 0 || directives.s_maxage.is_some() => 0,
         None => default_ms,
     };
-    let vary = vary::of(response, request).ok_or("vary")?;
+    let vary = vary::of(response, request, ties).ok_or("vary")?;
     let tags = tags(policy, response)?;
     if vary.len() > CACHE_VARY_MAX {
         return Err("vary");
@@ -273,7 +275,7 @@ mod tests {
     fn responses_are_stored_or_not_by_the_rule() {
         let check = |rule: &str, status: u16, response: &[(&str, &str)], expect: Result<u64, &str>| {
             let headers = response.iter().copied().collect();
-            let got = judge(&policy(), &Headers::default(), status, &headers, times())
+            let got = judge(&policy(), &Headers::default(), status, &headers, times(), Ties::Ordered)
                 .map(|notes| notes.lifetime_ms);
             assert_eq!(got, expect, "{rule}: {status} {response:?}");
         };
@@ -368,7 +370,7 @@ mod tests {
         let check = |control: &str, stored: bool| {
             let headers = Headers::from_iter([("cache-control", control)]);
             assert_eq!(
-                judge(&policy(), &request, 200, &headers, times()).is_ok(),
+                judge(&policy(), &request, 200, &headers, times(), Ties::Ordered).is_ok(),
                 stored,
                 "RFC 9111 3.5: {control}"
             );
@@ -385,7 +387,7 @@ mod tests {
         let policy = CachePolicy { heuristic: 1_000, ..policy() };
         let check = |status, response: &[(&str, &str)], expect: Result<u64, &str>| {
             let headers = response.iter().copied().chain([("date", HOUR_LATER)]).collect();
-            let got = judge(&policy, &Headers::default(), status, &headers, times());
+            let got = judge(&policy, &Headers::default(), status, &headers, times(), Ties::Ordered);
             assert_eq!(got.map(|notes| notes.lifetime_ms), expect, "RFC 9111 4.2.2: {status} {response:?}");
         };
         let unchanged = ("last-modified", DATE);
@@ -403,7 +405,7 @@ mod tests {
     fn cookies_are_stored_where_the_policy_says_so() {
         let policy = CachePolicy { store_cookies: true, ..policy() };
         let headers = Headers::from_iter([("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
-        assert!(judge(&policy, &Headers::default(), 200, &headers, times()).is_ok());
+        assert!(judge(&policy, &Headers::default(), 200, &headers, times(), Ties::Ordered).is_ok());
     }
 
     #[test]
@@ -411,7 +413,7 @@ mod tests {
         let check = |rule: &str, fields: &[(&str, &str)], expect_ms: u64| {
             let mut headers: Headers = fields.iter().copied().collect();
             headers.append("cache-control", "max-age=86400");
-            let notes = judge(&policy(), &Headers::default(), 200, &headers, times()).unwrap();
+            let notes = judge(&policy(), &Headers::default(), 200, &headers, times(), Ties::Ordered).unwrap();
             assert_eq!(notes.age_ms, expect_ms, "RFC 9111 4.2.3, {rule}: {fields:?}");
             assert_eq!(notes.freshness(NOW_MS + 1_000).age_ms, expect_ms + 1_000);
             assert_eq!(notes.freshness(NOW_MS - 99_000).age_ms, expect_ms, "a clock set back");
@@ -434,7 +436,7 @@ mod tests {
             ("surrogate-key", "b a"),
             ("meridian-seen", "1=77; 3=5;x=1;4"),
         ]);
-        let notes = judge(&policy(), &Headers::default(), 200, &headers, times()).unwrap();
+        let notes = judge(&policy(), &Headers::default(), 200, &headers, times(), Ties::Ordered).unwrap();
         assert_eq!(notes.tags, ["a", "b", "from-policy", "orders", "orders/1"]);
         assert_eq!(notes.seen, [(1, 77), (3, 5)]);
         assert_eq!((notes.stale_while_revalidate_ms, notes.stale_if_error_ms), (2_000, 7_000));
@@ -446,7 +448,7 @@ mod tests {
     fn stale_service_is_forbidden_by_the_rule() {
         let allowed = |control: &str, allowed_ms, by_client| {
             let headers = Headers::from_iter([("cache-control", control)]);
-            let notes = judge(&policy(), &Headers::default(), 200, &headers, times()).unwrap();
+            let notes = judge(&policy(), &Headers::default(), 200, &headers, times(), Ties::Ordered).unwrap();
             notes.may_be_stale(notes.freshness(NOW_MS + 65_000 - 500), allowed_ms, by_client)
         };
         assert!(allowed("max-age=60", 5_000, false));

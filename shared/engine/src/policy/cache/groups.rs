@@ -107,8 +107,9 @@ mod tests {
             let headers = Headers::from_iter([(field, " shop.test a"), ("cache-control", "max-age=60")]);
             let times = super::super::freshness::Times { requested_ms: 0, received_ms: 0 };
             let policy = super::super::tests::policy();
-            let notes =
-                super::super::freshness::judge(&policy, &Headers::default(), 200, &headers, times).unwrap();
+            let ties = super::super::vary::Ties::Ordered;
+            let judge = super::super::freshness::judge;
+            let notes = judge(&policy, &Headers::default(), 200, &headers, times, ties).unwrap();
             assert!(!notes.tags.contains(&tag("shop.test", "a")), "{field}: {:?}", notes.tags);
         }
     }

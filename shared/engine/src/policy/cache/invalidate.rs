@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::directives::Directives;
 use super::freshness::{Times, has_validator, is_explicit, judge};
 use super::validate::storable_headers;
+use super::vary::Ties;
 use super::{Store, Subject, groups, key};
 use crate::facts::{Facts, normalise_host, normalise_path};
 use crate::limits::{CACHE_FORGET_MAX, CACHE_TAG_BYTES_MAX};
@@ -102,7 +103,9 @@ fn posted(policy: &CachePolicy, subject: &Subject<'_>, head: &ResponseHead, now_
         return None;
     }
     let times = Times { requested_ms: now_ms, received_ms: now_ms };
-    let mut notes = judge(policy, &facts.headers, head.status, &head.headers, times).ok()?;
+    // It varies by nothing.
+    let ties = Ties::Ordered;
+    let mut notes = judge(policy, &facts.headers, head.status, &head.headers, times, ties).ok()?;
     // Behind the mark that this very request leaves on its URI.
     notes.requested_ms = now_ms.saturating_add(1);
     notes.tags.extend(groups::of(&facts.host, &head.headers).ok()?);

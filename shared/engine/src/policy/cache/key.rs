@@ -15,7 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{Subject, vary};
+use super::Subject;
+use super::vary::{self, Ties};
 use crate::facts::{Scheme, cookie, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
@@ -133,7 +134,8 @@ pub(super) fn at(
         parts.part("w:", rewrite);
     }
     for name in &policy.headers {
-        parts.named("h:", name, vary::value(name, &facts.headers).as_deref());
+        // What is in the key by name tells apart all that the field can say.
+        parts.named("h:", name, vary::value(name, &facts.headers, Ties::Ordered).as_deref());
     }
     for name in &policy.cookies {
         parts.named("k:", name, cookie(&facts.headers, name).map(digest).as_deref());
@@ -159,11 +161,13 @@ pub(super) fn at(
     parts.key(subject.tenant)
 }
 
-/// What of a query is in the key.
+/// What of a query is in the key. One with a `;` is all of it where only some parameters count: origins that take this for
+/// `&` read other parameters than those that do not, and either would poison the entry of the other.
 pub(super) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<String> {
     match (&policy.query, query) {
         (KeyPart::None, _) | (_, None) => None,
         (KeyPart::All, Some(query)) => Some(query.to_owned()),
+        (KeyPart::Only(_), Some(query)) if query.contains(';') => Some(query.to_owned()),
         (KeyPart::Only(names), Some(query)) => Some(only(query, names)).filter(|query| !query.is_empty()),
     }
 }
@@ -176,31 +180,28 @@ pub(super) fn secondary(
     generation: u64,
     names: &[String],
     request: &Headers,
+    ties: Ties,
 ) -> CacheKey {
     let mut parts = Parts(text.to_owned());
     parts.part("g:", &generation.to_string());
     for name in names {
-        parts.named("y:", name, vary::value_known(name, request).as_deref());
+        parts.named("y:", name, vary::value_known(name, request, ties).as_deref());
     }
     parts.key(tenant).0
 }
 
 /// The listed parameters of a query, sorted by name, in their order among equals. Names are compared decoded, as the origin
-/// will read them; pairs stay as they came. Some split at `;` as well: a pair in which that would make a listed one counts whole.
+/// will read them; pairs stay as they came.
 fn only(query: &str, names: &[String]) -> String {
     let mut pairs: Vec<_> = query
         .split('&')
         .filter_map(|pair| {
-            let is_listed = |part| names.iter().any(|wanted| *wanted == parameter_name(part));
-            pair.split(';').any(is_listed).then(|| (parameter_name(pair), pair))
+            let name = percent_decode(pair.split_once('=').map_or(pair, |(name, _)| name), true);
+            names.iter().any(|wanted| *wanted == name).then_some((name, pair))
         })
         .collect();
     pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
     pairs.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>().join("&")
-}
-
-fn parameter_name(pair: &str) -> Cow<'_, str> {
-    percent_decode(pair.split_once('=').map_or(pair, |(name, _)| name), true)
 }
 
 #[cfg(test)]
@@ -338,11 +339,27 @@ mod tests {
         assert_eq!(key("https://a.example", "plan"), key("https://b.example", "plan"), "a plan is no person");
     }
 
+    #[test]
+    fn a_query_that_can_be_split_in_two_ways_is_in_the_key_as_it_is() {
+        let policy =
+            CachePolicy { query: KeyPart::Only(vec!["q".to_owned(), "page".to_owned()]), ..policy() };
+        let part = |query: &str| query_part(&policy, Some(query));
+        assert_eq!(part("utm=1&q=a&page=2"), Some("page=2&q=a".to_owned()));
+        assert_eq!(part("utm=1"), None);
+        for query in ["utm=1;q=evil", "q=a;page=2", "page=2&q=a;", ";", "utm=1&q=a;utm=2"] {
+            assert_eq!(part(query).as_deref(), Some(query), "neither that of `&` nor that of `;`");
+        }
+        assert_eq!(part("q=a%3Bpage=2"), Some("q=a%3Bpage=2".to_owned()), "encoded it splits nothing");
+        let none = CachePolicy { query: KeyPart::None, ..policy.clone() };
+        assert_eq!(query_part(&none, Some("a;b")), None);
+    }
+
     proptest! {
         #[test]
         fn keys_are_equal_only_for_equal_inputs(a in keyed(), b in keyed(), long in any::<bool>()) {
             let pad = if long { "x".repeat(600) } else { String::new() };
             let (one, other) = (key_of(&a, &pad), key_of(&b, &pad));
+            prop_assert_eq!(one.tenant() == other.tenant(), a.tenant == b.tenant);
             prop_assert_eq!(one == other, a == b, "{:?} {:?}", one, other);
             prop_assert!(one.0.len() <= crate::limits::CACHE_KEY_BYTES_MAX);
             prop_assert!(one.0.bytes().all(|byte| byte.is_ascii_graphic()));

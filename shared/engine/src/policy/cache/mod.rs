@@ -36,7 +36,8 @@ pub(crate) use self::key::route_mark;
 use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
-use self::validate::{condition, is_not_modified, not_modified_headers, remove_conditions};
+use self::validate::{condition, is_not_modified, of_part, remove_conditions, take_content};
+use self::vary::Ties;
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
@@ -62,6 +63,9 @@ pub struct Subject<'a> {
     pub variants: &'a [(Arc<str>, Arc<str>)],
     /// Values of the policy's expressions, in its order.
     pub values: &'a [Option<String>],
+    /// Whether the target is told the attribute `language`, of which the first of equal weight is the client's: an answer that
+    /// varies by `Accept-Language` may then differ by it.
+    pub tells_language: bool,
     /// Position that the client has seen of each source, by ordinal: an entry that reflects less is not for this client.
     pub positions: &'a [(u16, u64)],
 }
@@ -84,6 +88,8 @@ pub struct Lookup {
     directives: Directives,
     is_head: bool,
     positions: Vec<(u16, u64)>,
+    /// What the order of languages says to the target.
+    ties: Ties,
     /// Tags by which a change of the URI itself makes entries stale.
     uri_tags: Vec<String>,
     key: CacheKey,
@@ -105,10 +111,25 @@ pub struct Lookup {
     is_asked: bool,
     /// What came to that was about another response: it is not asked about again.
     is_other: bool,
+    /// It goes forward for others too, without the client's own condition.
+    is_for_all: bool,
     fwd: Fwd,
     detail: Option<&'static str>,
     /// Waited in vain for the fetch of another request.
     waited: bool,
+}
+
+/// What a request that goes forward is to others for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its response may be of use to them all.
+    Leads,
+    /// So it would, but for the client's own condition.
+    Asks,
+    /// Its response is a range, which is stored for nobody; that of another may hold it.
+    Follows,
+    /// A `HEAD`: it has no part in any of this.
+    Alone,
 }
 
 /// What an entry, or its absence, means for the request.
@@ -131,6 +152,8 @@ pub struct Serve {
     pub status: u16,
     /// Header fields, `Age` included, `Cache-Status` not.
     pub headers: Headers,
+    /// Of a 304: the entry's status, and its fields that describe the content which does not come.
+    pub confirms: Option<(u16, Headers)>,
     /// What of the entry's body goes with it (nothing for 304, 416 and HEAD).
     pub body: ReplyBody,
     /// Length of the entry's body, where it is known.
@@ -169,6 +192,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         directives,
         is_head: facts.method == "HEAD",
         positions: subject.positions.to_vec(),
+        ties: if subject.tells_language { Ties::Ordered } else { Ties::Unordered },
         uri_tags: uri_tags(policy, facts),
         key,
         key_text,
@@ -180,6 +204,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         is_outdated: false,
         is_asked: false,
         is_other: false,
+        is_for_all: false,
         fwd: Fwd::UriMiss,
         detail: None,
         waited: false,
@@ -205,13 +230,23 @@ impl Lookup {
         self.fwd
     }
 
-    /// Whether the response to the forwarded request may be of use to others: that to a `HEAD`, of a range, or to a
-    /// client's own condition is not.
+    /// What the response to the forwarded request may be to others.
     #[must_use]
-    pub fn may_lead(&self, request: &Headers) -> bool {
+    pub fn part(&self, request: &Headers) -> Part {
         let has_condition =
             ["if-none-match", "if-modified-since"].iter().any(|name| request.get(name).is_some());
-        !self.is_head && request.get("range").is_none() && (!has_condition || self.is_conditional(request))
+        match (self.is_head, request.get("range")) {
+            (true, _) => Part::Alone,
+            (false, Some(_)) => Part::Follows,
+            (false, None) if has_condition && !self.is_conditional(request) => Part::Asks,
+            (false, None) => Part::Leads,
+        }
+    }
+
+    /// Asks for the whole, for others too, in the place of what the client's own condition would bring: what comes is
+    /// stored, and answers the conditions of the others (RFC 9111, section 4.3.2).
+    pub fn ask_for_all(&mut self) {
+        self.is_for_all = true;
     }
 
     /// Whether another request's fetch may bring what answers this one too: not where each one has to validate the entry.
@@ -226,7 +261,7 @@ impl Lookup {
     /// Begins again with [`Lookup::key`] after waiting for the fetch of another request.
     pub fn again(&mut self) {
         (self.variant, self.found, self.is_outdated) = (None, None, false);
-        (self.is_asked, self.is_other) = (false, false);
+        (self.is_asked, self.is_other, self.is_for_all) = (false, false, false);
         (self.fwd, self.detail, self.waited) = (Fwd::UriMiss, None, true);
     }
 
@@ -250,7 +285,7 @@ impl Lookup {
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
-            vary::value_for(name, &entry.headers, request) == *value
+            vary::value_for(name, &entry.headers, request, self.ties) == *value
                 || (name == "accept-language" && vary::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {
@@ -260,7 +295,7 @@ impl Lookup {
             }
             let names: Vec<_> = notes.vary.into_iter().map(|(name, _)| name).collect();
             let text = self.key_text.as_deref().unwrap_or(&self.key.0);
-            let key = key::secondary(&self.tenant, text, notes.generation, &names, request);
+            let key = key::secondary(&self.tenant, text, notes.generation, &names, request, self.ties);
             self.variant = Some((key.clone(), names));
             return Found::LookUp(key);
         }
@@ -365,13 +400,12 @@ impl Lookup {
             Wanted::Whole => (entry.status, ReplyBody::Cached),
             Wanted::Part { first, bytes } => {
                 headers.set("content-range", format!("bytes {first}-{}/{length}", first + bytes - 1));
+                of_part(&mut headers);
                 (206, ReplyBody::CachedPart { first, bytes })
             }
             Wanted::Beyond => (416, ReplyBody::Empty),
         };
-        if matches!(status, 304 | 416) {
-            not_modified_headers(&mut headers);
-        }
+        let content = matches!(status, 304 | 416).then(|| take_content(&mut headers));
         if status == 416 {
             headers.set("content-range", format!("bytes */{length}"));
         }
@@ -382,6 +416,7 @@ impl Lookup {
         Serve {
             status,
             headers,
+            confirms: content.filter(|_| status == 304).map(|content| (entry.status, content)),
             body,
             stored_bytes: (length != BODY_BYTES_UNKNOWN).then_some(length),
             revalidate,
@@ -403,8 +438,10 @@ impl Lookup {
     /// 4.3.1), if that can be validated. Rules may have made it ask for a range or for the whole where the client does not:
     /// what is sent decides, here and in what becomes of the answer.
     pub fn condition(&mut self, headers: &mut Headers) {
-        if self.background {
+        if self.background || self.is_for_all {
             remove_conditions(headers);
+        }
+        if self.background {
             headers.remove("range");
             headers.remove("if-range");
         }
@@ -430,7 +467,8 @@ impl Lookup {
     /// The same lookup for a revalidation that answers nobody: begins again with [`Lookup::key`], never serves.
     #[must_use]
     pub fn revalidation(&self) -> Self {
-        Self { variant: None, found: None, is_other: false, background: true, ..self.clone() }
+        let (is_other, is_for_all) = (false, false);
+        Self { variant: None, found: None, is_other, is_for_all, background: true, ..self.clone() }
     }
 }
 

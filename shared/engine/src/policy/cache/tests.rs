@@ -93,6 +93,7 @@ pub(super) fn subject(facts: &Facts) -> Subject<'_> {
         identity: None,
         variants: &[],
         values: &[],
+        tells_language: false,
         positions: &[],
     }
 }
@@ -323,6 +324,20 @@ fn what_is_sent_says_whose_condition_a_304_answers() {
     assert_eq!(world.forwarded.take().unwrap().get("if-none-match"), Some("\"1\""), "the whole is asked for");
     assert_eq!((seen.status, seen.body), (206, true), "the client asked for a part, and for no 304");
     assert_eq!(seen.cache, "fwd=stale; fwd-status=304; ttl=60; stored");
+}
+
+#[test]
+fn a_part_has_the_digest_of_its_representation_and_not_that_of_the_whole_content() {
+    let digest = "sha-256=:AA==:";
+    let fields = [("content-digest", digest), ("content-md5", "AA=="), ("repr-digest", digest)];
+    let mut world = world(&[&[("cache-control", "max-age=60")][..], &fields].concat());
+    world.ask(&get("/a", &[]));
+    world.store.values_mut().for_each(|entry| entry.body_bytes = 10);
+    let digests = |seen: &Seen| fields.map(|(name, _)| seen.headers.get(name).is_some());
+    let whole = world.ask(&get("/a", &[]));
+    assert_eq!((whole.status, digests(&whole)), (200, [true; 3]));
+    let part = world.ask(&get("/a", &[("range", "bytes=2-4")]));
+    assert_eq!((part.status, digests(&part)), (206, [false, false, true]), "RFC 9530 2 and 3");
 }
 
 #[test]

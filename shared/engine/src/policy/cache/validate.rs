@@ -97,11 +97,25 @@ fn matches_etag(list: &str, etag: Option<&str>) -> bool {
     false
 }
 
-/// The head of a 304 (RFC 9110, section 15.4.5): nothing that describes a body that does not come.
-pub(super) fn not_modified_headers(headers: &mut Headers) {
-    headers.retain(|name, _| {
-        !(name.starts_with("content-") && name != "content-location" && name != "content-security-policy")
+/// Takes out of a head what describes a body that does not come (RFC 9110, section 15.4.5), and gives it back.
+pub(super) fn take_content(headers: &mut Headers) -> Headers {
+    let mut content = Headers::default();
+    headers.retain(|name, value| {
+        let is_of_content = name.starts_with("content-")
+            && name != "content-location"
+            && !name.starts_with("content-security-policy");
+        if is_of_content {
+            content.append(name, value);
+        }
+        !is_of_content
     });
+    content
+}
+
+/// The head of a part: without digests of the content, which is the part and not the whole here (RFC 9530, section 2; RFC
+/// 1864). `Repr-Digest` and `Digest` are of the whole in a part, too (RFC 9530, section 3).
+pub(super) fn of_part(headers: &mut Headers) {
+    headers.retain(|name, _| !matches!(name, "content-digest" | "content-md5"));
 }
 
 #[cfg(test)]

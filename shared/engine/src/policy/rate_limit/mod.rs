@@ -178,6 +178,13 @@ impl LimitCheck {
         Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
     }
 
+    /// The same with those alone whose index this holds for.
+    #[must_use]
+    pub fn only(mut self, holds: impl Fn(usize) -> bool) -> Self {
+        self.items.retain(|item| holds(item.index));
+        self
+    }
+
     /// Checks all limits, and takes from all of them or from none. Asks about each limit at most once, but says `NeedTake` anew
     /// where one had units enough and another request has spent them, or they have lapsed, when the answer about another
     /// limit is there: so at most as often as there are limits.

@@ -1,6 +1,6 @@
 //! Which content coding a reply gets (RFC 9110, sections 8.4 and 12.5.3).
 
-use super::{forget_bytes, is_coded, is_not_to_be_transformed, media_type};
+use super::{forget_bytes, is_coded, is_not_to_be_transformed, media_type, weaken};
 use crate::headers::Headers;
 use crate::ruleset::{Coding, Compress};
 
@@ -18,7 +18,7 @@ pub struct Verdict {
 /// Judges a reply. `accept` is what the client said in `Accept-Encoding`, `length` that of the body where it is known.
 ///
 /// A 304 has no content to code; its verdict tells what the 200 in its place would have got, so that both name the same
-/// entity tag.
+/// entity tag. Where the 304 does not say what that would be, the client does: content under a strong tag came to it as it is.
 #[must_use]
 pub fn judge(
     rule: &Compress,
@@ -28,8 +28,11 @@ pub fn judge(
     headers: &Headers,
     length: Option<u64>,
 ) -> Verdict {
+    let unknown = status == 304 && headers.get("content-type").is_none();
     let unfit = if matches!(status, 100..=199 | 204..=206) {
         Some("no whole content")
+    } else if unknown && has_as_it_is(request, headers) {
+        Some("the client has it as it is")
     } else if is_coded(headers) {
         Some("coded already")
     } else if is_not_to_be_transformed(headers) || is_not_to_be_transformed(request) {
@@ -39,7 +42,6 @@ pub fn judge(
             // Events would wait for each other in the coder (HTML standard, section 9.2).
             found != "text/event-stream" && rule.types.iter().any(|one| one.holds(&found))
         };
-        let unknown = status == 304 && headers.get("content-type").is_none();
         let is_short = status != 304 && length.is_some_and(|length| length < rule.bytes_min.max(1));
         match media_type(headers).is_some_and(type_fits) || unknown {
             false => Some("another media type"),
@@ -61,15 +63,31 @@ impl Verdict {
             headers.append("vary", "Accept-Encoding");
         }
         let Some(coding) = self.coding else { return };
-        if let Some(etag) = headers.get("etag").map(str::trim).filter(|etag| etag.starts_with('"')) {
-            let weak = format!("W/{etag}");
-            headers.set("etag", weak);
-        }
+        weaken(headers);
         if status != 304 {
             forget_bytes(headers);
             headers.set("content-encoding", coding.token());
         }
     }
+}
+
+/// Whether a client names the strong entity tag of a response, and not the weak one that it has in a coding.
+fn has_as_it_is(request: &Headers, response: &Headers) -> bool {
+    let Some(etag) = response.get("etag").map(str::trim).filter(|etag| etag.starts_with('"')) else {
+        return false;
+    };
+    let list = request.joined("if-none-match").unwrap_or_default();
+    let (mut strong, mut weak) = (false, false);
+    let mut rest = list.as_str();
+    while let Some((before, after)) = rest.split_once('"') {
+        let Some((tag, behind)) = after.split_once('"') else { break };
+        if etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')) == Some(tag) {
+            let is_weak = before.ends_with("W/");
+            (strong, weak) = (strong || !is_weak, weak || is_weak);
+        }
+        rest = behind;
+    }
+    strong && !weak
 }
 
 fn varies_by_coding(headers: &Headers) -> bool {
@@ -199,9 +217,27 @@ mod tests {
         check("a part", 206, &[json], None, "no whole content");
         check("nothing", 204, &[json], None, "no whole content");
         check("RFC 9110 15.4.5", 304, &[("etag", "\"a\"")], None, "gzip");
+        check("its type is said", 304, &[("content-type", "image/png")], None, "another media type");
         let asked = Headers::from_iter([("cache-control", "no-transform")]);
         let verdict = judge(&rule(), &asked, "gzip", 200, &Headers::from_iter([json]), None);
         assert_eq!(verdict.outcome, "no-transform", "RFC 9111 5.2.1.6");
+    }
+
+    #[test]
+    fn a_304_that_says_nothing_of_its_content_is_judged_by_what_the_client_has() {
+        let check = |tags: &str, expect: &str| {
+            let request = Headers::from_iter([("if-none-match", tags)]);
+            let headers = Headers::from_iter([("etag", "\"a\"")]);
+            let verdict = judge(&rule(), &request, "gzip", 304, &headers, None);
+            assert_eq!(verdict.outcome, expect, "RFC 9110 15.4.5: {tags}");
+        };
+        check("\"a\"", "the client has it as it is");
+        check("\"b\", \"a\"", "the client has it as it is");
+        check("W/\"b\",\"a\"", "the client has it as it is");
+        check("W/\"a\"", "gzip");
+        check("\"a\", W/\"a\"", "gzip");
+        check("\"xa\"", "gzip");
+        check("*", "gzip");
     }
 
     #[test]

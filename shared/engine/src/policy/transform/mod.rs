@@ -20,6 +20,9 @@ use crate::expr::{Inputs, Seen};
 use crate::headers::{Headers, is_field_name, is_field_value};
 use crate::ruleset::{HeaderChange, HeaderValue};
 
+/// Fields with digests of bytes as they are coded (RFC 9530; RFC 1864).
+const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
+
 /// Makes changes in order. Gives back what was left out, for the explanation: fields that are the platform's own or
 /// frame the message, values that are no text, and values that can't be in a header field.
 pub fn apply(changes: &[HeaderChange], inputs: &Inputs<'_>, headers: &mut Headers) -> Vec<String> {
@@ -63,8 +66,23 @@ fn text<'a>(value: &'a HeaderValue, inputs: &Inputs<'a>) -> Result<Cow<'a, str>,
 /// Takes away what describes the bytes of a representation that becomes another one: its length, parts and digests
 /// (RFC 9110, sections 8.6 and 14.3; RFC 9530).
 fn forget_bytes(headers: &mut Headers) {
-    for name in ["content-length", "accept-ranges", "content-digest", "repr-digest", "digest", "content-md5"]
-    {
+    for name in ["content-length", "accept-ranges"].into_iter().chain(DIGESTS) {
+        headers.remove(name);
+    }
+}
+
+/// Makes a strong entity tag a weak one: the bytes are others, what they mean is not (RFC 9110, section 8.8.3).
+fn weaken(headers: &mut Headers) {
+    if let Some(etag) = headers.get("etag").map(str::trim).filter(|etag| etag.starts_with('"')) {
+        let weak = format!("W/{etag}");
+        headers.set("etag", weak);
+    }
+}
+
+/// Makes a head fit content that the host decodes, and codes again in the same coding with a coder of its own.
+pub fn recode(headers: &mut Headers) {
+    weaken(headers);
+    for name in DIGESTS {
         headers.remove(name);
     }
 }
@@ -84,7 +102,8 @@ fn media_type(headers: &Headers) -> Option<String> {
 }
 
 /// Whether content is coded already.
-fn is_coded(headers: &Headers) -> bool {
+#[must_use]
+pub fn is_coded(headers: &Headers) -> bool {
     headers.get_all("content-encoding").any(|coding| {
         let coding = coding.trim();
         !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")

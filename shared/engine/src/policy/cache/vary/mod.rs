@@ -3,12 +3,23 @@
 
 mod codings;
 
+use std::cmp::Reverse;
+
 use super::key::digest;
 use crate::headers::Headers;
 use crate::policy::personal;
 
+/// What the order of languages of one weight says in `Accept-Language`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ties {
+    /// The first is the client's own to whoever is told the attribute `language`.
+    Ordered,
+    /// Nothing: nobody can rely upon it (RFC 9110, section 12.5.4).
+    Unordered,
+}
+
 /// What a response varies by, with this request's values, hashed. `None` where it varies by everything.
-pub(super) fn of(response: &Headers, request: &Headers) -> Option<Vec<(String, Option<String>)>> {
+pub(super) fn of(response: &Headers, request: &Headers, ties: Ties) -> Option<Vec<(String, Option<String>)>> {
     let mut names: Vec<String> = response
         .get_all("vary")
         .flat_map(|list| list.split(','))
@@ -21,7 +32,7 @@ pub(super) fn of(response: &Headers, request: &Headers) -> Option<Vec<(String, O
         return None;
     }
     let valued = |name: String| {
-        let value = value_for(&name, response, request);
+        let value = value_for(&name, response, request, ties);
         (name, value)
     };
     Some(names.into_iter().map(valued).collect())
@@ -35,35 +46,33 @@ pub(super) fn is_of_edge(name: &str) -> bool {
 }
 
 /// This request's value of a field, hashed.
-pub(super) fn value(name: &str, request: &Headers) -> Option<String> {
-    normal(request, name).map(|value| digest(&value))
+pub(super) fn value(name: &str, request: &Headers, ties: Ties) -> Option<String> {
+    normal(request, name, ties).map(|value| digest(&value))
 }
 
 /// The same, as far as a response in a coding that is known here can have been chosen by it.
-pub(super) fn value_known(name: &str, request: &Headers) -> Option<String> {
+pub(super) fn value_known(name: &str, request: &Headers, ties: Ties) -> Option<String> {
     match name {
         "accept-encoding" => codings::known(request).map(|value| digest(&value)),
-        name => value(name, request),
+        name => value(name, request, ties),
     }
 }
 
 /// This request's value of a field, hashed, as far as this response was chosen by it.
-pub(super) fn value_for(name: &str, response: &Headers, request: &Headers) -> Option<String> {
+pub(super) fn value_for(name: &str, response: &Headers, request: &Headers, ties: Ties) -> Option<String> {
     match name {
         "accept-encoding" => codings::chosen(response, request).map(|value| digest(&value)),
-        name => value(name, request),
+        name => value(name, request, ties),
     }
 }
 
 /// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas, and in lower case where
 /// the field's values have no case.
-fn normal(headers: &Headers, name: &str) -> Option<String> {
+fn normal(headers: &Headers, name: &str, ties: Ties) -> Option<String> {
     let mut values = headers.get_all(name).peekable();
     values.peek()?;
     if name == "accept-language" {
-        let weighted = |(weight, language)| format!("{language};{weight}").to_ascii_lowercase();
-        let languages: Vec<_> = personal::languages(headers).into_iter().map(weighted).collect();
-        return Some(languages.join(","));
+        return Some(languages(headers, ties));
     }
     if name == "accept-encoding" {
         return codings::whole(headers);
@@ -81,6 +90,19 @@ fn normal(headers: &Headers, name: &str) -> Option<String> {
         normal.make_ascii_lowercase();
     }
     Some(normal)
+}
+
+/// Languages in lower case with their weights, the best first.
+fn languages(headers: &Headers, ties: Ties) -> String {
+    let languages = personal::languages(headers).into_iter();
+    let mut languages: Vec<_> =
+        languages.map(|(weight, language)| (Reverse(weight), language.to_ascii_lowercase())).collect();
+    if ties == Ties::Unordered {
+        languages.sort();
+    }
+    let texts: Vec<_> =
+        languages.into_iter().map(|(Reverse(weight), language)| format!("{language};{weight}")).collect();
+    texts.join(",")
 }
 
 /// Whether a response that varies by language is in the one that a request prefers to all others: the origin would choose
@@ -102,15 +124,24 @@ mod tests {
 
     #[test]
     fn equal_preferences_have_one_form() {
+        let is_one = |ties: Ties, a: &str, b: &str| {
+            let form =
+                |text| value("accept-language", &Headers::from_iter([("accept-language", text)]), ties);
+            form(a) == form(b)
+        };
         let check = |expect: bool, a: &str, b: &str| {
-            let form = |text| value("accept-language", &Headers::from_iter([("accept-language", text)]));
-            assert_eq!(form(a) == form(b), expect, "RFC 9110 12.5.4: {a} | {b}");
+            for ties in [Ties::Ordered, Ties::Unordered] {
+                assert_eq!(is_one(ties, a, b), expect, "RFC 9110 12.5.4: {ties:?} {a} | {b}");
+            }
         };
         check(true, "en, de", "EN ,de");
-        check(false, "en, de", "de, en");
         check(true, "en;q=0.5, de", "de;q=1.0, en; q=0.50");
         check(false, "en;q=0.5, de", "en, de;q=0.5");
         check(false, "en", "en, de");
+        check(false, "en, en", "en");
+        for (a, b) in [("en, de", "de, en"), ("fr, en;q=0.5, de;q=0.5", "fr, de;q=0.5, en;q=0.5")] {
+            assert!(is_one(Ties::Unordered, a, b) && !is_one(Ties::Ordered, a, b), "{a} | {b}");
+        }
     }
 
     proptest! {
@@ -121,9 +152,17 @@ mod tests {
         ) {
             let headers = |text: &str| Headers::from_iter([("accept-language", text)]);
             let (a, b) = (headers(&a), headers(&b));
-            if value("accept-language", &a) == value("accept-language", &b) {
+            let form = |request: &Headers, ties| value("accept-language", request, ties);
+            if form(&a, Ties::Ordered) == form(&b, Ties::Ordered) {
                 prop_assert_eq!(personal::language(&a), personal::language(&b));
             }
+            let sorted = |request: &Headers| {
+                let mut languages = personal::languages(request);
+                languages.sort_unstable();
+                format!("{languages:?}")
+            };
+            let is_one = form(&a, Ties::Unordered) == form(&b, Ties::Unordered);
+            prop_assert_eq!(is_one, sorted(&a) == sorted(&b), "RFC 9110 12.5.4");
         }
     }
 
