@@ -75,7 +75,9 @@ fn news_are_asked_for_when_they_are_old_and_by_one_exchange_at_a_time() {
 
 #[test]
 fn whoever_names_many_hosts_costs_an_origin_few_questions_and_others_nothing() {
-    let mut host = Host::new(ruleset(vec![route("/**")]));
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.tenant.domains.push("*.example".to_owned());
+    let mut host = Host::new(rules);
     assert_eq!(host.get("/").status, 200);
     host.hosts.insert("below.example".to_owned(), "acme".to_owned());
     host.asked.clear();
