@@ -13,6 +13,8 @@ pub const LOAD_TIMEOUT_MS: u32 = 3_000;
 pub const SYNC_TIMEOUT_MS: u32 = 2_000;
 /// How long an origin may take to grant a lease.
 pub const LEASE_TIMEOUT_MS: u32 = 250;
+/// Origins that are asked for a lease, one after the other: together they take less time than the shortest lease lives.
+pub const LEASE_ORIGINS_MAX: usize = 3;
 /// How long an origin may take to accept events.
 pub const EVENTS_TIMEOUT_MS: u32 = 5_000;
 /// Bytes of an origin's answer to a sync.

@@ -12,7 +12,9 @@ use meridian_wire::sync::{SyncReply, SyncRequest};
 use serde::Serialize;
 
 use crate::instance::{Memory, now_ms, random};
-use crate::limits::{ANSWER_BYTES_MAX, EVENTS_TIMEOUT_MS, LEASE_TIMEOUT_MS, SYNC_BYTES_MAX};
+use crate::limits::{
+    ANSWER_BYTES_MAX, EVENTS_TIMEOUT_MS, LEASE_ORIGINS_MAX, LEASE_TIMEOUT_MS, SYNC_BYTES_MAX,
+};
 use crate::message::{Content, Outgoing, SendFault, send};
 use crate::stored::Heads;
 use crate::url::Url;
@@ -148,14 +150,15 @@ async fn remember(memory: &Memory, news: &SyncNews) {
     }
 }
 
-/// Takes from a limit that an origin keeps: the one of the region that counts, and where that can't be reached, the next one
+/// Takes from a limit that an origin keeps: the one of the region that counts, and where that can't be reached, the next ones
 /// that may count for it.
 pub async fn take(memory: &Memory, take: &Take) -> Option<Lease> {
     let request = json(&LeaseRequest::from(take));
     let call = post("/edge/v1/leases", &request, LEASE_TIMEOUT_MS, ANSWER_BYTES_MAX);
     let origins = &memory.config.origins;
     let index = |region: &RegionId| origins.iter().position(|origin| *origin.region == **region);
-    for index in std::iter::once(&take.region).chain(&take.others).filter_map(index) {
+    let regions = std::iter::once(&take.region).chain(&take.others);
+    for index in regions.filter_map(index).take(LEASE_ORIGINS_MAX) {
         match attempt(memory, index, &call, LEASE_TIMEOUT_MS).await {
             Ok(answer) if answer.status == 200 => {
                 let reply = serde_json::from_slice::<LeaseReply>(&answer.body);

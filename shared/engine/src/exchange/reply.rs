@@ -76,20 +76,7 @@ impl Exchange {
         headers.remove("traceparent");
         headers.append_display("traceparent", self.trace);
         self.report.write_headers(&mut headers);
-        if let Some(token) = session {
-            let secure = if self.facts.scheme == Scheme::Https { "; Secure" } else { "" };
-            headers.append(
-                "set-cookie",
-                format!(
-                    "{SESSION_COOKIE}={token}; Path=/; Max-Age={SESSION_COOKIE_LIFE_S}; HttpOnly; \
-                     SameSite=Lax{secure}"
-                ),
-            );
-            headers.append("meridian-session", token);
-        }
-        for cookie in std::mem::take(&mut self.cookies) {
-            headers.append("set-cookie", cookie);
-        }
+        self.give_cookies(session, &mut headers);
         let participation = self.participated(status);
         let bytes = self.bytes(status, &headers, &body, !html.is_empty() || coding.is_some());
         let weight = self.weight(outcome, status, &participation);
@@ -116,6 +103,24 @@ impl Exchange {
             explanation: std::mem::take(&mut self.explanation),
         };
         Step::Reply(Box::new(Reply { status, headers, body, html, coding, decision, after }))
+    }
+
+    /// The session token and the cookies that are the edge's own.
+    fn give_cookies(&mut self, session: Option<String>, headers: &mut Headers) {
+        if let Some(token) = session {
+            let secure = if self.facts.scheme == Scheme::Https { "; Secure" } else { "" };
+            headers.append(
+                "set-cookie",
+                format!(
+                    "{SESSION_COOKIE}={token}; Path=/; Max-Age={SESSION_COOKIE_LIFE_S}; HttpOnly; \
+                     SameSite=Lax{secure}"
+                ),
+            );
+            headers.append("meridian-session", token);
+        }
+        for cookie in std::mem::take(&mut self.cookies) {
+            headers.append("set-cookie", cookie);
+        }
     }
 
     /// How long the bodies are. `is_reworked` is whether the host changes the reply's on its way out.

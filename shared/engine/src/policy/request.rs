@@ -107,12 +107,12 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
 /// Makes one field of several `Cookie` fields, as HTTP/2 and HTTP/3 split them and nobody else reads them (RFC 9113, section
 /// 8.2.3; RFC 9114, section 4.2.1).
 fn join_cookies(headers: &mut Headers) {
-    let lines: Vec<&str> = headers.get_all("cookie").collect();
-    if lines.len() > 1 {
-        let lines: Vec<&str> = lines.into_iter().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let joined = lines.join("; ");
-        headers.set("cookie", joined);
+    if headers.get_all("cookie").nth(1).is_none() {
+        return;
     }
+    let lines = headers.get_all("cookie").map(str::trim).filter(|line| !line.is_empty());
+    let joined = lines.collect::<Vec<_>>().join("; ");
+    headers.set("cookie", joined);
 }
 
 /// Whether a request was forwarded from here as often as it may be: it goes in a loop (RFC 8586, section 2).

@@ -58,7 +58,9 @@ impl<'de> Visitor<'de> for Members {
                 }
                 ("spec", Some(kind)) => body = Some(members.next_value_seed(SpecOf(kind))?),
                 ("spec", None) => aside = Some(members.next_value()?),
+                ("metadata", _) if metadata.is_some() => return Err(de::Error::duplicate_field("metadata")),
                 ("metadata", _) => metadata = Some(members.next_value()?),
+                ("source", _) if source.is_some() => return Err(de::Error::duplicate_field("source")),
                 ("source", _) => source = Some(members.next_value()?),
                 _ => _ = members.next_value::<IgnoredAny>()?,
             }
@@ -145,13 +147,11 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Document>(text).unwrap();
         assert_eq!(read(&before), read(&after));
         assert_eq!(serde_json::to_string(&read(&after)).unwrap(), before);
-        let twice = format!(r#"{{"kind":"Domain","spec":{spec},"spec":{spec}}}"#);
-        assert!(
-            serde_json::from_str::<Document>(&twice)
-                .unwrap_err()
-                .to_string()
-                .contains("duplicate field `spec`")
-        );
+        for (name, member) in [("spec", &spec), ("metadata", &metadata), ("source", &source)] {
+            let twice = format!(r#"{{"kind":"Domain","{name}":{member},"{name}":{member}}}"#);
+            let fault = serde_json::from_str::<Document>(&twice).unwrap_err().to_string();
+            assert!(fault.contains(&format!("duplicate field `{name}`")), "{fault}");
+        }
         assert!(refused(&json!({"spec": {}})).contains("missing field `kind`"));
         assert!(refused(&json!({"kind": "Domain"})).contains("missing field `spec`"));
         assert!(

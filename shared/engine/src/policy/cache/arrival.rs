@@ -1,5 +1,5 @@
-//! What a response means for the cache and for the client: whether it is stored, whether it
-//! confirms what is stored, and whether that is served in its place.
+//! What a response means for the cache and for the client: whether it is stored, whether it confirms what is stored, and
+//! whether that is served in its place.
 
 use super::freshness::{Freshness, Times, has_validator, judge, write_seen};
 use super::notes::Notes;

@@ -147,8 +147,7 @@ enum Look {
 
 impl LimitCheck {
     /// The limits of the tenant's plan, then `own` of the route, by index, with whom each counts: `secret` hides that from whoever
-    /// else counts. `nearest` is the region
-    /// whose authority counts limits of scope `region`.
+    /// else counts. `nearest` is the region whose authority counts limits of scope `region`.
     #[must_use]
     pub fn new<'a>(
         ruleset: &'a Ruleset,

@@ -190,6 +190,7 @@ impl SteeringMemory {
     #[must_use]
     pub fn plan(&self, ask: &Ask<'_>, now_ms: u64) -> Plan {
         let from = origin_of_distance(&ask.platform.regions, ask.tenant, &ask.facts.place);
+        let origins = ask.forbidden_origins();
         let mut plan = Plan::default();
         let (mut unwell, mut nearest) = (Vec::new(), None);
         for region in &ask.platform.regions {
@@ -208,7 +209,7 @@ impl SteeringMemory {
                 plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
                 continue;
             };
-            if ask.is_at_an_origin(&base) {
+            if is_at_one_of(&origins, &base) {
                 plan.excluded.push((region.id.clone(), Excluded::AtAnOrigin));
                 continue;
             }
@@ -399,6 +400,12 @@ fn is_behind(news: &RegionNews, ordinal: u16, positions: &[(u16, u64)]) -> bool 
     })
 }
 
+/// Whether a base URL leads to one of these, as far as the texts tell.
+fn is_at_one_of(origins: &[Destination<'_>], base: &str) -> bool {
+    let is_one = |to: Destination<'_>| origins.iter().any(|origin| origin.is_same(to));
+    !origins.is_empty() && Destination::of(base).is_some_and(is_one)
+}
+
 impl Ask<'_> {
     fn service(&self) -> Option<String> {
         self.upstream.map(|upstream| format!("{}/{}", self.tenant.slug, upstream.rule.name))
@@ -414,15 +421,10 @@ impl Ask<'_> {
         }
     }
 
-    /// Whether an upstream leads to the origin of any region, as far as their URLs tell.
-    fn is_at_an_origin(&self, base: &str) -> bool {
-        let to = self.upstream.and_then(|_| Destination::of(base));
-        let leads_to = |to: Destination<'_>| {
-            let mut origins =
-                self.platform.regions.iter().filter_map(|region| Destination::of(&region.origin));
-            origins.any(|origin| origin.is_same(to))
-        };
-        to.is_some_and(leads_to)
+    /// The origins of all regions, to none of which an upstream may lead; none where no upstream is asked for.
+    fn forbidden_origins(&self) -> Vec<Destination<'_>> {
+        let regions = self.upstream.map_or(&[][..], |_| self.platform.regions.as_slice());
+        regions.iter().filter_map(|region| Destination::of(&region.origin)).collect()
     }
 
     fn weight(&self, candidate: &Candidate) -> u32 {
