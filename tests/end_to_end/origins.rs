@@ -10,6 +10,7 @@ use meridian_wire::context::Context;
 use meridian_wire::keyring::MacKeyring;
 use serde::Deserialize;
 
+use crate::stack::metrics;
 use crate::surface::exchange;
 use crate::{EdgeTest, StackTest};
 
@@ -94,8 +95,7 @@ impl Case {
 fn answered(stack: &Stack) -> Result<u64> {
     let mut sum = 0;
     for origin in stack.up()?.origins.values() {
-        let metrics = Client::new(&origin.url, "origin").get("/metrics")?.expect(200)?.text();
-        sum += metrics
+        sum += metrics(&origin.url)?
             .lines()
             .filter_map(|line| line.strip_prefix("meridian_http_requests_total{route=\""))
             .filter(|line| line.starts_with("/v1/") || line.starts_with("unmatched\""))

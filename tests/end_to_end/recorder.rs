@@ -26,8 +26,8 @@ pub struct Seen {
     pub line: String,
 }
 
-/// The service. It speaks WebSocket at `/…/socket`, and answers everything else with 200 and a text that is different each time and names what the request says of its
-/// host, method and path beside its head.
+/// The service. It speaks WebSocket at `/…/socket`, and answers everything else with 200 and a text that is different each
+/// time and names what the request says of its host, method and path beside its head.
 pub struct Recorder {
     /// Where it is.
     pub url: String,

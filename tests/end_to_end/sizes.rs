@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::Client;
-use meridian_tests::stack::{Stack, eventually};
+use meridian_tests::stack::{SEEN_MAX, Stack, eventually};
 use serde::Deserialize;
 
 use crate::EdgeTest;
@@ -17,8 +17,6 @@ use crate::upstreams::with_rules;
 pub const TESTS: &[(&str, EdgeTest)] =
     &[("takes_what_is_allowed_and_no_more", takes_what_is_allowed_and_no_more)];
 
-/// Each instance of an edge hears of new rules by itself.
-const SEEN_MAX: Duration = Duration::from_secs(5);
 /// A large body is passed within this time, on a machine that is busy as well.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Bytes that are sent at once.

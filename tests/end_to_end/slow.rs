@@ -160,8 +160,9 @@ fn slow_clients_are_not_waited_for_for_ever(stack: &Stack, edge: &str) -> Result
 impl Slow {
     /// The statuses that come, and after how many seconds the connection ends.
     fn talk(&self, address: &str) -> Result<(Vec<u16>, u64)> {
-        let mut stream = TcpStream::connect(address)?;
+        // No later than the edge begins to count.
         let begun = Instant::now();
+        let mut stream = TcpStream::connect(address)?;
         stream.write_all(self.at_once.as_bytes())?;
         stream.set_read_timeout(Some(LONG))?;
         let mut sending = stream.try_clone()?;

@@ -23,6 +23,12 @@ pub fn environment() -> Vec<(String, String)> {
     vec![("MERIDIAN_METRICS_TOKEN".to_owned(), METRICS_TOKEN.to_owned())]
 }
 
+/// The numbers of the origin at this URL.
+pub fn metrics(origin: &str) -> Result<String> {
+    let client = Client::new(origin, "origin").bearer(METRICS_TOKEN);
+    Ok(client.get("/metrics")?.expect(200)?.text())
+}
+
 fn up_json_names_everything(stack: &Stack) -> Result<()> {
     let up = stack.up()?;
     ensure!(up.edges.keys().eq(["cloudflare", "spin"]), "{:?}", up.edges);
@@ -57,8 +63,7 @@ fn origins_are_healthy_and_measured(stack: &Stack) -> Result<()> {
         client.get("/healthz")?.expect(200)?;
         client.get("/readyz")?.expect(200)?;
         client.get("/metrics")?.expect(401)?;
-        let scraper = client.with("authorization", &format!("Bearer {METRICS_TOKEN}"));
-        let metrics = scraper.get("/metrics")?.expect(200)?.text();
+        let metrics = metrics(&origin.url)?;
         ensure!(metrics.contains("# TYPE meridian_"), "{metrics}");
     }
     Ok(())

@@ -65,7 +65,8 @@ impl Fault {
 pub struct Demand {
     /// How long it may pause.
     pub pause_max: Duration,
-    /// Bytes a second that it has to come at, over [`limits::BODY_RATE_WINDOW`] of waiting for it.
+    /// Bytes a second that it has to come at, over [`limits::BODY_RATE_WINDOW`] of waiting for it, or over the time of a pause
+    /// where that is longer.
     pub rate_min: u64,
 }
 
@@ -86,7 +87,7 @@ pub fn follow(request: Request<WasiBody>, demand: Demand) -> (Request<WasiBody>,
         return (request, None);
     }
     let (awaited, pace) = watch::channel(Awaited::Taker(Instant::now()));
-    let rate = Rate::new(demand.rate_min);
+    let rate = Rate::new(demand);
     let followed = |body| Followed { body, awaited, pause_max: demand.pause_max, rate, waiting: None };
     (request.map(|body| followed(body).boxed_unsync()), Some(Pace(pace)))
 }
@@ -182,26 +183,29 @@ impl Bodies {
 
 /// How much of a body came while it was waited for, a window after the other.
 struct Rate {
+    window: Duration,
     bytes_min: u64,
     bytes: u64,
     waited: Duration,
 }
 
 impl Rate {
-    fn new(bytes_per_second: u64) -> Self {
-        let bytes_min = bytes_per_second.saturating_mul(limits::BODY_RATE_WINDOW.as_secs());
-        Self { bytes_min, bytes: 0, waited: Duration::ZERO }
+    fn new(demand: Demand) -> Self {
+        // No pause that is allowed is a slow body.
+        let window = limits::BODY_RATE_WINDOW.max(demand.pause_max);
+        let bytes_min = demand.rate_min.saturating_mul(window.as_secs());
+        Self { window, bytes_min, bytes: 0, waited: Duration::ZERO }
     }
 
     /// How much longer can be waited until the window is over.
     fn left(&self) -> Duration {
-        limits::BODY_RATE_WINDOW.saturating_sub(self.waited)
+        self.window.saturating_sub(self.waited)
     }
 
     /// It was waited for so long; whether that is still fast enough.
     fn waited(&mut self, time: Duration) -> bool {
         self.waited += time;
-        if self.waited < limits::BODY_RATE_WINDOW {
+        if self.waited < self.window {
             return true;
         }
         let fast = self.bytes >= self.bytes_min;
@@ -401,8 +405,11 @@ mod tests {
 
     /// What comes of a body of which so many bytes come after each of so many pauses, and after how long.
     async fn paced(part: &'static [u8], pause: Duration, parts: usize, rate_min: u64) -> (bool, u64) {
+        paced_by(part, pause, parts, Demand { rate_min, ..UNHURRIED }).await
+    }
+
+    async fn paced_by(part: &'static [u8], pause: Duration, parts: usize, demand: Demand) -> (bool, u64) {
         let (frames, body) = unbounded_channel();
-        let demand = Demand { rate_min, ..UNHURRIED };
         let (request, _pace) = follow(Request::new(Parts(body).boxed_unsync()), demand);
         let begun = Instant::now();
         let send = async move {
@@ -430,6 +437,8 @@ mod tests {
         // One pause within a window is none of its business, and longer ones end the body whatever came before.
         assert_eq!(paced(&[b'.'; 1_000], second * 24, 3, 30).await, (true, 72));
         assert_eq!(paced(&[b'.'; 1_000], second * 26, 3, 0).await, (false, 25));
+        let patient = Demand { pause_max: second * 60, rate_min: 2 };
+        assert_eq!(paced_by(&[b'.'; 1_000], second * 50, 3, patient).await, (true, 150));
     }
 
     #[tokio::test]

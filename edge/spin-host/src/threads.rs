@@ -124,7 +124,7 @@ impl Threads {
     /// Tells a client that there is no room for its connection. Where there are many of them, some are closed without a word.
     fn turn_away(&self, stream: std::net::TcpStream, client: SocketAddr) {
         let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
-        tracing::warn!(%client, "a connection was refused: {} are open", self.connections_max);
+        tracing::debug!(%client, "a connection was refused: {} are open", self.connections_max);
         tokio::spawn(async move {
             let _gone = tokio::time::timeout(limits::REFUSAL_TIMEOUT, refuse(stream)).await;
             drop(permit);

@@ -68,7 +68,7 @@ pub const TOKENS_REMEMBERED_MAX: u64 = 1_000;
 pub const TOKEN_AGE_MAX: Duration = Duration::from_secs(5);
 /// The longest part of a pause between health checks of another region: then it is looked whether rules have changed it.
 pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long what a region said of its upstreams counts, once it does not answer.
+/// How long what a region said of its upstreams counts, once it is due to be asked again and does not answer.
 pub const PEER_WORD_KEEP: Duration = Duration::from_secs(60);
 /// Time between looks for new releases of tenants whose upstreams are checked.
 pub const CHECK_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);

@@ -95,12 +95,9 @@ async fn push(region: &Region, url: &str) {
     assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
 }
 
-async fn get(region: &Region, path: &str) -> support::Reply {
-    region.send(Request::get(path).body(Full::default()).expect("a request")).await
-}
-
 async fn unhealthy(region: &Region) -> Value {
-    get(region, "/readyz").await.json()["unhealthy"].clone()
+    let request = Request::get("/readyz").body(Full::default()).expect("a request");
+    region.send(request).await.json()["unhealthy"].clone()
 }
 
 /// What an edge with these targets is told of the regions.
@@ -136,8 +133,7 @@ async fn an_upstream_is_told_as_unhealthy_while_its_checks_fail() {
         until("good news", async || unhealthy(&region).await.is_null().then_some(())).await;
     }
     assert!(service.heads().iter().all(|head| head.starts_with("get /up?deep=1 ")), "{:?}", service.heads());
-    let metrics = get(&region, "/metrics").await;
-    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    let metrics = region.metrics().await;
     for outcome in ["passed", "status", "timeout"] {
         let series = format!("meridian_upstream_checks_total{{outcome=\"{outcome}\"}}");
         assert!(metrics.contains(&series), "no {series} in {metrics}");
@@ -149,8 +145,7 @@ async fn an_upstream_is_told_as_unhealthy_while_its_checks_fail() {
     let changed = region.control(Method::PATCH, "/tenants/acme", Some(&suspended)).await;
     assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
     until("the end of the checks", async || {
-        let metrics = get(&region, "/metrics").await;
-        String::from_utf8_lossy(&metrics.body).contains("meridian_upstreams_checked 0\n").then_some(())
+        region.metrics().await.contains("meridian_upstreams_checked 0\n").then_some(())
     })
     .await;
     region.stop().await;
@@ -165,8 +160,7 @@ async fn no_address_of_the_origins_network_is_asked_unless_somebody_says_so() {
     push(&region, &service.url).await;
     let refused = "meridian_upstream_checks_total{outcome=\"refused\"} ";
     until("three checks that are refused", async || {
-        let metrics = get(&region, "/metrics").await;
-        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let metrics = region.metrics().await;
         let count = metrics.lines().find_map(|line| line.strip_prefix(refused))?.parse::<u64>().ok()?;
         (count >= 3).then_some(())
     })

@@ -66,6 +66,8 @@ pub const CHECK_INTERVAL_MS_MIN: u64 = 1_000;
 pub const CHECK_INTERVAL_MS_MAX: u64 = 5 * 60 * 1000;
 /// The shortest time that a document may give a health check.
 pub const CHECK_TIMEOUT_MS_MIN: u64 = 100;
+/// The longest: an origin makes a bounded number of checks at once, of all tenants together.
+pub const CHECK_TIMEOUT_MS_MAX: u64 = 10_000;
 /// Health checks in a row that a document may wait for.
 pub const CHECKS_IN_A_ROW_MAX: u32 = 10;
 /// `Function` documents of a bundle.

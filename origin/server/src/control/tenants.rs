@@ -198,8 +198,9 @@ pub(super) async fn create(
 
 /// Changes name, state, home region or plan of a tenant, and releases its bundle anew.
 ///
-/// A suspended tenant is not served, and none below it: their own home regions see to those within seconds. The allowed regions don't change here: its data would have to move first. The tenant's home region decides, the old one
-/// where it moves; any other passes the request on to it.
+/// A suspended tenant is not served, and none below it: their own home regions see to those within seconds. The allowed
+/// regions don't change here: its data would have to move first. The tenant's home region decides, the old one where it
+/// moves; any other passes the request on to it.
 #[utoipa::path(
     patch,
     path = "/control/v1/tenants/{slug}",

@@ -1,8 +1,8 @@
 //! What this region knows of the others: each is asked whether it is ready, how far it has come and which upstreams there are
 //! unhealthy, once a second where the platform's rules say nothing else.
 //!
-//! A region that does not answer says nothing new of its upstreams: its last word counts for [`PEER_WORD_KEEP`] still, and then
-//! they count as healthy again, as everything does that nobody checks.
+//! A region that does not answer says nothing new of its upstreams: its last word counts until it is due to be asked again and for
+//! [`PEER_WORD_KEEP`] after that, and then they count as healthy again, as everything does that nobody checks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,10 +121,10 @@ impl Known {
         Self { said: Readiness::default(), heard: Instant::now(), verdict: Verdict::new(false) }
     }
 
-    /// What counts of it now.
-    fn readiness(&self) -> Readiness {
+    /// What counts of it now, where it is asked that often.
+    fn readiness(&self, interval: Duration) -> Readiness {
         let mut readiness = Readiness { ready: self.verdict.is_healthy(), ..self.said.clone() };
-        if self.heard.elapsed() > PEER_WORD_KEEP {
+        if self.heard.elapsed() > interval + PEER_WORD_KEEP {
             readiness.unhealthy.clear();
         }
         readiness
@@ -143,7 +143,10 @@ impl Peers {
     #[must_use]
     pub fn known(&self) -> Vec<(Peer, Readiness)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let readiness = |peer: &Peer| known.get(&peer.ordinal).map(Known::readiness).unwrap_or_default();
+        let readiness = |peer: &Peer| {
+            let interval = self.check_of(peer).interval;
+            known.get(&peer.ordinal).map(|known| known.readiness(interval)).unwrap_or_default()
+        };
         self.peers.iter().map(|peer| (peer.clone(), readiness(peer))).collect()
     }
 
@@ -270,13 +273,16 @@ mod tests {
     #[test]
     fn the_last_word_on_upstreams_counts_for_a_while() {
         let said = Readiness { ready: true, unhealthy: vec!["acme/own".to_owned()], ..Readiness::default() };
+        let interval = Duration::from_secs(10);
         let after = |age: Duration| {
             let heard = Instant::now().checked_sub(age).expect("the machine is up for longer");
-            Known { said: said.clone(), heard, verdict: Verdict::new(false) }.readiness()
+            Known { said: said.clone(), heard, verdict: Verdict::new(false) }.readiness(interval)
         };
         assert_eq!(after(Duration::ZERO).unhealthy, ["acme/own"]);
         assert!(!after(Duration::ZERO).ready, "it is the checks that say so");
-        assert!(after(PEER_WORD_KEEP + Duration::from_secs(1)).unhealthy.is_empty());
+        // Until the next check nobody can have said anything else.
+        assert_eq!(after(PEER_WORD_KEEP + interval / 2).unhealthy, ["acme/own"]);
+        assert!(after(PEER_WORD_KEEP + 2 * interval).unhealthy.is_empty());
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub struct HealthCheckSpec {
     /// Time from one check to the next, 1s to 5m.
     #[serde(default = "interval")]
     pub interval: Span,
-    /// Until the head of the response must be there, the connection included: 100ms to `interval`; by default 2s, or
-    /// `interval` where that is shorter.
+    /// Until the head of the response must be there, the connection included: 100ms to 10s, and at most `interval`; by
+    /// default 2s, or `interval` where that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
     /// Checks in a row that have to fail until the upstream is unhealthy there, 1 to 10.
@@ -40,7 +40,7 @@ pub struct RegionCheckSpec {
     /// Time from one check to the next, 1s to 5m.
     #[serde(default = "region_interval")]
     pub interval: Span,
-    /// Until the answer must be there, 100ms to `interval`.
+    /// Until the answer must be there, 100ms to 10s, and at most `interval`.
     #[serde(default = "region_timeout")]
     pub timeout: Span,
     /// Checks in a row that have to fail until the region is unhealthy, 1 to 10.

@@ -4,8 +4,8 @@
 use super::{Compiler, short};
 use crate::document::{HealthCheckSpec, RegionCheckSpec, Span, statuses};
 use crate::limits::{
-    CHECK_INTERVAL_MS_MAX, CHECK_INTERVAL_MS_MIN, CHECK_PATH_BYTES_MAX, CHECK_TIMEOUT_MS_MIN,
-    CHECKS_IN_A_ROW_MAX, HEALTH_CHECKS_MAX,
+    CHECK_INTERVAL_MS_MAX, CHECK_INTERVAL_MS_MIN, CHECK_PATH_BYTES_MAX, CHECK_TIMEOUT_MS_MAX,
+    CHECK_TIMEOUT_MS_MIN, CHECKS_IN_A_ROW_MAX, HEALTH_CHECKS_MAX,
 };
 
 impl Compiler {
@@ -47,11 +47,11 @@ impl Compiler {
         if !(CHECK_INTERVAL_MS_MIN..=CHECK_INTERVAL_MS_MAX).contains(&interval.ms) {
             self.flaw("spec.healthCheck.interval", interval, "1s to 5m");
         }
-        if timeout.ms < CHECK_TIMEOUT_MS_MIN || timeout > interval {
+        if !(CHECK_TIMEOUT_MS_MIN..=CHECK_TIMEOUT_MS_MAX).contains(&timeout.ms) || timeout > interval {
             self.flaw(
                 "spec.healthCheck.timeout",
                 timeout,
-                "100ms or more, and at most spec.healthCheck.interval",
+                "100ms to 10s, and at most spec.healthCheck.interval",
             );
         }
     }
