@@ -35,6 +35,12 @@ pub enum Fault {
         /// The column.
         column: &'static str,
     },
+    /// A version of a row is in the log, and nobody sees it yet.
+    #[error("a row of {table} can't be read as the log has it, for {} s", crate::limits::VISIBLE_WAIT_MAX.as_secs())]
+    Unseen {
+        /// The table.
+        table: String,
+    },
     /// The connection between origins failed.
     #[error("the connection to the other region failed")]
     Connection(#[source] Box<tokio_tungstenite::tungstenite::Error>),

@@ -26,6 +26,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often it asks meanwhile.
 pub const SLOT_ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a row's version may be in the log before it can be read.
+pub const VISIBLE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often it is read meanwhile.
+pub const VISIBLE_ASK_INTERVAL: Duration = Duration::from_millis(2);
 /// How often a reader of the log tells PostgreSQL how far it has come.
 pub const SLOT_STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// Events of the log that are read ahead.

@@ -402,8 +402,7 @@ impl<'a> Stream<'a> {
         if column("_deleted", new)?.starts_with('t') {
             after.clear();
         }
-        let time = column("_stamp", new)?.parse().map_err(|_| unreadable("_stamp"))?;
-        let region = column("_region", new)?.parse().map_err(|_| unreadable("_region"))?;
+        let stamp = stamp(relation, |place| new.get(place).and_then(as_text))?;
         let before = match old {
             Some(old) => text_array(&column("allowed_regions", old)?),
             None => None,
@@ -413,13 +412,37 @@ impl<'a> Stream<'a> {
         {
             open.admitted.push(slug.clone());
         }
-        self.residency.learn(&slug, Stamp::new(time, Region(region)), after);
+        self.residency.learn(&slug, stamp, after);
         Ok(())
     }
 
     /// Reads a row whole, because a large value of it is not in the log. It may be a later version: that one comes
     /// again in its turn, unless its tenant no longer allows the peer. A row that is gone, or may not go, needs nothing.
+    ///
+    /// A commit is in the log a moment before others see it, and longer where a synchronous standby is waited for: an
+    /// earlier version is read again until it is this one.
     async fn fetch(
+        &mut self,
+        relation: &LogRelation,
+        row: &[Value<'_>],
+    ) -> Result<Option<Vec<Option<String>>>, Fault> {
+        let stamp = stamp(relation, |place| row.get(place).and_then(as_text))?;
+        let deadline = Instant::now() + limits::VISIBLE_WAIT_MAX;
+        loop {
+            let Some(found) = self.fetch_now(relation, row).await? else { return Ok(None) };
+            let text = |place: usize| found.get(place).and_then(Option::as_deref);
+            if self::stamp(relation, text)? >= stamp {
+                return Ok(Some(found));
+            }
+            if Instant::now() >= deadline {
+                return Err(Fault::Unseen { table: relation.table.clone() });
+            }
+            tokio::time::sleep(limits::VISIBLE_ASK_INTERVAL).await;
+        }
+    }
+
+    /// The version that is seen now.
+    async fn fetch_now(
         &mut self,
         relation: &LogRelation,
         row: &[Value<'_>],
@@ -462,6 +485,18 @@ impl<'a> Stream<'a> {
         }
         Ok(Some(values))
     }
+}
+
+/// The stamp of a row of this table.
+fn stamp<'v>(relation: &LogRelation, text: impl Fn(usize) -> Option<&'v str>) -> Result<Stamp, Fault> {
+    let column = |column: &'static str| {
+        let missing = || Fault::Column { table: relation.table.clone(), column };
+        relation.place(column).and_then(&text).ok_or_else(missing)
+    };
+    let unreadable = |column: &'static str| Fault::Column { table: relation.table.clone(), column };
+    let time = column("_stamp")?.parse().map_err(|_| unreadable("_stamp"))?;
+    let region = column("_region")?.parse().map_err(|_| unreadable("_region"))?;
+    Ok(Stamp::new(time, Region(region)))
 }
 
 fn as_text<'v>(value: &Value<'v>) -> Option<&'v str> {

@@ -262,3 +262,43 @@ async fn large_values_that_an_update_leaves_alone_arrive() {
     assert_eq!(b.get("acme", id).await.unwrap().fields["large"], json!(large));
     world.stop().await;
 }
+
+/// A commit is in the log before others see it: here for as long as a standby is waited for that does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_arrive_though_the_log_is_ahead_of_what_is_seen() {
+    let mut world = World::start(2).await;
+    let [a, b] = &world.regions[..] else { unreachable!() };
+    let large: String = (0..400).map(|_| Uuid::new_v4().to_string()).collect();
+    let id = a.create("acme", json!({"large": large})).await.id;
+    world.settle().await;
+    let mut sql = a.sql().await;
+    let standby = async |sql: &mut sqlx::PgConnection, change: &'static str| {
+        sqlx::query(change).execute(&mut *sql).await.unwrap();
+        sqlx::query("select pg_reload_conf()").execute(sql).await.unwrap();
+    };
+    standby(&mut sql, "alter system set synchronous_standby_names = 'nobody'").await;
+    let mut writer = a.sql().await;
+    let update = tokio::spawn(async move {
+        // Not before this connection has heard of it.
+        while sqlx::query_scalar::<_, String>("show synchronous_standby_names")
+            .fetch_one(&mut writer)
+            .await
+            .unwrap()
+            != "nobody"
+        {
+            tokio::task::yield_now().await;
+        }
+        let update = "update meridian.record set updated_at = now() + interval '1 hour' where id = $1";
+        sqlx::query(update).bind(id).execute(&mut writer).await.unwrap();
+    });
+    let waits = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+    let sent = "select count(*) from pg_stat_replication where sent_lsn >= pg_current_wal_flush_lsn()";
+    for what in [waits, sent] {
+        eventually(what, async || a.count(what).await > 0).await;
+    }
+    standby(&mut sql, "alter system reset synchronous_standby_names").await;
+    update.await.unwrap();
+    world.assert_equal().await;
+    assert_eq!(b.get("acme", id).await.unwrap().fields["large"], json!(large));
+    world.stop().await;
+}
