@@ -51,6 +51,9 @@ pub async fn load(isolate: &Rc<Isolate>, ctx: &Context, keys: &[LoadKey]) -> Vec
     join_all(keys.iter().map(|key| async move {
         match key {
             LoadKey::Host(host) => load_host(isolate, ctx, host).await,
+            LoadKey::StoredHost(host) => stored_host(isolate, host)
+                .await
+                .map_or(Loaded::Missing, |stored| Loaded::Host(Some(stored.tenant))),
             LoadKey::Target(target) => load_target(isolate, ctx, target).await,
         }
     }))
@@ -84,10 +87,16 @@ struct StoredHost {
     at_ms: u64,
 }
 
+async fn stored_host(isolate: &Isolate, name: &str) -> Option<StoredHost> {
+    read(isolate, &host_key(name)).await.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+}
+
+fn host_key(name: &str) -> String {
+    format!("host:{name}")
+}
+
 async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
-    let key = format!("host:{name}");
-    let stored =
-        read(isolate, &key).await.and_then(|bytes| serde_json::from_slice::<StoredHost>(&bytes).ok());
+    let stored = stored_host(isolate, name).await;
     let now_ms = host::now_ms();
     if let Some(stored) = stored.as_ref().filter(|stored| now_ms.saturating_sub(stored.at_ms) < HOST_FRESH_MS)
     {
@@ -97,7 +106,7 @@ async fn load_host(isolate: &Rc<Isolate>, ctx: &Context, name: &str) -> Loaded {
         Ok(answer) if answer.status == 200 => match serde_json::from_slice::<HostReply>(&answer.body) {
             Ok(reply) => {
                 let fresh = StoredHost { tenant: reply.tenant.clone(), at_ms: now_ms };
-                write(isolate, ctx, key, serde_json::to_vec(&fresh).unwrap_or_default());
+                write(isolate, ctx, host_key(name), serde_json::to_vec(&fresh).unwrap_or_default());
                 Loaded::Host(Some(reply.tenant))
             }
             Err(error) => Loaded::Unavailable(format!("tenant of the host: {error}")),

@@ -27,6 +27,9 @@ pub async fn load(memory: &Memory, keys: &[LoadKey]) -> Vec<Loaded> {
     join_all(keys.iter().map(|key| async move {
         match key {
             LoadKey::Host(host) => load_host(memory, host).await,
+            LoadKey::StoredHost(host) => stored_host(memory, &StoredHost::key(host))
+                .await
+                .map_or(Loaded::Missing, |stored| Loaded::Host(stored.tenant)),
             LoadKey::Target(target) => load_target(memory, target).await,
         }
     }))
@@ -35,7 +38,7 @@ pub async fn load(memory: &Memory, keys: &[LoadKey]) -> Vec<Loaded> {
 
 async fn load_host(memory: &Memory, host: &str) -> Loaded {
     let key = StoredHost::key(host);
-    let stored = memory.read(&key).await.and_then(|bytes| serde_json::from_slice::<StoredHost>(&bytes).ok());
+    let stored = stored_host(memory, &key).await;
     let fresh = |stored: &StoredHost| now_ms().saturating_sub(stored.at_ms) < HOST_FRESH_MS;
     match stored {
         Some(StoredHost { tenant: Some(tenant), at_ms }) => {
@@ -54,6 +57,10 @@ async fn load_host(memory: &Memory, host: &str) -> Loaded {
             Err(why) => Loaded::Unavailable(why),
         },
     }
+}
+
+async fn stored_host(memory: &Memory, key: &str) -> Option<StoredHost> {
+    memory.read(key).await.and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
 async fn ask_host(memory: &Memory, host: &str) -> Result<Option<String>, String> {

@@ -90,6 +90,8 @@ pub enum Answer {
 pub enum LoadKey {
     /// Which tenant a hostname belongs to.
     Host(String),
+    /// The same, as far as the host has it stored, however old: no origin is asked. What is not there is [`Loaded::Missing`].
+    StoredHost(String),
     /// The rules of a target.
     Target(Target),
 }

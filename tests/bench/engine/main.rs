@@ -151,7 +151,7 @@ impl World {
 
     fn load(&self, key: &LoadKey) -> Loaded {
         match key {
-            LoadKey::Host(host) => Loaded::Host(self.tenant_of(host)),
+            LoadKey::Host(host) | LoadKey::StoredHost(host) => Loaded::Host(self.tenant_of(host)),
             LoadKey::Target(Target::Platform) => Loaded::Platform(Arc::clone(&self.platform)),
             LoadKey::Target(Target::Tenant(slug)) => {
                 let number: usize = slug.get(1..).and_then(|number| number.parse().ok()).unwrap_or_default();

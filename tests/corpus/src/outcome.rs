@@ -78,6 +78,7 @@ pub(crate) fn describe(step: &Step) -> String {
                 .iter()
                 .map(|key| match key {
                     LoadKey::Host(host) => format!("host {host}"),
+                    LoadKey::StoredHost(host) => format!("stored host {host}"),
                     LoadKey::Target(target) => target.to_string(),
                 })
                 .collect();

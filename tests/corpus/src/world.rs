@@ -174,7 +174,7 @@ impl World {
             return Loaded::Unavailable("out of reach".to_owned());
         }
         match key {
-            LoadKey::Host(host) => Loaded::Host(self.tenant_of(host)),
+            LoadKey::Host(host) | LoadKey::StoredHost(host) => Loaded::Host(self.tenant_of(host)),
             LoadKey::Target(Target::Platform) => match &self.platform {
                 Ok(platform) => Loaded::Platform(Arc::clone(platform)),
                 Err(error) => Loaded::Unavailable(error.clone()),

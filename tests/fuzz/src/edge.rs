@@ -222,6 +222,7 @@ fn load(key: &LoadKey) -> Loaded {
             Loaded::Host(Some("shop".to_owned()))
         }
         LoadKey::Host(_) => Loaded::Host(None),
+        LoadKey::StoredHost(_) => Loaded::Missing,
     }
 }
 

@@ -37,16 +37,26 @@ impl Exchange {
         let look = node.look(&self.facts.host, self.now_ms);
         let mut keys = look.wanted;
         let client = self.facts.client;
-        keys.retain(|key| {
-            let is_new = !self.tried.contains(key);
-            is_new && (!matches!(key, LoadKey::Host(_)) || node.may_ask_host(client, self.now_ms))
-        });
+        let unasked = self.is_unasked();
+        keys.retain(|key| !(self.tried.contains(key) || unasked && matches!(key, LoadKey::Host(_))));
+        for key in &mut keys {
+            if let LoadKey::Host(host) = key
+                && !node.may_ask_host(client, self.now_ms)
+            {
+                *key = LoadKey::StoredHost(std::mem::take(host));
+            }
+        }
         if !keys.is_empty() {
             self.tried.extend_from_slice(&keys);
             node.loading(&keys, self.now_ms);
             return self.wait(Waiting::Load(keys.clone()), Step::Load(keys));
         }
         self.settle(node, look.host, look.rules)
+    }
+
+    /// Whether no origin is asked whose the host is, since too many are asked for.
+    fn is_unasked(&self) -> bool {
+        self.tried.iter().any(|key| matches!(key, LoadKey::StoredHost(_)))
     }
 
     pub(super) fn loaded(&mut self, node: &mut Node, keys: &[LoadKey], loaded: Vec<Loaded>) -> Step {
@@ -66,7 +76,7 @@ impl Exchange {
         let (tenant, rules) = match known {
             HostKnown::Tenant(tenant) => (Some(tenant), rules),
             HostKnown::No => {
-                if !self.tried.iter().any(|key| matches!(key, LoadKey::Host(_))) {
+                if self.is_unasked() {
                     self.explanation.note("host", None, "not asked for: too many are").with("host", host);
                 }
                 let tenant = node.host_before(host);

@@ -302,7 +302,7 @@ impl Node {
                 LoadKey::Target(Target::Tenant(slug)) => {
                     self.tenants.get_or_insert_with(slug.clone(), Held::default).begin_loading(now_ms);
                 }
-                LoadKey::Host(_) => {}
+                LoadKey::Host(_) | LoadKey::StoredHost(_) => {}
             }
         }
     }
@@ -313,7 +313,7 @@ impl Node {
     /// Why it can't be used.
     pub(crate) fn loaded(&mut self, key: &LoadKey, loaded: Loaded, now_ms: u64) -> Result<(), String> {
         match (key, loaded) {
-            (LoadKey::Host(host), Loaded::Host(Some(tenant))) => {
+            (LoadKey::Host(host) | LoadKey::StoredHost(host), Loaded::Host(Some(tenant))) => {
                 self.forget_host(host);
                 let known = KnownHost { tenant: tenant.into(), until: Until::after(now_ms, HOST_KNOWN_MS) };
                 self.unnamed_hosts.insert(host.clone(), known);
@@ -324,6 +324,8 @@ impl Node {
                 self.unknown_hosts.insert(host.clone(), Until::after(now_ms, UNKNOWN_HOST_MS));
                 Ok(())
             }
+            // Whose it is nobody was asked.
+            (LoadKey::StoredHost(_), _) => Ok(()),
             (LoadKey::Host(host), loaded) => {
                 // Nobody can say: whoever had it keeps it for a while.
                 let known = self.hosts.get(host.as_str()).or_else(|| self.unnamed_hosts.get(host.as_str()));

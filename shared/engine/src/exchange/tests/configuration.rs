@@ -95,6 +95,12 @@ fn whoever_names_many_hosts_costs_an_origin_few_questions_and_others_nothing() {
     assert_eq!(statuses, BTreeMap::from([(421, asked), (503, 2_000 - asked)]));
     assert_eq!(host.asked.iter().filter(|what| **what == "load").count() as u64, asked);
     assert_eq!(host.get("/").status, 200, "what is known needs no question");
+    host.stored_hosts.insert("kept.example".to_owned(), "acme".to_owned());
+    assert_eq!(
+        host.send(request("GET", "kept.example", "/")).status,
+        200,
+        "what is stored needs none either"
+    );
     let mut other = request("GET", "below.example", "/");
     other.client = "198.51.100.1".parse().unwrap();
     assert_eq!(host.send(other).status, 200, "another client may ask");

@@ -37,6 +37,8 @@ const NOW: u64 = 1_800_000_000_000;
 struct Host {
     node: Node,
     hosts: BTreeMap<String, String>,
+    /// Those that the host has stored.
+    stored_hosts: BTreeMap<String, String>,
     rules: Option<Arc<Ruleset>>,
     platform: Option<Arc<Platform>>,
     news: Option<SyncNews>,
@@ -60,6 +62,7 @@ impl Host {
         Self {
             node: Node::new("test-1", [7; 32]),
             hosts,
+            stored_hosts: BTreeMap::new(),
             rules: Some(Arc::new(rules)),
             platform: Some(Arc::new(platform())),
             news: Some(SyncNews { now_ms: NOW, ..SyncNews::default() }),
@@ -131,7 +134,8 @@ impl Host {
                 Answer::Synced(self.news.clone())
             }
             Step::Load(keys) => {
-                self.asked.push("load");
+                let is_stored = keys.iter().all(|key| matches!(key, LoadKey::StoredHost(_)));
+                self.asked.push(if is_stored { "look" } else { "load" });
                 Answer::Loaded(keys.iter().map(|key| self.load(key)).collect())
             }
             Step::FetchKeys(_) => Answer::Keys(Err(FetchFault::Unreachable).into()),
@@ -168,6 +172,10 @@ impl Host {
     fn load(&self, key: &LoadKey) -> Loaded {
         match key {
             LoadKey::Host(host) => Loaded::Host(self.hosts.get(host).cloned()),
+            LoadKey::StoredHost(host) => self
+                .stored_hosts
+                .get(host)
+                .map_or(Loaded::Missing, |tenant| Loaded::Host(Some(tenant.clone()))),
             LoadKey::Target(Target::Platform) => {
                 self.platform.clone().map_or(Loaded::Unavailable("away".to_owned()), Loaded::Platform)
             }

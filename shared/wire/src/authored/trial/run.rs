@@ -189,7 +189,7 @@ impl Trial {
     fn load(&self, key: &LoadKey) -> Loaded {
         let tenant = &self.ruleset.tenant;
         match key {
-            LoadKey::Host(host) => {
+            LoadKey::Host(host) | LoadKey::StoredHost(host) => {
                 let covers = |domain: &String| match domain.strip_prefix('*') {
                     Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
                     None => domain == host,
