@@ -252,8 +252,14 @@ fn opens(at: At<'_>) -> bool {
 fn comparison(text: &str) -> bool {
     let text = near(text, 48);
     let sign = |(at, _): (usize, &str)| {
-        // What is compared is one name, number or call, not a sentence.
-        text.get(..at).is_some_and(|left| !left.trim().is_empty() && left.trim().split(' ').count() <= 2)
+        // What is compared is one name, number, text or call, not a sentence; inside a text nothing is compared.
+        text.get(..at).is_some_and(|left| {
+            let is_text =
+                |quote: &char| left.chars().filter(|letter| letter == quote).count().is_multiple_of(2);
+            !left.trim().is_empty()
+                && left.trim().split(' ').count() <= 2
+                && ['\'', '"', '`'].iter().all(is_text)
+        })
     };
     ["=", "<", ">", " like ", " in (", " is null", " is not null", " between ", " regexp ", " rlike "]
         .iter()
