@@ -105,6 +105,8 @@ pub const FETCHES_MAX: usize = 2_000;
 pub const COLLAPSE_JOINED_MAX: u32 = 256;
 /// How long a request waits for the fetch of another one, and how long a fetch is waited for.
 pub const COLLAPSE_WAIT_MS: u32 = 5_000;
+/// How long a request for a range waits for the fetch of another one: of a long body each part would come late.
+pub const COLLAPSE_RANGE_WAIT_MS: u32 = 250;
 /// Shortest pause between two looks at whether the fetch of another request has ended.
 pub const COLLAPSE_PAUSE_MS_MIN: u32 = 5;
 /// Longest such pause; each is a quarter of the time waited so far.

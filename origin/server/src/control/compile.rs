@@ -5,8 +5,9 @@ use meridian_engine::destination::Destination;
 use meridian_engine::ruleset::{Platform, Target, Version};
 use meridian_store::{Scope as Transaction, release};
 use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, run_tests};
-use meridian_wire::bundle::{Bundle, Rules};
-use meridian_wire::document::Document;
+use meridian_wire::bundle::{Bundle, InvalidBundle, Rules};
+use meridian_wire::document::{Body, Document};
+use meridian_wire::encoding::version;
 use serde_json::{Value, json};
 
 use super::publish::File;
@@ -60,6 +61,32 @@ pub(super) async fn compile(
         warnings: compiled.warnings.iter().map(|warning| json!(warning)).collect(),
         rules: compiled.rules,
         tests: compiled.tests,
+    })
+}
+
+/// A released bundle with the documents that are made of the tables as they are now. Where files that were released once no
+/// longer compile, as after an upgrade that refuses more, this is what goes on: edges accept what they have accepted.
+///
+/// # Errors
+/// 422 where edges would refuse it.
+pub(super) async fn renew(
+    target: &Target,
+    released: &str,
+    generated: Vec<Document>,
+) -> Result<Compiled, Problem> {
+    let invalid = |error: InvalidBundle| Problem::invalid(json!([])).detail(error.to_string());
+    let mut documents = Bundle::read(released.as_bytes(), target).map_err(invalid)?.documents;
+    documents.retain(|document| !matches!(document.body, Body::Tenant(_) | Body::Domain(_)));
+    documents.extend(generated);
+    let bytes = Bundle::new(target, documents).to_bytes();
+    let rules = Bundle::parse(&bytes, target, 0).map_err(invalid)?;
+    Ok(Compiled {
+        version: version(&bytes),
+        bundle: String::from_utf8(bytes).map_err(|error| Problem::internal(&error))?,
+        warnings: Vec::new(),
+        rules,
+        tests: Vec::new(),
+        beyond_plan: Vec::new(),
     })
 }
 

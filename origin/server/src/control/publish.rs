@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::auth::Operator;
-use super::compile::{Compiled, compile, reach, test};
+use super::compile::{Compiled, compile, reach, renew, test};
 use super::home;
 use crate::context::{now_ms, now_ms_i64};
 use crate::problem::Problem;
@@ -111,7 +111,12 @@ pub(super) async fn regenerate(
     let head = lock(transaction, target).await?;
     let files = head.as_ref().map(|(_, contents)| files(contents)).transpose()?.unwrap_or_default();
     let generated = generated(transaction, target).await?;
-    let compiled = compile(target, &files, generated).await?;
+    let compiled = match (compile(target, &files, generated.clone()).await, &head) {
+        (Err(problem), Some((_, contents))) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            renew(target, &contents.bundle, generated).await.map_err(|_| problem)?
+        }
+        (compiled, _) => compiled?,
+    };
     let made = Making { origin, operator, target, kind: "generated", note: None };
     made.release(transaction, head, files, compiled).await
 }

@@ -3,14 +3,14 @@
 //!
 //! A request with a condition of its client's may be answered by a 304, which is for nobody else. One by itself goes forward as it
 //! came; the next one, while that is out, is sent without its condition for all of them, and the conditions of those who wait are
-//! answered from what it stores. A request for a range waits where there is a fetch, and begins none: what it asks for is short,
+//! answered from what it stores. A request for a range waits for a fetch for a moment, and begins none: what it asks for is short,
 //! and the whole may not be.
 //!
 //! They ask the node's memory again after ever longer pauses, so that no host has to wake one request for another, and
 //! look up again once the fetch has ended. Whoever finds nothing then, or has waited long enough, goes forward alone.
 
 use super::{Exchange, Waiting};
-use crate::limits::{COLLAPSE_PAUSE_MS_MAX, COLLAPSE_PAUSE_MS_MIN, COLLAPSE_WAIT_MS};
+use crate::limits::{COLLAPSE_PAUSE_MS_MAX, COLLAPSE_PAUSE_MS_MIN, COLLAPSE_RANGE_WAIT_MS, COLLAPSE_WAIT_MS};
 use crate::node::{Fetched, Node, Patience, Turn};
 use crate::policy::cache::{Fwd, Part, Serve};
 use crate::step::{After, CacheKey, Step};
@@ -28,6 +28,8 @@ pub(super) struct Collapse {
     waits: Option<Wait>,
     /// How long it has waited in all.
     waited_ms: u32,
+    /// How long it may.
+    patience_ms: u32,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,9 @@ impl Exchange {
         let key = lookup.place().clone();
         let fwd = lookup.fwd();
         let has_waited = self.collapse.waits.as_ref().is_some_and(|wait| wait.key == key);
-        let may_wait = lookup.may_wait() && self.collapse.waited_ms < COLLAPSE_WAIT_MS;
+        self.collapse.patience_ms =
+            if part == Part::Follows { COLLAPSE_RANGE_WAIT_MS } else { COLLAPSE_WAIT_MS };
+        let may_wait = lookup.may_wait() && self.collapse.waited_ms < self.collapse.patience_ms;
         let patience = match (may_wait, has_waited) {
             (true, false) => Patience::Any,
             (true, true) => Patience::Again,
@@ -103,7 +107,7 @@ impl Exchange {
             return self.fail_internally(node, "nobody was waited for");
         };
         let is_under_way = node.fetches.is_under_way(&wait.key, &wait.leader);
-        if is_under_way && self.collapse.waited_ms < COLLAPSE_WAIT_MS {
+        if is_under_way && self.collapse.waited_ms < self.collapse.patience_ms {
             return self.pause();
         }
         lookup.again();

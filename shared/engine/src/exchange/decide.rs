@@ -192,7 +192,7 @@ impl Exchange {
         let regions = self.platform.as_ref().map_or(&[][..], |platform| &platform.regions);
         let nearest = || nearest(regions, tenant, &self.facts.place).unwrap_or(&tenant.home_region);
         let (inputs, identity) = (self.inputs(), self.identity.as_deref());
-        let check = LimitCheck::new(&rules.ruleset, own, &inputs, identity, &node.secret, nearest);
+        let check = LimitCheck::new(&rules.ruleset, own, &inputs, identity, nearest);
         let is_known = self.own_answer.is_none();
         let is_for_it = |limit: &RateLimit| is_known || limit.is_without_token();
         let check = check.only(|index| rules.ruleset.limits.get(index).is_some_and(is_for_it));
@@ -205,7 +205,7 @@ impl Exchange {
         let Some(check) = &mut self.limits else {
             return self.fail_internally(node, "no limits to check");
         };
-        match check.poll(&mut node.limits, self.now_ms) {
+        match check.poll(&mut node.limits, &node.secret, self.now_ms) {
             LimitVerdict::NeedTake(mut takes) => {
                 let allowed = self.rules.iter().flat_map(|rules| &rules.ruleset.tenant.allowed_regions);
                 for take in takes.iter_mut().filter(|take| take.scope == LimitScope::Region) {

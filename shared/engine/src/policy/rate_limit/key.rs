@@ -9,16 +9,15 @@ use sha2::{Digest, Sha256};
 use super::counter::KeyHash;
 use crate::expr::{Inputs, Seen};
 use crate::policy::jwt::Identity;
-use crate::ruleset::{LimitKey, LimitScope, RateLimit};
+use crate::ruleset::{LimitKey, RateLimit};
 use crate::secret::Secret;
 
-/// The key of a request: the same on every edge with the same secret.
+/// The key of a request, as the edge itself remembers it.
 pub(super) fn hash(
     tenant: &str,
     limit: &RateLimit,
     inputs: &Inputs<'_>,
     identity: Option<&Identity>,
-    secret: &Secret,
 ) -> KeyHash {
     let facts = inputs.facts;
     let mut input = Input(Sha256::new());
@@ -58,11 +57,12 @@ pub(super) fn hash(
             },
         }
     }
-    let hash: KeyHash = input.0.finalize().into();
-    match limit.scope {
-        LimitScope::Node => hash,
-        LimitScope::Region | LimitScope::Global => secret.tag([b"meridian-limit-v1\n", &hash]),
-    }
+    input.0.finalize().into()
+}
+
+/// The same as others get to see it: the same of every edge with the same secret.
+pub(super) fn hidden(key: &KeyHash, secret: &Secret) -> KeyHash {
+    secret.tag([b"meridian-limit-v1\n", key])
 }
 
 struct Input(Sha256);

@@ -146,15 +146,14 @@ enum Look {
 }
 
 impl LimitCheck {
-    /// The limits of the tenant's plan, then `own` of the route, by index, with whom each counts: `secret` hides that from whoever
-    /// else counts. `nearest` is the region whose authority counts limits of scope `region`.
+    /// The limits of the tenant's plan, then `own` of the route, by index, with whom each counts. `nearest` is the region whose
+    /// authority counts limits of scope `region`.
     #[must_use]
     pub fn new<'a>(
         ruleset: &'a Ruleset,
         own: &[usize],
         inputs: &Inputs<'_>,
         identity: Option<&Identity>,
-        secret: &Secret,
         nearest: impl Fn() -> &'a RegionId,
     ) -> Self {
         let tenant = &ruleset.tenant;
@@ -171,7 +170,7 @@ impl LimitCheck {
             region: if limit.scope == LimitScope::Region { nearest() } else { &tenant.home_region }.clone(),
             fail: limit.fail,
             shadow: limit.mode == Mode::Log,
-            key: key::hash(&tenant.slug, limit, inputs, identity, secret),
+            key: key::hash(&tenant.slug, limit, inputs, identity),
             asked: Asked::No,
         });
         Self { items: items.collect(), tenant: tenant.slug.as_str().into() }
@@ -187,7 +186,8 @@ impl LimitCheck {
     /// Checks all limits, and takes from all of them or from none. Asks about each limit at most once, but says `NeedTake` anew
     /// where one had units enough and another request has spent them, or they have lapsed, when the answer about another
     /// limit is there: so at most as often as there are limits.
-    pub fn poll(&mut self, memory: &mut LimitMemory, now_ms: u64) -> LimitVerdict {
+    /// `secret` hides whom a limit counts from the authority.
+    pub fn poll(&mut self, memory: &mut LimitMemory, secret: &Secret, now_ms: u64) -> LimitVerdict {
         let looks: Vec<_> = self.items.iter().map(|item| item.look(&self.tenant, memory, now_ms)).collect();
         let denied = self.items.iter().zip(&looks).any(|(item, look)| item.denies(look));
         let takes: Vec<_> = self
@@ -195,7 +195,7 @@ impl LimitCheck {
             .iter_mut()
             .zip(&looks)
             .filter(|_| !denied)
-            .filter_map(|(item, look)| item.ask(look, &self.tenant, now_ms))
+            .filter_map(|(item, look)| item.ask(look, &self.tenant, secret, now_ms))
             .collect();
         if !takes.is_empty() {
             return LimitVerdict::NeedTake(takes);
@@ -305,13 +305,13 @@ impl Item {
             }
     }
 
-    fn ask(&mut self, look: &Look, tenant: &str, now_ms: u64) -> Option<Take> {
+    fn ask(&mut self, look: &Look, tenant: &str, secret: &Secret, now_ms: u64) -> Option<Take> {
         let Look::Ask { amount } = *look else { return None };
         self.asked = Asked::For(Question { amount, asked_ms: now_ms });
         Some(Take {
             tenant: tenant.to_owned(),
             limit: self.name.to_string(),
-            key: URL_SAFE_NO_PAD.encode(self.key),
+            key: URL_SAFE_NO_PAD.encode(key::hidden(&self.key, secret)),
             amount,
             cost: self.cost,
             scope: self.scope,

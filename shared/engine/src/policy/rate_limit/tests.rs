@@ -39,7 +39,7 @@ fn check((ruleset, route): &(Ruleset, Route), client: &str) -> LimitCheck {
     let mut facts = request("GET", "acme.example", "/");
     facts.client = client.parse().unwrap();
     let inputs = Inputs::anonymous(&facts, "acme");
-    LimitCheck::new(ruleset, &route.limits, &inputs, None, &secret(7), || &ruleset.tenant.home_region)
+    LimitCheck::new(ruleset, &route.limits, &inputs, None, || &ruleset.tenant.home_region)
 }
 
 fn secret(byte: u8) -> Secret {
@@ -59,7 +59,7 @@ fn drive(
 ) -> (Result<LimitReport, Denial>, usize) {
     let mut asked = 0;
     loop {
-        match check.poll(memory, now_ms) {
+        match check.poll(memory, &secret(7), now_ms) {
             LimitVerdict::Passed(report) => return (Ok(report), asked),
             LimitVerdict::Denied(_, denial) => return (Err(denial), asked),
             LimitVerdict::NeedTake(takes) => {
@@ -124,7 +124,7 @@ fn what_the_authority_set_aside_goes_back_where_another_limit_says_no() {
     let (outcome, asked) = drive(&mut memory, check(&rules, "192.0.2.1"), Some(&mut authority), NOW_MS);
     assert_eq!((outcome.unwrap_err().violated, asked), (vec!["b".to_owned()], 2));
     let mut third = check(&rules, "192.0.2.1");
-    let LimitVerdict::Denied(report, _) = third.poll(&mut memory, NOW_MS) else { panic!() };
+    let LimitVerdict::Denied(report, _) = third.poll(&mut memory, &secret(7), NOW_MS) else { panic!() };
     assert_eq!(report.limits[0].remaining, 99, "what was granted for the second is still here");
 }
 
@@ -139,7 +139,7 @@ fn a_limit_is_asked_about_when_its_units_are_gone_once_another_has_answered() {
     let mut check_both = check(&both, "192.0.2.1");
     let mut asked = Vec::new();
     let report = loop {
-        match check_both.poll(&mut memory, NOW_MS) {
+        match check_both.poll(&mut memory, &secret(7), NOW_MS) {
             LimitVerdict::Passed(report) => break report,
             LimitVerdict::Denied(_, denial) => panic!("{denial:?}"),
             LimitVerdict::NeedTake(takes) => {
@@ -259,7 +259,6 @@ fn keys_of_all_kinds_are_told_apart() {
             &RateLimit { key: keys, ..limit("l", LimitScope::Node, 1, 1) },
             &Inputs::anonymous(&facts, tenant),
             None,
-            &secret(7),
         )
     };
     let header = |name: &str| LimitKey::Header(name.to_owned());
@@ -285,12 +284,19 @@ fn keys_of_all_kinds_are_told_apart() {
 fn who_counts_elsewhere_gets_a_hash_that_takes_the_secret_to_make() {
     let facts = request("GET", "acme.example", "/");
     let inputs = Inputs::anonymous(&facts, "acme");
-    let hash = |scope, byte| key::hash("acme", &limit("l", scope, 1, 1), &inputs, None, &secret(byte));
-    assert_eq!(hash(LimitScope::Node, 7), hash(LimitScope::Node, 8), "it does not leave the edge");
     for scope in [LimitScope::Region, LimitScope::Global] {
-        assert_eq!(hash(scope, 7), hash(scope, 7), "the same on every edge");
-        assert_ne!(hash(scope, 7), hash(scope, 8));
-        assert_ne!(hash(scope, 7), hash(LimitScope::Node, 7));
+        let rules = rules(vec![limit("l", scope, 1, 1)]);
+        let told = |byte| {
+            let mut check = check(&rules, "192.0.2.1");
+            match check.poll(&mut memory(), &secret(byte), NOW_MS) {
+                LimitVerdict::NeedTake(takes) => takes[0].key.clone(),
+                verdict => panic!("{verdict:?}"),
+            }
+        };
+        assert_eq!(told(7), told(7), "the same on every edge");
+        assert_ne!(told(7), told(8));
+        let own = key::hash("acme", &rules.0.limits[0], &inputs, None);
+        assert_ne!(told(7), URL_SAFE_NO_PAD.encode(own), "what the edge remembers does not leave it");
     }
 }
 
@@ -316,9 +322,7 @@ fn an_expression_says_whom_and_how_much() {
         facts.headers.append("x-device", device);
         facts.query = query.map(str::to_owned);
         let inputs = Inputs::anonymous(&facts, "acme");
-        let check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, &secret(7), || {
-            &ruleset.tenant.home_region
-        });
+        let check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, || &ruleset.tenant.home_region);
         drive(&mut memory, check, None, NOW_MS).0.unwrap().limits[0].remaining
     };
     assert_eq!(remaining("a", Some("all")), 7);
@@ -350,8 +354,8 @@ fn a_global_limit_is_counted_at_home_and_a_regions_own_there() {
         let facts = request("GET", "acme.example", "/");
         let inputs = Inputs::anonymous(&facts, "acme");
         let nearest = "us-east-1".into();
-        let mut check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, &secret(7), || &nearest);
-        match check.poll(&mut memory(), NOW_MS) {
+        let mut check = LimitCheck::new(&ruleset, &route.limits, &inputs, None, || &nearest);
+        match check.poll(&mut memory(), &secret(7), NOW_MS) {
             LimitVerdict::NeedTake(takes) => takes[0].region.to_string(),
             verdict => panic!("{verdict:?}"),
         }
@@ -406,7 +410,7 @@ impl Crowd {
     fn go_on(&mut self, mut asking: Asking, fate: Fate, now_ms: u64) {
         let edge_ms = now_ms + EDGES_AHEAD_MS[asking.edge];
         loop {
-            match asking.check.poll(&mut self.edges[asking.edge], edge_ms) {
+            match asking.check.poll(&mut self.edges[asking.edge], &secret(7), edge_ms) {
                 LimitVerdict::Passed(_) => return self.passed.push((now_ms, asking.cost)),
                 LimitVerdict::Denied(..) => return,
                 LimitVerdict::NeedTake(takes) => {
