@@ -3,6 +3,7 @@
 mod support;
 
 use http::{Method, StatusCode};
+use meridian_store::sqlx;
 use serde_json::{Value, json};
 use support::{Region, Reply, until};
 
@@ -223,4 +224,20 @@ async fn a_hostname_is_verified_by_whoever_says_so() {
     let forwarded = region.as_tenant("acme", Method::GET, "/edge/v1/tls/ask?domain=acme.example", None).await;
     assert_eq!(forwarded.status, StatusCode::NOT_FOUND, "{forwarded:?}");
     region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_suspended_though_its_files_no_longer_compile() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    assert_eq!(push(&region, "acme").await.status, StatusCode::CREATED);
+    // As files are that an older version took.
+    let files = r#"[{"path": "old.yaml", "content": "apiVersion: meridian/v1\nkind: Forgotten\nmetadata: {name: a}\nspec: {}\n"}]"#;
+    let sql = "update meridian.release set files = $1::jsonb where target = 'tenant:acme'";
+    sqlx::query(sql).bind(files).execute(&mut region.cluster.superuser().await).await.unwrap();
+    let state = json!({"state": "suspended"});
+    let suspended = region.control(Method::PATCH, "/tenants/acme", Some(&state)).await;
+    assert_eq!(suspended.status, StatusCode::OK, "{suspended:?}");
+    assert_eq!(tenant_spec(&region, "acme").await["state"], "suspended");
+    region.stop().await;
 }

@@ -128,7 +128,8 @@ mod tests {
         let cpu = Cpu::new().unwrap();
         let before = cpu.moment(std::process::id()).unwrap();
         let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(120) {
+        // A busy machine gives it its share only.
+        while started.elapsed() < Duration::from_secs(60) && run_seconds(std::process::id()).unwrap() < 0.1 {
             std::hint::black_box(started.elapsed());
         }
         let after = cpu.moment(std::process::id()).unwrap();
