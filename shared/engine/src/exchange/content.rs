@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::headers::Headers;
-use crate::policy::transform::{detach, edits, is_coded, judge, make_private, recode, unfit};
+use crate::policy::transform::{detach, edits, is_in_coding_of_runtimes, judge, make_private, recode, unfit};
 use crate::ruleset::{Coding, PageChanges, Transform};
 use crate::step::ReplyBody;
 
@@ -48,7 +48,7 @@ impl Exchange {
             upstream.response_bytes_max.is_some() || upstream.body_timeout_ms.is_some()
         });
         let stored = self.confirms.as_ref().map_or(&*headers, |(_, content)| content);
-        if (self.lookup.is_some() || is_counted) && is_coded(stored) {
+        if (self.lookup.is_some() || is_counted) && is_in_coding_of_runtimes(stored) {
             recode(headers);
         }
     }

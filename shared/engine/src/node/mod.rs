@@ -155,7 +155,7 @@ impl Node {
         Self { coded_bytes_max: bytes_max, ..self }
     }
 
-    /// The same for a host that decodes content in a content coding where it stores or counts it, and codes it again for the
+    /// The same for a host that decodes content in `gzip` or `br` where it stores or counts it, and codes it again for the
     /// client: the bytes are others then, so that strong entity tags and digests are not said of them.
     #[must_use]
     pub fn with_recoded_content(self) -> Self {

@@ -159,6 +159,11 @@ fn what_a_host_codes_anew_has_a_weak_tag_and_no_digests() {
     let mut host = Host::new(ruleset(vec![route("/**")]));
     host.node = std::mem::take(&mut host.node).with_recoded_content();
     host.says("us-east-1", ok(200, &fields));
+    assert_eq!(ask(&mut host, "\"0\""), (200, strong.clone(), digest.clone()));
+    // Nor does a runtime touch a coding that it doesn't know.
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    host.node = std::mem::take(&mut host.node).with_recoded_content();
+    host.says("us-east-1", ok(200, &[fields[0], ("content-encoding", "zstd"), fields[2], fields[3]]));
     assert_eq!(ask(&mut host, "\"0\""), (200, strong, digest));
 }
 

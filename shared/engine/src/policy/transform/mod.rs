@@ -110,6 +110,14 @@ pub fn is_coded(headers: &Headers) -> bool {
     })
 }
 
+/// Whether content is in a coding that runtimes take out by themselves: `gzip` or `br`, and no other.
+#[must_use]
+pub fn is_in_coding_of_runtimes(headers: &Headers) -> bool {
+    let mut codings = headers.get_all("content-encoding").map(str::trim);
+    let (Some(coding), None) = (codings.next(), codings.next()) else { return false };
+    ["gzip", "br"].iter().any(|known| coding.eq_ignore_ascii_case(known))
+}
+
 /// Fields that no rule may touch: those that frame a message or belong to one connection (RFC 9110, section 7.6.1),
 /// and the platform's own.
 #[must_use]
