@@ -267,7 +267,10 @@ fn sends_nothing_to_an_upstream_that_nobody_vouches_for(stack: &Stack, edge: &st
         eventually(SEEN_MAX, || client.get("/unknown")?.expect(502).map(drop))?;
         // The client may have its answer before the server has noted how the handshake went.
         let noted = || handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-        eventually(SEEN_MAX, || Ok(ensure!(!noted().is_empty(), "no handshake is noted")))?;
+        eventually(SEEN_MAX, || {
+            ensure!(!noted().is_empty(), "no handshake is noted");
+            Ok(())
+        })?;
         let handshakes = noted();
         // One edge says why, the other just leaves.
         let left = if edge == "cloudflare" { Some("unexpected end of file") } else { None };

@@ -56,13 +56,18 @@ async fn told(parts: &[(&str, u64)]) -> (Vec<String>, u64) {
     (statuses, begun.elapsed().as_secs())
 }
 
+/// What is sent, and after how many seconds each part of it.
+type Parts<'a> = &'a [(&'a str, u64)];
+/// What it is about, what is sent, the statuses that come, and after how many seconds the connection ends.
+type Case<'a> = (&'a str, Parts<'a>, &'a [&'a str], u64);
+
 const WHOLE: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn a_head_has_its_time_the_first_as_any_other() {
     let trickled: Vec<(&str, u64)> = WHOLE.split("").map(|letter| (letter, 1)).collect();
     let later: Vec<(&str, u64)> = [&[(WHOLE, 30)][..], &trickled[1..]].concat();
-    let cases: &[(&str, &[(&str, u64)], &[&str], u64)] = &[
+    let cases: &[Case<'_>] = &[
         ("silence", &[("", 1)], &[], 75),
         ("half a head", &[("GET / HTTP/1.1\r\n", 1)], &["408"], 10),
         ("a head by its letters", &trickled[1..], &["408"], 10),
