@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::Rig;
-use crate::artefacts::{HostProfile, Part, obtain, obtain_host};
+use crate::artefacts::{Part, obtain, obtain_host};
 use crate::bench::cpu::run_seconds;
 use crate::limits::{EDGE_START_TIMEOUT, ROLLOUT_POLL};
 use crate::paths;
@@ -65,7 +65,7 @@ impl Kind {
         match self {
             Self::Cloudflare => edge.on_workerd(&obtain(Part::Cloudflare, true)?, &rig.tools, &rig.keys),
             Self::Spin => {
-                let host = obtain_host(HostProfile::Release, true)?;
+                let host = obtain_host(rig.spin_host, true)?;
                 edge.in_spin_host(&host, &paths::root().join("spin.toml"), &rig.keys)
             }
         }

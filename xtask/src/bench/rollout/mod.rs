@@ -73,6 +73,9 @@ pub struct RolloutBench {
     /// Print everything measured as JSON on standard output.
     #[arg(long)]
     json: bool,
+    /// How the host of the Spin component is compiled: `release` as for production, which takes minutes longer to build.
+    #[arg(long, value_enum, default_value_t = HostProfile::Release)]
+    spin_host: HostProfile,
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
@@ -123,6 +126,7 @@ struct Rig {
     /// The rules of [`TENANT`] as they were pushed.
     rules: PathBuf,
     own_port: u16,
+    spin_host: HostProfile,
     stop: Stop,
 }
 
@@ -155,7 +159,7 @@ impl RolloutBench {
         let tools = npm::tools()?;
         let upstream = Upstream::start(self.port + 2)?;
         let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
-        let stack = Stack::start(&folder.join("stack"), ports, HostProfile::Release, self.no_build, &stop)?;
+        let stack = Stack::start(&folder.join("stack"), ports, self.spin_host, self.no_build, &stop)?;
         let (keys, up) = (Keys::load(&stack.folder().join("keys"))?, stack.up()?);
         let (control, rules) = (Control::new(&up), folder.join("rules"));
         forget(&rules)?;
@@ -168,7 +172,8 @@ impl RolloutBench {
         for url in up.edges.values() {
             stack.await_host(url, HOST)?;
         }
-        Ok(Rig { stack, control, keys, tools, upstream, folder, rules, own_port: self.port + 3, stop })
+        let (own_port, spin_host) = (self.port + 3, self.spin_host);
+        Ok(Rig { stack, control, keys, tools, upstream, folder, rules, own_port, spin_host, stop })
     }
 
     fn wants(&self, section: Section) -> bool {
@@ -209,9 +214,10 @@ impl RolloutBench {
 
     fn report(&self, measured: &Measured, programs: &str) -> Result<String> {
         let Self { samples, starts, tenants, routes, swaps, .. } = self;
+        let host = self.spin_host.name();
         let command = format!(
             "cargo xtask bench rollout --samples {samples} --starts {starts} --tenants {tenants} --routes {routes} \
-             --swaps {swaps}"
+             --swaps {swaps} --spin-host {host}"
         );
         let mut text = report::heading("What it takes to start, to hold and to roll out", &command, programs);
         text.push_str(ABOUT);
