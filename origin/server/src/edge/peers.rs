@@ -117,8 +117,10 @@ struct Known {
 }
 
 impl Known {
-    fn nothing() -> Self {
-        Self { said: Readiness::default(), heard: Instant::now(), verdict: Verdict::new(false) }
+    /// The first check decides: an origin that has just started must not take regions for unhealthy for as long as theirs have
+    /// to be healthy in a row.
+    fn of(first: bool) -> Self {
+        Self { said: Readiness::default(), heard: Instant::now(), verdict: Verdict::new(first) }
     }
 
     /// What counts of it now, where it is asked that often.
@@ -191,9 +193,10 @@ impl Peers {
         let said = answer.ok().and_then(|answer| serde_json::from_slice::<Readiness>(answer.body()).ok());
         let said = said.filter(|said| said.ordinal == peer.ordinal && said.region == peer.region);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.entry(peer.ordinal).or_insert_with(Known::nothing);
         let passed = said.as_ref().is_some_and(|said| said.ready);
-        if known.verdict.take(passed, check.thresholds) {
+        let is_first = !known.contains_key(&peer.ordinal);
+        let known = known.entry(peer.ordinal).or_insert_with(|| Known::of(passed));
+        if known.verdict.take(passed, check.thresholds) || is_first {
             tracing::info!(region = peer.region, ready = passed, "another region's readiness changed");
         }
         if let Some(mut said) = said {

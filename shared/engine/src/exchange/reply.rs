@@ -61,7 +61,8 @@ impl Exchange {
             true => (PageChanges::default(), None),
             false => self.rework(status, &mut headers, &body),
         };
-        if outcome == Outcome::Cached
+        // What a target said has it already.
+        if outcome != Outcome::Forwarded
             && let Some(status) = &self.cache
         {
             headers.append_display("cache-status", status.field());

@@ -18,6 +18,8 @@ use crate::stack::http::{Answer, Request};
 use crate::stack::tokens::Issuer;
 
 const RECORDS: &str = "/v1/collections/orders/records";
+/// The tag of lists of orders.
+const TAG: &str = "orders";
 /// The order that changes.
 const NUMBER: &str = "ROLLOUT-1";
 /// The collection of the demo, which the tenant has as well.
@@ -144,8 +146,7 @@ impl<'a> Order<'a> {
         for edge in self.edges.keys() {
             asking.push((edge, self.ask(edge, status_and_hit)?, Vec::new()));
         }
-        let tag = format!("orders/{}", self.id);
-        let purge = json!({"tenant": TENANT, "tags": [tag]});
+        let purge = json!({"tenant": TENANT, "tags": [TAG]});
         let is_fresh = |mark: &str| mark.ends_with(" fresh") && mark != NO_ORDER;
         for sample in 0..samples {
             for (_, asking, _) in &asking {
@@ -206,7 +207,7 @@ there), and read near us-east-1 when it is not. No purge is called, and the `PAT
 
 const ABOUT_CALLS: &str = "
 From the answer of the control API of a region, which has told the other regions by then, to the first answer of an edge that
-was fetched anew. The tag is that of one record. What others still got meanwhile can't be told apart from what was stored anew:
+was fetched anew. The tag is that of the collection. What others still got meanwhile can't be told apart from what was stored anew:
 the last columns repeat the first.
 ";
 
