@@ -70,6 +70,10 @@ fn read_contents(row: &PgRow) -> Result<(Release, Contents), sqlx::Error> {
     Ok((read(row)?, contents))
 }
 
+fn read_head(row: &PgRow) -> Result<Head, sqlx::Error> {
+    Ok(Head { target: row.try_get(0)?, sequence: row.try_get(1)?, version: row.try_get(2)? })
+}
+
 /// Keeps other writers of this region away from the target until the transaction ends.
 ///
 /// # Errors
@@ -116,10 +120,7 @@ pub async fn heads(scope: &mut Scope, targets: &[String]) -> Result<Vec<Head>, F
     .bind(targets)
     .fetch_all(scope.conn())
     .await?;
-    let heads = rows
-        .iter()
-        .map(|row| Ok(Head { target: row.try_get(0)?, sequence: row.try_get(1)?, version: row.try_get(2)? }));
-    Ok(heads.collect::<Result<_, sqlx::Error>>()?)
+    Ok(rows.iter().map(read_head).collect::<Result<_, _>>()?)
 }
 
 /// Heads of the tenants that have, or have had, an upstream with a health check: by target, those behind `after`, at most
@@ -152,10 +153,7 @@ pub async fn checked(scope: &mut Scope, after: &str, limit: i64) -> Result<Vec<H
     .bind(limit)
     .fetch_all(scope.conn())
     .await?;
-    let heads = rows
-        .iter()
-        .map(|row| Ok(Head { target: row.try_get(0)?, sequence: row.try_get(1)?, version: row.try_get(2)? }));
-    Ok(heads.collect::<Result<_, sqlx::Error>>()?)
+    Ok(rows.iter().map(read_head).collect::<Result<_, _>>()?)
 }
 
 /// The bundle of one release of a target, without what was pushed.
