@@ -116,7 +116,8 @@ async fn an_upstream_is_told_as_unhealthy_while_its_checks_fail() {
     let authority = service.url.trim_start_matches("http://");
     assert!(first.starts_with("get /up?deep=1 http/1.1\r\n"), "{first}");
     let host = format!("host: {authority}");
-    for field in [host.as_str(), "user-agent: meridian-health-check/1", "x-edge-key: k"] {
+    for field in [host.as_str(), "user-agent: meridian-health-check/1", "cdn-loop: meridian", "x-edge-key: k"]
+    {
         assert!(first.contains(&format!("\r\n{field}\r\n")), "no {field} in {first}");
     }
     assert_eq!(unhealthy(&region).await, Value::Null);
