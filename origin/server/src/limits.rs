@@ -76,9 +76,10 @@ pub const CHECK_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHECKED_PAGE_ROWS: i64 = 500;
 /// Bundles that one look reads; more are read by the next ones.
 pub const CHECKED_BUNDLES_MAX: usize = 20;
-/// Tenants whose upstreams are checked, or were once.
+/// Tenants whose upstreams are checked, or were once: those that have none checked make place for others.
 pub const CHECKED_TENANTS_MAX: usize = 10_000;
-/// Upstreams that are checked; those beyond count as healthy.
+/// Upstreams that are checked, of a tenant as many as its rules may have checked (`HEALTH_CHECKS_MAX`); those beyond count as
+/// healthy until there is room.
 pub const CHECKS_MAX: usize = 2_000;
 /// Time between looks for what is due to be checked.
 pub const CHECK_TICK: Duration = Duration::from_millis(100);
@@ -86,6 +87,8 @@ pub const CHECK_TICK: Duration = Duration::from_millis(100);
 pub const CHECKS_PER_TICK_MAX: usize = 20;
 /// Checks under way at once.
 pub const CHECKS_AT_ONCE_MAX: usize = 200;
+/// Checks of one tenant under way at once.
+pub const TENANT_CHECKS_AT_ONCE_MAX: usize = 20;
 /// Addresses of an upstream that one check tries.
 pub const CHECK_ADDRESSES_MAX: usize = 8;
 /// Bytes of the head of a response to a check; of what follows no more than comes with it is read.

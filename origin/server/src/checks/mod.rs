@@ -23,7 +23,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::checked::{Checked, checked};
 use self::probe::{Outcome, Probe};
-use self::watched::Watched;
+use self::watched::{Begun, Watched};
 use crate::config::UpstreamChecks;
 use crate::limits::{
     CHECK_FOLLOW_INTERVAL, CHECK_TICK, CHECKED_BUNDLES_MAX, CHECKED_PAGE_ROWS, CHECKS_AT_ONCE_MAX,
@@ -125,7 +125,7 @@ impl Checks {
             tracing::warn!(
                 tenant,
                 left_out,
-                "no room to check these upstreams (CHECKS_MAX): they count as healthy"
+                "no room to check these upstreams (CHECKS_MAX): they count as healthy until there is some"
             );
         }
     }
@@ -134,22 +134,22 @@ impl Checks {
     async fn check(&self, origin: &Origin, probe: &Probe) {
         let mut clock = tokio::time::interval(CHECK_TICK);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asked: JoinSet<(Arc<Checked>, Outcome)> = JoinSet::new();
+        let mut asked: JoinSet<(Begun, Outcome)> = JoinSet::new();
         loop {
             tokio::select! {
                 _ = clock.tick() => {
                     let room = CHECKS_AT_ONCE_MAX.saturating_sub(asked.len()).min(CHECKS_PER_TICK_MAX);
                     let due = self.watched().due(Instant::now(), room);
-                    for checked in due {
+                    for begun in due {
                         let probe = probe.clone();
                         asked.spawn(async move {
-                            let outcome = probe.ask(&checked).await;
-                            (checked, outcome)
+                            let outcome = probe.ask(&begun.checked).await;
+                            (begun, outcome)
                         });
                     }
                 }
                 Some(ended) = asked.join_next() => match ended {
-                    Ok((checked, outcome)) => self.ended(origin, &checked, outcome),
+                    Ok((begun, outcome)) => self.ended(origin, &begun.checked, outcome),
                     Err(error) => tracing::error!(%error, "a health check ended badly"),
                 },
             }
