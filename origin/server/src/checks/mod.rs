@@ -88,18 +88,24 @@ impl Checks {
     async fn page(&self, origin: &Origin, after: &str) -> Result<String, Fault> {
         let mut scope = origin.store.begin(Access::Control).await?;
         let heads = release::checked(&mut scope, after, CHECKED_PAGE_ROWS).await?;
+        scope.commit().await?;
         let is_last = i64::try_from(heads.len()).is_ok_and(|rows| rows < CHECKED_PAGE_ROWS);
-        let next = heads.last().filter(|_| !is_last).map(|head| head.target.clone()).unwrap_or_default();
-        let new: Vec<Head> = {
+        let end = heads.last().filter(|_| !is_last).map(|head| head.target.clone());
+        let mut new: Vec<Head> = {
             let watched = self.watched();
-            let is_new = |head: &Head| watched.wants(slug(head), head.sequence);
-            heads.into_iter().filter(is_new).take(CHECKED_BUNDLES_MAX).collect()
+            heads.into_iter().filter(|head| watched.wants(slug(head), head.sequence)).collect()
         };
+        // The next look goes on with those that this one does not come to.
+        let rest = new.split_off(new.len().min(CHECKED_BUNDLES_MAX));
+        let end = if rest.is_empty() { end } else { new.last().map(|head| head.target.clone()) };
         for head in new {
+            // One at a time: together they would be too large, and no transaction waits for one to be parsed.
+            let mut scope = origin.store.begin(Access::Control).await?;
             let bundle = release::bundle(&mut scope, &head.target, head.sequence).await?;
+            scope.commit().await?;
             self.take(origin, &head, bundle).await;
         }
-        Ok(next)
+        Ok(end.unwrap_or_default())
     }
 
     async fn take(&self, origin: &Origin, head: &Head, bundle: String) {
