@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use meridian_store::release::Head;
 use meridian_store::{Access, Fault, release};
-use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,10 +35,10 @@ use crate::state::Origin;
 pub struct Checks(Arc<Mutex<Watched>>);
 
 impl Checks {
-    /// The upstreams of this region that are unhealthy, as `tenant/name`, in this order: at most [`SYNC_UNHEALTHY_MAX`].
+    /// All upstreams of this region that are unhealthy, as `tenant/name`, in this order: no more than are checked.
     #[must_use]
     pub fn unhealthy(&self) -> Vec<String> {
-        self.watched().unhealthy().take(SYNC_UNHEALTHY_MAX).collect()
+        self.watched().unhealthy().collect()
     }
 
     /// How many upstreams are checked, and how many of them are unhealthy.

@@ -17,7 +17,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use meridian_wire::document::RegionCheckSpec;
-use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use meridian_wire::session::Positions;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
@@ -26,7 +25,7 @@ use tokio::sync::watch;
 use crate::checks::verdict::{Thresholds, Verdict};
 use crate::config::Peer;
 use crate::limits::{
-    PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CONNECT_TIMEOUT, PEER_PAUSE_MAX, PEER_WORD_KEEP,
+    CHECKS_MAX, PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CONNECT_TIMEOUT, PEER_PAUSE_MAX, PEER_WORD_KEEP,
 };
 
 /// What a region says of itself at `/readyz`.
@@ -40,7 +39,7 @@ pub struct Readiness {
     pub ready: bool,
     /// What it has applied of every region.
     pub applied: Positions,
-    /// Tenants' upstreams there whose health check fails, as `tenant/name`; at most [`SYNC_UNHEALTHY_MAX`].
+    /// Tenants' upstreams there whose health check fails, as `tenant/name`; at most [`CHECKS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<String>,
 }
@@ -200,7 +199,7 @@ impl Peers {
             tracing::info!(region = peer.region, ready = passed, "another region's readiness changed");
         }
         if let Some(mut said) = said {
-            said.unhealthy.truncate(SYNC_UNHEALTHY_MAX);
+            said.unhealthy.truncate(CHECKS_MAX);
             (known.said, known.heard) = (said, Instant::now());
         }
     }
