@@ -131,6 +131,8 @@ pub const LINEAGE_INTERVAL: Duration = Duration::from_secs(1);
 pub const LINEAGE_PAUSE: Duration = Duration::from_secs(5);
 /// Tenants below others that are looked at together.
 pub const LINEAGE_ROWS_MAX: i64 = 100;
+/// Of those, how many are released at once: each takes a connection to the database for as long as its rules are compiled.
+pub const LINEAGE_AT_ONCE_MAX: usize = 4;
 /// Pause after a connection could not be accepted.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.
