@@ -176,10 +176,16 @@ async fn refuse(stream: std::net::TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, time::Duration};
+    use std::{
+        io::Read as _,
+        time::{Duration, Instant},
+    };
 
     use super::*;
     use crate::{client::Patience, pace::Demand, server::ClientLimits};
+
+    /// How long a test waits for what has to come.
+    const WAIT_MAX: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn connections_beyond_the_limit_are_refused_until_others_end() {
@@ -194,6 +200,7 @@ mod tests {
             // The host has no route, and says so.
             let ask = || {
                 let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
                 stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
                 let mut answer = [0; 12];
                 stream.read_exact(&mut answer).unwrap();
@@ -202,7 +209,9 @@ mod tests {
             let (first, second, third) = (ask(), ask(), ask());
             assert_eq!([&*first.1, &*second.1, &*third.1], ["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 503"]);
             drop(first);
+            let deadline = Instant::now() + WAIT_MAX;
             while ask().1 != "HTTP/1.1 404" {
+                assert!(Instant::now() < deadline, "the end of a connection makes no room for another");
                 std::thread::sleep(Duration::from_millis(10));
             }
             drop(stop);
@@ -221,6 +230,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let client = std::thread::spawn(move || {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
