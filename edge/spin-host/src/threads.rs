@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -22,7 +23,7 @@ use tokio::{
     },
 };
 
-use crate::{limits, refusal::last_answer, server::Server};
+use crate::{limits, refusal::last_answer, seldom::Seldom, server::Server};
 
 /// A connection that was accepted.
 pub struct Accepted {
@@ -56,6 +57,8 @@ pub struct Threads {
     connections_max: usize,
     /// Connections beyond those that are told so.
     turned_away: Arc<Semaphore>,
+    refused: Seldom,
+    not_accepted: Seldom,
 }
 
 struct Thread {
@@ -77,6 +80,8 @@ impl Threads {
             threads: servers.into_iter().enumerate().map(start).collect::<Result<_, _>>()?,
             connections_max,
             turned_away: Arc::new(Semaphore::new(limits::REFUSALS_AT_ONCE_MAX)),
+            refused: Seldom::default(),
+            not_accepted: Seldom::default(),
         })
     }
 
@@ -94,9 +99,11 @@ impl Threads {
             });
             match accepted {
                 Ok((stream, client)) if self.open() < self.connections_max => self.hand_over(stream, client),
-                Ok((stream, client)) => self.turn_away(stream, client),
+                Ok((stream, _)) => self.turn_away(stream),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
+                    if let Some(connections) = self.not_accepted.count(Instant::now()) {
+                        tracing::warn!(connections, %error, "connections were not accepted");
+                    }
                     tokio::time::sleep(limits::EPOCH_TICK).await;
                 }
             }
@@ -122,9 +129,11 @@ impl Threads {
     }
 
     /// Tells a client that there is no room for its connection. Where there are many of them, some are closed without a word.
-    fn turn_away(&self, stream: std::net::TcpStream, client: SocketAddr) {
+    fn turn_away(&self, stream: std::net::TcpStream) {
+        if let Some(connections) = self.refused.count(Instant::now()) {
+            tracing::warn!(connections, "connections were refused: {} are open", self.connections_max);
+        }
         let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
-        tracing::debug!(%client, "a connection was refused: {} are open", self.connections_max);
         tokio::spawn(async move {
             let _gone = tokio::time::timeout(limits::REFUSAL_TIMEOUT, refuse(stream)).await;
             drop(permit);
@@ -176,10 +185,7 @@ async fn refuse(stream: std::net::TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Read as _,
-        time::{Duration, Instant},
-    };
+    use std::{io::Read as _, time::Duration};
 
     use super::*;
     use crate::{client::Patience, pace::Demand, server::ClientLimits};
