@@ -59,6 +59,8 @@ pub const CONNECTIONS_MAX: usize = 16_000;
 pub const FILES_BESIDE_CONNECTIONS: usize = 2_048;
 /// Connections beyond those that are told so at the same time; more of them are closed without a word.
 pub const REFUSALS_AT_ONCE_MAX: usize = 64;
+/// Time between two lines of the log about what clients or components cause.
+pub const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection that was told to go may take to do so.
 pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a request's target.

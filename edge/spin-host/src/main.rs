@@ -20,6 +20,7 @@ mod outbound;
 mod pace;
 mod refusal;
 mod routes;
+mod seldom;
 mod server;
 mod threads;
 mod variables;

@@ -30,6 +30,7 @@ use crate::{
     hosts::HostPattern,
     limits,
     pace::{self, Awaited, Demand, Pace},
+    seldom::Seldom,
 };
 
 /// Connections to the hosts that components send requests to.
@@ -73,6 +74,7 @@ pub struct Outbound {
     client: Client,
     functions: Option<Arc<Functions>>,
     body_pause_max: Duration,
+    refusals: Arc<Seldom>,
 }
 
 /// The answer to a request, and what becomes of its body.
@@ -88,7 +90,8 @@ impl Outbound {
         client: Client,
         body_pause_max: Duration,
     ) -> Self {
-        Self { component, allowed: allowed.into(), client, functions: None, body_pause_max }
+        let refusals = Arc::default();
+        Self { component, allowed: allowed.into(), client, functions: None, body_pause_max, refusals }
     }
 
     /// The same over other connections.
@@ -107,13 +110,16 @@ impl Outbound {
         self.allowed.iter().any(|pattern| pattern.allows(scheme, host, uri.port_u16()))
     }
 
-    /// Tells the operator of a request that was not sent.
+    /// Tells the operator of a request that was not sent, of many at once with those before it.
     pub fn refused(&self, uri: &http::Uri) {
-        tracing::warn!(
-            component = %self.component,
-            uri = %without_query(uri),
-            "a request to a host that allowed_outbound_hosts doesn't list was refused"
-        );
+        if let Some(requests) = self.refusals.count(std::time::Instant::now()) {
+            tracing::warn!(
+                component = %self.component,
+                requests,
+                last = %without_query(uri),
+                "requests to hosts that allowed_outbound_hosts doesn't list were refused"
+            );
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -22,7 +23,7 @@ use tokio::{
     },
 };
 
-use crate::{limits, refusal::last_answer, server::Server};
+use crate::{limits, refusal::last_answer, seldom::Seldom, server::Server};
 
 /// A connection that was accepted.
 pub struct Accepted {
@@ -56,6 +57,8 @@ pub struct Threads {
     connections_max: usize,
     /// Connections beyond those that are told so.
     turned_away: Arc<Semaphore>,
+    refused: Seldom,
+    not_accepted: Seldom,
 }
 
 struct Thread {
@@ -77,6 +80,8 @@ impl Threads {
             threads: servers.into_iter().enumerate().map(start).collect::<Result<_, _>>()?,
             connections_max,
             turned_away: Arc::new(Semaphore::new(limits::REFUSALS_AT_ONCE_MAX)),
+            refused: Seldom::default(),
+            not_accepted: Seldom::default(),
         })
     }
 
@@ -94,9 +99,11 @@ impl Threads {
             });
             match accepted {
                 Ok((stream, client)) if self.open() < self.connections_max => self.hand_over(stream, client),
-                Ok((stream, client)) => self.turn_away(stream, client),
+                Ok((stream, _)) => self.turn_away(stream),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
+                    if let Some(connections) = self.not_accepted.count(Instant::now()) {
+                        tracing::warn!(connections, %error, "connections were not accepted");
+                    }
                     tokio::time::sleep(limits::EPOCH_TICK).await;
                 }
             }
@@ -122,9 +129,11 @@ impl Threads {
     }
 
     /// Tells a client that there is no room for its connection. Where there are many of them, some are closed without a word.
-    fn turn_away(&self, stream: std::net::TcpStream, client: SocketAddr) {
+    fn turn_away(&self, stream: std::net::TcpStream) {
+        if let Some(connections) = self.refused.count(Instant::now()) {
+            tracing::warn!(connections, "connections were refused: {} are open", self.connections_max);
+        }
         let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
-        tracing::debug!(%client, "a connection was refused: {} are open", self.connections_max);
         tokio::spawn(async move {
             let _gone = tokio::time::timeout(limits::REFUSAL_TIMEOUT, refuse(stream)).await;
             drop(permit);
@@ -181,6 +190,9 @@ mod tests {
     use super::*;
     use crate::{client::Patience, pace::Demand, server::ClientLimits};
 
+    /// How long a test waits for what has to come.
+    const WAIT_MAX: Duration = Duration::from_secs(30);
+
     #[tokio::test]
     async fn connections_beyond_the_limit_are_refused_until_others_end() {
         let demand = Demand::of_component(limits::BODY_PAUSE_TIMEOUT);
@@ -194,6 +206,7 @@ mod tests {
             // The host has no route, and says so.
             let ask = || {
                 let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
                 stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
                 let mut answer = [0; 12];
                 stream.read_exact(&mut answer).unwrap();
@@ -202,7 +215,9 @@ mod tests {
             let (first, second, third) = (ask(), ask(), ask());
             assert_eq!([&*first.1, &*second.1, &*third.1], ["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 503"]);
             drop(first);
+            let deadline = Instant::now() + WAIT_MAX;
             while ask().1 != "HTTP/1.1 404" {
+                assert!(Instant::now() < deadline, "the end of a connection makes no room for another");
                 std::thread::sleep(Duration::from_millis(10));
             }
             drop(stop);
@@ -221,6 +236,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let client = std::thread::spawn(move || {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();

@@ -46,7 +46,7 @@ use tokio::task::JoinSet;
 pub use capture::slot_of;
 pub use fault::Fault;
 pub use meridian_wire::keyring::MacKeyring as PeerKeys;
-pub use peer::{HEADER as PEER_HEADER, Refused};
+pub use peer::{HEADER as PEER_HEADER, Purpose, Refused, prove};
 pub use progress::{Behind, Progress};
 pub use status::PeerStatus;
 pub use transport::direct::accept_key;
@@ -256,14 +256,28 @@ impl Replication {
     /// # Errors
     /// [`Refused`] says why: answer 401.
     pub fn serve(&self, proof: Option<&str>) -> Result<Permit, Refused> {
-        let region = peer::check(&self.shared.peer_keys, &self.shared.node.region, proof, now_ms())?;
-        let index = self.peers.iter().position(|handle| handle.peer.region == region);
         Ok(Permit {
             shared: self.shared.clone(),
             peers: self.peers.clone(),
-            index: index.ok_or(Refused::Stranger { region })?,
+            index: self.index(Purpose::Stream, proof)?,
             stopping: self.stop.subscribe(),
         })
+    }
+
+    /// Checks that a `Meridian-Peer` header is of one of the peers, and good for this.
+    ///
+    /// # Errors
+    /// [`Refused`] says why.
+    pub fn check(&self, purpose: Purpose, proof: Option<&str>) -> Result<(), Refused> {
+        self.index(purpose, proof).map(drop)
+    }
+
+    /// Which of the peers asks.
+    fn index(&self, purpose: Purpose, proof: Option<&str>) -> Result<usize, Refused> {
+        let own = &self.shared.node.region;
+        let region = peer::check(&self.shared.peer_keys, purpose, own, proof, now_ms())?;
+        let index = self.peers.iter().position(|handle| handle.peer.region == region);
+        index.ok_or(Refused::Stranger { region })
     }
 
     /// Ends all streams: what was applied is committed, what was not comes again after the next start.

@@ -1,4 +1,4 @@
-//! The proof by which a region that connects shows who it is.
+//! The proof by which a region that asks another for something shows who it is.
 
 use meridian_wire::encoding::{base64url, from_base64url};
 use meridian_wire::keyring::MacKeyring;
@@ -8,7 +8,23 @@ use crate::limits::PROOF_AGE_MS_MAX;
 /// The header by which an origin proves to another that it is one: `v1.KID.REGION.TIMESTAMP_MS.MAC`.
 pub const HEADER: &str = "Meridian-Peer";
 
-const DOMAIN: &str = "meridian-peer-v1\n";
+/// What a proof is good for, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The stream of an origin's changes.
+    Stream,
+    /// All that an origin says of itself.
+    Readiness,
+}
+
+impl Purpose {
+    fn domain(self) -> &'static str {
+        match self {
+            Self::Stream => "meridian-peer-v1\n",
+            Self::Readiness => "meridian-peer-readiness-v1\n",
+        }
+    }
+}
 
 /// Why a connection of a peer was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +38,7 @@ pub enum Refused {
     /// It was signed with a key that this origin does not have.
     #[error("the {HEADER} header is signed with an unknown key")]
     Key,
-    /// The signature is wrong, or for another region.
+    /// The signature is wrong, or for another region or purpose.
     #[error("the {HEADER} header's signature is wrong")]
     Signature,
     /// It is too old, or from the future: the clocks differ, or it is a replay.
@@ -39,24 +55,30 @@ pub enum Refused {
     },
 }
 
-/// Signs a proof for connecting to `source` as `region`. It is of no use with any other source.
+/// Signs a proof for asking `source` for something as `region`. It is of no use with any other source.
 #[must_use]
-pub fn prove(keys: &MacKeyring, region: &str, source: &str, now_ms: u64) -> String {
+pub fn prove(keys: &MacKeyring, purpose: Purpose, region: &str, source: &str, now_ms: u64) -> String {
     let kid = keys.signing_kid();
-    let mac = base64url(&keys.sign(DOMAIN, message(region, source, now_ms).as_bytes()));
+    let mac = base64url(&keys.sign(purpose.domain(), message(region, source, now_ms).as_bytes()));
     format!("v1.{kid}.{region}.{now_ms}.{mac}")
 }
 
-/// Checks a proof for connecting to `source`, and returns the region that connects.
+/// Checks a proof for asking `source` for something, and returns the region that asks.
 ///
 /// # Errors
 /// [`Refused`] says why.
-pub fn check(keys: &MacKeyring, source: &str, proof: Option<&str>, now_ms: u64) -> Result<String, Refused> {
+pub fn check(
+    keys: &MacKeyring,
+    purpose: Purpose,
+    source: &str,
+    proof: Option<&str>,
+    now_ms: u64,
+) -> Result<String, Refused> {
     let parts: Vec<&str> = proof.ok_or(Refused::Missing)?.split('.').collect();
     let ["v1", kid, region, at_ms, mac] = parts[..] else { return Err(Refused::Shape) };
     let at_ms: u64 = at_ms.parse().map_err(|_| Refused::Shape)?;
     let mac = from_base64url(mac).filter(|mac| mac.len() == 32).ok_or(Refused::Shape)?;
-    match keys.verify(kid, DOMAIN, message(region, source, at_ms).as_bytes(), &mac) {
+    match keys.verify(kid, purpose.domain(), message(region, source, at_ms).as_bytes(), &mac) {
         None => return Err(Refused::Key),
         Some(false) => return Err(Refused::Signature),
         Some(true) => {}
@@ -82,8 +104,10 @@ mod tests {
 
     #[test]
     fn proves_one_region_to_one_source_for_a_minute() {
-        let proof = prove(&keys(), "eu-west-1", "us-east-1", 1_000_000);
-        let check = |source: &str, proof: Option<&str>, now_ms| check(&keys(), source, proof, now_ms);
+        let proof = prove(&keys(), Purpose::Stream, "eu-west-1", "us-east-1", 1_000_000);
+        let check = |source: &str, proof: Option<&str>, now_ms| {
+            check(&keys(), Purpose::Stream, source, proof, now_ms)
+        };
         assert_eq!(check("us-east-1", Some(&proof), 1_000_500), Ok("eu-west-1".into()));
         assert_eq!(check("ap-southeast-1", Some(&proof), 1_000_500), Err(Refused::Signature));
         assert_eq!(check("us-east-1", Some(&proof), 1_060_001), Err(Refused::Age { age_ms: 60_001 }));
@@ -92,5 +116,19 @@ mod tests {
         assert_eq!(check("us-east-1", Some("v1.k1.eu-west-1.1"), 1), Err(Refused::Shape));
         assert_eq!(check("us-east-1", Some(&proof.replace("k1", "k2")), 1_000_000), Err(Refused::Key));
         assert_eq!(check("us-east-1", Some(&proof.replace("eu", "ap")), 1_000_000), Err(Refused::Signature));
+    }
+
+    #[test]
+    fn a_proof_is_good_for_one_purpose() {
+        let (stream, readiness) = (Purpose::Stream, Purpose::Readiness);
+        for (made_for, used_for, expect) in [
+            (readiness, readiness, Ok("eu-west-1".to_owned())),
+            (readiness, stream, Err(Refused::Signature)),
+            (stream, readiness, Err(Refused::Signature)),
+        ] {
+            let proof = prove(&keys(), made_for, "eu-west-1", "us-east-1", 1);
+            let found = check(&keys(), used_for, "us-east-1", Some(&proof), 1);
+            assert_eq!(found, expect, "{made_for:?} for {used_for:?}");
+        }
     }
 }

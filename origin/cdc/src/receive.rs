@@ -62,7 +62,8 @@ async fn receive(shared: &Shared, source: &Peer, live: &Live) -> Result<Never, F
     let node = Node { region: source.region.clone(), ordinal: source.ordinal };
     let mut applier = Applier::connect(&shared.replication_url, &node, now_ms).await?;
     let cursor = applier.cursor().await?;
-    let proof = peer::prove(&shared.peer_keys, &shared.node.region, &source.region, now_ms());
+    let proof =
+        peer::prove(&shared.peer_keys, peer::Purpose::Stream, &shared.node.region, &source.region, now_ms());
     let (mut to, mut from) = direct::connect(&source.url, &proof, shared.tls.clone()).await?;
     live.lock().connects += 1;
     to.send(&Resume {

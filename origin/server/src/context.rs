@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri, header};
-use meridian_engine::policy::request::CDN_ID;
+use meridian_engine::policy::request::times_forwarded;
 use meridian_wire::context::{Context, HEADER, InvalidContext};
 use moka::policy::EvictionPolicy;
 use sha2::{Digest, Sha256};
@@ -125,9 +125,9 @@ pub async fn of_no_edge(request: Request, next: Next) -> Response {
 
 /// Whether a request says that it came by an edge, as all that edges forward do (RFC 8586, section 2).
 fn came_by_an_edge(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all("cdn-loop").iter().filter_map(|list| list.to_str().ok());
-    let mut ids = lists.flat_map(|list| list.split([',', ';'])).map(str::trim);
-    ids.any(|id| id.eq_ignore_ascii_case(CDN_ID))
+    // What is no text beside it doesn't hide it.
+    let fields = headers.get_all("cdn-loop").iter().map(|field| String::from_utf8_lossy(field.as_bytes()));
+    times_forwarded(fields) > 0
 }
 
 async fn check(origin: &Origin, method: &str, uri: &Uri, headers: &HeaderMap) -> Result<Context, Problem> {
@@ -166,6 +166,8 @@ fn refused(why: InvalidContext) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[tokio::test]
@@ -184,5 +186,23 @@ mod tests {
         assert_eq!(single(&headers), Some("a"));
         headers.append(HEADER, "a".parse().unwrap());
         assert_eq!(single(&headers), None);
+    }
+
+    #[test]
+    fn what_came_by_an_edge_says_so() {
+        let cases: [(&[&[u8]], bool); 5] = [
+            (&[], false),
+            (&[b"other.example; meridian"], false),
+            (&[b"other.example", b"Meridian; a=b"], true),
+            (&[b"other.example,meridian"], true),
+            (&[b"\xff, meridian"], true),
+        ];
+        for (fields, expect) in cases {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append("cdn-loop", HeaderValue::from_bytes(field).unwrap());
+            }
+            assert_eq!(came_by_an_edge(&headers), expect, "{headers:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
-use meridian_cdc::PeerStatus;
+use meridian_cdc::{PeerStatus, Purpose};
 use subtle::ConstantTimeEq as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,6 +18,7 @@ use crate::control::auth::bearer;
 use crate::edge::peers::Readiness;
 use crate::metrics::{Kind, Sample};
 use crate::problem::Problem;
+use crate::replication::proof;
 use crate::state::{Origin, ready};
 
 /// The routes of health and metrics.
@@ -31,17 +32,18 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the origin can serve, and how far it has come.
+/// Whether the origin can serve, and how far it has come. Which upstreams of tenants fail is told to the other regions alone.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "health",
+    params(("Meridian-Peer" = Option<String>, Header, description = "v1.KID.REGION.TIMESTAMP_MS.MAC of another region")),
     responses(
-        (status = 200, description = "Ready: {region, ordinal, ready, applied, unhealthy}", body = Object),
+        (status = 200, description = "Ready: {region, ordinal, ready, applied}, and to a peer {unhealthy}", body = Object),
         (status = 503, description = "Not ready", body = Object),
     )
 )]
-async fn readyz(State(origin): State<Arc<Origin>>) -> Response {
+async fn readyz(State(origin): State<Arc<Origin>>, headers: HeaderMap) -> Response {
     let ready = match ready(&origin).await {
         Ok(()) => true,
         Err(fault) => {
@@ -50,12 +52,13 @@ async fn readyz(State(origin): State<Arc<Origin>>) -> Response {
         }
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let is_of_a_peer = origin.replication.check(Purpose::Readiness, proof(&headers)).is_ok();
     let readiness = Readiness {
         region: origin.config.identity.region.clone(),
         ordinal: origin.config.identity.region_ordinal,
         ready,
         applied: applied(&origin),
-        unhealthy: origin.checks.unhealthy(),
+        unhealthy: if is_of_a_peer { origin.checks.unhealthy() } else { Vec::new() },
     };
     (status, [(CACHE_CONTROL, "no-store")], Json(readiness)).into_response()
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use meridian_wire::limits::NAME_CHARS_MAX;
+
 /// Bytes of a request's body: records, batches, leases.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body that is too large which are still read, so that its sender sees the answer.
@@ -76,9 +78,10 @@ pub const CHECK_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHECKED_PAGE_ROWS: i64 = 500;
 /// Bundles that one look reads; more are read by the next ones.
 pub const CHECKED_BUNDLES_MAX: usize = 20;
-/// Tenants whose upstreams are checked, or were once.
+/// Tenants whose upstreams are checked, or were once: those that have none checked make place for others.
 pub const CHECKED_TENANTS_MAX: usize = 10_000;
-/// Upstreams that are checked; those beyond count as healthy.
+/// Upstreams that are checked, of a tenant as many as its rules may have checked (`HEALTH_CHECKS_MAX`); those beyond count as
+/// healthy until there is room.
 pub const CHECKS_MAX: usize = 2_000;
 /// Time between looks for what is due to be checked.
 pub const CHECK_TICK: Duration = Duration::from_millis(100);
@@ -86,6 +89,8 @@ pub const CHECK_TICK: Duration = Duration::from_millis(100);
 pub const CHECKS_PER_TICK_MAX: usize = 20;
 /// Checks under way at once.
 pub const CHECKS_AT_ONCE_MAX: usize = 200;
+/// Checks of one tenant under way at once.
+pub const TENANT_CHECKS_AT_ONCE_MAX: usize = 20;
 /// Addresses of an upstream that one check tries.
 pub const CHECK_ADDRESSES_MAX: usize = 8;
 /// Bytes of the head of a response to a check; of what follows no more than comes with it is read.
@@ -100,6 +105,8 @@ pub const HOME_TIMEOUT: Duration = Duration::from_secs(20);
 pub const HOME_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of another region's answer.
 pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+// A region may say of all upstreams that are checked there that they are unhealthy, each as `"SLUG/NAME",`.
+const _: () = assert!(CHECKS_MAX * (63 + NAME_CHARS_MAX + 4) < PEER_ANSWER_BYTES_MAX);
 /// Connections to the database.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
 /// How long everything is still served after the signal to stop, every answer closing its connection.
@@ -124,6 +131,8 @@ pub const LINEAGE_INTERVAL: Duration = Duration::from_secs(1);
 pub const LINEAGE_PAUSE: Duration = Duration::from_secs(5);
 /// Tenants below others that are looked at together.
 pub const LINEAGE_ROWS_MAX: i64 = 100;
+/// Of those, how many are released at once: each takes a connection to the database for as long as its rules are compiled.
+pub const LINEAGE_AT_ONCE_MAX: usize = 4;
 /// Pause after a connection could not be accepted.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before events that could not be written are tried again.

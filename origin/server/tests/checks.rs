@@ -4,16 +4,17 @@ mod support;
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use meridian_cdc::{PEER_HEADER, Purpose, prove};
 use meridian_origin::config::{Config, Peer, UpstreamChecks};
+use meridian_origin::context::now_ms;
 use meridian_origin::serve::start;
 use meridian_origin::traces::Traces;
 use serde_json::{Value, json};
 use support::cluster::Cluster;
-use support::{Region, config, free_port, until};
+use support::{Region, config, free_port, peer_keys, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -95,9 +96,18 @@ async fn push(region: &Region, url: &str) {
     assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
 }
 
+/// What an edge that has acme in memory is told to be unhealthy in this region.
 async fn unhealthy(region: &Region) -> Value {
-    let request = Request::get("/readyz").body(Full::default()).expect("a request");
-    region.send(request).await.json()["unhealthy"].clone()
+    regions(region, json!({"tenant:acme": 0})).await[0]["unhealthy"].clone()
+}
+
+/// What `/readyz` says is unhealthy, to whoever shows this.
+async fn told(region: &Region, proof: Option<String>) -> Value {
+    let request =
+        proof.into_iter().fold(Request::get("/readyz"), |asked, proof| asked.header(PEER_HEADER, proof));
+    let reply = region.send(request.body(Full::default()).expect("a request")).await;
+    assert_eq!((reply.status, &reply.json()["ready"]), (StatusCode::OK, &json!(true)), "{reply:?}");
+    reply.json()["unhealthy"].clone()
 }
 
 /// What an edge with these targets is told of the regions.
@@ -116,7 +126,8 @@ async fn an_upstream_is_told_as_unhealthy_while_its_checks_fail() {
     let authority = service.url.trim_start_matches("http://");
     assert!(first.starts_with("get /up?deep=1 http/1.1\r\n"), "{first}");
     let host = format!("host: {authority}");
-    for field in [host.as_str(), "user-agent: meridian-health-check/1", "x-edge-key: k"] {
+    for field in [host.as_str(), "user-agent: meridian-health-check/1", "cdn-loop: meridian", "x-edge-key: k"]
+    {
         assert!(first.contains(&format!("\r\n{field}\r\n")), "no {field} in {first}");
     }
     assert_eq!(unhealthy(&region).await, Value::Null);
@@ -193,10 +204,25 @@ async fn every_region_tells_what_the_others_have_found() {
     .await;
     assert_eq!(unhealthy(&eu).await, Value::Null, "the upstream is not in this region");
 
+    // Whose upstreams fail is nobody's business but the other regions'.
+    let proof = |purpose, from: &str, to: &str| Some(prove(&peer_keys(), purpose, from, to, now_ms()));
+    for (shown, expect) in [
+        (proof(Purpose::Readiness, "eu-west-1", "us-east-1"), json!(["acme/own"])),
+        (proof(Purpose::Readiness, "eu-west-1", "ap-southeast-1"), Value::Null),
+        (proof(Purpose::Readiness, "ap-southeast-1", "us-east-1"), Value::Null),
+        (proof(Purpose::Stream, "eu-west-1", "us-east-1"), Value::Null),
+        (None, Value::Null),
+    ] {
+        assert_eq!(told(&us, shown.clone()).await, expect, "{shown:?}");
+    }
+
     // A region that no longer answers has said its last word, which counts for a while.
     us.stop().await;
-    until("the end of the other region", async || (of_us().await["healthy"] == false).then_some(())).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(of_us().await["unhealthy"], json!(["acme/own"]));
+    let last = until("the end of the other region", async || {
+        let of_us = of_us().await;
+        (of_us["healthy"] == false).then_some(of_us)
+    })
+    .await;
+    assert_eq!(last["unhealthy"], json!(["acme/own"]));
     eu.stop().await;
 }

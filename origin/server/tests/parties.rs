@@ -3,6 +3,7 @@
 mod support;
 
 use http::{Method, StatusCode};
+use meridian_origin::limits::LINEAGE_AT_ONCE_MAX;
 use meridian_store::sqlx;
 use serde_json::{Value, json};
 use support::{Region, Reply, until};
@@ -95,6 +96,31 @@ async fn who_is_below_a_suspended_tenant_is_suspended_and_served_again_with_it()
     assert_eq!(actions.len(), 4, "once for each change: {actions:?}");
     assert!(once.iter().all(|action| actions.contains(action)), "{actions:?}");
     region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_below_one_are_released_once_each() {
+    let region = Region::alone().await;
+    region.tenant("partner").await;
+    let below: Vec<String> = (0..=2 * LINEAGE_AT_ONCE_MAX).map(|number| format!("org-{number}")).collect();
+    for slug in &below {
+        let tenant = json!({"slug": slug, "name": slug, "home_region": "us-east-1", "parent": "partner"});
+        let made = region.control(Method::POST, "/tenants", Some(&tenant)).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    }
+    let state = json!({"state": "suspended"});
+    assert_eq!(region.control(Method::PATCH, "/tenants/partner", Some(&state)).await.status, StatusCode::OK);
+    for slug in &below {
+        until("the suspension of those below", async || {
+            (tenant_spec(&region, slug).await["suspendedBy"] == "partner").then_some(())
+        })
+        .await;
+        let audit = region.control(Method::GET, &format!("/audit?tenant={slug}"), None).await.json();
+        let lines = audit["audit"].as_array().unwrap();
+        let by_itself = lines.iter().filter(|line| line["actor"] == "system").count();
+        assert_eq!(by_itself, 2, "{slug}: its row and its release, once each: {lines:?}");
+    }
+    region.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::Scheme;
 use http::{HeaderMap, Uri};
+use meridian_engine::policy::request::CDN_ID;
 use meridian_engine::ruleset::Target;
 use meridian_wire::bundle::{Bundle, InvalidBundle};
 use meridian_wire::document::{Body, HealthCheckSpec, Secret, Span, TenantStateSpec, UpstreamSpec};
@@ -82,6 +83,8 @@ fn one(tenant: &str, name: &str, spec: &UpstreamSpec, region: &str) -> Option<Ch
         value.set_sensitive(true);
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
     }
+    // One that is behind our own edges, or leads to them, does not go in circles (RFC 8586, section 2).
+    headers.insert("cdn-loop", HeaderValue::from_static(CDN_ID));
     Some(Checked {
         tenant: tenant.to_owned(),
         name: name.to_owned(),
@@ -144,6 +147,7 @@ pub(super) mod tests {
             (&a.headers["host"], &a.headers["user-agent"]),
             (&HeaderValue::from_static("up.example"), &HeaderValue::from_static("meridian-health-check/1"),)
         );
+        assert_eq!(a.headers["cdn-loop"], CDN_ID);
         assert!(a.passes(200) && a.passes(304) && !a.passes(404));
         assert_eq!((b.path.as_str(), b.timeout.as_secs()), ("/base/up?deep=1", 1));
         assert_eq!(b.thresholds, Thresholds { failures: 1, successes: 4 });

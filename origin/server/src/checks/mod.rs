@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use meridian_store::release::Head;
 use meridian_store::{Access, Fault, release};
-use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::checked::{Checked, checked};
 use self::probe::{Outcome, Probe};
-use self::watched::Watched;
+use self::watched::{Begun, Watched};
 use crate::config::UpstreamChecks;
 use crate::limits::{
     CHECK_FOLLOW_INTERVAL, CHECK_TICK, CHECKED_BUNDLES_MAX, CHECKED_PAGE_ROWS, CHECKS_AT_ONCE_MAX,
@@ -36,10 +35,10 @@ use crate::state::Origin;
 pub struct Checks(Arc<Mutex<Watched>>);
 
 impl Checks {
-    /// The upstreams of this region that are unhealthy, as `tenant/name`, in this order: at most [`SYNC_UNHEALTHY_MAX`].
+    /// All upstreams of this region that are unhealthy, as `tenant/name`, in this order: no more than are checked.
     #[must_use]
     pub fn unhealthy(&self) -> Vec<String> {
-        self.watched().unhealthy().take(SYNC_UNHEALTHY_MAX).collect()
+        self.watched().unhealthy().collect()
     }
 
     /// How many upstreams are checked, and how many of them are unhealthy.
@@ -88,18 +87,24 @@ impl Checks {
     async fn page(&self, origin: &Origin, after: &str) -> Result<String, Fault> {
         let mut scope = origin.store.begin(Access::Control).await?;
         let heads = release::checked(&mut scope, after, CHECKED_PAGE_ROWS).await?;
+        scope.commit().await?;
         let is_last = i64::try_from(heads.len()).is_ok_and(|rows| rows < CHECKED_PAGE_ROWS);
-        let next = heads.last().filter(|_| !is_last).map(|head| head.target.clone()).unwrap_or_default();
-        let new: Vec<Head> = {
+        let end = heads.last().filter(|_| !is_last).map(|head| head.target.clone());
+        let mut new: Vec<Head> = {
             let watched = self.watched();
-            let is_new = |head: &Head| watched.wants(slug(head), head.sequence);
-            heads.into_iter().filter(is_new).take(CHECKED_BUNDLES_MAX).collect()
+            heads.into_iter().filter(|head| watched.wants(slug(head), head.sequence)).collect()
         };
+        // The next look goes on with those that this one does not come to.
+        let rest = new.split_off(new.len().min(CHECKED_BUNDLES_MAX));
+        let end = if rest.is_empty() { end } else { new.last().map(|head| head.target.clone()) };
         for head in new {
+            // One at a time: together they would be too large, and no transaction waits for one to be parsed.
+            let mut scope = origin.store.begin(Access::Control).await?;
             let bundle = release::bundle(&mut scope, &head.target, head.sequence).await?;
+            scope.commit().await?;
             self.take(origin, &head, bundle).await;
         }
-        Ok(next)
+        Ok(end.unwrap_or_default())
     }
 
     async fn take(&self, origin: &Origin, head: &Head, bundle: String) {
@@ -125,7 +130,7 @@ impl Checks {
             tracing::warn!(
                 tenant,
                 left_out,
-                "no room to check these upstreams (CHECKS_MAX): they count as healthy"
+                "no room to check these upstreams (CHECKS_MAX): they count as healthy until there is some"
             );
         }
     }
@@ -134,22 +139,22 @@ impl Checks {
     async fn check(&self, origin: &Origin, probe: &Probe) {
         let mut clock = tokio::time::interval(CHECK_TICK);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asked: JoinSet<(Arc<Checked>, Outcome)> = JoinSet::new();
+        let mut asked: JoinSet<(Begun, Outcome)> = JoinSet::new();
         loop {
             tokio::select! {
                 _ = clock.tick() => {
                     let room = CHECKS_AT_ONCE_MAX.saturating_sub(asked.len()).min(CHECKS_PER_TICK_MAX);
                     let due = self.watched().due(Instant::now(), room);
-                    for checked in due {
+                    for begun in due {
                         let probe = probe.clone();
                         asked.spawn(async move {
-                            let outcome = probe.ask(&checked).await;
-                            (checked, outcome)
+                            let outcome = probe.ask(&begun.checked).await;
+                            (begun, outcome)
                         });
                     }
                 }
                 Some(ended) = asked.join_next() => match ended {
-                    Ok((checked, outcome)) => self.ended(origin, &checked, outcome),
+                    Ok((begun, outcome)) => self.ended(origin, &begun.checked, outcome),
                     Err(error) => tracing::error!(%error, "a health check ended badly"),
                 },
             }

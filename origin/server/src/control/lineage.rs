@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use meridian_engine::ruleset::Target;
 use meridian_store::limits::TENANT_DEPTH_MAX;
 use meridian_store::tenant::Tenant;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use super::auth::Operator;
 use super::{home, invalid, tenants};
-use crate::limits::{LINEAGE_INTERVAL, LINEAGE_PAUSE, LINEAGE_ROWS_MAX};
+use crate::limits::{LINEAGE_AT_ONCE_MAX, LINEAGE_INTERVAL, LINEAGE_PAUSE, LINEAGE_ROWS_MAX};
 use crate::problem::Problem;
 use crate::serve::told_to_stop;
 use crate::state::Origin;
@@ -64,19 +65,23 @@ async fn see_to_all(origin: &Arc<Origin>) {
     }
 }
 
-/// Looks at every tenant at home here, so many at once; whether all that had to be done is done.
+/// Looks at every tenant at home here, a page at a time, and releases some at once, each in a transaction of its own: what one
+/// needs of those above it is read, never locked. Whether all that had to be done is done.
 async fn round(origin: &Arc<Origin>) -> Result<bool, Fault> {
     let (region, mut after, mut all_done) = (&origin.config.identity.region, String::new(), true);
     loop {
         let mut transaction = origin.store.begin(Access::Control).await?;
         let slugs = tenant::unsettled(&mut transaction, region, &after, LINEAGE_ROWS_MAX).await?;
         transaction.commit().await?;
-        for slug in &slugs {
-            // One that can't be released must not keep others from it.
-            if let Err(problem) = settle(origin, slug).await {
-                tracing::warn!(tenant = %slug, status = %problem.status(), ?problem,
-                    "a tenant could not be released as those above it have it");
-                all_done = false;
+        for some in slugs.chunks(LINEAGE_AT_ONCE_MAX) {
+            let settled = join_all(some.iter().map(|slug| settle(origin, slug))).await;
+            for (slug, settled) in some.iter().zip(settled) {
+                // One that can't be released must not keep others from it.
+                if let Err(problem) = settled {
+                    tracing::warn!(tenant = %slug, status = %problem.status(), ?problem,
+                        "a tenant could not be released as those above it have it");
+                    all_done = false;
+                }
             }
         }
         let is_full = i64::try_from(slugs.len()).is_ok_and(|many| many >= LINEAGE_ROWS_MAX);

@@ -16,18 +16,21 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use meridian_cdc::{Purpose, prove};
 use meridian_wire::document::RegionCheckSpec;
-use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
+use meridian_wire::keyring::MacKeyring;
 use meridian_wire::session::Positions;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::checks::verdict::{Thresholds, Verdict};
-use crate::config::Peer;
+use crate::config::{Config, Peer};
+use crate::context::now_ms;
 use crate::limits::{
-    PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CONNECT_TIMEOUT, PEER_PAUSE_MAX, PEER_WORD_KEEP,
+    CHECKS_MAX, PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CONNECT_TIMEOUT, PEER_PAUSE_MAX, PEER_WORD_KEEP,
 };
+use crate::replication::PEER;
 
 /// What a region says of itself at `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +43,8 @@ pub struct Readiness {
     pub ready: bool,
     /// What it has applied of every region.
     pub applied: Positions,
-    /// Tenants' upstreams there whose health check fails, as `tenant/name`; at most [`SYNC_UNHEALTHY_MAX`].
+    /// Tenants' upstreams there whose health check fails, as `tenant/name`; at most [`CHECKS_MAX`], and told to regions alone that
+    /// prove to be one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<String>,
 }
@@ -100,6 +104,9 @@ pub(crate) fn client(tls: &ClientConfig) -> HttpsClient {
 #[derive(Clone)]
 pub struct Peers {
     peers: Arc<[Peer]>,
+    /// Id of this region, and the keys by which it proves to be it.
+    region: String,
+    keys: MacKeyring,
     client: HttpsClient,
     known: Arc<Mutex<BTreeMap<u16, Known>>>,
     /// How each is asked, by its id; those that are not there, as usual.
@@ -136,8 +143,15 @@ impl Known {
 impl Peers {
     /// Not yet asked. `tls` says whom to trust at `https` URLs.
     #[must_use]
-    pub fn new(peers: &[Peer], tls: &ClientConfig) -> Self {
-        Self { peers: peers.into(), client: client(tls), known: Arc::default(), checks: Arc::default() }
+    pub fn new(config: &Config, tls: &ClientConfig) -> Self {
+        Self {
+            peers: config.peers.as_slice().into(),
+            region: config.identity.region.clone(),
+            keys: config.peer_keys.clone(),
+            client: client(tls),
+            known: Arc::default(),
+            checks: Arc::default(),
+        }
     }
 
     /// The other regions in the order of the configuration, each with what it last said of itself. A region whose checks
@@ -189,6 +203,10 @@ impl Peers {
     async fn check(&self, peer: &Peer, check: Check) {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = http::Uri::from_static("/readyz");
+        let proof = prove(&self.keys, Purpose::Readiness, &self.region, &peer.region, now_ms());
+        if let Ok(proof) = HeaderValue::try_from(proof) {
+            request.headers_mut().insert(PEER, proof);
+        }
         let answer = self.ask(peer, request, check.timeout).await;
         let said = answer.ok().and_then(|answer| serde_json::from_slice::<Readiness>(answer.body()).ok());
         let said = said.filter(|said| said.ordinal == peer.ordinal && said.region == peer.region);
@@ -200,7 +218,7 @@ impl Peers {
             tracing::info!(region = peer.region, ready = passed, "another region's readiness changed");
         }
         if let Some(mut said) = said {
-            said.unhealthy.truncate(SYNC_UNHEALTHY_MAX);
+            said.unhealthy.truncate(CHECKS_MAX);
             (known.said, known.heard) = (said, Instant::now());
         }
     }

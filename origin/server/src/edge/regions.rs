@@ -91,7 +91,7 @@ async fn keep_following(origin: &Origin) {
     }
 }
 
-/// Those of `tenant/name` that are of these tenants.
+/// Those of `tenant/name` that are of these tenants, at most [`SYNC_UNHEALTHY_MAX`]; others' take none of their places.
 fn told(unhealthy: Vec<String>, tenants: &BTreeSet<&str>) -> Vec<String> {
     let is_theirs =
         |upstream: &String| upstream.split_once('/').is_some_and(|(tenant, _)| tenants.contains(tenant));
@@ -154,5 +154,9 @@ mod tests {
     fn an_edge_hears_of_the_upstreams_of_its_tenants() {
         let unhealthy = ["acme/a", "acme-2/a", "globex/b"].map(str::to_owned).to_vec();
         assert_eq!(told(unhealthy, &BTreeSet::from(["acme", "globex"])), ["acme/a", "globex/b"]);
+        let many = (0..=SYNC_UNHEALTHY_MAX).map(|number| format!("acme/{number:04}"));
+        let many: Vec<String> = many.chain(["globex/b".to_owned()]).collect();
+        assert_eq!(told(many.clone(), &BTreeSet::from(["globex"])), ["globex/b"]);
+        assert_eq!(told(many, &BTreeSet::from(["acme"])).len(), SYNC_UNHEALTHY_MAX);
     }
 }

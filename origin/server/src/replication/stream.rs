@@ -11,11 +11,9 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
 
+use super::proof;
 use crate::problem::Problem;
 use crate::state::Origin;
-
-/// Name of the header field by which an origin proves to be one.
-const PEER: HeaderName = HeaderName::from_static("meridian-peer");
 
 /// The changes of this region, to another region that proves to be one: a WebSocket (RFC 6455).
 #[utoipa::path(
@@ -31,8 +29,7 @@ const PEER: HeaderName = HeaderName::from_static("meridian-peer");
     security(("peer" = []))
 )]
 pub(super) async fn stream(State(origin): State<Arc<Origin>>, request: Request) -> Result<Response, Problem> {
-    let proof = request.headers().get(PEER).and_then(|proof| proof.to_str().ok());
-    let permit = origin.replication.serve(proof).map_err(|refused| {
+    let permit = origin.replication.serve(proof(request.headers())).map_err(|refused| {
         Problem::new(
             StatusCode::UNAUTHORIZED,
             "unknown-peer",

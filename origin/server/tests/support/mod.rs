@@ -65,6 +65,10 @@ pub fn context_keys() -> MacKeyring {
     MacKeyring::parse(&format!("t1:{}", base64url(&[7; 32]))).expect("a keyring")
 }
 
+pub fn peer_keys() -> MacKeyring {
+    MacKeyring::parse(&format!("p1:{}", base64url(&[8; 32]))).expect("a keyring")
+}
+
 pub fn signing_key() -> SigningKey {
     // Seed and public key of test vector 1 in RFC 8032, section 7.1.
     let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
@@ -94,7 +98,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
         platform_home: None,
         context_keys: context_keys(),
         peer_ca: None,
-        peer_keys: MacKeyring::parse(&format!("p1:{}", base64url(&[8; 32]))).expect("a keyring"),
+        peer_keys: peer_keys(),
         bundle_signing_key: Some(signing_key()),
         control_token_sha256: Some(sha256_hex(CONTROL_TOKEN.as_bytes()).parse().expect("a hash")),
         metrics_token: Some(METRICS_TOKEN.parse().expect("a text")),

@@ -118,9 +118,18 @@ fn join_cookies(headers: &mut Headers) {
 /// Whether a request was forwarded from here as often as it may be: it goes in a loop (RFC 8586, section 2).
 #[must_use]
 pub fn is_looping(headers: &Headers) -> bool {
-    let members = headers.get_all("cdn-loop").flat_map(|list| list.split(','));
-    let ids = members.map(|member| member.split(';').next().unwrap_or_default().trim());
-    ids.filter(|id| id.eq_ignore_ascii_case(CDN_ID)).count() >= LOOPS_MAX
+    times_forwarded(headers.get_all("cdn-loop")) >= LOOPS_MAX
+}
+
+/// How often a request was forwarded from here, as the values of its `CDN-Loop` fields say (RFC 8586, section 2). What else a
+/// member has behind its id changes nothing.
+#[must_use]
+pub fn times_forwarded(fields: impl IntoIterator<Item = impl AsRef<str>>) -> usize {
+    let in_field = |field: &str| {
+        let ids = field.split(',').map(|member| member.split(';').next().unwrap_or_default().trim());
+        ids.filter(|id| id.eq_ignore_ascii_case(CDN_ID)).count()
+    };
+    fields.into_iter().map(|field| in_field(field.as_ref())).sum()
 }
 
 fn check_method(method: &str) -> Result<(), Malformed> {
@@ -339,12 +348,14 @@ mod tests {
         let check = |lines: &[&str], expect: bool| {
             let headers: Headers = lines.iter().map(|line| ("cdn-loop", *line)).collect();
             assert_eq!(is_looping(&headers), expect, "RFC 8586, section 2: {lines:?}");
+            assert_eq!(times_forwarded(lines) >= LOOPS_MAX, expect, "{lines:?}");
         };
         check(&[], false);
         check(&["meridian, meridian", "meridian"], false);
         check(&["meridian, other.example; n=1, meridian", "Meridian;a=b ,meridian"], true);
         check(&["meridian.example, not-meridian, meridian:80, other; x=meridian"; LOOPS_MAX], false);
         check(&[",", "", "meridian;meridian;meridian;meridian"], false);
+        assert_eq!(times_forwarded(["other.example; meridian", "Meridian ; n=1, meridian"]), 2);
     }
 
     #[test]
