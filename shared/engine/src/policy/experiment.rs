@@ -10,15 +10,14 @@ use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::sync::Arc;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie, query_parameter};
 use crate::limits::EXPERIMENTS_GIVEN_MAX;
 use crate::ruleset::{Canary, Experiment, Force, Unit, Variant};
-use crate::secret::{Secret, hex};
+use crate::secret::{Secret, SignedBy, Signing, hex};
 
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
@@ -138,21 +137,24 @@ fn scale(bits: u64, n: u64) -> u64 {
     ((u128::from(bits) * u128::from(n)) >> 64) as u64
 }
 
-/// The unit that a client's cookie names, if this platform signed it for this tenant.
+/// The unit that a client's cookie names and which key says so, if this platform signed it for this tenant.
 #[must_use]
-pub fn unit_of_cookie<'a>(facts: &'a Facts, secret: &Secret, tenant: &str) -> Option<&'a str> {
+pub fn unit_of_cookie<'a>(facts: &'a Facts, signing: &Signing, tenant: &str) -> Option<(&'a str, SignedBy)> {
     let (unit, signature) = cookie(&facts.headers, UNIT_COOKIE)?.strip_prefix("u1.")?.split_once('.')?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    bool::from(signature.ct_eq(&sign(secret, tenant, unit))).then_some(unit)
+    Some((unit, signing.verify(signed_unit(tenant, unit), signature)?))
 }
 
-/// A new unit, and the `Set-Cookie` value that makes the client keep it (RFC 6265).
+/// A new unit. Random bits are in other places as well: nobody without the secret learns the unit from them.
 #[must_use]
-pub fn new_unit(facts: &Facts, secret: &Secret, tenant: &str) -> (String, String) {
-    let unit = URL_SAFE_NO_PAD.encode(secret.short_tag([b"meridian-unit-new-v1\n", &facts.random]));
-    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, &unit));
-    let cookie = set_cookie(facts, UNIT_COOKIE, format_args!("u1.{unit}.{signature}"), COOKIE_LIFE_S);
-    (unit, cookie)
+pub fn new_unit(facts: &Facts, hashing: &Secret) -> String {
+    URL_SAFE_NO_PAD.encode(hashing.short_tag([b"meridian-unit-new-v1\n", &facts.random]))
+}
+
+/// The `Set-Cookie` value that makes the client keep its unit (RFC 6265).
+#[must_use]
+pub fn unit_cookie(facts: &Facts, signing: &Signing, tenant: &str, unit: &str) -> String {
+    let signature = signing.sign(signed_unit(tenant, unit));
+    set_cookie(facts, UNIT_COOKIE, format_args!("u1.{unit}.{signature}"), COOKIE_LIFE_S)
 }
 
 /// The `Set-Cookie` value by which a new unit's client keeps what it was given, at most [`EXPERIMENTS_GIVEN_MAX`]
@@ -183,8 +185,8 @@ fn set_cookie(facts: &Facts, name: &str, value: Arguments<'_>, life_s: u32) -> S
     format!("{name}={value}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Lax{secure}")
 }
 
-fn sign(secret: &Secret, tenant: &str, unit: &str) -> [u8; 16] {
-    secret.short_tag(["meridian-unit-v1\n", tenant, "\n", unit].map(str::as_bytes))
+fn signed_unit<'a>(tenant: &'a str, unit: &'a str) -> [&'a str; 4] {
+    ["meridian-unit-v1\n", tenant, "\n", unit]
 }
 
 #[cfg(test)]
@@ -196,6 +198,7 @@ mod tests {
     use crate::fixtures::rule;
     use crate::headers::Headers;
     use crate::ruleset::Layer;
+    use crate::secret::Secrets;
 
     const UNITS: u32 = 40_000;
 
@@ -334,19 +337,24 @@ mod tests {
 
     #[test]
     fn a_unit_cookie_is_believed_only_as_signed_and_for_its_tenant() {
-        let secret = Secret::new(&[9; 32]);
+        let secrets = Secrets::new(&[1; 32], &[9; 32]);
+        let signing = &secrets.signing;
         let mut facts = request("GET", "acme.example", "/");
-        let (unit, set_cookie) = new_unit(&facts, &secret, "acme");
+        let unit = new_unit(&facts, &secrets.hashing);
+        let set_cookie = unit_cookie(&facts, signing, "acme", &unit);
         assert!(set_cookie.ends_with("; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax; Secure"));
         let sent = set_cookie.split(';').next().unwrap().to_owned();
-        let mut check = |cookie: String, secret: &Secret, tenant, expect| {
+        let mut check = |cookie: String, signing: &Signing, tenant, expect: Option<SignedBy>| {
             facts.headers = Headers::from_iter([("cookie", cookie)]);
-            assert_eq!(unit_of_cookie(&facts, secret, tenant), expect);
+            let expect = expect.map(|by| (unit.as_str(), by));
+            assert_eq!(unit_of_cookie(&facts, signing, tenant), expect);
         };
-        check(sent.clone(), &secret, "acme", Some(unit.as_str()));
-        check(sent.clone(), &secret, "globex", None);
-        check(sent.clone(), &Secret::new(&[8; 32]), "acme", None);
-        check(sent.replace("u1.", "u1.x"), &secret, "acme", None);
-        check(format!("{UNIT_COOKIE}=u1.a."), &secret, "acme", None);
+        check(sent.clone(), signing, "acme", Some(SignedBy::First));
+        check(sent.clone(), signing, "globex", None);
+        check(sent.replace("u1.", "u1.x"), signing, "acme", None);
+        check(format!("{UNIT_COOKIE}=u1.a."), signing, "acme", None);
+        let rotated = Secrets::new(&[1; 32], &[8; 32]);
+        check(sent.clone(), &rotated.signing, "acme", None);
+        check(sent, &rotated.with_older([[9; 32]]).signing, "acme", Some(SignedBy::Older));
     }
 }

@@ -75,6 +75,36 @@ fn a_variant_sticks_to_the_cookie_and_reaches_the_origin() {
 }
 
 #[test]
+fn a_unit_outlives_the_key_of_its_cookie_where_it_comes_back_in_time() {
+    let goal = Goal { name: "ordered".to_owned(), when: is(Fact::Method, "POST"), statuses: vec![200..=299] };
+    let secrets = |signing| Secrets::new(&[7; 32], &[signing; 32]);
+    let mut host = host(Experiment { goals: vec![goal], ..experiment() });
+    let old = cookie_of(&host.get("/shop"));
+    let before = host.send(sent("GET", "/shop", &[("cookie", &old)]));
+
+    host.node = Node::new("test-1", secrets(8).with_older([[7; 32]]));
+    let rotated = host.send(sent("GET", "/shop", &[("cookie", &old)]));
+    assert_eq!(rotated.decision.variants, before.decision.variants);
+    assert_eq!(rotated.decision.participation, before.decision.participation);
+    assert_eq!(rotated.headers.get_all("set-cookie").count(), 1);
+    let new = cookie_of(&rotated);
+    assert_eq!(new.split('.').nth(1), old.split('.').nth(1), "the unit");
+    assert_ne!(new, old);
+    let ordered = host.send(sent("POST", "/orders", &[("cookie", &old)]));
+    assert_eq!(cookie_of(&ordered), new, "whatever asks for the unit");
+    let again = host.send(sent("GET", "/shop", &[("cookie", &new)]));
+    assert_eq!(again.headers.get("set-cookie"), None);
+    assert_eq!(again.decision.participation, before.decision.participation);
+
+    host.node = Node::new("test-1", secrets(8));
+    let dropped = host.send(sent("GET", "/shop", &[("cookie", &new)]));
+    assert_eq!(dropped.decision.participation, before.decision.participation);
+    let late = Facts { random: [9; 16], ..sent("GET", "/shop", &[("cookie", &old)]) };
+    let late = cookie_of(&host.send(late));
+    assert_ne!(late.split('.').nth(1), old.split('.').nth(1), "who comes back too late is somebody else");
+}
+
+#[test]
 fn a_unit_is_exposed_under_one_hash_that_does_not_name_it() {
     let mut host = host(experiment());
     let cookie = cookie_of(&host.get("/shop"));
