@@ -6,7 +6,8 @@ use super::Exchange;
 use crate::decision::{Conversion, Exposure, Participation};
 use crate::node::Node;
 use crate::policy::experiment::{
-    asked_for, assign, forget_given, give, given, is_canary, new_unit, unit_cookie, unit_hash, unit_of_cookie,
+    asked_for, assign, forget_given, give, given, is_canary, new_unit, says_given, unit_cookie, unit_hash,
+    unit_of_cookie,
 };
 use crate::ruleset::{Experiment, Ruleset, Unit};
 use crate::secret::SignedBy;
@@ -51,8 +52,9 @@ impl Exchange {
                 uncounted.push(experiment);
             }
         }
-        if !uncounted.is_empty() {
-            self.cookies.push(give(&self.facts, &uncounted));
+        if let (Some(unit), false) = (&cookie.unit, uncounted.is_empty()) {
+            let (tenant, signing) = (self.tenant.as_deref().unwrap_or_default(), &node.secrets.signing);
+            self.cookies.push(give(&self.facts, signing, tenant, unit, &uncounted));
         }
         if let Some((route, canary)) = route.and_then(|route| Some((route, route.steering.canary.as_ref()?)))
         {
@@ -63,7 +65,9 @@ impl Exchange {
         }
         if let Some(rules) = &rules {
             self.reach_goals(node, &rules.ruleset, &mut cookie);
-            self.count_given(node, &rules.ruleset, &mut cookie);
+            if uncounted.is_empty() && says_given(&self.facts) {
+                self.count_given(node, &rules.ruleset, &mut cookie);
+            }
         }
         self.consult_cache(node)
     }
@@ -146,24 +150,23 @@ impl Exchange {
     /// Counts what the client's unit was given while it was new, on whatever route: its cookie has come back. Where the
     /// experiment has another version by now, what was given is no part of it.
     fn count_given(&mut self, node: &Node, rules: &Ruleset, cookie: &mut CookieUnit) {
-        if given(&self.facts).is_none() {
-            return;
-        }
+        self.cookies.push(forget_given(&self.facts));
         self.read_unit(node, cookie);
-        let (Some(given), Some(unit)) = (given(&self.facts), cookie.brought()) else { return };
-        let unit = format!("c:{unit}");
+        let Some(unit) = cookie.brought() else { return };
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        let given = given(&self.facts, &node.secrets.signing, tenant, unit);
         let experiment = |(name, version): (&str, &str)| {
             let mut all = rules.experiments.iter();
             all.find(|experiment| *experiment.rule.name == *name && *experiment.version == *version)
         };
-        let experiments: Vec<&Experiment> = given.filter_map(experiment).collect();
+        let experiments: Vec<&Experiment> = given.into_iter().filter_map(experiment).collect();
+        let unit = format!("c:{unit}");
         for experiment in experiments {
             if let Ok(variant) = assign(experiment, &unit) {
                 self.explain("experiment", Some(&experiment.rule), "counted from before", Vec::new());
                 self.expose(node, experiment, &unit, variant);
             }
         }
-        self.cookies.push(forget_given(&self.facts));
     }
 
     /// The variant that a tester chose, where the experiment lets this one choose.

@@ -22,7 +22,7 @@ use crate::secret::{Secret, SignedBy, Signing, hex};
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
 /// Cookie that holds what a new unit was given, until the client has shown that it keeps cookies: `NAME:VERSION` with `~`
-/// between. It is not signed, as whoever makes one up could as well send the requests that it stands for.
+/// between. It is signed for the unit: nobody gets in whom the audience leaves out.
 pub const GIVEN_COOKIE: &str = "meridian_given";
 /// Buckets of a layer and steps of a ramp.
 pub const BUCKETS: u32 = 10_000;
@@ -160,18 +160,36 @@ pub fn unit_cookie(facts: &Facts, signing: &Signing, tenant: &str, unit: &str) -
 /// The `Set-Cookie` value by which a new unit's client keeps what it was given, at most [`EXPERIMENTS_GIVEN_MAX`]
 /// experiments. What is beyond counts with the next request that it is given on.
 #[must_use]
-pub fn give(facts: &Facts, experiments: &[&Experiment]) -> String {
+pub fn give(
+    facts: &Facts,
+    signing: &Signing,
+    tenant: &str,
+    unit: &str,
+    experiments: &[&Experiment],
+) -> String {
     let one = |experiment: &&Experiment| format!("{}:{}", experiment.rule.name, experiment.version);
     let given: Vec<String> = experiments.iter().take(EXPERIMENTS_GIVEN_MAX).map(one).collect();
-    set_cookie(facts, GIVEN_COOKIE, format_args!("{}", given.join("~")), GIVEN_LIFE_S)
+    let given = given.join("~");
+    let signature = signing.sign(signed_given(tenant, unit, &given));
+    set_cookie(facts, GIVEN_COOKIE, format_args!("g1.{given}.{signature}"), GIVEN_LIFE_S)
 }
 
-/// Name and version of each experiment that the client's unit was given something of while it was new; `None` where the
-/// client says nothing of that.
+/// Whether the client says what it was given, whatever that is worth.
 #[must_use]
-pub fn given(facts: &Facts) -> Option<impl Iterator<Item = (&str, &str)>> {
-    let given = cookie(&facts.headers, GIVEN_COOKIE)?;
-    Some(given.split('~').take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')))
+pub fn says_given(facts: &Facts) -> bool {
+    cookie(&facts.headers, GIVEN_COOKIE).is_some()
+}
+
+/// Name and version of each experiment that the client's unit was given something of while it was new. What this platform did
+/// not sign for the tenant and the unit is nothing.
+#[must_use]
+pub fn given<'a>(facts: &'a Facts, signing: &Signing, tenant: &str, unit: &str) -> Vec<(&'a str, &'a str)> {
+    let said = cookie(&facts.headers, GIVEN_COOKIE).and_then(|value| value.strip_prefix("g1."));
+    let said = said.and_then(|value| value.rsplit_once('.'));
+    let signed = said
+        .filter(|(given, signature)| signing.verify(signed_given(tenant, unit, given), signature).is_some());
+    let all = signed.into_iter().flat_map(|(given, _)| given.split('~'));
+    all.take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')).collect()
 }
 
 /// The `Set-Cookie` value that makes the client forget what it was given: it is counted.
@@ -187,6 +205,10 @@ fn set_cookie(facts: &Facts, name: &str, value: Arguments<'_>, life_s: u32) -> S
 
 fn signed_unit<'a>(tenant: &'a str, unit: &'a str) -> [&'a str; 4] {
     ["meridian-unit-v1\n", tenant, "\n", unit]
+}
+
+fn signed_given<'a>(tenant: &'a str, unit: &'a str, given: &'a str) -> [&'a str; 6] {
+    ["meridian-given-v1\n", tenant, "\n", unit, "\n", given]
 }
 
 #[cfg(test)]
@@ -356,5 +378,32 @@ mod tests {
         let rotated = Secrets::new(&[1; 32], &[8; 32]);
         check(sent.clone(), &rotated.signing, "acme", None);
         check(sent, &rotated.with_older([[9; 32]]).signing, "acme", Some(SignedBy::Older));
+    }
+
+    #[test]
+    fn what_was_given_is_believed_only_as_signed_and_for_its_unit() {
+        let (ours, rotated) = (Secrets::new(&[1; 32], &[9; 32]), Secrets::new(&[1; 32], &[8; 32]));
+        let named = |name: &str| {
+            let mut experiment = experiment("s", BUCKETS, &[1]);
+            (experiment.rule.name, experiment.version) = (name.into(), "v".into());
+            experiment
+        };
+        let experiments = [named("one.of"), named("two")];
+        let mut facts = request("GET", "acme.example", "/");
+        let all: Vec<&Experiment> = experiments.iter().collect();
+        let set_cookie = give(&facts, &ours.signing, "acme", "u", &all);
+        let sent = set_cookie.split(';').next().unwrap().to_owned();
+        let mut check = |cookie: String, signing: &Signing, tenant, unit, expect: bool| {
+            facts.headers = Headers::from_iter([("cookie", cookie)]);
+            let expect = if expect { vec![("one.of", "v"), ("two", "v")] } else { vec![] };
+            assert_eq!(given(&facts, signing, tenant, unit), expect);
+        };
+        check(sent.clone(), &ours.signing, "acme", "u", true);
+        check(sent.clone(), &ours.signing, "globex", "u", false);
+        check(sent.clone(), &ours.signing, "acme", "v", false);
+        check(sent.replace("two", "all"), &ours.signing, "acme", "u", false);
+        check(format!("{GIVEN_COOKIE}=one.of:v~two:v"), &ours.signing, "acme", "u", false);
+        check(sent.clone(), &rotated.signing, "acme", "u", false);
+        check(sent, &rotated.with_older([[9; 32]]).signing, "acme", "u", true);
     }
 }

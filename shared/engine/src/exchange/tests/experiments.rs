@@ -41,6 +41,11 @@ fn cookie_of(reply: &Reply) -> String {
     cookies_of(reply).into_iter().find(|cookie| cookie.starts_with(UNIT_COOKIE)).unwrap()
 }
 
+/// The cookie of what the unit was given.
+fn given_of(reply: &Reply) -> String {
+    cookies_of(reply).into_iter().find(|cookie| cookie.starts_with(GIVEN_COOKIE)).unwrap()
+}
+
 /// All cookies that the client is to keep.
 fn cookies_of(reply: &Reply) -> Vec<String> {
     let cookies = reply.headers.get_all("set-cookie").filter(|cookie| !cookie.contains("Max-Age=0;"));
@@ -129,7 +134,7 @@ fn a_new_unit_counts_once_its_cookie_has_come_back_on_whatever_route() {
     assert_eq!(first.decision.participation, Participation::default(), "nobody yet, nor what they reach");
     assert_eq!(first.decision.variants.len(), 1, "who has a variant already");
     let cookies = cookies_of(&first).join("; ");
-    assert!(cookies.ends_with(&format!("{GIVEN_COOKIE}=r:1")), "{cookies}");
+    assert!(cookies.contains(&format!("; {GIVEN_COOKIE}=g1.r:1.")), "{cookies}");
 
     let back = host.send(sent("POST", "/orders", &[("cookie", &cookies)]));
     let [exposure] = &back.decision.participation.exposures[..] else { panic!("{:?}", back.decision) };
@@ -141,14 +146,40 @@ fn a_new_unit_counts_once_its_cookie_has_come_back_on_whatever_route() {
     let again = host.send(sent("GET", "/shop", &[("cookie", &cookies)]));
     assert_eq!(again.decision.participation.exposures, std::slice::from_ref(exposure), "once a request");
 
-    let alone = cookie_of(&first);
-    for given in ["r:2", "s:1", "r", "r:1:1", ""] {
-        let cookies = format!("{alone}; {GIVEN_COOKIE}={given}");
-        let reply = host.send(sent("GET", "/orders", &[("cookie", &cookies)]));
-        assert_eq!(reply.decision.participation, Participation::default(), "{given}");
-    }
-    let nobody = host.send(sent("POST", "/orders", &[("cookie", "meridian_given=r:1")]));
+    let nobody = host.send(sent("POST", "/orders", &[("cookie", &given_of(&first))]));
     assert_eq!(nobody.decision.participation, Participation::default());
+}
+
+#[test]
+fn nobody_gets_in_by_saying_what_they_were_given() {
+    let mut host = host(experiment());
+    let first = host.get("/shop");
+    let (unit, given) = (cookie_of(&first), given_of(&first));
+    let other = cookie_of(&host.send(Facts { random: [9; 16], ..sent("GET", "/shop", &[]) }));
+    let forged = |list: &str| format!("{GIVEN_COOKIE}=g1.{list}.{}", given.rsplit('.').next().unwrap());
+    let plain = format!("{GIVEN_COOKIE}=r:1");
+    for (unit, given) in [
+        (&other, &given),
+        (&unit, &forged("r:2")),
+        (&unit, &forged("")),
+        (&unit, &plain),
+        (&unit, &String::new()),
+    ] {
+        let cookies = format!("{unit}; {given}");
+        let reply = host.send(sent("GET", "/orders", &[("cookie", &cookies)]));
+        assert_eq!(reply.decision.participation, Participation::default(), "{cookies}");
+        let forgotten = reply.headers.get("set-cookie").is_some_and(|cookie| cookie.contains("; Max-Age=0;"));
+        assert_eq!(forgotten, !given.is_empty(), "{cookies}");
+    }
+    host.rules.iter_mut().for_each(|rules| Arc::make_mut(rules).experiments[0].version = "2".into());
+    host.node = Node::new("test-1", Secrets::new(&[7; 32], &[8; 32]).with_older([[7; 32]]));
+    let cookies = format!("{unit}; {given}");
+    let later = host.send(sent("GET", "/orders", &[("cookie", &cookies)]));
+    assert_eq!(later.decision.participation, Participation::default(), "what was given is another version");
+    host.rules.iter_mut().for_each(|rules| Arc::make_mut(rules).experiments[0].version = "1".into());
+    host.node = Node::new("test-1", Secrets::new(&[7; 32], &[8; 32]).with_older([[7; 32]]));
+    let rotated = host.send(sent("GET", "/orders", &[("cookie", &cookies)]));
+    assert_eq!(rotated.decision.participation.exposures.len(), 1, "by an older key");
 }
 
 #[test]
