@@ -9,7 +9,7 @@ use crate::policy::experiment::{
     asked_for, assign, forget_given, give, given, is_canary, new_unit, says_given, unit_cookie, unit_hash,
     unit_of_cookie,
 };
-use crate::ruleset::{Experiment, Ruleset, Unit};
+use crate::ruleset::{Experiment, Newcomers, Ruleset, Unit};
 use crate::secret::SignedBy;
 use crate::step::Step;
 
@@ -27,6 +27,16 @@ impl CookieUnit {
     fn brought(&self) -> Option<&str> {
         self.unit.as_deref().filter(|_| !self.is_new)
     }
+
+    /// The unit, if this experiment counts it already.
+    fn counted(&self, experiment: &Experiment) -> Option<&str> {
+        self.unit.as_deref().filter(|_| counts(experiment, self.is_new))
+    }
+}
+
+/// Whether an experiment counts a unit with this request.
+fn counts(experiment: &Experiment, is_new: bool) -> bool {
+    !is_new || experiment.newcomers == Newcomers::AtOnce
 }
 
 /// What an assignment sticks to.
@@ -93,8 +103,7 @@ impl Exchange {
     }
 
     /// Gives the variant of an experiment, and says whether that is to be counted later. The variant of a new unit is its own
-    /// from the first request on, but counts only once the cookie has come back: a client that keeps none would be
-    /// somebody else each time.
+    /// from the first request on, and when it counts the experiment says.
     fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie: &mut CookieUnit) -> bool {
         let rule = Some(&experiment.rule);
         if let Some(variant) = self.forced(experiment) {
@@ -120,10 +129,11 @@ impl Exchange {
                     .note("experiment", rule, format_args!("variant {variant}"))
                     .with("unit", kind);
                 self.variants.push((experiment.rule.name.clone(), variant.clone()));
-                if !is_new {
+                let counts = counts(experiment, is_new);
+                if counts {
                     self.expose(node, experiment, &unit, variant);
                 }
-                is_new
+                !counts
             }
             Err(outside) => {
                 self.explanation.note("experiment", rule, outside.as_str()).with("unit", kind);
@@ -204,7 +214,7 @@ impl Exchange {
                         continue;
                     }
                 }
-                let Some(unit) = self.known_unit(node, experiment.unit, cookie) else { continue };
+                let Some(unit) = self.counted_unit(node, experiment, cookie) else { continue };
                 let tenant = self.tenant.as_deref().unwrap_or_default();
                 let conversion = Conversion {
                     experiment: experiment.rule.name.clone(),
@@ -235,13 +245,18 @@ impl Exchange {
         Sticky { kind, unit, is_new: cookie.is_new }
     }
 
-    /// The same without making a new one.
-    fn known_unit(&mut self, node: &Node, unit: Unit, cookie: &mut CookieUnit) -> Option<String> {
-        if let Some(unit) = self.subject_unit(unit) {
+    /// The same without making a new one, if the experiment counts it already.
+    fn counted_unit(
+        &mut self,
+        node: &Node,
+        experiment: &Experiment,
+        cookie: &mut CookieUnit,
+    ) -> Option<String> {
+        if let Some(unit) = self.subject_unit(experiment.unit) {
             return Some(unit);
         }
         self.read_unit(node, cookie);
-        Some(format!("c:{}", cookie.brought()?))
+        Some(format!("c:{}", cookie.counted(experiment)?))
     }
 
     fn subject_unit(&self, unit: Unit) -> Option<String> {

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::facts::{Facts, Scheme, cookie, query_parameter};
 use crate::limits::EXPERIMENTS_GIVEN_MAX;
-use crate::ruleset::{Canary, Experiment, Force, Unit, Variant};
+use crate::ruleset::{Canary, Experiment, Force, Newcomers, Unit, Variant};
 use crate::secret::{Secret, SignedBy, Signing, hex};
 
 /// Cookie that holds the unit of a client without a subject.
@@ -88,10 +88,11 @@ pub fn asked_for<'a>(force: &Force, facts: &'a Facts) -> Option<Cow<'a, str>> {
     header().or_else(query).or_else(from_cookie)
 }
 
-/// What decides which variant a unit gets, in 16 hexadecimal characters: salt, kind of unit, variants and weights. Layer,
-/// ramp and audience are no part of it: they say who takes part, and who takes part keeps the variant.
+/// What decides which variant a unit gets and which units count, in 16 hexadecimal characters: salt, kind of unit, when
+/// newcomers count, variants and weights. Those that count at once and those that came back can't be compared. Layer, ramp and
+/// audience are no part of it: they say who takes part, and who takes part keeps the variant.
 #[must_use]
-pub fn version(salt: &str, unit: Unit, variants: &[Variant]) -> String {
+pub fn version(salt: &str, unit: Unit, newcomers: Newcomers, variants: &[Variant]) -> String {
     let mut hash = Sha256::new();
     let mut text = |text: &str| {
         hash.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -99,6 +100,10 @@ pub fn version(salt: &str, unit: Unit, variants: &[Variant]) -> String {
     };
     text(salt);
     text(if unit == Unit::Subject { "subject" } else { "cookie" });
+    // Each variant is two texts, so that one more is never taken for a part of them.
+    if newcomers == Newcomers::AtOnce {
+        text("atOnce");
+    }
     for variant in variants {
         text(&variant.name);
         text(&variant.weight.to_string());
@@ -233,6 +238,7 @@ mod tests {
             salt: salt.to_owned(),
             audience: None,
             unit: Unit::Subject,
+            newcomers: Newcomers::OnReturn,
             ramp,
             variants: weights.iter().enumerate().map(variant).collect(),
             version: "".into(),
@@ -309,12 +315,16 @@ mod tests {
 
     #[test]
     fn a_version_changes_with_what_decides_and_nothing_else() {
-        let of = |experiment: &Experiment| version(&experiment.salt, experiment.unit, &experiment.variants);
+        let of = |experiment: &Experiment| {
+            version(&experiment.salt, experiment.unit, experiment.newcomers, &experiment.variants)
+        };
         let plain = of(&experiment("s", BUCKETS, &[1, 1]));
+        // SHA-256 as another program computes it.
+        assert_eq!(plain, "5fff532093aa83a4");
         assert_eq!(plain, of(&experiment("s", 0, &[1, 1])));
-        assert_eq!(plain.len(), 16);
         let cookie = Experiment { unit: Unit::Cookie, ..experiment("s", BUCKETS, &[1, 1]) };
-        for other in [experiment("t", BUCKETS, &[1, 1]), experiment("s", BUCKETS, &[1, 2]), cookie] {
+        let at_once = Experiment { newcomers: Newcomers::AtOnce, ..experiment("s", BUCKETS, &[1, 1]) };
+        for other in [experiment("t", BUCKETS, &[1, 1]), experiment("s", BUCKETS, &[1, 2]), cookie, at_once] {
             assert_ne!(plain, of(&other));
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::decision::{Conversion, Participation};
 use crate::expr::{Comparison, Expr, Fact, Value};
 use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
-use crate::ruleset::{Experiment, Force, Goal, Unit, Variant};
+use crate::ruleset::{Experiment, Force, Goal, Newcomers, Unit, Variant};
 
 fn is(fact: Fact, text: &str) -> Expr {
     let text = Expr::Literal(Value::Text(text.to_owned()));
@@ -18,6 +18,7 @@ fn experiment() -> Experiment {
         salt: "s".to_owned(),
         audience: None,
         unit: Unit::Cookie,
+        newcomers: Newcomers::OnReturn,
         ramp: 10_000,
         variants: [("a", 1), ("b", 1), ("c", 0)]
             .map(|(name, weight)| Variant { name: name.into(), weight })
@@ -148,6 +149,45 @@ fn a_new_unit_counts_once_its_cookie_has_come_back_on_whatever_route() {
 
     let nobody = host.send(sent("POST", "/orders", &[("cookie", &given_of(&first))]));
     assert_eq!(nobody.decision.participation, Participation::default());
+}
+
+#[test]
+fn a_new_unit_counts_at_once_where_the_experiment_says_so() {
+    let goal = Goal { name: "seen".to_owned(), when: is(Fact::Method, "GET"), statuses: vec![200..=299] };
+    let at_once = Experiment { newcomers: Newcomers::AtOnce, goals: vec![goal], ..experiment() };
+    let mut host = host(at_once);
+    let first = host.get("/shop");
+    let [exposure] = &first.decision.participation.exposures[..] else { panic!("{:?}", first.decision) };
+    let [conversion] = &first.decision.participation.conversions[..] else { panic!("{:?}", first.decision) };
+    assert_eq!(conversion.unit, exposure.unit);
+    let unit = cookie_of(&first);
+    assert_eq!(cookies_of(&first), [unit.as_str()], "nothing is left to count");
+    let back = host.send(sent("GET", "/shop", &[("cookie", &unit)]));
+    assert_eq!(back.decision.participation, first.decision.participation, "the same unit");
+    let elsewhere = host.get("/orders");
+    assert_eq!(elsewhere.decision.participation, Participation::default());
+    assert_eq!(elsewhere.headers.get("set-cookie"), None, "nobody becomes a unit by reaching a goal");
+}
+
+#[test]
+fn each_experiment_of_a_route_counts_newcomers_in_its_own_way() {
+    let mut rules = ruleset(vec![route("/shop")]);
+    for (name, newcomers) in [("later", Newcomers::OnReturn), ("now", Newcomers::AtOnce)] {
+        let mut experiment = Experiment { newcomers, ..experiment() };
+        experiment.rule.name = name.into();
+        rules.routes[0].experiments.push(rules.experiments.len());
+        rules.experiments.push(experiment);
+    }
+    let mut host = Host::new(rules);
+    let first = host.get("/shop");
+    let counted = |reply: &Reply| -> Vec<String> {
+        let exposures = reply.decision.participation.exposures.iter();
+        exposures.map(|exposure| exposure.experiment.to_string()).collect()
+    };
+    assert_eq!(counted(&first), ["now"]);
+    assert!(given_of(&first).starts_with(&format!("{GIVEN_COOKIE}=g1.later:1.")), "{:?}", cookies_of(&first));
+    let back = host.send(sent("GET", "/shop", &[("cookie", &cookies_of(&first).join("; "))]));
+    assert_eq!(counted(&back), ["later", "now"]);
 }
 
 #[test]
