@@ -149,6 +149,7 @@ mod tests {
             "MERIDIAN_TRUSTED_PROXIES" => "127.0.0.0/8".to_owned(),
             "MERIDIAN_PEER_ADDRESS" => "127.0.0.1".to_owned(),
             "MERIDIAN_CONTEXT_KEYS" => key("k1", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"),
+            "MERIDIAN_HASH_KEY" => "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg".to_owned(),
             // The public key of RFC 8032, section 7.1, test 1.
             "MERIDIAN_BUNDLE_KEYS" => key("b1", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"),
             _ => String::new(),

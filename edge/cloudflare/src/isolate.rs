@@ -17,9 +17,6 @@ use crate::host;
 use crate::limits::{CACHE_CODED_BYTES_MAX, KEYS_MAX, RANDOM_POOL_BYTES};
 use crate::signature::ImportedKeys;
 
-/// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
-const COOKIES: &str = "meridian-cookie-v1\n";
-
 /// The memory of an isolate.
 pub struct Isolate {
     /// Variables and secrets.
@@ -62,7 +59,7 @@ impl Isolate {
     fn new(config: Config, env: Env) -> Self {
         let mut random = Random::default();
         let hashing: [u8; 32] = random.next();
-        let node = Node::new(&config.edge, config.context_keys.derive(COOKIES))
+        let node = Node::new(&config.edge, config.secrets())
             .with_unknown_host_status(config.unknown_host_status)
             .with_coded_bytes_max(CACHE_CODED_BYTES_MAX)
             .with_recoded_content();
@@ -131,6 +128,7 @@ mod tests {
         };
         let secret = |name| match name {
             "MERIDIAN_CONTEXT_KEYS" => "k1:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc".to_owned(),
+            "MERIDIAN_HASH_KEY" => "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg".to_owned(),
             name => value(name),
         };
         let error = Config::parse(secret).unwrap_err().to_string();

@@ -20,8 +20,6 @@ use crate::functions::Components;
 use crate::limits::PLACES_BYTES_MAX;
 use crate::place::Uses;
 
-/// Domain of the secret that signs the edge's own cookies, the same on every edge with the same keys.
-const COOKIES: &str = "meridian-cookie-v1\n";
 /// The place database, mounted beside the component.
 const PLACES: &str = "/places.mmdb";
 
@@ -78,8 +76,8 @@ impl Memory {
         .collect();
         let config = Config::parse(|name| values.get(name).cloned().unwrap_or_default())?;
         let store = Store::open_default().await;
-        let node = Node::new(&config.edge, config.context_keys.derive(COOKIES))
-            .with_unknown_host_status(config.unknown_host_status);
+        let node =
+            Node::new(&config.edge, config.secrets()).with_unknown_host_status(config.unknown_host_status);
         Ok(Self {
             node: RefCell::new(node),
             places: places(),

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 
 use meridian_engine::step::CacheKey;
-use meridian_wire::keyring::MacKeyring;
+use meridian_wire::keyring::HashKey;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
@@ -87,9 +87,9 @@ impl Size {
 
 impl Share {
     /// That of the tenant whose key this is.
-    fn of(keys: &MacKeyring, key: &CacheKey) -> Self {
+    fn of(hash_key: &HashKey, key: &CacheKey) -> Self {
         let mut left: Vec<u32> = (0..CACHE_PARTS).collect();
-        let draws = draws(keys.sign(SHARE, key.tenant().as_bytes()));
+        let draws = draws(hash_key.hash(SHARE, key.tenant().as_bytes()));
         let mut share = [0; CACHE_SHARE_PARTS];
         for (part, draw) in share.iter_mut().zip(draws) {
             *part = left.swap_remove(draw as usize % left.len());
@@ -140,9 +140,9 @@ impl Place {
     /// The two places that an entry may have, in two parts of its tenant's share. The hash only spreads keys: the key itself is
     /// in the entry and compared.
     #[must_use]
-    pub fn of_entry(keys: &MacKeyring, key: &CacheKey) -> [Self; 2] {
-        let Share(mut parts) = Share::of(keys, key);
-        let [turn, other, draws @ ..] = draws(keys.sign(ENTRY, key.0.as_bytes()));
+    pub fn of_entry(hash_key: &HashKey, key: &CacheKey) -> [Self; 2] {
+        let Share(mut parts) = Share::of(hash_key, key);
+        let [turn, other, draws @ ..] = draws(hash_key.hash(ENTRY, key.0.as_bytes()));
         parts.rotate_left(turn as usize % CACHE_SHARE_PARTS);
         let [first, others @ ..] = parts;
         let second = others[other as usize % others.len()];
@@ -152,13 +152,13 @@ impl Place {
     /// Places of a size for the body of a key, one in each part of its tenant's share, drawn by random bits.
     #[must_use]
     pub fn of_body(
-        keys: &MacKeyring,
+        hash_key: &HashKey,
         key: &CacheKey,
         size: Size,
         random: [u8; 16],
     ) -> [Self; CACHE_SHARE_PARTS] {
         let mut draws = random.as_chunks::<4>().0.iter().map(|draw| u32::from_le_bytes(*draw));
-        let Share(parts) = Share::of(keys, key);
+        let Share(parts) = Share::of(hash_key, key);
         parts.map(|part| Self::within(size, part, draws.next().unwrap_or_default()))
     }
 }
@@ -232,12 +232,12 @@ mod tests {
     use super::*;
 
     /// A secret of 32 equal bytes.
-    fn keys(byte: &str, rest: &str) -> MacKeyring {
-        MacKeyring::parse(&format!("k:{}{rest}", byte.repeat(10))).unwrap()
+    fn hash_key(bytes: &str, rest: &str) -> HashKey {
+        HashKey::parse(&format!("{}{rest}", bytes.repeat(10))).unwrap()
     }
 
-    fn ours() -> MacKeyring {
-        keys("AQEB", "AQE")
+    fn ours() -> HashKey {
+        hash_key("AQEB", "AQE")
     }
 
     fn key(tenant: &str, number: u64) -> CacheKey {
@@ -254,13 +254,13 @@ mod tests {
 
     #[test]
     fn an_entry_has_two_places_that_stay_in_parts_of_its_tenants_share() {
-        let (keys, parts) = (ours(), parts("acme"));
+        let (ours, parts) = (ours(), parts("acme"));
         assert_eq!(parts.len(), CACHE_SHARE_PARTS);
         let mut taken = HashSet::new();
         for number in 0..1_000 {
             let key = key("acme", number);
-            let [first, second] = Place::of_entry(&keys, &key);
-            assert_eq!(Place::of_entry(&keys, &key), [first, second]);
+            let [first, second] = Place::of_entry(&ours, &key);
+            assert_eq!(Place::of_entry(&ours, &key), [first, second]);
             assert_ne!(part_of(first), part_of(second));
             assert!(parts.contains(&part_of(first)) && parts.contains(&part_of(second)));
             taken.extend([first.number, second.number]);
@@ -282,8 +282,8 @@ mod tests {
 
     #[test]
     fn without_the_secret_nobody_knows_who_displaces_whom() {
-        let (ours, others) = (ours(), keys("AgIC", "AgI"));
-        let places = |keys: &MacKeyring, number| Place::of_entry(keys, &key("acme", number));
+        let (ours, others) = (ours(), hash_key("AgIC", "AgI"));
+        let places = |secret: &HashKey, number| Place::of_entry(secret, &key("acme", number));
         let same = (0..1_000).filter(|number| places(&ours, *number) == places(&others, *number)).count();
         assert_eq!(same, 0);
     }
@@ -329,24 +329,24 @@ mod tests {
 
     /// A store of the places alone: what is stored under a key is in one of its places, or gave way.
     struct Store {
-        keys: MacKeyring,
+        hash_key: HashKey,
         places: HashMap<Place, (CacheKey, Occupant)>,
     }
 
     impl Store {
         fn new() -> Self {
-            Self { keys: ours(), places: HashMap::new() }
+            Self { hash_key: ours(), places: HashMap::new() }
         }
 
         fn put(&mut self, key: CacheKey, now_ms: u64) {
-            let choices = Place::of_entry(&self.keys, &key);
+            let choices = Place::of_entry(&self.hash_key, &key);
             let occupants = choices.map(|place| self.places.get(&place).map(|(_, occupant)| *occupant));
             let chosen = choices[gives_way(&occupants, now_ms)];
             self.places.insert(chosen, (key, Occupant { until_ms: u64::MAX, used_ms: now_ms }));
         }
 
         fn find(&self, key: &CacheKey) -> Option<Place> {
-            let choices = Place::of_entry(&self.keys, key);
+            let choices = Place::of_entry(&self.hash_key, key);
             choices.into_iter().find(|place| self.places.get(place).is_some_and(|(of, _)| of == key))
         }
     }

@@ -18,7 +18,7 @@ use crate::place::{Occupant, Place, Shelved, Size, chunks_of, gives_way, open_ch
 /// The entry of a key, if it is there, of use, and its body as well.
 pub async fn look_up(memory: &Memory, key: &CacheKey) -> Option<Cached> {
     let now_ms = now_ms();
-    for place in Place::of_entry(&memory.config.context_keys, key) {
+    for place in Place::of_entry(&memory.config.hash_key, key) {
         let Some(found) = memory.read(&place.key()).await.and_then(cache::decode) else { continue };
         if found.key != *key {
             continue;
@@ -64,7 +64,7 @@ pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
     {
         return false;
     }
-    let places = Place::of_entry(&memory.config.context_keys, &cached.key);
+    let places = Place::of_entry(&memory.config.hash_key, &cached.key);
     let there = join_all(places.map(|place| async move {
         let there = memory.read(&place.key()).await.and_then(cache::decode)?;
         let used_ms = last_use(memory, place).await;
@@ -88,7 +88,7 @@ pub async fn put(memory: &Memory, mut cached: Cached) -> bool {
 
 /// Forgets an entry.
 pub async fn forget(memory: &Memory, key: &CacheKey) {
-    for place in Place::of_entry(&memory.config.context_keys, key) {
+    for place in Place::of_entry(&memory.config.hash_key, key) {
         let found = memory.read(&place.key()).await.and_then(cache::decode);
         let Some(found) = found.filter(|found| found.key == *key) else { continue };
         memory.delete(&place.key()).await;
@@ -240,7 +240,7 @@ async fn write_chunk(memory: &Memory, shelved: &Shelved, index: u64, bytes: &[u8
 /// Takes the place of a body from whoever has it least need of.
 async fn take_place(memory: &Memory, key: &CacheKey, size: Size, until_ms: u64) -> Option<Shelved> {
     let now_ms = now_ms();
-    let places = Place::of_body(&memory.config.context_keys, key, size, random());
+    let places = Place::of_body(&memory.config.hash_key, key, size, random());
     let occupants = join_all(places.map(|place| async move {
         let (_, occupant) = read_record(&memory.read(&place.key()).await?)?;
         Some(Occupant { used_ms: occupant.used_ms.max(last_use(memory, place).await), ..occupant })

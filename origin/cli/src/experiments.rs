@@ -57,6 +57,11 @@ fn lines(results: &Value) {
             "ALARM: the units are not spread by the weights (p = {}): do not trust what follows",
             number(&results["sample_ratio"]["p_value"]),
         ));
+        if results["newcomers"] == "onReturn" {
+            print::line(
+                "newcomers count when they return: a variant that drives them away may be the reason",
+            );
+        }
     }
     let goals = list(&results["goals"]);
     let rows: Vec<Vec<String>> = goals

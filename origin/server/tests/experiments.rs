@@ -100,6 +100,7 @@ async fn results_compare_each_variant_with_the_first() {
     let empty = results(&region).await;
     assert_eq!((&empty["units"], &empty["sample_ratio"]), (&json!(0), &json!(null)));
     assert_eq!(empty["goals"][0]["variants"][1]["rate"], json!(null));
+    assert_eq!(empty["newcomers"], "onReturn");
     let version = empty["version"].as_str().unwrap().to_owned();
 
     take_part(&region, &version, "classic", 400, 80).await;
@@ -154,6 +155,11 @@ async fn results_compare_each_variant_with_the_first() {
     release(&region, &RULES.replace("express, weight: 1", "express, weight: 2")).await;
     let other = results(&region).await;
     assert!(other["version"] != json!(version) && other["units"] == 0, "{other}");
+    // So is another way to count newcomers.
+    release(&region, &RULES.replace("\nspec:\n  variants", "\nspec:\n  newcomers: atOnce\n  variants")).await;
+    let other = results(&region).await;
+    assert_eq!((&other["newcomers"], &other["units"]), (&json!("atOnce"), &json!(0)));
+    assert_ne!(other["version"], json!(version));
     region.serving.stop().await;
 }
 

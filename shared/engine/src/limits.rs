@@ -115,6 +115,8 @@ pub const COLLAPSE_PAUSE_MS_MAX: u32 = 250;
 pub const UNSHARED_MS: u64 = 5_000;
 /// After how long a revalidation counts as lost.
 pub const REVALIDATION_LOST_MS: u64 = 30_000;
+/// Keys that an edge's own cookies are verified by, the one that signs among them.
+pub const SIGNING_KEYS_MAX: usize = 16;
 /// Experiments that a new unit's cookie names, so that they count once it has come back.
 pub const EXPERIMENTS_GIVEN_MAX: usize = 12;
 /// Steps of an expression's evaluation.

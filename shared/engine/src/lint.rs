@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::fixtures::{route, rule, ruleset, upstream};
     use crate::policy::security::{AddressSet, Security};
-    use crate::ruleset::{Experiment, Hedge, Route, Unit, Variant};
+    use crate::ruleset::{Experiment, Hedge, Newcomers, Route, Unit, Variant};
 
     fn check(rules: &Ruleset, expect: &[&str]) {
         let told = |finding: &Finding| format!("{} {}", finding.rule.kind, finding.found);
@@ -134,6 +134,7 @@ mod tests {
             salt: String::new(),
             audience: None,
             unit: Unit::Cookie,
+            newcomers: Newcomers::OnReturn,
             ramp,
             variants: weights.iter().map(variant).collect(),
             version: "".into(),

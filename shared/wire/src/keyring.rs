@@ -1,5 +1,6 @@
 //! Keys with ids, as the processes are given them: `KID:BASE64URL[,KID:BASE64URL…]`. The first signs, all verify, so
-//! that a key rotates by putting the new one first and taking the old one away when nothing signed by it is left.
+//! that a key rotates by putting the new one first and taking the old one away when nothing signed by it is left. The secret
+//! of hashes does not rotate and has no id.
 
 use ed25519_compact::{KeyPair, PublicKey, SecretKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -54,6 +55,11 @@ pub enum InvalidKeyring {
     },
 }
 
+/// Why the secret of hashes could not be read. Never holds any part of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found {0}, expected 32 random bytes in base64url without padding")]
+pub struct InvalidHashKey(String);
+
 /// Secrets of 32 bytes for HMAC-SHA256 (RFC 2104).
 #[derive(Clone)]
 pub struct MacKeyring(Vec<(String, MacKey)>);
@@ -72,11 +78,7 @@ impl MacKeyring {
     /// Where the text is anything else; the error never shows a key.
     pub fn parse(text: &str) -> Result<Self, InvalidKeyring> {
         let key = |kid: &str, bytes: Vec<u8>| {
-            let invalid = || InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" };
-            let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| invalid())?;
-            // HMAC takes keys of any length (RFC 2104, section 2), so that this never fails.
-            let ready = Hmac::new_from_slice(&bytes).map_err(|_| invalid())?;
-            Ok(MacKey { bytes, ready })
+            MacKey::new(&bytes).ok_or_else(|| InvalidKeyring::Key { kid: kid.to_owned(), expected: "32" })
         };
         entries(text, key).map(Self)
     }
@@ -115,14 +117,21 @@ impl MacKeyring {
         Some(right.is_some_and(|right| right.ct_eq(tag).into()))
     }
 
-    /// A secret for another purpose, the same wherever the first key is the same.
-    #[must_use]
-    pub fn derive(&self, domain: &str) -> [u8; 32] {
-        self.sign(domain, b"derive")
+    /// A secret for another purpose of each key, in their order, the same wherever the key is the same.
+    pub fn derive(&self, domain: &str) -> impl Iterator<Item = [u8; 32]> {
+        self.0.iter().map(move |(_, key)| key.mac(domain, b"derive"))
     }
 }
 
 impl MacKey {
+    /// `None` where there are not 32 bytes.
+    fn new(bytes: &[u8]) -> Option<Self> {
+        let bytes = <[u8; 32]>::try_from(bytes).ok()?;
+        // HMAC takes keys of any length (RFC 2104, section 2), so that this never fails.
+        let ready = Hmac::new_from_slice(&bytes).ok()?;
+        Some(Self { bytes, ready })
+    }
+
     fn mac(&self, domain: &str, message: &[u8]) -> [u8; 32] {
         let mut mac = self.ready.clone();
         mac.update(domain.as_bytes());
@@ -134,6 +143,38 @@ impl MacKey {
 impl std::fmt::Debug for MacKeyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(kid, _)| kid)).finish()
+    }
+}
+
+/// The secret of keyed hashes, HMAC-SHA256 (RFC 2104) with 32 bytes: of whom limits and experiments count, of subjects and
+/// networks. With another one all of them are somebody else.
+#[derive(Clone)]
+pub struct HashKey(MacKey);
+
+impl HashKey {
+    /// Reads 32 bytes in base64url.
+    ///
+    /// # Errors
+    /// Where the text is anything else, or all of it is zeros; the error never shows the key.
+    pub fn parse(text: &str) -> Result<Self, InvalidHashKey> {
+        let bytes = from_base64url(text.trim())
+            .ok_or_else(|| InvalidHashKey("a text that is no base64url".to_owned()))?;
+        if bytes == [0; 32] {
+            return Err(InvalidHashKey("zeros alone".to_owned()));
+        }
+        MacKey::new(&bytes).map(Self).ok_or_else(|| InvalidHashKey(format!("{} bytes", bytes.len())))
+    }
+
+    /// Hash of the message. The domain keeps messages of different purposes apart and ends in a line feed.
+    #[must_use]
+    pub fn hash(&self, domain: &str, message: &[u8]) -> [u8; 32] {
+        self.0.mac(domain, message)
+    }
+}
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey(…)")
     }
 }
 
@@ -289,6 +330,9 @@ mod tests {
         assert_eq!(after.verify("new", "d\n", b"message", &tag), Some(false), "another key");
         assert_eq!(after.verify("none", "d\n", b"message", &tag), None);
         assert_eq!(after.signing_kid(), "new");
+        let derived = |ring: &MacKeyring| ring.derive("d\n").collect::<Vec<_>>();
+        assert_eq!(derived(&after)[1..], derived(&before)[..]);
+        assert_ne!(derived(&after)[0], derived(&before)[0]);
     }
 
     #[test]
@@ -302,6 +346,28 @@ mod tests {
             let error = MacKeyring::parse(wrong).unwrap_err().to_string();
             assert!(!error.contains(&key), "{error}");
         }
+    }
+
+    #[test]
+    fn the_secret_of_hashes_is_32_bytes_and_never_shown() {
+        let text = base64url(&[7; 32]);
+        let key = HashKey::parse(&text).unwrap();
+        let ring = MacKeyring::parse(&format!("a:{text}")).unwrap();
+        assert_eq!(key.hash("d\n", b"message"), ring.sign("d\n", b"message"), "HMAC-SHA256 as well");
+        assert_ne!(key.hash("e\n", b"message"), key.hash("d\n", b"message"));
+        assert_eq!(format!("{key:?}"), "HashKey(…)");
+        let expect = |wrong: &str, found: &str| {
+            let error = HashKey::parse(wrong).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("found {found}, expected 32 random bytes in base64url without padding")
+            );
+        };
+        expect(&format!("k1:{text}"), "a text that is no base64url");
+        expect(&format!("{text}="), "a text that is no base64url");
+        expect("c2VjcmV0", "6 bytes");
+        expect(&base64url(&[7; 64]), "64 bytes");
+        expect(&base64url(&[0; 32]), "zeros alone");
     }
 
     #[test]

@@ -113,8 +113,8 @@ pub const CONTEXT_AHEAD_MS_MAX: u64 = 5_000;
 pub const SESSION_BYTES_MAX: usize = 2 * 1024;
 /// Regions of a session token.
 pub const SESSION_REGIONS_MAX: usize = 64;
-/// Keys of a keyring.
-pub const KEYS_MAX: usize = 16;
+/// Keys of a keyring: as many as an edge verifies its cookies by.
+pub const KEYS_MAX: usize = meridian_engine::limits::SIGNING_KEYS_MAX;
 /// Characters of a key's id.
 pub const KEY_ID_CHARS_MAX: usize = 64;
 

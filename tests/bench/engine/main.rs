@@ -18,6 +18,7 @@ use meridian_engine::headers::Headers;
 use meridian_engine::limits::HOST_ASK_MS;
 use meridian_engine::node::Node;
 use meridian_engine::ruleset::{Platform, Ruleset, Target};
+use meridian_engine::secret::Secrets;
 use meridian_engine::step::{Answer, LoadKey, Loaded, Reply, ResponseHead, Step, SyncNews};
 use meridian_wire::authored::{self, File};
 use meridian_wire::bundle::{Bundle, Rules};
@@ -56,7 +57,7 @@ fn main() -> Result<()> {
     let rounds = number(5)?;
     let world = World::new(&setting)?;
     let before = resident_bytes()?;
-    let mut node = Node::new("bench", [7; 32]);
+    let mut node = Node::new("bench", Secrets::new(&[7; 32], &[7; 32]));
     // As fast as hostnames may be asked for.
     let mut now_ms = NOW_MS;
     for at in 0..setting.asked {

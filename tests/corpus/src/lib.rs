@@ -16,6 +16,7 @@ mod world;
 use meridian_engine::exchange::Exchange;
 use meridian_engine::node::{Fetched, Node};
 use meridian_engine::ruleset::PageChanges;
+use meridian_engine::secret::Secrets;
 use meridian_engine::step::{After, Answer, Step, Verify};
 
 use case::Input;
@@ -56,7 +57,7 @@ async fn drive(
     verify: impl AsyncFn(&Verify, u64) -> bool,
     rewrite: impl AsyncFn(PageChanges, Vec<u8>) -> Option<Vec<u8>>,
 ) -> Outcome {
-    let mut node = Node::new("corpus", [7; 32]);
+    let mut node = Node::new("corpus", Secrets::new(&[7; 32], &[7; 32]).with_older([[6; 32]]));
     if let Some(status) = input.case.unknown_host_status {
         node = node.with_unknown_host_status(status);
     }

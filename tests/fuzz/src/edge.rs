@@ -13,6 +13,7 @@ use meridian_engine::limits::STEPS_MAX;
 use meridian_engine::node::{Fetched, Node};
 use meridian_engine::policy::rate_limit::Authority;
 use meridian_engine::ruleset::{Platform, Ruleset, Target};
+use meridian_engine::secret::Secrets;
 use meridian_engine::step::{
     After, Answer, CacheKey, Entry, FetchFault, Forward, LoadKey, Loaded, Peeked, Reply, ReplyBody,
     ResponseHead, Step, SyncNews,
@@ -104,7 +105,7 @@ pub(crate) struct Edge {
 impl Edge {
     pub(crate) fn new() -> Self {
         Self {
-            node: Node::new("fuzz", [7; 32]),
+            node: Node::new("fuzz", Secrets::new(&[7; 32], &[7; 32])),
             authority: Authority::default(),
             cache: BTreeMap::new(),
             found: String::new(),

@@ -42,6 +42,7 @@ impl Edge {
             ("MERIDIAN_EDGE", format!("{}-1", self.name)),
             ("MERIDIAN_ORIGINS", self.origins.clone()),
             ("MERIDIAN_CONTEXT_KEYS", keys.context.clone()),
+            ("MERIDIAN_HASH_KEY", keys.hash.clone()),
             ("MERIDIAN_BUNDLE_KEYS", keys.bundle.public()),
             ("MERIDIAN_TRUSTED_PROXIES", TRUSTED_PROXIES.to_owned()),
             ("MERIDIAN_UNKNOWN_HOST_STATUS", String::new()),

@@ -22,6 +22,8 @@ pub struct Keys {
     pub id: String,
     /// `KID:BASE64URL` of the key of contexts and session tokens.
     pub context: String,
+    /// Secret of the edges' keyed hashes, in base64url.
+    pub hash: String,
     /// `KID:BASE64URL` of the key between origins.
     pub peer: String,
     /// Signs bundles.
@@ -84,6 +86,7 @@ impl Keys {
         Ok(Self {
             id: store.text("id", || Ok(random::<6>()?.iter().map(|byte| format!("{byte:02x}")).collect()))?,
             context: store.text("context-keys", || Ok(format!("context-1:{}", password()?)))?,
+            hash: store.text("hash-key", password)?,
             peer: store.text("peer-keys", || Ok(format!("peer-1:{}", password()?)))?,
             bundle,
             control_token: store.text("control-token", password)?,
@@ -151,7 +154,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let first = Keys::load(&folder).unwrap();
         let second = Keys::load(&folder).unwrap();
-        assert_eq!(first.context, second.context);
+        assert_eq!((&first.context, &first.hash), (&second.context, &second.hash));
         assert_eq!(first.bundle.secret(), second.bundle.secret());
         assert_ne!(first.issuer_acme.secret(), first.issuer_globex.secret());
         let (_, secret) =

@@ -205,7 +205,7 @@ impl Exchange {
         let Some(check) = &mut self.limits else {
             return self.fail_internally(node, "no limits to check");
         };
-        match check.poll(&mut node.limits, &node.secret, self.now_ms) {
+        match check.poll(&mut node.limits, &node.secrets.hashing, self.now_ms) {
             LimitVerdict::NeedTake(mut takes) => {
                 let allowed = self.rules.iter().flat_map(|rules| &rules.ruleset.tenant.allowed_regions);
                 for take in takes.iter_mut().filter(|take| take.scope == LimitScope::Region) {

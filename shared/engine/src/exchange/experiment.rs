@@ -6,17 +6,37 @@ use super::Exchange;
 use crate::decision::{Conversion, Exposure, Participation};
 use crate::node::Node;
 use crate::policy::experiment::{
-    asked_for, assign, forget_given, give, given, is_canary, new_unit, unit_hash, unit_of_cookie,
+    asked_for, assign, forget_given, give, given, is_canary, new_unit, says_given, unit_cookie, unit_hash,
+    unit_of_cookie,
 };
-use crate::ruleset::{Experiment, Ruleset, Unit};
+use crate::ruleset::{Experiment, Newcomers, Ruleset, Unit};
+use crate::secret::SignedBy;
 use crate::step::Step;
 
-/// The unit of the client's cookie.
-#[derive(Clone)]
+/// The unit of the client's cookie, which is looked at where somebody asks for it.
+#[derive(Default)]
 struct CookieUnit {
-    unit: String,
+    is_read: bool,
+    unit: Option<String>,
     /// It is made for this request, and nobody knows yet whether its client keeps cookies.
     is_new: bool,
+}
+
+impl CookieUnit {
+    /// The unit that the client brought.
+    fn brought(&self) -> Option<&str> {
+        self.unit.as_deref().filter(|_| !self.is_new)
+    }
+
+    /// The unit, if this experiment counts it already.
+    fn counted(&self, experiment: &Experiment) -> Option<&str> {
+        self.unit.as_deref().filter(|_| counts(experiment, self.is_new))
+    }
+}
+
+/// Whether an experiment counts a unit with this request.
+fn counts(experiment: &Experiment, is_new: bool) -> bool {
+    !is_new || experiment.newcomers == Newcomers::AtOnce
 }
 
 /// What an assignment sticks to.
@@ -35,27 +55,29 @@ impl Exchange {
         let experiments = rules
             .iter()
             .flat_map(|rules| numbers.clone().filter_map(|number| rules.ruleset.experiments.get(*number)));
-        let mut cookie_unit = None;
+        let mut cookie = CookieUnit::default();
         let mut uncounted = Vec::new();
         for experiment in experiments {
-            if self.enroll(node, experiment, &mut cookie_unit) {
+            if self.enroll(node, experiment, &mut cookie) {
                 uncounted.push(experiment);
             }
         }
-        if !uncounted.is_empty() {
-            self.cookies.push(give(&self.facts, &uncounted));
+        if let (Some(unit), false) = (&cookie.unit, uncounted.is_empty()) {
+            let (tenant, signing) = (self.tenant.as_deref().unwrap_or_default(), &node.secrets.signing);
+            self.cookies.push(give(&self.facts, signing, tenant, unit, &uncounted));
         }
         if let Some((route, canary)) = route.and_then(|route| Some((route, route.steering.canary.as_ref()?)))
         {
-            let Sticky { unit, .. } = self.unit(node, Unit::Subject, &mut cookie_unit);
+            let Sticky { unit, .. } = self.unit(node, Unit::Subject, &mut cookie);
             self.canary = is_canary(&route.rule.name, canary, &unit);
             let outcome = if self.canary { "canary" } else { "not the canary" };
             self.explain("canary", Some(&route.rule), outcome, Vec::new());
         }
         if let Some(rules) = &rules {
-            let known = cookie_unit.filter(|known| !known.is_new).map(|known| known.unit);
-            self.reach_goals(node, &rules.ruleset, known.as_deref());
-            self.count_given(node, &rules.ruleset, known.as_deref());
+            self.reach_goals(node, &rules.ruleset, &mut cookie);
+            if uncounted.is_empty() && says_given(&self.facts) {
+                self.count_given(node, &rules.ruleset, &mut cookie);
+            }
         }
         self.consult_cache(node)
     }
@@ -81,9 +103,8 @@ impl Exchange {
     }
 
     /// Gives the variant of an experiment, and says whether that is to be counted later. The variant of a new unit is its own
-    /// from the first request on, but counts only once the cookie has come back: a client that keeps none would be
-    /// somebody else each time.
-    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie_unit: &mut Option<CookieUnit>) -> bool {
+    /// from the first request on, and when it counts the experiment says.
+    fn enroll(&mut self, node: &Node, experiment: &Experiment, cookie: &mut CookieUnit) -> bool {
         let rule = Some(&experiment.rule);
         if let Some(variant) = self.forced(experiment) {
             self.explain("experiment", rule, format!("variant {variant}, forced"), Vec::new());
@@ -101,17 +122,18 @@ impl Exchange {
             self.explain("experiment", rule, outside, Vec::new());
             return false;
         }
-        let Sticky { kind, unit, is_new } = self.unit(node, experiment.unit, cookie_unit);
+        let Sticky { kind, unit, is_new } = self.unit(node, experiment.unit, cookie);
         match assign(experiment, &unit) {
             Ok(variant) => {
                 self.explanation
                     .note("experiment", rule, format_args!("variant {variant}"))
                     .with("unit", kind);
                 self.variants.push((experiment.rule.name.clone(), variant.clone()));
-                if !is_new {
+                let counts = counts(experiment, is_new);
+                if counts {
                     self.expose(node, experiment, &unit, variant);
                 }
-                is_new
+                !counts
             }
             Err(outside) => {
                 self.explanation.note("experiment", rule, outside.as_str()).with("unit", kind);
@@ -126,7 +148,7 @@ impl Exchange {
         let exposure = Exposure {
             experiment: experiment.rule.name.clone(),
             version: experiment.version.clone(),
-            unit: unit_hash(&node.secret, tenant, &experiment.rule.name, unit),
+            unit: unit_hash(&node.secrets.hashing, tenant, &experiment.rule.name, unit),
             variant: variant.clone(),
         };
         let exposures = &mut self.participation.exposures;
@@ -137,25 +159,24 @@ impl Exchange {
 
     /// Counts what the client's unit was given while it was new, on whatever route: its cookie has come back. Where the
     /// experiment has another version by now, what was given is no part of it.
-    fn count_given(&mut self, node: &Node, rules: &Ruleset, cookie_unit: Option<&str>) {
+    fn count_given(&mut self, node: &Node, rules: &Ruleset, cookie: &mut CookieUnit) {
+        self.cookies.push(forget_given(&self.facts));
+        self.read_unit(node, cookie);
+        let Some(unit) = cookie.brought() else { return };
         let tenant = self.tenant.as_deref().unwrap_or_default();
-        let Some(given) = given(&self.facts) else { return };
-        let Some(unit) = cookie_unit.or_else(|| unit_of_cookie(&self.facts, &node.secret, tenant)) else {
-            return;
-        };
-        let unit = format!("c:{unit}");
+        let given = given(&self.facts, &node.secrets.signing, tenant, unit);
         let experiment = |(name, version): (&str, &str)| {
             let mut all = rules.experiments.iter();
             all.find(|experiment| *experiment.rule.name == *name && *experiment.version == *version)
         };
-        let experiments: Vec<&Experiment> = given.filter_map(experiment).collect();
+        let experiments: Vec<&Experiment> = given.into_iter().filter_map(experiment).collect();
+        let unit = format!("c:{unit}");
         for experiment in experiments {
             if let Ok(variant) = assign(experiment, &unit) {
                 self.explain("experiment", Some(&experiment.rule), "counted from before", Vec::new());
                 self.expose(node, experiment, &unit, variant);
             }
         }
-        self.cookies.push(forget_given(&self.facts));
     }
 
     /// The variant that a tester chose, where the experiment lets this one choose.
@@ -175,7 +196,7 @@ impl Exchange {
 
     /// Notes the goals that the request reaches if the reply's status is right: of every experiment of the tenant, as the
     /// request that succeeds is seldom on the route that is tried. Who was forced reaches none.
-    fn reach_goals(&mut self, node: &Node, rules: &Ruleset, cookie_unit: Option<&str>) {
+    fn reach_goals(&mut self, node: &Node, rules: &Ruleset, cookie: &mut CookieUnit) {
         for experiment in rules.experiments.iter().filter(|experiment| !experiment.goals.is_empty()) {
             let name = &*experiment.rule.name;
             let given = self.variants.iter().any(|(experiment, _)| **experiment == *name);
@@ -193,12 +214,12 @@ impl Exchange {
                         continue;
                     }
                 }
-                let Some(unit) = self.known_unit(node, experiment.unit, cookie_unit) else { continue };
+                let Some(unit) = self.counted_unit(node, experiment, cookie) else { continue };
                 let tenant = self.tenant.as_deref().unwrap_or_default();
                 let conversion = Conversion {
                     experiment: experiment.rule.name.clone(),
                     version: experiment.version.clone(),
-                    unit: unit_hash(&node.secret, tenant, name, &unit),
+                    unit: unit_hash(&node.secrets.hashing, tenant, name, &unit),
                     goal: goal.name.clone(),
                 };
                 self.participation.conversions.push(conversion);
@@ -208,19 +229,34 @@ impl Exchange {
     }
 
     /// What an assignment sticks to.
-    fn unit(&mut self, node: &Node, unit: Unit, cookie_unit: &mut Option<CookieUnit>) -> Sticky {
+    fn unit(&mut self, node: &Node, unit: Unit, cookie: &mut CookieUnit) -> Sticky {
         if let Some(unit) = self.subject_unit(unit) {
             return Sticky { kind: "subject", unit, is_new: false };
         }
-        let CookieUnit { unit, is_new } = self.cookie_unit(node, cookie_unit);
-        Sticky { kind: if is_new { "new cookie" } else { "cookie" }, unit: format!("c:{unit}"), is_new }
+        self.read_unit(node, cookie);
+        if cookie.unit.is_none() {
+            let tenant = self.tenant.as_deref().unwrap_or_default();
+            let unit = new_unit(&self.facts, &node.secrets.hashing);
+            self.cookies.push(unit_cookie(&self.facts, &node.secrets.signing, tenant, &unit));
+            *cookie = CookieUnit { is_read: true, unit: Some(unit), is_new: true };
+        }
+        let kind = if cookie.is_new { "new cookie" } else { "cookie" };
+        let unit = format!("c:{}", cookie.unit.as_deref().unwrap_or_default());
+        Sticky { kind, unit, is_new: cookie.is_new }
     }
 
-    /// The same without making a new one.
-    fn known_unit(&self, node: &Node, unit: Unit, cookie_unit: Option<&str>) -> Option<String> {
-        let tenant = self.tenant.as_deref().unwrap_or_default();
-        let cookie = || cookie_unit.or_else(|| unit_of_cookie(&self.facts, &node.secret, tenant));
-        self.subject_unit(unit).or_else(|| Some(format!("c:{}", cookie()?)))
+    /// The same without making a new one, if the experiment counts it already.
+    fn counted_unit(
+        &mut self,
+        node: &Node,
+        experiment: &Experiment,
+        cookie: &mut CookieUnit,
+    ) -> Option<String> {
+        if let Some(unit) = self.subject_unit(experiment.unit) {
+            return Some(unit);
+        }
+        self.read_unit(node, cookie);
+        Some(format!("c:{}", cookie.counted(experiment)?))
     }
 
     fn subject_unit(&self, unit: Unit) -> Option<String> {
@@ -228,20 +264,18 @@ impl Exchange {
         Some(format!("s:{}", identity.person()?))
     }
 
-    /// The unit of the client's cookie; a new one is set at most once a reply.
-    fn cookie_unit(&mut self, node: &Node, known: &mut Option<CookieUnit>) -> CookieUnit {
-        if let Some(known) = known {
-            return known.clone();
+    /// Reads the unit of the client's cookie. One that an older key signed is set again, so that the key is of no use once
+    /// everybody has come back.
+    fn read_unit(&mut self, node: &Node, cookie: &mut CookieUnit) {
+        if std::mem::replace(&mut cookie.is_read, true) {
+            return;
         }
-        let tenant = self.tenant.as_deref().unwrap_or_default();
-        let unit = match unit_of_cookie(&self.facts, &node.secret, tenant) {
-            Some(unit) => CookieUnit { unit: unit.to_owned(), is_new: false },
-            None => {
-                let (unit, cookie) = new_unit(&self.facts, &node.secret, tenant);
-                self.cookies.push(cookie);
-                CookieUnit { unit, is_new: true }
+        let (tenant, signing) = (self.tenant.as_deref().unwrap_or_default(), &node.secrets.signing);
+        if let Some((unit, by)) = unit_of_cookie(&self.facts, signing, tenant) {
+            cookie.unit = Some(unit.to_owned());
+            if by == SignedBy::Older {
+                self.cookies.push(unit_cookie(&self.facts, signing, tenant, unit));
             }
-        };
-        known.insert(unit).clone()
+        }
     }
 }

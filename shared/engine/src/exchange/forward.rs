@@ -55,7 +55,7 @@ impl Exchange {
     fn sticky(&self, node: &Node) -> Option<&str> {
         let by_cookie = self.route()?.steering.affinity == Affinity::Cookie;
         let tenant = self.tenant.as_deref()?;
-        by_cookie.then(|| region_of_cookie(&self.facts, &node.secret, tenant)).flatten()
+        by_cookie.then(|| region_of_cookie(&self.facts, &node.secrets.signing, tenant)).flatten()
     }
 
     /// Lets the client come back to the region that has answered.
@@ -63,7 +63,7 @@ impl Exchange {
         let by_cookie = self.route().is_some_and(|route| route.steering.affinity == Affinity::Cookie);
         if by_cookie && !self.background && self.sticky(node) != Some(&**region) {
             let tenant = self.tenant.as_deref().unwrap_or_default();
-            self.cookies.push(region_cookie(&self.facts, &node.secret, tenant, region));
+            self.cookies.push(region_cookie(&self.facts, &node.secrets.signing, tenant, region));
         }
     }
 

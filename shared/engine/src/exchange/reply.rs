@@ -153,7 +153,8 @@ impl Exchange {
             Some(route) => (route.personal, Some(route.pattern.clone())),
             None => (Personal::default(), None),
         };
-        let hash = |value| personal_hash(&node.secret, self.tenant.as_deref().unwrap_or_default(), value);
+        let hash =
+            |value| personal_hash(&node.secrets.hashing, self.tenant.as_deref().unwrap_or_default(), value);
         match rule {
             Personal::Keep | Personal::Drop => Persons { rule, path: pattern, client: None },
             Personal::Hash => Persons {

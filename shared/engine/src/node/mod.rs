@@ -13,7 +13,7 @@ use fetches::Fetches;
 pub(crate) use fetches::{Patience, Turn};
 use held::Held;
 
-use crate::bounded::{Bounded, Keyed};
+use crate::bounded::Bounded;
 use crate::clock::{Since, Until};
 use crate::compiled::Compiled;
 use crate::headers::Headers;
@@ -28,7 +28,7 @@ use crate::policy::security::Names;
 use crate::policy::steering::SteeringMemory;
 use crate::purge::PurgeJournal;
 use crate::ruleset::{Platform, Target, Version};
-use crate::secret::Secret;
+use crate::secret::Secrets;
 use crate::step::{CacheKey, FetchKeys, FetchedKeys, LoadKey, Loaded, SyncAsk, SyncNews};
 
 /// What one edge instance remembers: rules, news of the regions, purges, verified tokens, counters, key sets. The host
@@ -37,7 +37,7 @@ use crate::step::{CacheKey, FetchKeys, FetchedKeys, LoadKey, Loaded, SyncAsk, Sy
 #[derive(Debug)]
 pub struct Node {
     pub(crate) edge: Arc<str>,
-    pub(crate) secret: Secret,
+    pub(crate) secrets: Secrets,
     platform: Held<Platform>,
     /// Those that the rules of their tenants name.
     hosts: Bounded<String, KnownHost>,
@@ -118,15 +118,15 @@ pub(crate) struct Look {
 
 impl Default for Node {
     fn default() -> Self {
-        Self::new("", [0; 32])
+        Self::new("", Secrets::new(&[0; 32], &[0; 32]))
     }
 }
 
 impl Node {
-    /// An empty memory. `secret` signs the edge's own cookies (HMAC-SHA256); `edge` is the name of this edge.
+    /// An empty memory of the edge with this name.
     #[must_use]
-    pub fn new(edge: &str, secret: [u8; 32]) -> Self {
-        let (keyed, secret) = (Keyed::new(&secret), Secret::new(&secret));
+    pub fn new(edge: &str, secrets: Secrets) -> Self {
+        let keyed = secrets.keyed;
         Self {
             edge: edge.into(),
             platform: Held::default(),
@@ -138,13 +138,13 @@ impl Node {
             sync: SyncState::default(),
             fetches: Fetches::new(keyed),
             purges: PurgeJournal::new(keyed),
-            tokens: JwtMemory::new(keyed, secret.clone()),
+            tokens: JwtMemory::new(keyed, secrets.hashing.clone()),
             limits: LimitMemory::new(keyed),
             regions: SteeringMemory::new(keyed),
             names: Names::new(keyed),
             coded_bytes_max: CACHE_BODY_BYTES_MAX,
             recodes: false,
-            secret,
+            secrets,
             unknown_host_status: UNKNOWN_HOST_STATUS,
         }
     }

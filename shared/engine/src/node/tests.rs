@@ -7,7 +7,7 @@ use crate::ruleset::Mode;
 const NOW: u64 = 1_800_000_000_000;
 
 fn node() -> Node {
-    Node::new("test-1", [3; 32])
+    Node::new("test-1", Secrets::new(&[3; 32], &[3; 32]))
 }
 
 fn host(node: &mut Node, host: &str, tenant: Option<&str>, now_ms: u64) {

@@ -10,20 +10,19 @@ use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::sync::Arc;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie, query_parameter};
 use crate::limits::EXPERIMENTS_GIVEN_MAX;
-use crate::ruleset::{Canary, Experiment, Force, Unit, Variant};
-use crate::secret::{Secret, hex};
+use crate::ruleset::{Canary, Experiment, Force, Newcomers, Unit, Variant};
+use crate::secret::{Secret, SignedBy, Signing, hex};
 
 /// Cookie that holds the unit of a client without a subject.
 pub const UNIT_COOKIE: &str = "meridian_unit";
 /// Cookie that holds what a new unit was given, until the client has shown that it keeps cookies: `NAME:VERSION` with `~`
-/// between. It is not signed, as whoever makes one up could as well send the requests that it stands for.
+/// between. It is signed for the unit: nobody gets in whom the audience leaves out.
 pub const GIVEN_COOKIE: &str = "meridian_given";
 /// Buckets of a layer and steps of a ramp.
 pub const BUCKETS: u32 = 10_000;
@@ -89,10 +88,11 @@ pub fn asked_for<'a>(force: &Force, facts: &'a Facts) -> Option<Cow<'a, str>> {
     header().or_else(query).or_else(from_cookie)
 }
 
-/// What decides which variant a unit gets, in 16 hexadecimal characters: salt, kind of unit, variants and weights. Layer,
-/// ramp and audience are no part of it: they say who takes part, and who takes part keeps the variant.
+/// What decides which variant a unit gets and which units count, in 16 hexadecimal characters: salt, kind of unit, when
+/// newcomers count, variants and weights. Those that count at once and those that came back can't be compared. Layer, ramp and
+/// audience are no part of it: they say who takes part, and who takes part keeps the variant.
 #[must_use]
-pub fn version(salt: &str, unit: Unit, variants: &[Variant]) -> String {
+pub fn version(salt: &str, unit: Unit, newcomers: Newcomers, variants: &[Variant]) -> String {
     let mut hash = Sha256::new();
     let mut text = |text: &str| {
         hash.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -100,6 +100,10 @@ pub fn version(salt: &str, unit: Unit, variants: &[Variant]) -> String {
     };
     text(salt);
     text(if unit == Unit::Subject { "subject" } else { "cookie" });
+    // Each variant is two texts, so that one more is never taken for a part of them.
+    if newcomers == Newcomers::AtOnce {
+        text("atOnce");
+    }
     for variant in variants {
         text(&variant.name);
         text(&variant.weight.to_string());
@@ -138,38 +142,59 @@ fn scale(bits: u64, n: u64) -> u64 {
     ((u128::from(bits) * u128::from(n)) >> 64) as u64
 }
 
-/// The unit that a client's cookie names, if this platform signed it for this tenant.
+/// The unit that a client's cookie names and which key says so, if this platform signed it for this tenant.
 #[must_use]
-pub fn unit_of_cookie<'a>(facts: &'a Facts, secret: &Secret, tenant: &str) -> Option<&'a str> {
+pub fn unit_of_cookie<'a>(facts: &'a Facts, signing: &Signing, tenant: &str) -> Option<(&'a str, SignedBy)> {
     let (unit, signature) = cookie(&facts.headers, UNIT_COOKIE)?.strip_prefix("u1.")?.split_once('.')?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    bool::from(signature.ct_eq(&sign(secret, tenant, unit))).then_some(unit)
+    Some((unit, signing.verify(signed_unit(tenant, unit), signature)?))
 }
 
-/// A new unit, and the `Set-Cookie` value that makes the client keep it (RFC 6265).
+/// A new unit. Random bits are in other places as well: nobody without the secret learns the unit from them.
 #[must_use]
-pub fn new_unit(facts: &Facts, secret: &Secret, tenant: &str) -> (String, String) {
-    let unit = URL_SAFE_NO_PAD.encode(secret.short_tag([b"meridian-unit-new-v1\n", &facts.random]));
-    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, &unit));
-    let cookie = set_cookie(facts, UNIT_COOKIE, format_args!("u1.{unit}.{signature}"), COOKIE_LIFE_S);
-    (unit, cookie)
+pub fn new_unit(facts: &Facts, hashing: &Secret) -> String {
+    URL_SAFE_NO_PAD.encode(hashing.short_tag([b"meridian-unit-new-v1\n", &facts.random]))
+}
+
+/// The `Set-Cookie` value that makes the client keep its unit (RFC 6265).
+#[must_use]
+pub fn unit_cookie(facts: &Facts, signing: &Signing, tenant: &str, unit: &str) -> String {
+    let signature = signing.sign(signed_unit(tenant, unit));
+    set_cookie(facts, UNIT_COOKIE, format_args!("u1.{unit}.{signature}"), COOKIE_LIFE_S)
 }
 
 /// The `Set-Cookie` value by which a new unit's client keeps what it was given, at most [`EXPERIMENTS_GIVEN_MAX`]
 /// experiments. What is beyond counts with the next request that it is given on.
 #[must_use]
-pub fn give(facts: &Facts, experiments: &[&Experiment]) -> String {
+pub fn give(
+    facts: &Facts,
+    signing: &Signing,
+    tenant: &str,
+    unit: &str,
+    experiments: &[&Experiment],
+) -> String {
     let one = |experiment: &&Experiment| format!("{}:{}", experiment.rule.name, experiment.version);
     let given: Vec<String> = experiments.iter().take(EXPERIMENTS_GIVEN_MAX).map(one).collect();
-    set_cookie(facts, GIVEN_COOKIE, format_args!("{}", given.join("~")), GIVEN_LIFE_S)
+    let given = given.join("~");
+    let signature = signing.sign(signed_given(tenant, unit, &given));
+    set_cookie(facts, GIVEN_COOKIE, format_args!("g1.{given}.{signature}"), GIVEN_LIFE_S)
 }
 
-/// Name and version of each experiment that the client's unit was given something of while it was new; `None` where the
-/// client says nothing of that.
+/// Whether the client says what it was given, whatever that is worth.
 #[must_use]
-pub fn given(facts: &Facts) -> Option<impl Iterator<Item = (&str, &str)>> {
-    let given = cookie(&facts.headers, GIVEN_COOKIE)?;
-    Some(given.split('~').take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')))
+pub fn says_given(facts: &Facts) -> bool {
+    cookie(&facts.headers, GIVEN_COOKIE).is_some()
+}
+
+/// Name and version of each experiment that the client's unit was given something of while it was new. What this platform did
+/// not sign for the tenant and the unit is nothing.
+#[must_use]
+pub fn given<'a>(facts: &'a Facts, signing: &Signing, tenant: &str, unit: &str) -> Vec<(&'a str, &'a str)> {
+    let said = cookie(&facts.headers, GIVEN_COOKIE).and_then(|value| value.strip_prefix("g1."));
+    let said = said.and_then(|value| value.rsplit_once('.'));
+    let signed = said
+        .filter(|(given, signature)| signing.verify(signed_given(tenant, unit, given), signature).is_some());
+    let all = signed.into_iter().flat_map(|(given, _)| given.split('~'));
+    all.take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')).collect()
 }
 
 /// The `Set-Cookie` value that makes the client forget what it was given: it is counted.
@@ -183,8 +208,12 @@ fn set_cookie(facts: &Facts, name: &str, value: Arguments<'_>, life_s: u32) -> S
     format!("{name}={value}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Lax{secure}")
 }
 
-fn sign(secret: &Secret, tenant: &str, unit: &str) -> [u8; 16] {
-    secret.short_tag(["meridian-unit-v1\n", tenant, "\n", unit].map(str::as_bytes))
+fn signed_unit<'a>(tenant: &'a str, unit: &'a str) -> [&'a str; 4] {
+    ["meridian-unit-v1\n", tenant, "\n", unit]
+}
+
+fn signed_given<'a>(tenant: &'a str, unit: &'a str, given: &'a str) -> [&'a str; 6] {
+    ["meridian-given-v1\n", tenant, "\n", unit, "\n", given]
 }
 
 #[cfg(test)]
@@ -196,6 +225,7 @@ mod tests {
     use crate::fixtures::rule;
     use crate::headers::Headers;
     use crate::ruleset::Layer;
+    use crate::secret::Secrets;
 
     const UNITS: u32 = 40_000;
 
@@ -208,6 +238,7 @@ mod tests {
             salt: salt.to_owned(),
             audience: None,
             unit: Unit::Subject,
+            newcomers: Newcomers::OnReturn,
             ramp,
             variants: weights.iter().enumerate().map(variant).collect(),
             version: "".into(),
@@ -284,12 +315,16 @@ mod tests {
 
     #[test]
     fn a_version_changes_with_what_decides_and_nothing_else() {
-        let of = |experiment: &Experiment| version(&experiment.salt, experiment.unit, &experiment.variants);
+        let of = |experiment: &Experiment| {
+            version(&experiment.salt, experiment.unit, experiment.newcomers, &experiment.variants)
+        };
         let plain = of(&experiment("s", BUCKETS, &[1, 1]));
+        // SHA-256 as another program computes it.
+        assert_eq!(plain, "5fff532093aa83a4");
         assert_eq!(plain, of(&experiment("s", 0, &[1, 1])));
-        assert_eq!(plain.len(), 16);
         let cookie = Experiment { unit: Unit::Cookie, ..experiment("s", BUCKETS, &[1, 1]) };
-        for other in [experiment("t", BUCKETS, &[1, 1]), experiment("s", BUCKETS, &[1, 2]), cookie] {
+        let at_once = Experiment { newcomers: Newcomers::AtOnce, ..experiment("s", BUCKETS, &[1, 1]) };
+        for other in [experiment("t", BUCKETS, &[1, 1]), experiment("s", BUCKETS, &[1, 2]), cookie, at_once] {
             assert_ne!(plain, of(&other));
         }
     }
@@ -334,19 +369,51 @@ mod tests {
 
     #[test]
     fn a_unit_cookie_is_believed_only_as_signed_and_for_its_tenant() {
-        let secret = Secret::new(&[9; 32]);
+        let secrets = Secrets::new(&[1; 32], &[9; 32]);
+        let signing = &secrets.signing;
         let mut facts = request("GET", "acme.example", "/");
-        let (unit, set_cookie) = new_unit(&facts, &secret, "acme");
+        let unit = new_unit(&facts, &secrets.hashing);
+        let set_cookie = unit_cookie(&facts, signing, "acme", &unit);
         assert!(set_cookie.ends_with("; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax; Secure"));
         let sent = set_cookie.split(';').next().unwrap().to_owned();
-        let mut check = |cookie: String, secret: &Secret, tenant, expect| {
+        let mut check = |cookie: String, signing: &Signing, tenant, expect: Option<SignedBy>| {
             facts.headers = Headers::from_iter([("cookie", cookie)]);
-            assert_eq!(unit_of_cookie(&facts, secret, tenant), expect);
+            let expect = expect.map(|by| (unit.as_str(), by));
+            assert_eq!(unit_of_cookie(&facts, signing, tenant), expect);
         };
-        check(sent.clone(), &secret, "acme", Some(unit.as_str()));
-        check(sent.clone(), &secret, "globex", None);
-        check(sent.clone(), &Secret::new(&[8; 32]), "acme", None);
-        check(sent.replace("u1.", "u1.x"), &secret, "acme", None);
-        check(format!("{UNIT_COOKIE}=u1.a."), &secret, "acme", None);
+        check(sent.clone(), signing, "acme", Some(SignedBy::First));
+        check(sent.clone(), signing, "globex", None);
+        check(sent.replace("u1.", "u1.x"), signing, "acme", None);
+        check(format!("{UNIT_COOKIE}=u1.a."), signing, "acme", None);
+        let rotated = Secrets::new(&[1; 32], &[8; 32]);
+        check(sent.clone(), &rotated.signing, "acme", None);
+        check(sent, &rotated.with_older([[9; 32]]).signing, "acme", Some(SignedBy::Older));
+    }
+
+    #[test]
+    fn what_was_given_is_believed_only_as_signed_and_for_its_unit() {
+        let (ours, rotated) = (Secrets::new(&[1; 32], &[9; 32]), Secrets::new(&[1; 32], &[8; 32]));
+        let named = |name: &str| {
+            let mut experiment = experiment("s", BUCKETS, &[1]);
+            (experiment.rule.name, experiment.version) = (name.into(), "v".into());
+            experiment
+        };
+        let experiments = [named("one.of"), named("two")];
+        let mut facts = request("GET", "acme.example", "/");
+        let all: Vec<&Experiment> = experiments.iter().collect();
+        let set_cookie = give(&facts, &ours.signing, "acme", "u", &all);
+        let sent = set_cookie.split(';').next().unwrap().to_owned();
+        let mut check = |cookie: String, signing: &Signing, tenant, unit, expect: bool| {
+            facts.headers = Headers::from_iter([("cookie", cookie)]);
+            let expect = if expect { vec![("one.of", "v"), ("two", "v")] } else { vec![] };
+            assert_eq!(given(&facts, signing, tenant, unit), expect);
+        };
+        check(sent.clone(), &ours.signing, "acme", "u", true);
+        check(sent.clone(), &ours.signing, "globex", "u", false);
+        check(sent.clone(), &ours.signing, "acme", "v", false);
+        check(sent.replace("two", "all"), &ours.signing, "acme", "u", false);
+        check(format!("{GIVEN_COOKIE}=one.of:v~two:v"), &ours.signing, "acme", "u", false);
+        check(sent.clone(), &rotated.signing, "acme", "u", false);
+        check(sent, &rotated.with_older([[9; 32]]).signing, "acme", "u", true);
     }
 }

@@ -19,11 +19,13 @@ pub struct Experiment {
     pub audience: Option<Expr>,
     /// What stays the same for a unit.
     pub unit: Unit,
+    /// When a unit counts that is new.
+    pub newcomers: Newcomers,
     /// Share of units that take part, in hundredths of a per cent (0 to 10,000).
     pub ramp: u32,
     /// Variants with their weights; at least one weight is not 0. The first is the control.
     pub variants: Vec<Variant>,
-    /// What decides which variant a unit gets, as [`crate::policy::experiment::version`] tells it.
+    /// What decides which variant a unit gets and which units count, as [`crate::policy::experiment::version`] tells it.
     pub version: Arc<str>,
     /// How testers choose their variant.
     pub force: Option<Force>,
@@ -73,6 +75,15 @@ pub enum Unit {
     Subject,
     /// A signed cookie that the edge sets.
     Cookie,
+}
+
+/// When a unit counts whose cookie was made for its request. Its variant is its own from then on in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newcomers {
+    /// Once the cookie has come back: a client that keeps none would be somebody else each time.
+    OnReturn,
+    /// With the request that it is made for: who never comes back counts as well.
+    AtOnce,
 }
 
 /// One variant of an experiment.

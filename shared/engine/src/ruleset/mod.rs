@@ -16,7 +16,7 @@ pub use self::cache::{CachePolicy, KeyPart};
 pub use self::content::{
     Coding, Compress, HtmlChange, HtmlEdit, HtmlRule, Markup, MediaType, PageChanges, Spot,
 };
-pub use self::experiment::{Experiment, Force, Goal, Layer, Unit, Variant};
+pub use self::experiment::{Experiment, Force, Goal, Layer, Newcomers, Unit, Variant};
 pub use self::function::Function;
 pub use self::issuer::{Issuer, IssuerKey, Jwks, Revoked};
 pub use self::limit::{Cost, Fail, LimitAlgorithm, LimitKey, LimitScope, RateLimit};

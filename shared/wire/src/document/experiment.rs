@@ -21,6 +21,10 @@ pub struct ExperimentSpec {
     /// What an assignment sticks to.
     #[serde(default)]
     pub unit: UnitSpec,
+    /// When a unit counts that an edge has just made a cookie for: `onReturn` where nothing is said. Who has a subject and
+    /// is assigned by it counts at once. Another choice is another version, whose results begin anew.
+    #[serde(default, skip_serializing_if = "NewcomersSpec::is_on_return")]
+    pub newcomers: NewcomersSpec,
     /// Share of units that take part.
     #[serde(default = "all")]
     pub ramp: Share,
@@ -56,10 +60,30 @@ pub enum UnitSpec {
     /// reached after that counts for the subject alone.
     #[default]
     Subject,
-    /// A signed cookie that the edge sets. Its variant holds from the first request on, and counts once the cookie has come
-    /// back, with the request that brings it.
+    /// A signed cookie that the edge sets. Its variant holds from the first request on; when it counts, `newcomers` says.
     Cookie,
 }
+}
+
+spec! {
+/// When a unit counts that an edge has just made a cookie for.
+pub enum NewcomersSpec {
+    /// Once the cookie has come back, with the request that brings it, on whatever route. Clients that keep no cookies (many
+    /// robots and scripts) are left out, and so is whoever leaves after the first page, for which a variant may be the reason.
+    /// Where one drives more people away than another, fewer of its units are counted, and the results are of those who
+    /// stayed: the alarm for odd sample ratios tells.
+    #[default]
+    OnReturn,
+    /// With the request that it is made for, whoever comes back: who leaves because of a variant counts. A client that keeps
+    /// no cookies counts as somebody new with each request that is given a variant, which blurs what people do.
+    AtOnce,
+}
+}
+
+impl NewcomersSpec {
+    fn is_on_return(&self) -> bool {
+        *self == Self::OnReturn
+    }
 }
 
 spec! {
@@ -109,4 +133,20 @@ fn all() -> Share {
 
 fn successes() -> Vec<String> {
     vec!["2xx".to_owned(), "3xx".to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_newcomers_is_kept_and_nothing_is_on_return() {
+        let check = |text: &str, expect| {
+            let spec: ExperimentSpec = serde_json::from_str(text).unwrap();
+            assert_eq!(spec.newcomers, expect);
+            assert_eq!(serde_json::to_string(&spec).unwrap(), text);
+        };
+        check(r#"{"unit":"cookie","ramp":"100%","variants":[]}"#, NewcomersSpec::OnReturn);
+        check(r#"{"unit":"cookie","newcomers":"atOnce","ramp":"100%","variants":[]}"#, NewcomersSpec::AtOnce);
+    }
 }

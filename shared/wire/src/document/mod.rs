@@ -40,7 +40,7 @@ pub use condition::{Condition, FactTree, Tree};
 #[cfg(feature = "documents")]
 pub(crate) use condition::{ENTRY_FACTS, PLAIN_FACTS};
 pub use content::{AttributeSpec, CompressSpec, HtmlRuleSpec, MarkupSpec};
-pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, UnitSpec, VariantSpec};
+pub use experiment::{ExperimentSpec, ForceSpec, GoalSpec, LayerSpec, NewcomersSpec, UnitSpec, VariantSpec};
 pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
 pub use health::{HealthCheckSpec, RegionCheckSpec};
 pub use party::{

@@ -4,21 +4,28 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use meridian_engine::facts::parse_networks;
+use meridian_engine::secret::Secrets;
 
-use crate::keyring::{InvalidKeyring, MacKeyring, PublicKeyring};
+use crate::keyring::{HashKey, InvalidHashKey, InvalidKeyring, MacKeyring, PublicKeyring};
 use crate::limits::{EDGE_ORIGINS_MAX, TRUSTED_PROXIES_MAX};
 
 const EDGE: &str = "MERIDIAN_EDGE";
 const ORIGINS: &str = "MERIDIAN_ORIGINS";
 const CONTEXT_KEYS: &str = "MERIDIAN_CONTEXT_KEYS";
+const HASH_KEY: &str = "MERIDIAN_HASH_KEY";
 const BUNDLE_KEYS: &str = "MERIDIAN_BUNDLE_KEYS";
 const TRUSTED_PROXIES: &str = "MERIDIAN_TRUSTED_PROXIES";
 const UNKNOWN_HOST_STATUS: &str = "MERIDIAN_UNKNOWN_HOST_STATUS";
 /// The variable of hosts that can't tell an edge who its peer is.
 pub const PEER_ADDRESS: &str = "MERIDIAN_PEER_ADDRESS";
 /// The variables of every edge.
-pub const VARIABLES: [&str; 6] =
-    [EDGE, ORIGINS, CONTEXT_KEYS, BUNDLE_KEYS, TRUSTED_PROXIES, UNKNOWN_HOST_STATUS];
+pub const VARIABLES: [&str; 7] =
+    [EDGE, ORIGINS, CONTEXT_KEYS, HASH_KEY, BUNDLE_KEYS, TRUSTED_PROXIES, UNKNOWN_HOST_STATUS];
+
+/// Domain of the keys of the edges' own cookies, which are the same on every edge with the same keyring.
+const COOKIES: &str = "meridian-cookie-v1\n";
+/// Domain of what the engine hashes with.
+const HASHES: &str = "meridian-hash-v1\n";
 
 /// Configuration of an edge.
 #[derive(Clone, Debug)]
@@ -27,8 +34,10 @@ pub struct Config {
     pub edge: String,
     /// Where bundles, leases and news come from, in the order given; at least one.
     pub origins: Vec<Origin>,
-    /// Keys of the signed context.
+    /// Keys of the signed context, and of the edge's own cookies.
     pub context_keys: MacKeyring,
+    /// Secret of keyed hashes. It has nothing to do with keys, so that those can rotate.
+    pub hash_key: HashKey,
     /// Keys that may sign bundles.
     pub bundle_keys: PublicKeyring,
     /// Peers whose `X-Forwarded-For` is believed.
@@ -57,6 +66,9 @@ pub enum InvalidConfig {
     /// A keyring is not one.
     #[error("variable {0}: {1}")]
     Keys(&'static str, InvalidKeyring),
+    /// The secret of hashes is not one.
+    #[error("variable {0}: {1}")]
+    HashKey(&'static str, InvalidHashKey),
     /// Anything else.
     #[error("variable {name}: found {found:?}, expected {expected}")]
     Value {
@@ -84,11 +96,21 @@ impl Config {
             context_keys: MacKeyring::parse(&needed(CONTEXT_KEYS)?)
                 .and_then(MacKeyring::without_zeros)
                 .map_err(invalid_keys(CONTEXT_KEYS))?,
+            hash_key: HashKey::parse(&needed(HASH_KEY)?)
+                .map_err(|error| InvalidConfig::HashKey(HASH_KEY, error))?,
             bundle_keys: PublicKeyring::parse(&needed(BUNDLE_KEYS)?).map_err(invalid_keys(BUNDLE_KEYS))?,
             trusted_proxies: networks(&value(TRUSTED_PROXIES))?,
             unknown_host_status: unknown_host_status(&value(UNKNOWN_HOST_STATUS))?,
             peer: peer(&value(PEER_ADDRESS))?,
         })
+    }
+
+    /// What the engine signs and hashes with: cookies by all keys of the keyring, hashes by their own secret.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets {
+        let mut signing = self.context_keys.derive(COOKIES);
+        let first = signing.next().unwrap_or_default();
+        Secrets::new(&self.hash_key.hash(HASHES, b"derive"), &first).with_older(signing)
     }
 }
 
@@ -157,6 +179,7 @@ mod tests {
             EDGE => "spin-1".to_owned(),
             ORIGINS => "us-east-1=http://127.0.0.1:17101/, eu-west-1=https://eu.example".to_owned(),
             CONTEXT_KEYS => format!("k1:{}", base64url(&[7; 32])),
+            HASH_KEY => base64url(&[8; 32]),
             BUNDLE_KEYS => format!("b1:{}", base64url(&public)),
             _ => String::new(),
         })
@@ -188,6 +211,9 @@ mod tests {
             (ORIGINS, &"a=http://b,".repeat(EDGE_ORIGINS_MAX + 1)),
             (CONTEXT_KEYS, "k1:c2VjcmV0"),
             (CONTEXT_KEYS, &format!("k1:{zero}")),
+            (HASH_KEY, ""),
+            (HASH_KEY, "c2VjcmV0"),
+            (HASH_KEY, &zero),
             (BUNDLE_KEYS, "c2VjcmV0"),
             (BUNDLE_KEYS, &format!("k1:{zero}")),
             (TRUSTED_PROXIES, "127.0.0.1/64"),

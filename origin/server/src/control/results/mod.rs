@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use meridian_engine::ruleset::{Experiment, Target};
+use meridian_engine::ruleset::{Experiment, Newcomers, Target};
 use meridian_store::experiment::{Tally, tallies};
 use meridian_store::{Access, Fault, release};
 use meridian_wire::bundle::{Bundle, Rules};
@@ -29,8 +29,11 @@ const SAMPLE_RATIO_ALARM: f64 = 0.001;
 pub(super) struct Results {
     target: String,
     experiment: String,
-    /// The version that the newest release has: salt, unit, variants and weights. Others are not counted in.
+    /// The version that the newest release has: salt, unit, newcomers, variants and weights. Others are not counted in.
     version: String,
+    /// When new units count that have no subject: `onReturn`, where these are people who stayed, or `atOnce`, where clients
+    /// that keep no cookies count with each request.
+    newcomers: String,
     /// Units of all variants.
     units: u64,
     /// Variants in their order; the first is the control.
@@ -48,7 +51,8 @@ pub(super) struct Variant {
     units: u64,
 }
 
-/// Test of the units against the weights, safe to look at at any time and as often as one likes.
+/// Test of the units against the weights, safe to look at at any time and as often as one likes. Where newcomers count on their
+/// return, it also tells of variants that drive them away.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SampleRatio {
     p_value: f64,
@@ -141,6 +145,10 @@ fn results(target: String, experiment: &Experiment, tally: impl Fn(&str) -> Tall
         target,
         experiment: experiment.rule.name.to_string(),
         version: experiment.version.to_string(),
+        newcomers: match experiment.newcomers {
+            Newcomers::OnReturn => "onReturn".to_owned(),
+            Newcomers::AtOnce => "atOnce".to_owned(),
+        },
         units: counted.iter().map(|tally| tally.units).sum(),
         variants: experiment.variants.iter().zip(&counted).map(variant).collect(),
         sample_ratio: sample_ratio(&spread)

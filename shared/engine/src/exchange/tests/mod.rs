@@ -26,6 +26,7 @@ use crate::ruleset::{
     Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Personal, RouteTarget, Ruleset,
     Target, TenantState, Transform, Version,
 };
+use crate::secret::Secrets;
 use crate::step::{
     CacheKey, ClientFault, Entry, Forward, ForwardFault, Loaded, Peeked, Reply, ReplyBody, ResponseHead,
     SyncNews,
@@ -60,7 +61,7 @@ impl Host {
         let hosts =
             rules.tenant.domains.iter().map(|host| (host.clone(), rules.tenant.slug.clone())).collect();
         Self {
-            node: Node::new("test-1", [7; 32]),
+            node: Node::new("test-1", Secrets::new(&[7; 32], &[7; 32])),
             hosts,
             stored_hosts: BTreeMap::new(),
             rules: Some(Arc::new(rules)),

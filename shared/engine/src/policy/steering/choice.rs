@@ -1,12 +1,9 @@
 //! Orders that don't come from places: by weight, by hash, and by what a client was given before.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::facts::{Facts, Scheme, cookie};
-use crate::secret::Secret;
+use crate::secret::Signing;
 
 /// Cookie that keeps a client at its region.
 pub const REGION_COOKIE: &str = "meridian_region";
@@ -26,32 +23,32 @@ pub(super) fn rank(seed: &[u8], region: &str, weight: u32) -> u64 {
     }
 }
 
-/// The region that a client's cookie names, if this platform signed it for this tenant.
+/// The region that a client's cookie names, if this platform signed it for this tenant, by whichever key.
 #[must_use]
-pub fn region_of_cookie<'a>(facts: &'a Facts, secret: &Secret, tenant: &str) -> Option<&'a str> {
+pub fn region_of_cookie<'a>(facts: &'a Facts, signing: &Signing, tenant: &str) -> Option<&'a str> {
     let (region, signature) = cookie(&facts.headers, REGION_COOKIE)?.strip_prefix("r1.")?.split_once('.')?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    bool::from(signature.ct_eq(&sign(secret, tenant, region))).then_some(region)
+    signing.verify(signed(tenant, region), signature).map(|_| region)
 }
 
 /// The `Set-Cookie` value that keeps a client at a region (RFC 6265).
 #[must_use]
-pub fn region_cookie(facts: &Facts, secret: &Secret, tenant: &str, region: &str) -> String {
-    let signature = URL_SAFE_NO_PAD.encode(sign(secret, tenant, region));
+pub fn region_cookie(facts: &Facts, signing: &Signing, tenant: &str, region: &str) -> String {
+    let signature = signing.sign(signed(tenant, region));
     let secure = if facts.scheme == Scheme::Https { "; Secure" } else { "" };
     format!(
         "{REGION_COOKIE}=r1.{region}.{signature}; Path=/; Max-Age={COOKIE_LIFE_S}; HttpOnly; SameSite=Lax{secure}"
     )
 }
 
-fn sign(secret: &Secret, tenant: &str, region: &str) -> [u8; 16] {
-    secret.short_tag(["meridian-region-v1\n", tenant, "\n", region].map(str::as_bytes))
+fn signed<'a>(tenant: &'a str, region: &'a str) -> [&'a str; 4] {
+    ["meridian-region-v1\n", tenant, "\n", region]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixtures::request;
+    use crate::secret::Secrets;
 
     const REGIONS: [(&str, u32); 3] = [("us", 6), ("eu", 3), ("ap", 1)];
 
@@ -84,15 +81,17 @@ mod tests {
 
     #[test]
     fn only_a_cookie_of_ours_for_this_tenant_counts() {
-        let secret = Secret::new(&[7; 32]);
+        let secrets = |signing| Secrets::new(&[0; 32], &[signing; 32]);
+        let (ours, rotated) = (secrets(7).signing, secrets(8).with_older([[7; 32]]).signing);
         let mut facts = request("GET", "acme.example", "/");
-        let cookie = region_cookie(&facts, &secret, "acme", "eu-west-1");
+        let cookie = region_cookie(&facts, &ours, "acme", "eu-west-1");
         let pair = cookie.split(';').next().unwrap().to_owned();
         facts.headers.append("cookie", &pair);
-        assert_eq!(region_of_cookie(&facts, &secret, "acme"), Some("eu-west-1"));
-        assert_eq!(region_of_cookie(&facts, &secret, "globex"), None);
-        assert_eq!(region_of_cookie(&facts, &Secret::new(&[8; 32]), "acme"), None);
+        assert_eq!(region_of_cookie(&facts, &ours, "acme"), Some("eu-west-1"));
+        assert_eq!(region_of_cookie(&facts, &rotated, "acme"), Some("eu-west-1"));
+        assert_eq!(region_of_cookie(&facts, &ours, "globex"), None);
+        assert_eq!(region_of_cookie(&facts, &secrets(8).signing, "acme"), None);
         facts.headers.set("cookie", pair.replace("eu-west-1", "us-east-1"));
-        assert_eq!(region_of_cookie(&facts, &secret, "acme"), None);
+        assert_eq!(region_of_cookie(&facts, &ours, "acme"), None);
     }
 }

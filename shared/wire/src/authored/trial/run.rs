@@ -10,6 +10,7 @@ use meridian_engine::facts::{BodySize, Facts, Place, Scheme};
 use meridian_engine::headers::Headers;
 use meridian_engine::node::{Fetched, Node};
 use meridian_engine::ruleset::{Platform, RegionId, Ruleset, Target};
+use meridian_engine::secret::Secrets;
 use meridian_engine::step::{
     After, Answer, Forward, ForwardFault, Lease, LoadKey, Loaded, Peeked, Ran, RegionNews, ReplyBody,
     ResponseHead, Step, SyncNews, Take,
@@ -56,7 +57,8 @@ impl Trial {
             let tenant = &mut Arc::make_mut(&mut ruleset).tenant;
             tenant.domains.append(&mut tenant.unverified);
         }
-        Self { ruleset, platform, node: Node::new("trial", [0; 32]), taken: BTreeMap::new(), sent: 0 }
+        let node = Node::new("trial", Secrets::new(&[0; 32], &[0; 32]));
+        Self { ruleset, platform, node, taken: BTreeMap::new(), sent: 0 }
     }
 
     /// Sends a request, with origins that answer as said.

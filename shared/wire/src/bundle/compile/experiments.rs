@@ -1,11 +1,11 @@
 //! Experiments.
 
 use meridian_engine::policy::experiment::version;
-use meridian_engine::ruleset::{Experiment, Force, Goal, Layer, Unit, Variant};
+use meridian_engine::ruleset::{Experiment, Force, Goal, Layer, Newcomers, Unit, Variant};
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, is_name, of_kind, rule, short};
-use crate::document::{ExperimentSpec, ForceSpec, GoalSpec, UnitSpec, statuses};
+use crate::document::{ExperimentSpec, ForceSpec, GoalSpec, NewcomersSpec, UnitSpec, statuses};
 use crate::limits::GOALS_MAX;
 
 impl Compiler {
@@ -24,6 +24,10 @@ impl Compiler {
                 UnitSpec::Subject => Unit::Subject,
                 UnitSpec::Cookie => Unit::Cookie,
             };
+            let newcomers = match spec.newcomers {
+                NewcomersSpec::OnReturn => Newcomers::OnReturn,
+                NewcomersSpec::AtOnce => Newcomers::AtOnce,
+            };
             let variants: Vec<Variant> = spec
                 .variants
                 .iter()
@@ -34,9 +38,10 @@ impl Compiler {
                 layer,
                 audience: self.condition(spec.audience.as_ref(), "spec.audience"),
                 ramp: spec.ramp.basis_points,
-                version: version(&salt, unit, &variants).into(),
+                version: version(&salt, unit, newcomers, &variants).into(),
                 salt,
                 unit,
+                newcomers,
                 variants,
                 force: spec.force.as_ref().and_then(|force| self.force(force)),
                 goals: self.goals(&spec.goals),
