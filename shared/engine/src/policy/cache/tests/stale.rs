@@ -1,0 +1,79 @@
+//! Stale answers, and where there are none.
+
+use super::*;
+
+#[test]
+fn a_stale_entry_is_served_while_it_is_revalidated() {
+    let mut world = world(&[("cache-control", "s-maxage=60, stale-while-revalidate=30")]);
+    world.ask(&get("/a", &[]));
+    world.now_ms += 90_000;
+    world.answers(200, &[("cache-control", "s-maxage=60"), ("x-new", "1")]);
+    let seen = world.ask(&get("/a", &[("if-none-match", "\"c\""), ("range", "bytes=0-1")]));
+    assert_eq!(seen.cache, "hit; ttl=-30; detail=stale-while-revalidate");
+    let forwarded = world.forwarded.take().unwrap();
+    assert!(
+        forwarded.is_empty(),
+        "the client's conditions and range are not the revalidation's: {forwarded:?}"
+    );
+    let seen = world.ask(&get("/a", &[]));
+    assert_eq!((seen.cache.as_str(), seen.headers.get("x-new")), ("hit; ttl=60", Some("1")));
+    world.now_ms += 62_001;
+    assert!(world.cache(&get("/a", &[])).starts_with("fwd=stale"), "beyond the policy's two seconds");
+}
+
+#[test]
+fn stale_service_has_its_bounds() {
+    let check = |rule: &str, control: &str, after_ms: u64, status: u16, expect: &str| {
+        let mut world = world(&[("cache-control", control)]);
+        world.policy.stale_while_revalidate_ms = 0;
+        world.ask(&get("/a", &[]));
+        world.now_ms += after_ms;
+        world.answers(status, &[]);
+        let seen = world.ask(&get("/a", &[]));
+        assert_eq!(seen.cache, expect, "{rule}: {control} {after_ms} {status}: {}", seen.status);
+    };
+    let stale = |status: &str, ttl: i64| format!("fwd=stale{status}; ttl={ttl}; detail=stale-if-error");
+    check("RFC 5861 4", "max-age=60, stale-if-error=9", 69_000, 0, &stale("", -9));
+    check("RFC 5861 4", "max-age=60, stale-if-error=9", 69_000, 503, &stale("; fwd-status=503", -9));
+    check("RFC 5861 4", "max-age=60, stale-if-error=9", 69_000, 501, "fwd=stale; detail=no-lifetime");
+    check("RFC 5861 4", "max-age=60, stale-if-error=9", 69_001, 0, "");
+    check("RFC 5861 4", "max-age=60, stale-if-error=0", 60_001, 0, "");
+    check("the policy's", "max-age=60", 64_000, 500, &stale("; fwd-status=500", -4));
+    check("the policy's", "max-age=60", 64_001, 500, "fwd=stale; detail=no-lifetime");
+    check(
+        "RFC 9111 5.2.2.2",
+        "max-age=60, stale-if-error=9, must-revalidate",
+        61_000,
+        503,
+        "fwd=stale; detail=no-lifetime",
+    );
+    check("RFC 9111 5.2.2.2, disconnected", "max-age=60, stale-if-error=9, must-revalidate", 61_000, 0, "");
+}
+
+#[test]
+fn a_request_says_how_stale_an_answer_it_takes_where_the_origin_fails() {
+    let check = |rule: &str, stored: &str, asked: &str, status: u16| {
+        let mut world = world(&[("cache-control", stored)]);
+        (world.policy.stale_while_revalidate_ms, world.policy.stale_if_error_ms) = (0, 0);
+        world.ask(&get("/a", &[]));
+        world.now_ms += 69_000;
+        world.answers(503, &[]);
+        let seen = world.ask(&get("/a", &[("cache-control", asked)]));
+        assert_eq!(seen.status, status, "RFC 5861 4, {rule}: {stored} | {asked}");
+    };
+    check("as stale as both take", "max-age=60, stale-if-error=30", "stale-if-error=9", 200);
+    check("narrowed", "max-age=60, stale-if-error=30", "stale-if-error=8", 503);
+    check("narrowed to nothing", "max-age=60, stale-if-error=30", "stale-if-error=0", 503);
+    check("asked for", "max-age=60", "stale-if-error=9", 200);
+    check("asked for less", "max-age=60", "stale-if-error=8", 503);
+    check("widened", "max-age=60, stale-if-error=1", "stale-if-error=9", 200);
+    check("not said", "max-age=60", "max-age=90", 503);
+    check("forbidden", "max-age=60, must-revalidate", "stale-if-error=9", 503);
+    check("forbidden to clients", "s-maxage=60", "stale-if-error=9", 503);
+    check(
+        "forbidden to clients, not to this cache",
+        "s-maxage=60, stale-if-error=30",
+        "stale-if-error=9",
+        200,
+    );
+}
