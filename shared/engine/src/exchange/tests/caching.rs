@@ -57,6 +57,23 @@ fn a_stale_answer_is_served_while_it_is_fetched_anew() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_stored_answer_and_is_not_stored_has_it_forgotten() {
+    let gone = || ok(410, &[("cache-control", "no-store")]);
+    // Too stale to be served, and served while it is revalidated.
+    for (stale_ms, outcome) in [(400_000, Outcome::Forwarded), (70_000, Outcome::Cached)] {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        host.says("us-east-1", ok(200, &[("cache-control", "max-age=60")]));
+        host.get("/a");
+        host.now_ms += stale_ms;
+        host.says("us-east-1", gone());
+        assert_eq!(host.get("/a").decision.outcome, outcome);
+        assert!(host.store.is_empty(), "RFC 9111 4.3.3: {outcome:?}");
+        host.says("us-east-1", gone());
+        assert_eq!(host.get("/a").status, 410);
+    }
+}
+
+#[test]
 fn a_304_about_another_response_changes_nothing_stored() {
     let stale = [
         ("cache-control", "max-age=1, stale-if-error=300, stale-while-revalidate=0"),

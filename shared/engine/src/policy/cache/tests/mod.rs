@@ -183,6 +183,9 @@ impl World {
             assert!(store.keep_ms > 0);
             self.store.insert(store.key, store.entry);
         }
+        if let Some(key) = responded.forget {
+            assert!(self.store.remove(&key).is_some(), "what was found is forgotten");
+        }
         match responded.serve {
             Some(serve) => seen(serve),
             None => {

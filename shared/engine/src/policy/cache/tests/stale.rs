@@ -77,3 +77,71 @@ fn a_request_says_how_stale_an_answer_it_takes_where_the_origin_fails() {
         200,
     );
 }
+
+/// Whether an entry that was found stale may still be served after this answer to a request.
+fn stays(facts: &Facts, status: u16, answer: &[(&str, &str)]) -> bool {
+    let mut world = world(&[("cache-control", "max-age=60, stale-if-error=900")]);
+    world.policy.stale_while_revalidate_ms = 0;
+    world.ask(&get("/a", &[]));
+    world.now_ms += 61_000;
+    world.answers(status, answer);
+    world.ask(facts);
+    world.answers(503, &[]);
+    world.ask(&get("/a", &[])).status == 200
+}
+
+#[test]
+fn an_answer_that_is_not_stored_takes_the_place_of_a_stale_entry() {
+    let check = |rule: &str, status: u16, answer: &[(&str, &str)]| {
+        assert!(!stays(&get("/a", &[]), status, answer), "RFC 9111 4.3.3, {rule}: {status} {answer:?}");
+    };
+    let no_store = [("cache-control", "no-store")];
+    for status in [200, 204, 301, 302, 401, 403, 404, 405, 410, 451] {
+        check("no-store", status, &no_store);
+    }
+    check("private", 200, &[("cache-control", "private, max-age=60")]);
+    check("no lifetime", 200, &[]);
+    check("a cookie", 200, &[("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
+    check("varies by everything", 200, &[("cache-control", "max-age=60"), ("vary", "*")]);
+    check("too large", 200, &[("cache-control", "max-age=60"), ("content-length", "1001")]);
+    let asks = |name: &str, value: &str| get("/a", &[(name, value)]);
+    assert!(!stays(&asks("cache-control", "no-cache"), 200, &no_store));
+    assert!(!stays(&asks("if-none-match", "\"b\""), 200, &no_store), "the condition did not hold");
+    assert!(!stays(&asks("authorization", "Bearer x"), 410, &no_store), "it is gone for all");
+}
+
+#[test]
+fn an_answer_that_is_about_something_else_leaves_a_stale_entry() {
+    let check = |rule: &str, facts: &Facts, status: u16, answer: &[(&str, &str)]| {
+        assert!(stays(facts, status, answer), "{rule}: {status} {answer:?}");
+    };
+    let (plain, no_store) = (get("/a", &[]), [("cache-control", "no-store")]);
+    for status in [400, 408, 412, 413, 421, 425, 429, 431, 500, 501, 503, 504, 599] {
+        check("about the request, or a failure", &plain, status, &no_store);
+    }
+    let asks = |name: &str, value: &str| get("/a", &[(name, value)]);
+    let range = asks("range", "bytes=0-1");
+    for status in [200, 206, 404, 416] {
+        check("RFC 9110 14.2", &range, status, &no_store);
+    }
+    check("RFC 9110 13.1.2", &asks("if-none-match", "\"b\""), 304, &no_store);
+    check("RFC 9111 5.2.1.5", &asks("cache-control", "no-store"), 200, &no_store);
+    let head = Facts { method: "HEAD".to_owned(), ..get("/a", &[]) };
+    check("RFC 9110 9.3.2", &head, 410, &no_store);
+    let bearer = asks("authorization", "Bearer x");
+    check("RFC 9111 3.5", &bearer, 200, &[("cache-control", "max-age=60")]);
+    check("RFC 9111 3.5", &bearer, 200, &[("cache-control", "private")]);
+    check("RFC 9111 3.5", &bearer, 200, &[("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
+    check("RFC 9110 15.5.2", &bearer, 401, &no_store);
+}
+
+#[test]
+fn what_a_revalidation_brings_takes_the_place_of_what_it_was_begun_for() {
+    let mut world = world(&[("cache-control", "max-age=60, stale-while-revalidate=900")]);
+    world.ask(&get("/a", &[]));
+    world.now_ms += 61_000;
+    world.answers(410, &[("cache-control", "no-store")]);
+    assert!(world.cache(&get("/a", &[])).starts_with("hit; ttl=-1"));
+    let seen = world.ask(&get("/a", &[]));
+    assert_eq!((seen.status, seen.cache.as_str()), (410, "fwd=uri-miss; detail=no-store"));
+}

@@ -41,3 +41,23 @@ fn secrets_are_neither_in_keys_nor_in_notes() {
         assert!(!key.0.contains("s3cr3t") && !entry.meta.contains("s3cr3t"), "{key:?} {}", entry.meta);
     }
 }
+
+#[test]
+fn what_takes_the_place_of_a_variant_leaves_the_others() {
+    let mut world = world(&[("cache-control", "max-age=60, stale-if-error=900"), ("vary", "x-a")]);
+    world.policy.stale_while_revalidate_ms = 0;
+    let variant = |value: &str| get("/a", &[("x-a", value)]);
+    for value in ["1", "2", "3"] {
+        assert!(world.cache(&variant(value)).ends_with("stored"));
+    }
+    world.now_ms += 61_000;
+    let statuses = |world: &mut World| {
+        world.answers(503, &[]);
+        ["1", "2", "3"].map(|value| world.ask(&variant(value)).status)
+    };
+    for (gone, left) in [("2", [200, 503, 200]), ("1", [503, 503, 503])] {
+        world.answers(410, &[("cache-control", "no-store")]);
+        assert_eq!(world.ask(&variant(gone)).status, 410);
+        assert_eq!(statuses(&mut world), left, "behind the first nobody finds the others: {gone}");
+    }
+}
