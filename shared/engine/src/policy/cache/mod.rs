@@ -31,6 +31,7 @@ mod vary;
 use std::sync::Arc;
 
 pub use self::arrival::{Arrival, Responded, Store, VARY_REWRITTEN};
+pub(crate) use self::date::date_text;
 use self::directives::Directives;
 pub(in crate::policy) use self::directives::split;
 use self::freshness::{Freshness, has_validator};
