@@ -212,6 +212,27 @@ fn what_a_host_codes_anew_has_a_weak_tag_and_no_digests() {
     assert_eq!(ask(&mut host, "\"0\""), (200, strong, digest));
 }
 
+#[test]
+fn what_a_host_codes_anew_has_no_length_and_no_parts_to_ask_for() {
+    for (recodes, length, ranges) in [(false, Some("30"), Some("bytes")), (true, None, None)] {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        if recodes {
+            host.node = std::mem::take(&mut host.node).with_recoded_content();
+        }
+        let fields = [("content-encoding", "gzip"), ("content-length", "30"), ("accept-ranges", "bytes")];
+        for method in ["HEAD", "GET"] {
+            host.says("us-east-1", ok(200, &fields));
+            let reply = host.send(request(method, "acme.example", "/a"));
+            let of = |name| reply.headers.get(name);
+            assert_eq!(
+                (of("content-length"), of("accept-ranges")),
+                (length, ranges),
+                "RFC 9110 9.3.2: {method}"
+            );
+        }
+    }
+}
+
 /// A route whose forwarded requests say the client's country in a field, and whose answers vary by it.
 fn by_country() -> Host {
     let mut rules = cached(ruleset(vec![route("/**")]));
