@@ -325,7 +325,8 @@ pub struct Reply {
     /// Status code.
     pub status: u16,
     /// Header fields, complete but for `Server-Timing`, `Content-Length` (where `html` and `coding` leave the body as
-    /// it is) and `Date`, which the host adds.
+    /// it is) and the `Date` of what is the edge's own answer, which the host adds. What came from a target has one, also
+    /// where it is stored.
     pub headers: Headers,
     /// Where the body comes from.
     pub body: ReplyBody,

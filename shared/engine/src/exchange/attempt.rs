@@ -6,6 +6,7 @@ use crate::explanation::Explanation;
 use crate::facts::BodySize;
 use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use crate::node::Node;
+use crate::policy::cache::date_text;
 use crate::policy::steering::{AttemptOutcome, Candidate, Connection, Standing};
 use crate::ruleset::Hedge;
 use crate::step::{ClientFault, Forward, ForwardFault, Permit, Ran, ResponseHead, Step};
@@ -174,12 +175,7 @@ impl Exchange {
         if let Err(ForwardFault::Function(fault)) = result {
             return self.function_failed(node, attempt, fault);
         }
-        // Interim responses are the host's; one here means that the response never came.
-        let result = result.and_then(|mut head| {
-            head.headers.strip_hop_by_hop();
-            let is_answer = (200..600).contains(&head.status) || (head.status == 101 && self.web_socket);
-            if is_answer { Ok(head) } else { Err(ForwardFault::Broken) }
-        });
+        let result = result.and_then(|head| self.final_head(head));
         let ran = result.as_ref().ok().and_then(|head| head.ran);
         if let Some(ran) = ran {
             self.explain_function(&attempt, ran);
@@ -233,6 +229,20 @@ impl Exchange {
             Ok(head) => self.respond(node, attempt, head),
             Err(fault) => self.without_response(node, Some(fault)),
         }
+    }
+
+    /// The head of a response as it goes on from here. Interim responses are the host's; one here means that the response never
+    /// came.
+    fn final_head(&self, mut head: ResponseHead) -> Result<ResponseHead, ForwardFault> {
+        if !(200..600).contains(&head.status) && !(head.status == 101 && self.web_socket) {
+            return Err(ForwardFault::Broken);
+        }
+        head.headers.strip_hop_by_hop();
+        // RFC 9110, section 6.6.1: for whoever gets it, now or from the cache.
+        if head.headers.get("date").is_none() {
+            head.headers.append("date", date_text(self.now_ms));
+        }
+        Ok(head)
     }
 
     /// Whether a response says that it is longer than its upstream's may be. To HEAD, and with a 304, that is not its own

@@ -20,7 +20,7 @@ use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, regi
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UserSegment};
-use crate::step::{ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
+use crate::step::{After, ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
 const OWN_FIELDS: usize = 11;
@@ -282,6 +282,7 @@ impl Exchange {
                 None if responded.status_line.detail == Some("purged") => {}
                 None => self.collapse.fetched = Fetched::NotForOthers,
             }
+            self.after.extend(responded.forget.map(|key| After::Forget(vec![key])));
             if let Some(serve) = responded.serve {
                 if head.status == 304 {
                     self.region = Some(candidate.region);

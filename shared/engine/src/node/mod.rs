@@ -156,7 +156,7 @@ impl Node {
     }
 
     /// The same for a host that decodes content in `gzip` or `br` where it stores or counts it, and codes it again for the
-    /// client: the bytes are others then, so that strong entity tags and digests are not said of them.
+    /// client: the bytes are others then, so that strong entity tags, digests and lengths are not said of them.
     #[must_use]
     pub fn with_recoded_content(self) -> Self {
         Self { recodes: true, ..self }

@@ -201,7 +201,7 @@ pub struct CacheKeySpec {
     /// Header fields, beside what `Vary` names.
     #[serde(default)]
     pub headers: Vec<String>,
-    /// Cookies.
+    /// Cookies, all of a name as they came.
     #[serde(default)]
     pub cookies: Vec<String>,
     /// Claims of the verified token.

@@ -57,6 +57,51 @@ fn a_stale_answer_is_served_while_it_is_fetched_anew() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_stored_answer_and_is_not_stored_has_it_forgotten() {
+    let gone = || ok(410, &[("cache-control", "no-store")]);
+    // Too stale to be served, and served while it is revalidated.
+    for (stale_ms, outcome) in [(400_000, Outcome::Forwarded), (70_000, Outcome::Cached)] {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        host.says("us-east-1", ok(200, &[("cache-control", "max-age=60")]));
+        host.get("/a");
+        host.now_ms += stale_ms;
+        host.says("us-east-1", gone());
+        assert_eq!(host.get("/a").decision.outcome, outcome);
+        assert!(host.store.is_empty(), "RFC 9111 4.3.3: {outcome:?}");
+        host.says("us-east-1", gone());
+        assert_eq!(host.get("/a").status, 410);
+    }
+}
+
+#[test]
+fn what_comes_without_a_date_has_that_of_its_arrival() {
+    let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+    let control = ("cache-control", "max-age=60, must-revalidate");
+    let ask = |host: &mut Host, at_ms: u64| {
+        host.now_ms = NOW + at_ms;
+        let reply = host.get("/a");
+        let of = |name: &str| reply.headers.get_all(name).collect::<Vec<_>>().join(" | ");
+        (of("date"), of("age"), of("cache-status"))
+    };
+    let seen = |date: &str, age: &str, status: &str| (date.to_owned(), age.to_owned(), status.to_owned());
+    let arrival = "Fri, 15 Jan 2027 08:00:01 GMT";
+    host.says("us-east-1", ok(200, &[control, ("etag", "\"1\"")]));
+    assert_eq!(ask(&mut host, 1_500), seen(arrival, "", "meridian; fwd=uri-miss; ttl=60; stored"));
+    assert_eq!(ask(&mut host, 11_500), seen(arrival, "10", "meridian; hit; ttl=50"), "RFC 9110 6.6.1");
+    host.says("us-east-1", ok(304, &[control]));
+    let later = "Fri, 15 Jan 2027 08:01:10 GMT";
+    let validated = "meridian; fwd=stale; fwd-status=304; ttl=60; stored";
+    assert_eq!(ask(&mut host, 70_500), seen(later, "0", validated), "RFC 9111 3.2");
+    assert_eq!(ask(&mut host, 71_500), seen(later, "1", "meridian; hit; ttl=59"));
+
+    // What has one keeps it.
+    let said = "Fri, 15 Jan 2027 08:02:00 GMT";
+    host.says("us-east-1", ok(200, &[control, ("date", said)]));
+    let (date, _, _) = ask(&mut host, 140_000);
+    assert_eq!(date, said);
+}
+
+#[test]
 fn a_304_about_another_response_changes_nothing_stored() {
     let stale = [
         ("cache-control", "max-age=1, stale-if-error=300, stale-while-revalidate=0"),
@@ -165,6 +210,27 @@ fn what_a_host_codes_anew_has_a_weak_tag_and_no_digests() {
     host.node = std::mem::take(&mut host.node).with_recoded_content();
     host.says("us-east-1", ok(200, &[fields[0], ("content-encoding", "zstd"), fields[2], fields[3]]));
     assert_eq!(ask(&mut host, "\"0\""), (200, strong, digest));
+}
+
+#[test]
+fn what_a_host_codes_anew_has_no_length_and_no_parts_to_ask_for() {
+    for (recodes, length, ranges) in [(false, Some("30"), Some("bytes")), (true, None, None)] {
+        let mut host = Host::new(cached(ruleset(vec![route("/**")])));
+        if recodes {
+            host.node = std::mem::take(&mut host.node).with_recoded_content();
+        }
+        let fields = [("content-encoding", "gzip"), ("content-length", "30"), ("accept-ranges", "bytes")];
+        for method in ["HEAD", "GET"] {
+            host.says("us-east-1", ok(200, &fields));
+            let reply = host.send(request(method, "acme.example", "/a"));
+            let of = |name| reply.headers.get(name);
+            assert_eq!(
+                (of("content-length"), of("accept-ranges")),
+                (length, ranges),
+                "RFC 9110 9.3.2: {method}"
+            );
+        }
+    }
 }
 
 /// A route whose forwarded requests say the client's country in a field, and whose answers vary by it.

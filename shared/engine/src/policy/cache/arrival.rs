@@ -43,6 +43,8 @@ pub struct Responded {
     pub serve: Option<Serve>,
     /// What to store.
     pub store: Option<Store>,
+    /// The key of the entry found, where the response takes its place and is not stored: nobody is to be answered with it again.
+    pub forget: Option<CacheKey>,
     /// A 304 to our own condition, about another response than the one stored: nothing may be made of it (RFC 9111, section
     /// 4.3.4). Forward again, after [`Lookup::disown`].
     pub is_other: bool,
@@ -63,6 +65,13 @@ pub struct Store {
     pub refresh: bool,
 }
 
+impl Responded {
+    /// The response goes to the client, and nothing of it is kept.
+    fn of(status_line: CacheStatus) -> Self {
+        Self { serve: None, store: None, forget: None, is_other: false, status_line }
+    }
+}
+
 impl Lookup {
     /// Takes the response to the forwarded request.
     #[must_use]
@@ -72,14 +81,14 @@ impl Lookup {
         if let Some((entry, notes)) = self.found.as_ref().filter(|_| head.status == 304 && self.is_asked) {
             return match is_about(&entry.headers, &head.headers) {
                 true => self.validated(entry, notes, arrival),
-                false => Responded { serve: None, store: None, is_other: true, status_line },
+                false => Responded { is_other: true, ..Responded::of(status_line) },
             };
         }
         if matches!(head.status, 500 | 502 | 503 | 504)
             && let Some(mut serve) = self.failed(arrival.request, arrival.now_ms)
         {
             serve.status_line.fwd_status = Some(head.status);
-            return Responded { serve: Some(serve), store: None, is_other: false, status_line };
+            return Responded { serve: Some(serve), ..Responded::of(status_line) };
         }
         let fields = storable_headers(&head.headers, arrival.policy.store_cookies);
         let is_too_large = head.body_bytes().is_some_and(|bytes| bytes > arrival.content_bytes_max);
@@ -88,12 +97,13 @@ impl Lookup {
             Ok((store, freshness)) => {
                 let ttl_s = Some(freshness.ttl_s());
                 let status_line = CacheStatus { stored: true, ttl_s, ..status_line };
-                Responded { serve: None, store: Some(store), is_other: false, status_line }
+                Responded { store: Some(store), ..Responded::of(status_line) }
             }
             Err(why) => {
                 let detail = status_line.detail.or(Some(why));
                 let status_line = CacheStatus { detail, ..status_line };
-                Responded { serve: None, store: None, is_other: false, status_line }
+                let forget = self.takes_its_place(arrival, why).then(|| self.place().clone());
+                Responded { forget, ..Responded::of(status_line) }
             }
         }
     }
@@ -128,7 +138,23 @@ impl Lookup {
         };
         let status_line = serve.status_line.clone();
         let store = stored.ok().map(|(store, _)| store);
-        Responded { serve: Some(serve), store, is_other: false, status_line }
+        Responded { serve: Some(serve), store, ..Responded::of(status_line) }
+    }
+
+    /// Whether a response that is not stored, for this reason, is what there is from now on in the place of the entry found, which
+    /// must not be served stale any more then (RFC 9111, sections 4.2.4 and 4.3.3). It is where it is whole, answers the request
+    /// that was forwarded with what its URI has become, and not with what became of the request, the connection or a part. An
+    /// error of the server says nothing of that. What is for who asks alone, as far as credentials say so (section 3.5), is in
+    /// nobody else's place, and what was purged on its way in nobody's.
+    fn takes_its_place(&self, arrival: &Arrival<'_>, why: &'static str) -> bool {
+        let status = arrival.head.status;
+        let is_of_bearer = arrival.request.get("authorization").is_some()
+            && (matches!(why, "authorization" | "private" | "set-cookie") || matches!(status, 401 | 403));
+        let is_whole = matches!(status, 200..=399 | 401 | 403 | 404 | 405 | 410 | 451)
+            && !matches!(status, 206 | 304)
+            && self.is_for_whole
+            && !self.is_head;
+        self.found.is_some() && is_whole && !is_of_bearer && why != "purged"
     }
 
     /// What to store for a response, or in a word why nothing. `judged` are the fields to judge it by.

@@ -1,8 +1,17 @@
-//! Dates of HTTP (RFC 9110, section 5.6.7), as they are met.
+//! Dates of HTTP (RFC 9110, section 5.6.7): read as they are met, and written in the one form.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// The end of the last year that has four digits, in milliseconds since the Unix epoch.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// A time in milliseconds since the Unix epoch as a date of HTTP, which has whole seconds; one beyond the year 9999 as the end of
+/// that.
+pub(crate) fn date_text(at_ms: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(at_ms.min(LAST_MS)))
+}
 
 /// A date of HTTP (RFC 9110, section 5.6.7) in milliseconds since the Unix epoch; its words in any case. In the form of
 /// `asctime` the name of the day tells nothing that the date does not, and may be wrong.
@@ -50,5 +59,13 @@ mod tests {
         assert_eq!(date_ms(Some("Thu, 08 Aug 2050 02:01:18 GMT")), None);
         assert_eq!(date_ms(Some("0")), None);
         assert_eq!(date_ms(Some("Fri, 15 Jan 2027 08:00:00 CET")), None);
+    }
+
+    #[test]
+    fn dates_are_written_in_one_form() {
+        assert_eq!(date_text(NOW_MS), DATE);
+        assert_eq!(date_text(NOW_MS + 999), DATE);
+        assert_eq!(date_text(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date_text(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
     }
 }

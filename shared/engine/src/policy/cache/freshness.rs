@@ -150,9 +150,9 @@ fn heuristic_ms(
     Some(u64::try_from(share).unwrap_or(u64::MAX).min(CACHE_HEURISTIC_MS_MAX))
 }
 
-/// Section 4.2.3, `corrected_initial_age`.
+/// Section 4.2.3, `corrected_initial_age`. Dates are of whole seconds, and so is how long ago one was.
 fn initial_age_ms(response: &Headers, date_ms: u64, times: Times) -> u64 {
-    let apparent_ms = times.received_ms.saturating_sub(date_ms);
+    let apparent_ms = (times.received_ms - times.received_ms % 1_000).saturating_sub(date_ms);
     let delay_ms = times.received_ms.saturating_sub(times.requested_ms);
     let age = response.get("age").map(|age| age.split(',').next().unwrap_or_default().trim());
     let age_s: u64 = age.and_then(|age| age.parse().ok()).unwrap_or(0);

@@ -9,6 +9,10 @@
 //!
 //! A request with `Range` gets its part of an entry that may be served, and is forwarded as it is otherwise; partial
 //! responses are not stored.
+//!
+//! Where the target's whole answer is not stored, it takes the place of the entry found all the same, which is forgotten
+//! ([`Responded::forget`]): with all variants where that is at the primary key, and alone at a key of its own. Requests that
+//! go past the cache forget nothing.
 
 mod arrival;
 mod date;
@@ -27,6 +31,7 @@ mod vary;
 use std::sync::Arc;
 
 pub use self::arrival::{Arrival, Responded, Store, VARY_REWRITTEN};
+pub(crate) use self::date::date_text;
 use self::directives::Directives;
 pub(in crate::policy) use self::directives::split;
 use self::freshness::{Freshness, has_validator};
@@ -109,6 +114,8 @@ pub struct Lookup {
     is_outdated: bool,
     /// The request that went forward is conditional on it.
     is_asked: bool,
+    /// The request that went forward asks for no part.
+    is_for_whole: bool,
     /// What came to that was about another response: it is not asked about again.
     is_other: bool,
     /// It goes forward for others too, without the client's own condition.
@@ -203,6 +210,7 @@ pub fn begin(policy: &CachePolicy, subject: &Subject<'_>, bypass: bool) -> Begin
         found: None,
         is_outdated: false,
         is_asked: false,
+        is_for_whole: false,
         is_other: false,
         is_for_all: false,
         fwd: Fwd::UriMiss,
@@ -446,6 +454,7 @@ impl Lookup {
             headers.remove("if-range");
         }
         self.is_asked = self.is_conditional(headers);
+        self.is_for_whole = headers.get("range").is_none();
         if let Some((entry, _)) = self.found.as_ref().filter(|_| self.is_asked) {
             condition(&entry.headers, headers);
         }

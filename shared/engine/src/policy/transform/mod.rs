@@ -82,9 +82,7 @@ fn weaken(headers: &mut Headers) {
 /// Makes a head fit content that the host decodes, and codes again in the same coding with a coder of its own.
 pub fn recode(headers: &mut Headers) {
     weaken(headers);
-    for name in DIGESTS {
-        headers.remove(name);
-    }
+    forget_bytes(headers);
 }
 
 /// Whether a message says that nobody on its way may change its content (RFC 9110, section 7.7; RFC 9111, section

@@ -50,7 +50,18 @@ pub(super) fn value(name: &str, request: &Headers, ties: Ties) -> Option<String>
     normal(request, name, ties).map(|value| digest(&value))
 }
 
-/// The same, as far as a response in a coding that is known here can have been chosen by it.
+/// This request's value of a field that a policy names, hashed: all that the field can say, and as it came where nothing says
+/// what its parts mean.
+pub(super) fn value_named(name: &str, request: &Headers) -> Option<String> {
+    match name {
+        "accept" | "accept-charset" | "accept-encoding" | "accept-language" => {
+            value(name, request, Ties::Ordered)
+        }
+        name => request.value(name).map(|value| digest(&value)),
+    }
+}
+
+/// The same as [`value`], as far as a response in a coding that is known here can have been chosen by it.
 pub(super) fn value_known(name: &str, request: &Headers, ties: Ties) -> Option<String> {
     match name {
         "accept-encoding" => codings::known(request).map(|value| digest(&value)),
@@ -66,8 +77,8 @@ pub(super) fn value_for(name: &str, response: &Headers, request: &Headers, ties:
     }
 }
 
-/// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas, and in lower case where
-/// the field's values have no case.
+/// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas; where its values are a list
+/// without case, without empty ones (RFC 9110, section 5.6.1) and in lower case.
 fn normal(headers: &Headers, name: &str, ties: Ties) -> Option<String> {
     let mut values = headers.get_all(name).peekable();
     values.peek()?;
@@ -77,16 +88,17 @@ fn normal(headers: &Headers, name: &str, ties: Ties) -> Option<String> {
     if name == "accept-encoding" {
         return codings::whole(headers);
     }
+    let is_list = matches!(name, "accept" | "accept-charset");
     let mut normal = String::new();
-    for element in
-        values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
-    {
-        if !normal.is_empty() {
+    let elements = values.flat_map(|value| value.split(',')).map(str::trim);
+    // What no list is may say something by a comma alone.
+    for (at, element) in elements.filter(|element| !is_list || !element.is_empty()).enumerate() {
+        if at > 0 {
             normal.push(',');
         }
         normal.push_str(element);
     }
-    if matches!(name, "accept" | "accept-charset") {
+    if is_list {
         normal.make_ascii_lowercase();
     }
     Some(normal)
@@ -142,6 +154,16 @@ mod tests {
         for (a, b) in [("en, de", "de, en"), ("fr, en;q=0.5, de;q=0.5", "fr, de;q=0.5, en;q=0.5")] {
             assert!(is_one(Ties::Unordered, a, b) && !is_one(Ties::Ordered, a, b), "{a} | {b}");
         }
+    }
+
+    #[test]
+    fn a_comma_counts_where_nothing_says_that_it_separates() {
+        let form = |name: &str, text: &str| value(name, &Headers::from_iter([(name, text)]), Ties::Ordered);
+        for other in ["a,", ",a", "a,,", ""] {
+            assert_ne!(form("x-theme", "a"), form("x-theme", other), "{other}");
+        }
+        assert_eq!(form("x-theme", "a,b"), form("x-theme", "a , b"), "RFC 9111 4.1");
+        assert_eq!(form("accept", "a/b,, c/d,"), form("accept", "A/b,c/d"), "RFC 9110 5.6.1");
     }
 
     proptest! {
