@@ -125,14 +125,10 @@ pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
     // In this order: the host reads the trailers from the beginning of the sending on.
     let (response, ()) = join(client::send(request), async { drop(end) }).await;
     let response = response.map_err(|code| fault(&code))?;
+    let fields = response.get_headers().copy_all();
     Ok(Incoming {
         status: response.get_status_code(),
-        headers: response
-            .get_headers()
-            .copy_all()
-            .into_iter()
-            .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
-            .collect(),
+        headers: fields.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect(),
         bytes_max: None,
         connection: None,
         response,
