@@ -212,7 +212,8 @@ impl Sent {
 
 /// Header fields out of alternating lines.
 pub fn fields<'a>(mut lines: impl Iterator<Item = &'a str>) -> Headers {
-    let mut headers = Headers::with_capacity(lines.size_hint().0 / 2);
+    // Most messages have fewer, and what is left over is no more than a few hundred bytes.
+    let mut headers = Headers::with_capacity(16);
     while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
         headers.append(name, value);
     }

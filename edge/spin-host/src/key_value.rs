@@ -9,6 +9,7 @@ mod interface;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Write as _,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -295,7 +296,12 @@ fn read(path: &Path, bytes_max: usize) -> Option<(String, Value)> {
 
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing into a string does not fail.
+        let _written = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 /// Opens the stores that components name, each in a folder of its own.

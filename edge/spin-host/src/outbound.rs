@@ -159,6 +159,8 @@ impl WasiHttpHooks for Outbound {
             };
             let answer = async {
                 tokio::select! {
+                    // First: a connection that was kept is there with the first poll, and needs no timer.
+                    biased;
                     answer = pace::within(&mut pace, first_byte, answer) => Some(answer),
                     () = connected => None,
                 }

@@ -49,12 +49,14 @@ impl Cached {
     }
 }
 
+/// The head as it is stored; its texts are those of the bytes that it is read from.
 #[derive(Serialize, Deserialize)]
-struct StoredHead {
-    key: String,
+struct StoredHead<'a> {
+    key: &'a str,
     status: u16,
-    headers: Vec<(String, String)>,
-    meta: String,
+    #[serde(borrow)]
+    headers: Vec<(&'a str, &'a str)>,
+    meta: &'a str,
     until_ms: u64,
     stored_ms: u64,
     shelved: Option<Shelved>,
@@ -64,15 +66,10 @@ struct StoredHead {
 #[must_use]
 pub fn encode(cached: &Cached) -> Option<Vec<u8>> {
     let head = postcard::to_allocvec(&StoredHead {
-        key: cached.key.0.clone(),
+        key: &cached.key.0,
         status: cached.entry.status,
-        headers: cached
-            .entry
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        meta: cached.entry.meta.clone(),
+        headers: cached.entry.headers.iter().collect(),
+        meta: &cached.entry.meta,
         until_ms: cached.until_ms,
         stored_ms: cached.stored_ms,
         shelved: match &cached.body {
@@ -95,16 +92,15 @@ pub fn encode(cached: &Cached) -> Option<Vec<u8>> {
 pub fn decode(mut bytes: Vec<u8>) -> Option<Cached> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    let head: StoredHead = postcard::from_bytes(rest.get(..length)?).ok()?;
+    let head: StoredHead<'_> = postcard::from_bytes(rest.get(..length)?).ok()?;
+    let StoredHead { key, status, headers, meta, until_ms, stored_ms, shelved } = head;
+    let key = CacheKey(key.to_owned());
+    let mut entry =
+        Entry { status, headers: headers.into_iter().collect(), meta: meta.to_owned(), body_bytes: 0 };
     bytes.drain(..4 + length);
-    let body = head.shelved.map_or_else(|| Kept::Here(bytes), Kept::Shelved);
-    let entry = Entry {
-        status: head.status,
-        headers: head.headers.into_iter().collect(),
-        meta: head.meta,
-        body_bytes: body.bytes(),
-    };
-    Some(Cached { key: CacheKey(head.key), entry, until_ms: head.until_ms, stored_ms: head.stored_ms, body })
+    let body = shelved.map_or_else(|| Kept::Here(bytes), Kept::Shelved);
+    entry.body_bytes = body.bytes();
+    Some(Cached { key, entry, until_ms, stored_ms, body })
 }
 
 #[cfg(test)]

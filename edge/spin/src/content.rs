@@ -139,17 +139,17 @@ async fn rework(
     Ok(outlet)
 }
 
-/// The next bytes; what is there of those before goes on while they don't come.
+/// The next bytes; what a coder holds back of those before goes on while they don't come.
 async fn next(
     source: &mut Source,
     outlet: &mut Option<Outlet>,
     work: &mut Work,
 ) -> Result<Option<Vec<u8>>, String> {
     let mut next = pin!(source.next());
-    if let Some(outlet) = outlet {
+    if let (Some(outlet), Some(coder)) = (outlet, &mut work.coder) {
         match select(next.as_mut(), pin!(sleep(Duration::from_millis(PAUSE_MS)))).await {
             Either::Left((bytes, _)) => return bytes.map_err(text),
-            Either::Right(_) => outlet.write(work.pause()?).await.map_err(text)?,
+            Either::Right(_) => outlet.write(coder.flush().map_err(text)?).await.map_err(text)?,
         }
     }
     next.await.map_err(text)
@@ -220,10 +220,6 @@ impl Work {
             Some(coder) => coder.push(&page).map_err(text),
             None => Ok(page),
         }
-    }
-
-    fn pause(&mut self) -> Result<Vec<u8>, String> {
-        self.coder.as_mut().map_or_else(|| Ok(Vec::new()), |coder| coder.flush().map_err(text))
     }
 
     fn finish(self) -> Result<Vec<u8>, String> {

@@ -1,6 +1,11 @@
 //! HTTP messages on the host's own types: bodies pass through the component as handles wherever nobody has to look
 //! into them, so that the host moves their bytes without the component.
+//!
+//! A future that the host reads already takes a write at once. With one that it does not read yet the component waits, and is
+//! woken once more in every request only to be told that the write is over. Writers are therefore held until the host has
+//! the other end.
 
+use futures_util::future::join;
 use meridian_engine::headers::Headers;
 use meridian_engine::policy::steering::Connection;
 use meridian_engine::step::ClientFault;
@@ -107,24 +112,23 @@ pub fn head(request: &Request) -> Head {
 
 /// The body of a request from a client.
 pub fn request_body(request: Request) -> Body {
-    let (_, result) = wit_future::new(|| Ok(()));
+    let (taken, result) = wit_future::new(|| Ok(()));
     let (stream, trailers) = Request::consume_body(request, result);
+    drop(taken);
     Body { stream, trailers }
 }
 
 /// Sends a request and waits for the head of the answer.
 pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
     // What the host does not take will be taken nowhere else: no fault that asks for another attempt.
-    let request = build_request(outgoing).map_err(|error| SendFault::Broken(error.to_string()))?;
-    let response = client::send(request).await.map_err(|code| fault(&code))?;
+    let (request, end) = build_request(outgoing).map_err(|error| SendFault::Broken(error.to_string()))?;
+    // In this order: the host reads the trailers from the beginning of the sending on.
+    let (response, ()) = join(client::send(request), async { drop(end) }).await;
+    let response = response.map_err(|code| fault(&code))?;
+    let fields = response.get_headers().copy_all();
     Ok(Incoming {
         status: response.get_status_code(),
-        headers: response
-            .get_headers()
-            .copy_all()
-            .into_iter()
-            .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
-            .collect(),
+        headers: fields.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect(),
         bytes_max: None,
         connection: None,
         response,
@@ -134,8 +138,9 @@ pub async fn send(outgoing: Outgoing<'_>) -> Result<Incoming, SendFault> {
 impl Incoming {
     /// The body, unread.
     pub fn body(self) -> Body {
-        let (_, result) = wit_future::new(|| Ok(()));
+        let (taken, result) = wit_future::new(|| Ok(()));
         let (stream, trailers) = Response::consume_body(self.response, result);
+        drop(taken);
         Body { stream, trailers }
     }
 
@@ -207,7 +212,7 @@ impl Body {
 /// Where a body is written. Dropped without its end, it breaks off, and whoever reads it sees that.
 pub struct Outlet {
     writer: StreamWriter<u8>,
-    end: FutureWriter<Result<Option<Trailers>, ErrorCode>>,
+    end: TrailersWriter,
 }
 
 impl Outlet {
@@ -244,8 +249,10 @@ pub fn response(
     fields: &[(String, Vec<u8>)],
     content: Content,
 ) -> Result<Response, HeaderError> {
-    let (contents, trailers) = open(content);
-    let (response, _) = Response::new(Fields::from_list(fields)?, contents, trailers);
+    let fields = Fields::from_list(fields)?;
+    // The host reads the trailers only once the response is returned, so that the end can wait for nothing here.
+    let Opened { contents, trailers, .. } = open(content);
+    let (response, _) = Response::new(fields, contents, trailers);
     // A status that the host doesn't take leaves 200, which no reply may be: the engine gives three digits.
     if response.set_status_code(status).is_err() {
         return Err(HeaderError::InvalidSyntax);
@@ -253,7 +260,8 @@ pub fn response(
     Ok(response)
 }
 
-fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
+/// The request, with the end of its body where that is to be dropped once the host has begun to send.
+fn build_request(outgoing: Outgoing<'_>) -> Result<(Request, Option<TrailersWriter>), HeaderError> {
     let url = Url::parse(outgoing.url).ok_or(HeaderError::InvalidSyntax)?;
     let length = match &outgoing.content {
         Content::Empty => {
@@ -277,33 +285,53 @@ fn build_request(outgoing: Outgoing<'_>) -> Result<Request, HeaderError> {
     if let Some(pause_ms) = outgoing.body_timeout_ms {
         let _ = options.set_between_bytes_timeout(Some(ns(pause_ms)));
     }
-    let (contents, trailers) = open(outgoing.content);
-    let (request, _) = Request::new(Fields::from_list(&fields)?, contents, trailers, Some(options));
+    let fields = Fields::from_list(&fields)?;
+    let Opened { contents, trailers, end } = open(outgoing.content);
+    let (request, _) = Request::new(fields, contents, trailers, Some(options));
     let scheme = if url.secure { Scheme::Https } else { Scheme::Http };
     let set = request
         .set_method(&method_of(outgoing.method))
         .and_then(|()| request.set_scheme(Some(&scheme)))
         .and_then(|()| request.set_authority(Some(url.authority)))
         .and_then(|()| request.set_path_with_query(Some(url.target)));
-    set.map(|()| request).map_err(|()| HeaderError::InvalidSyntax)
+    set.map(|()| (request, end)).map_err(|()| HeaderError::InvalidSyntax)
 }
 
-type Contents = (Option<StreamReader<u8>>, TrailersReader);
+/// A body as messages take it.
+struct Opened {
+    contents: Option<StreamReader<u8>>,
+    trailers: TrailersReader,
+    /// Of a body without contents: dropped, it says that there are no trailers either.
+    end: Option<TrailersWriter>,
+}
 
-fn open(content: Content) -> Contents {
+impl Opened {
+    /// A body whose end is written by whoever writes its contents.
+    fn of(Body { stream, trailers }: Body) -> Self {
+        Self { contents: Some(stream), trailers, end: None }
+    }
+}
+
+fn open(content: Content) -> Opened {
     match content {
-        Content::Empty => (None, no_trailers()),
-        Content::Stream(body) => (Some(body.stream), body.trailers),
+        Content::Empty => {
+            let (end, trailers) = no_trailers();
+            Opened { contents: None, trailers, end: Some(end) }
+        }
+        Content::Stream(body) => Opened::of(body),
         Content::Bytes(bytes) => {
             let (mut writer, stream) = wit_stream::new();
+            let (end, trailers) = no_trailers();
             wasip3::spawn(async move {
                 // What nobody reads is nobody's loss.
                 let _ = writer.write_all(bytes).await;
+                drop(writer);
+                drop(end);
             });
-            (Some(stream), no_trailers())
+            Opened::of(Body { stream, trailers })
         }
         Content::Shelved(mut reading) => {
-            let (mut outlet, Body { stream, trailers }) = pipe();
+            let (mut outlet, body) = pipe();
             wasip3::spawn(async move {
                 // Where it breaks off, the outlet is dropped without its end.
                 while let Ok(next) = reading.next().await {
@@ -313,10 +341,10 @@ fn open(content: Content) -> Contents {
                     }
                 }
             });
-            (Some(stream), trailers)
+            Opened::of(body)
         }
         Content::Begun(bytes, mut rest) => {
-            let (mut outlet, Body { stream, trailers }) = pipe();
+            let (mut outlet, body) = pipe();
             wasip3::spawn(async move {
                 let mut next = Some(bytes);
                 while let Some(bytes) = next {
@@ -327,15 +355,17 @@ fn open(content: Content) -> Contents {
                 }
                 outlet.finish(rest.trailers.await).await;
             });
-            (Some(stream), trailers)
+            Opened::of(body)
         }
     }
 }
 
 type TrailersReader = FutureReader<Result<Option<Trailers>, ErrorCode>>;
+type TrailersWriter = FutureWriter<Result<Option<Trailers>, ErrorCode>>;
 
-fn no_trailers() -> TrailersReader {
-    wit_future::new(|| Ok(None)).1
+/// Two ends of trailers that are none: the one says so once it is dropped.
+fn no_trailers() -> (TrailersWriter, TrailersReader) {
+    wit_future::new(|| Ok(None))
 }
 
 fn method_of(text: &str) -> Method {

@@ -161,7 +161,8 @@ impl fmt::Debug for Headers {
 
 impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
-        let mut headers = Self::default();
+        let fields = fields.into_iter();
+        let mut headers = Self::with_capacity(fields.size_hint().0);
         for (name, value) in fields {
             headers.append(name, value);
         }

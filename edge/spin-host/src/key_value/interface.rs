@@ -59,7 +59,7 @@ pub fn link(linker: &mut Linker<Guest>) -> Result<()> {
                     true => store.get(&key),
                     false => tokio::task::spawn_blocking(move || store.get(&key)).await?,
                 };
-                Ok((Ok::<_, Error>(value.map(|value| value.to_vec())),))
+                Ok((Ok::<_, Error>(value),))
             })
         },
     )?;
