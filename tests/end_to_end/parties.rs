@@ -91,7 +91,7 @@ fn counts_all_requests_of_a_plan(stack: &Stack, edge: &str) -> Result<()> {
     run(stack, &["rules", "push", rules, "--target", &target])?;
 
     let client = Client::new(&stack.up()?.edges[edge], &host);
-    let policy = format!("\"plan\";q={QUOTA};w={}", WINDOW.as_secs());
+    let policy = format!("\"plan:1\";q={QUOTA};w={}", WINDOW.as_secs());
     let started = Instant::now();
     eventually(SEEN_MAX, || {
         let reply = client.get("/v1/whoami")?;

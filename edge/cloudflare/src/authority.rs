@@ -15,11 +15,15 @@ use worker::{
 use crate::host;
 use crate::isolate::Isolate;
 use crate::limits::{
-    AUTHORITY_SHARD_CHARS, AUTHORITY_SWEEP, AUTHORITY_SWEPT_MAX, AUTHORITY_WAIT_MS, STORAGE_KEYS_MAX,
+    AUTHORITY_PAGE, AUTHORITY_SHARD_CHARS, AUTHORITY_SWEEP, AUTHORITY_WAIT_MS, STORAGE_KEYS_MAX,
 };
+use crate::sweep::Sweep;
 
 /// Binding of the namespace of [`LimitAuthority`].
 const LIMITS: &str = "LIMITS";
+/// Where the next sweep of an object's storage begins, if one stopped before the end. Keys of counters are base64url, which come
+/// behind it in the order of keys.
+const SWEPT: &str = "!swept";
 
 /// Takes from all limits at the same time; `None` where the authority does not answer.
 pub async fn take(isolate: &Isolate, takes: &[Take]) -> Vec<Option<Lease>> {
@@ -72,22 +76,37 @@ impl DurableObject for LimitAuthority {
 
     async fn alarm(&self) -> Result<Response> {
         let storage = self.state.storage();
-        let counters = storage.list_with_options(ListOptions::new().limit(AUTHORITY_SWEPT_MAX)).await?;
-        let now_ms = host::now_ms();
-        let mut whole = Vec::new();
-        counters.for_each(&mut |saved, key| {
-            let whole_at_ms = saved.as_string().and_then(|saved| Authority::whole_at_ms(&saved));
-            if whole_at_ms.is_none_or(|whole_at_ms| whole_at_ms <= now_ms) {
-                whole.extend(key.as_string());
+        let before: Option<String> = storage.get(SWEPT).await?;
+        let goes_on = before.is_some();
+        let mut sweep = Sweep::new(before);
+        loop {
+            let options = ListOptions::new().limit(AUTHORITY_PAGE);
+            let options = match sweep.begins() {
+                Some(key) => options.start(key),
+                None => options,
+            };
+            let page = storage.list_with_options(options).await?;
+            let mut counters = Vec::new();
+            page.for_each(&mut |saved, key| {
+                counters.extend(key.as_string().map(|key| (key, saved.as_string())));
+            });
+            let whole = sweep.page(counters, host::now_ms());
+            for keys in whole.chunks(STORAGE_KEYS_MAX) {
+                storage.delete_multiple(keys.to_vec()).await?;
             }
-        });
-        let left = whole.len() < counters.size() as usize;
-        for keys in whole.chunks(STORAGE_KEYS_MAX) {
-            storage.delete_multiple(keys.to_vec()).await?;
+            if !sweep.goes_on() {
+                break;
+            }
         }
-        self.armed.set(left);
-        if left {
-            storage.set_alarm(AUTHORITY_SWEEP).await?;
+        let ended = sweep.end();
+        if let Some(key) = ended.begins {
+            storage.put(SWEPT, key).await?;
+        } else if goes_on {
+            storage.delete(SWEPT).await?;
+        }
+        self.armed.set(ended.due.is_some());
+        if let Some(due) = ended.due {
+            storage.set_alarm(due).await?;
         }
         Response::ok("")
     }

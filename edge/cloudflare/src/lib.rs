@@ -25,4 +25,5 @@ mod limits;
 mod origin;
 mod perform;
 mod signature;
+mod sweep;
 mod wait;

@@ -8,8 +8,12 @@ pub const AUTHORITY_WAIT_MS: u32 = 250;
 pub const AUTHORITY_SHARD_CHARS: usize = 2;
 /// How often a Durable Object forgets counters that are whole again.
 pub const AUTHORITY_SWEEP: Duration = Duration::from_secs(10 * 60);
-/// Counters that one sweep looks at.
+/// Counters that are listed at once.
+pub const AUTHORITY_PAGE: usize = 1_000;
+/// Counters that one sweep looks at, and up to a page more; the next one goes on there.
 pub const AUTHORITY_SWEPT_MAX: usize = 10_000;
+/// How long after a sweep that stopped before the end the next one goes on.
+pub const AUTHORITY_SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Keys that a Durable Object's storage deletes at once, as Cloudflare limits it.
 pub const STORAGE_KEYS_MAX: usize = 128;
 /// How long all origins together may take for a bundle, a hostname or a batch of events.

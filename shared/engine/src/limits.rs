@@ -57,7 +57,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_DEPTH_MAX: usize = 16;
 /// Verified tokens in memory at once.
 pub const TOKENS_REMEMBERED_MAX: usize = 10_000;
-/// Counters of limits in memory at once.
+/// Counters of limits in memory at once, of all tenants; what a forgotten one is worth,
+/// [`passed_max`](crate::policy::rate_limit::passed_max) says.
 pub const LIMIT_KEYS_MAX: usize = 50_000;
 /// Entries of the purge journal in memory at once; beyond it the oldest of tenants with more than an even share become one mark
 /// of their tenant, "everything before".

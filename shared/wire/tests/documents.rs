@@ -367,6 +367,6 @@ fn a_plan_and_the_state_of_a_hostname_are_kept() {
     };
     assert_eq!(
         limits.iter().map(told).collect::<Vec<_>>(),
-        [("plan".to_owned(), 5, 60_000, 5), ("plan-2".to_owned(), 100, 86_400_000, 10)]
+        [("plan:1".to_owned(), 5, 60_000, 5), ("plan:2".to_owned(), 100, 86_400_000, 10)]
     );
 }

@@ -181,7 +181,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         }
         // Protocol assignments, documentation, and tunnels that end at IPv4 addresses.
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // What is assigned at all (RFC 4291, section 2.4).
+        // What is assigned at all (RFC 4291, section 2.4), and nothing that a network translates for itself (RFC 8215).
         [first, ..] => (0x2000..=0x3fff).contains(&first),
     }
 }
@@ -223,9 +223,13 @@ mod tests {
             "fd00::1",
             "ff02::1",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1::808:808",
             "2001:db8::1",
             "2001::1",
             "2002:7f00:1::1",
+            "2002:a9fe:a9fe::1",
+            "2001:0:808:808:0:0:5601:5601",
             "fd00:ec2::254",
         ] {
             assert!(!is_public(special.parse().unwrap()), "{special}");

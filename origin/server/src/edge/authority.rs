@@ -2,7 +2,7 @@
 //! keeps it and hands in the time.
 //!
 //! The counts are in memory. An origin that starts anew grants each key at most one more burst than the limit allows,
-//! once.
+//! once. How many keys are counted at once is bounded; what a forgotten one lets pass, [`rate_limit::passed_max`] says.
 
 use std::sync::{Mutex, PoisonError};
 

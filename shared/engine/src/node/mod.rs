@@ -394,17 +394,23 @@ impl Node {
             let rules = tenants.peek(&*known.tenant).and_then(|held| held.current.as_ref());
             rules.is_some_and(|rules| rules.names(host))
         };
-        if self.unnamed_hosts.peek(host).is_some_and(is_named)
-            && let Some(known) = self.unnamed_hosts.remove(host)
-        {
-            self.hosts.insert(host.to_owned(), known);
-        }
-        if let Some(known) = self.hosts.get(host).or_else(|| self.unnamed_hosts.get(host)) {
-            return if known.until.is_ahead(now_ms) || is_named(known) {
+        let told = |known: &KnownHost| {
+            if known.until.is_ahead(now_ms) || is_named(known) {
                 HostKnown::Tenant(Arc::clone(&known.tenant))
             } else {
                 HostKnown::No
-            };
+            }
+        };
+        // A host is in one of the two, and most requests are for one that rules name.
+        if let Some(known) = self.hosts.get(host) {
+            return told(known);
+        }
+        if let Some(known) = self.unnamed_hosts.get(host) {
+            let (is_named, told) = (is_named(known), told(known));
+            if is_named && let Some(known) = self.unnamed_hosts.remove(host) {
+                self.hosts.insert(host.to_owned(), known);
+            }
+            return told;
         }
         match self.unknown_hosts.get(host) {
             Some(until) if until.is_ahead(now_ms) => HostKnown::Nobody,

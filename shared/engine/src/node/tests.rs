@@ -35,6 +35,27 @@ fn a_host_is_asked_for_again_only_where_the_rules_do_not_name_it() {
 }
 
 #[test]
+fn a_host_is_kept_in_one_place_by_whether_the_rules_name_it() {
+    let mut node = node();
+    host(&mut node, "acme.example", Some("acme"), NOW);
+    let acme = HostKnown::Tenant("acme".into());
+    assert_eq!(node.host("acme.example", NOW), acme, "nobody has seen the rules yet");
+    assert_eq!((node.hosts.len(), node.unnamed_hosts.len()), (0, 1));
+    rules(&mut node, 1, NOW).unwrap();
+    let later = NOW + HOST_KNOWN_MS;
+    assert_eq!(
+        node.host("acme.example", later),
+        acme,
+        "the rules name it, however long ago it was asked for"
+    );
+    assert_eq!((node.hosts.len(), node.unnamed_hosts.len()), (1, 0));
+    assert_eq!(node.host("acme.example", later), acme);
+    host(&mut node, "acme.example", Some("globex"), later);
+    assert_eq!((node.hosts.len(), node.unnamed_hosts.len()), (0, 1), "it changed hands");
+    assert_eq!(node.host("acme.example", later), HostKnown::Tenant("globex".into()));
+}
+
+#[test]
 fn an_unknown_host_is_remembered_for_a_moment() {
     let mut node = node();
     host(&mut node, "x.example", None, NOW);

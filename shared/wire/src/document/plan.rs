@@ -14,7 +14,7 @@ pub struct PlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Limits of all requests of the tenant together, at most 4. They are counted where a route's limits are, before those:
-    /// what security or the token's check refuses takes nothing of them. Clients see them as `plan`, `plan-2` and so on.
+    /// what security or the token's check refuses takes nothing of them. Clients see them as `plan:1`, `plan:2` and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<PlanLimitSpec>,
     /// `Route` documents that a push may have.

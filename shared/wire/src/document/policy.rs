@@ -122,6 +122,11 @@ spec! {
 /// window pass, of a sliding window at most the quota for each window that T + L takes, one that has begun included. The number of
 /// nodes and what requests cost change nothing of it. An authority that starts again knows nothing of before, and has its burst
 /// once more; each of several processes behind one URL is an authority of its own.
+///
+/// A node, and the authority of an origin, remember 50,000 counters of all tenants and limits together; on Cloudflare an
+/// authority stores its own, and forgets none that counts. Beyond that, counters that are whole again go first, then, of tenants
+/// with more than an even share, those that owe the least. Whoever such a one was for may have as much as it owed once more, at
+/// most a burst, of a sliding window a quota, each time.
 pub enum LimitScopeSpec {
     /// Each edge node by itself: an isolate on Cloudflare, an instance of the component in Spin. Hosts run as many as they like
     /// and start them anew, so that the limit of all together is this one as often as there are nodes.

@@ -251,9 +251,9 @@ pub struct ExclusionSpec {
     ///   `sqli-quote-comment` 5, `sqli-stacked` 5, `sqli-subselect` 5, `sqli-function` 5, `sqli-catalogue` 5,
     ///   `sqli-outfile` 5, `xss-script` 5, `xss-handler` 5, `xss-attribute` 5, `xss-element` 5, `xss-scheme` 5, `xss-data`
     ///   5, `xss-call` 5, `traversal-climb` 5, `traversal-file` 5, `traversal-dotfile` 5, `traversal-scheme` 5,
-    ///   `command-chain` 5, `command-substitution` 5, `command-program` 5, `command-shellshock` 5, `command-lookup` 5,
-    ///   `command-expression` 5, `header-split` 5, `protocol-null` 5, `protocol-overlong` 5, `protocol-unicode` 5,
-    ///   `protocol-body-malformed` 5
+    ///   `command-chain` 5, `command-line` 5, `command-substitution` 5, `command-program` 5, `command-shellshock` 5,
+    ///   `command-lookup` 5, `command-expression` 5, `header-split` 5, `protocol-null` 5, `protocol-overlong` 5,
+    ///   `protocol-unicode` 5, `protocol-body-malformed` 5
     /// - 2: `sqli-statement` 4, `sqli-constant-end` 5, `xss-popup` 4, `traversal-relative` 5, `command-alone` 4,
     ///   `command-template` 5, `protocol-double` 3
     /// - 3: `sqli-quotes` 4, `sqli-select` 3, `xss-tag` 3, `header-break` 3

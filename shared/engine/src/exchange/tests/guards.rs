@@ -150,7 +150,7 @@ fn a_limit_counts_and_then_denies_with_its_problem() {
 fn a_plan_counts_all_requests_of_the_tenant_before_any_limit_of_its_own() {
     let mut rules = ruleset(vec![route("/**")]);
     let mut plan = limit(LimitScope::Node, Fail::Closed, 2);
-    plan.rule = RuleRef { name: "plan".into(), ..rule("Tenant") };
+    plan.rule = RuleRef { name: "plan:1".into(), ..rule("Tenant") };
     plan.key = vec![LimitKey::Plan];
     rules.limits = vec![limit(LimitScope::Node, Fail::Closed, 9), plan];
     rules.routes[0].limits.push(0);
@@ -158,14 +158,14 @@ fn a_plan_counts_all_requests_of_the_tenant_before_any_limit_of_its_own() {
     let mut host = Host::new(rules.clone());
     let policies = |reply: &Reply| reply.headers.get("ratelimit-policy").unwrap_or_default().to_owned();
     let reply = host.get("/");
-    assert_eq!((reply.status, policies(&reply).as_str()), (200, "\"plan\";q=2;w=60, \"r\";q=9;w=60"));
+    assert_eq!((reply.status, policies(&reply).as_str()), (200, "\"plan:1\";q=2;w=60, \"r\";q=9;w=60"));
     let mut other = request("GET", "acme.example", "/");
     other.client = [198, 51, 100, 9].into();
     assert_eq!(host.send(other.clone()).status, 200);
     let reply = host.send(other);
     assert_eq!((reply.status, reply.decision.outcome), (429, Outcome::Limited));
-    assert_eq!(body(&reply)["violated-policies"], serde_json::json!(["plan"]));
-    assert!(stages(&reply).contains("Tenant plan"), "{}", stages(&reply));
+    assert_eq!(body(&reply)["violated-policies"], serde_json::json!(["plan:1"]));
+    assert!(stages(&reply).contains("Tenant plan:1"), "{}", stages(&reply));
 
     // A route without a limit of its own is under the plan all the same.
     rules.routes[0].limits.clear();

@@ -18,6 +18,11 @@ use crate::ruleset::{LimitAlgorithm, LimitScope, RateLimit};
 /// What is let through uncounted comes on top: all of a limit in shadow, and of one that fails open what comes while its
 /// authority is away. An authority that loses its counts begins anew, and a lease outlives its time by as much as the clock of
 /// its node is set back meanwhile.
+///
+/// So does what is forgotten: a node, and an authority that keeps its counters in memory alone, hold
+/// [`LIMIT_KEYS_MAX`](crate::limits::LIMIT_KEYS_MAX) of them, of all limits and tenants. Where more count at once, tenants with
+/// more than an even share lose those that owe the least. Each time that a key's counter goes, as much as it owed may pass once more:
+/// at most the burst, or the quota of a sliding window. Leases that are forgotten let nothing more pass, as they were counted.
 #[must_use]
 pub fn passed_max(limit: &RateLimit, counters: u32, span_ms: u64) -> u64 {
     let late_ms = match limit.scope {

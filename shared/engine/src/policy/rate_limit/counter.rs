@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_forgotten_counter_owed_may_be_had_once_more() {
+        let (rate, acme) = (gcra(1, 60_000, 10), Arc::from("acme"));
+        let mut counters = Counters::new(16, Keyed::default());
+        counters.get(&acme, [0; 32], rate, 0).spend(3);
+        for n in 1..16 {
+            counters.get(&acme, [n; 32], rate, 0).spend(10);
+        }
+        assert_eq!(counters.get(&acme, [0; 32], rate, 0).remaining(), 7);
+        counters.get(&acme, [16; 32], rate, 0).spend(10);
+        assert_eq!(counters.get(&acme, [0; 32], rate, 0).remaining(), 10, "its burst and no more");
+    }
+
+    #[test]
     fn a_flood_of_one_tenants_keys_leaves_the_others_their_counts() {
         let rate = gcra(1, 1_000, 10);
         let mut counters = Counters::new(100, Keyed::default());

@@ -96,7 +96,8 @@ impl Compiler {
             if spec.burst == Some(0) {
                 self.flaw(format!("{path}.burst"), 0, "1 or more");
             }
-            let name = if at == 0 { "plan".into() } else { format!("plan-{}", at + 1).into() };
+            // No document's name has a colon, so that clients take none of the tenant's own limits for one of these.
+            let name = format!("plan:{}", at + 1).into();
             limits.push(RateLimit {
                 rule: RuleRef { name, ..rule(document) },
                 key: vec![LimitKey::Plan],

@@ -2,14 +2,37 @@
 
 use std::borrow::Cow;
 
-/// A decoded text in lower case, with full-width letters as plain ones, character references of HTML resolved, comments
-/// of SQL taken out (those that MySQL runs opened), zero-width and zero bytes taken out, and white space as single spaces.
-pub(super) fn fold(text: &str) -> Cow<'_, str> {
+/// What browsers leave out of a URL wherever it stands (URL standard, section 4.4).
+const LEFT_OUT_OF_URLS: [char; 3] = ['\t', '\n', '\r'];
+
+/// The spellings of a decoded text that rules are searched in. One is never taken for another: what is a comment to a database is
+/// text to a browser.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Folded<'a> {
+    /// In lower case, with full-width letters as plain ones, character references of HTML resolved, zero-width and zero bytes
+    /// taken out, and white space as single spaces, as well as bytes that are no UTF-8: a database may read `%a0` as a space.
+    pub text: Cow<'a, str>,
+    /// The same with comments of SQL as spaces and those that MySQL runs opened, where there are any.
+    pub uncommented: Option<String>,
+    /// The same without tabs and line breaks, where there are any.
+    pub url: Option<String>,
+}
+
+/// Folds a decoded text.
+pub(super) fn fold(text: &str) -> Folded<'_> {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.~".contains(&byte);
     if text.bytes().all(is_plain) {
-        return Cow::Borrowed(text);
+        return Folded { text: Cow::Borrowed(text), uncommented: None, url: None };
     }
-    Cow::Owned(without_comments(&letters(text)))
+    let letters = letters(text);
+    let has_breaks = letters.contains(LEFT_OUT_OF_URLS);
+    let has_comments =
+        letters.contains("/*") || has_breaks && (letters.contains('#') || letters.contains("--"));
+    Folded {
+        uncommented: has_comments.then(|| without_comments(&letters)),
+        url: has_breaks.then(|| spaced(&letters.replace(LEFT_OUT_OF_URLS, ""))),
+        text: Cow::Owned(spaced(&letters)),
+    }
 }
 
 /// Every letter folded, references of HTML resolved.
@@ -40,7 +63,7 @@ fn letters(text: &str) -> String {
 
 /// A character reference at the beginning of a text (HTML, section 13.5), and what follows it.
 fn reference(text: &str) -> Option<(char, &str)> {
-    const NAMED: [(&str, char); 10] = [
+    const NAMED: [(&str, char); 13] = [
         ("lt;", '<'),
         ("gt;", '>'),
         ("quot;", '"'),
@@ -51,6 +74,9 @@ fn reference(text: &str) -> Option<(char, &str)> {
         ("rpar;", ')'),
         ("tab;", '\t'),
         ("newline;", '\n'),
+        ("sol;", '/'),
+        ("equals;", '='),
+        ("grave;", '`'),
     ];
     let rest = text.strip_prefix('&')?;
     if let Some(number) = rest.strip_prefix('#') {
@@ -67,35 +93,43 @@ fn reference(text: &str) -> Option<(char, &str)> {
     })
 }
 
-/// Without comments, white space as single spaces.
+/// White space as single spaces.
+fn spaced(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    text.chars().for_each(|letter| push(&mut plain, letter));
+    plain
+}
+
+/// The same without comments: `/*` to `*/`, and `--` and `#` to the end of their line.
 fn without_comments(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
-    let last_end = text.rfind("*/");
+    let (last_end, last_break) = (text.rfind("*/"), text.rfind(['\n', '\r']));
     // Ends of comments that MySQL runs, still to be taken out.
     let mut open = 0u32;
     while let Some(letter) = rest.chars().next() {
+        let is_before_a_break = last_break.is_some_and(|end| text.len() - rest.len() < end);
         rest = match rest.strip_prefix("/*") {
             Some(inside) if inside.starts_with('!') => {
                 open += 1;
-                space(&mut plain);
+                push(&mut plain, ' ');
                 inside.trim_start_matches('!').trim_start_matches(|digit: char| digit.is_ascii_digit())
             }
             Some(inside) if last_end.is_some_and(|end| text.len() - inside.len() <= end) => {
-                space(&mut plain);
+                push(&mut plain, ' ');
                 inside.split_once("*/").map_or("", |(_, behind)| behind)
             }
             _ if open > 0 && rest.starts_with("*/") => {
                 open -= 1;
-                space(&mut plain);
+                push(&mut plain, ' ');
                 rest.get(2..).unwrap_or_default()
             }
+            _ if (letter == '#' || rest.starts_with("--")) && is_before_a_break => {
+                push(&mut plain, ' ');
+                rest.split_once(['\n', '\r']).map_or("", |(_, behind)| behind)
+            }
             _ => {
-                if letter.is_whitespace() || letter.is_control() {
-                    space(&mut plain);
-                } else {
-                    plain.push(letter);
-                }
+                push(&mut plain, letter);
                 rest.get(letter.len_utf8()..).unwrap_or_default()
             }
         };
@@ -103,8 +137,12 @@ fn without_comments(text: &str) -> String {
     plain
 }
 
-fn space(text: &mut String) {
-    if !text.ends_with(' ') {
+/// Adds a letter, of spaces in a row the first alone.
+fn push(text: &mut String, letter: char) {
+    let is_space = letter.is_whitespace() || letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
+    if !is_space {
+        text.push(letter);
+    } else if !text.ends_with(' ') {
         text.push(' ');
     }
 }
@@ -115,13 +153,37 @@ mod tests {
 
     #[test]
     fn spellings_become_one() {
-        let check = |text: &str, expect: &str| assert_eq!(fold(text), expect, "{text:?}");
+        let check = |text: &str, expect: &str| assert_eq!(fold(text).text, expect, "{text:?}");
         check("plain-text_1.0~", "plain-text_1.0~");
-        check("UNION/**/ALL\t\n SELECT", "union all select");
-        check("/*!50000UNION*/ SELECT 1 /* not closed", " union select 1 /* not closed");
+        check("UNION\t\n ALL\u{a0}\u{fffd}SELECT", "union all select");
+        check("/*<SCRIPT>*/", "/*<script>*/");
         check("\u{ff1c}script\u{ff1e}", "<script>");
         check("&#106;ava&#x73;cript&colon;a&Tab;b &amp &#xffffff; &lt;", "javascript:a b &amp &#xffffff; <");
+        check("a&equals;b&sol;c", "a=b/c");
         check("se\0l\u{200b}ect ſ\u{212a}", "select sk");
         check("O’Reilly 🎉", "o’reilly 🎉");
+    }
+
+    #[test]
+    fn comments_of_a_database_are_spaces_to_it_alone() {
+        let check = |text: &str, expect: Option<&str>| {
+            assert_eq!(fold(text).uncommented.as_deref(), expect, "{text:?}");
+        };
+        check("UNION SELECT -- 1 # 2", None);
+        check("UNION/**/ALL\t\n SELECT", Some("union all select"));
+        check("/*!50000UNION*/ SELECT 1 /* not closed", Some(" union select 1 /* not closed"));
+        check("UNION#x\nSELECT--y z\r\n1", Some("union select 1"));
+        check("1\n-- to the end", Some("1 -- to the end"));
+        check("/*' OR 1=1*/", Some(" "));
+    }
+
+    #[test]
+    fn a_browser_leaves_tabs_and_line_breaks_out_of_a_url() {
+        let check = |text: &str, expect: Option<&str>| {
+            assert_eq!(fold(text).url.as_deref(), expect, "{text:?}");
+        };
+        check("java script:x", None);
+        check("Java\tScr\r\nipt:x y", Some("javascript:x y"));
+        check("java&Tab;scr&#10;ipt:x", Some("javascript:x"));
     }
 }

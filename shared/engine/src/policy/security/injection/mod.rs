@@ -1,9 +1,10 @@
 //! Signs of an injection in what a request carries in its path, query, cookies and a few header fields, and in the
 //! beginning of its body where that is asked for (`body`).
 //!
-//! Each text is looked at decoded once and, where that differs, twice, folded to one spelling (`fold`), in one pass for
-//! all rules (`search`). The rules are a table of our own: the only port of libinjection to Rust that Wasm can hold is at its first
-//! release, and others bind C. Every rule that hits adds its score, once for each place; the sum decides. A rule knows a shape, not an intent: begin with `mode: log`, read what hits, exclude what is right.
+//! Each text is looked at decoded once and, where that differs, twice, folded (`fold`) as a database, a browser and a shell read
+//! it, in one pass of all rules over each spelling (`search`). The rules are a table of our own: the only port of libinjection to
+//! Rust that Wasm can hold is at its first release, and others bind C. Every rule that hits adds its score, once for each place;
+//! the sum decides. A rule knows a shape, not an intent: begin with `mode: log`, read what hits, exclude what is right.
 
 mod body;
 mod command;

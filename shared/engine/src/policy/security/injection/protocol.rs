@@ -15,29 +15,49 @@ pub(super) const RULES: [Rule; 7] = [
         Class::Protocol,
         (1, 5),
         View::Raw,
-        &["%c0%ae", "%c0%af", "%c1%9c", "%e0%80%ae", "%e0%80%af", "%c0%bc", "%c0%a7"],
-        anywhere,
+        &["%c0%", "%c1%", "%e0%80%", "%e0%81%", "%f0%80%80%", "%f0%80%81%"],
+        continued,
     ),
     row("protocol-unicode", Class::Protocol, (1, 5), View::Raw, &["%u"], |at| hexadecimal(at, 4)),
     row("protocol-double", Class::Protocol, (2, 3), View::Raw, &["%25"], |at| hexadecimal(at, 2)),
     BODY_MALFORMED,
 ];
 
-/// A header field, status line or blank line behind a line break (RFC 9112, sections 2.1 and 5).
+/// A header field, status line or request line behind a line break (RFC 9112, sections 2.1, 3 and 5). Of fields that people write
+/// of as well, what stands in them tells.
 fn begins_field(at: At<'_>) -> bool {
-    const FIELDS: [&str; 9] = [
-        "set-cookie:",
-        "content-type:",
-        "content-length:",
-        "transfer-encoding:",
-        "location: http",
-        "location:http",
+    const FIELDS: [&str; 8] = [
+        "set-cookie",
+        "content-type",
+        "content-length",
+        "content-security-policy",
+        "transfer-encoding",
+        "x-xss-protection",
         "x-forwarded-",
         "access-control-allow-",
-        "http/1.",
     ];
-    let line = near(at.after, 40).trim_start_matches(['\r', '\n', ' ', '\t']);
-    FIELDS.iter().any(|field| line.starts_with(field))
+    const METHODS: [&str; 7] = ["get ", "post ", "put ", "patch ", "delete ", "head ", "options "];
+    let line = at.after.trim_start_matches(['\r', '\n', ' ', '\t']);
+    let line = near(line.split(['\r', '\n']).next().unwrap_or_default(), 400);
+    let is_request = || METHODS.iter().any(|method| line.starts_with(method)) && line.contains(" http/1.");
+    let Some((name, value)) = line.split_once(':') else {
+        return line.starts_with("http/1.") || is_request();
+    };
+    let (name, value) = (name.trim_end(), value.trim_start());
+    FIELDS.iter().any(|field| if field.ends_with('-') { name.starts_with(field) } else { name == *field })
+        || name == "location" && ["http", "/", "\\", "javascript:"].iter().any(|to| value.starts_with(to))
+        || name == "refresh"
+            && value.starts_with(|first: char| first.is_ascii_digit())
+            && value.contains("url")
+        || line.starts_with("http/1.")
+        || is_request()
+}
+
+/// A byte that continues a sequence of UTF-8 that is longer than its letter needs (RFC 3629, section 3). An À before a space that
+/// does not break is the same in older character sets.
+fn continued(at: At<'_>) -> bool {
+    let is_letter = at.found == "%c0%" && at.after.starts_with("a0");
+    hexadecimal(at, 2) && at.after.starts_with(['8', '9', 'a', 'b']) && !is_letter
 }
 
 fn hexadecimal(at: At<'_>, digits: usize) -> bool {

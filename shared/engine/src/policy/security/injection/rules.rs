@@ -42,8 +42,10 @@ pub(super) enum View {
     Raw,
     /// Decoded, in lower case.
     Decoded,
-    /// Decoded and folded to one spelling.
+    /// Decoded and folded to one spelling, with comments of SQL and without.
     Folded,
+    /// The same, and as browsers read it as a URL.
+    Url,
 }
 
 /// Where in a text a trigger was found, with at most [`INJECTION_WINDOW_BYTES`] of what stands on either side.
@@ -92,7 +94,8 @@ pub struct Rule {
 impl Rule {
     /// Whether its triggers can be found in its view: in lower case, none of them empty, none cut by folding.
     pub(crate) fn is_well_formed(&self) -> bool {
-        let folds = |text: &str| self.view != View::Folded || super::fold::fold(text) == text;
+        let is_folded = matches!(self.view, View::Folded | View::Url);
+        let folds = |text: &str| !is_folded || super::fold::fold(text).text == text;
         self.triggers.iter().all(|text| !text.is_empty() && *text == text.to_ascii_lowercase() && folds(text))
     }
 }

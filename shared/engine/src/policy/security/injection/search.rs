@@ -3,20 +3,21 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::fold::fold;
+use super::fold::{Folded, fold};
 use super::rules::{At, RULES, Rule, View};
 use crate::facts::percent_decode;
 
 /// Triggers of one view by their first byte.
 type Table = Vec<Vec<(&'static str, &'static Rule)>>;
 
-static RAW: LazyLock<Table> = LazyLock::new(|| table(View::Raw));
-static DECODED: LazyLock<Table> = LazyLock::new(|| table(View::Decoded));
-static FOLDED: LazyLock<Table> = LazyLock::new(|| table(View::Folded));
+static RAW: LazyLock<Table> = LazyLock::new(|| table(&[View::Raw]));
+static DECODED: LazyLock<Table> = LazyLock::new(|| table(&[View::Decoded]));
+static FOLDED: LazyLock<Table> = LazyLock::new(|| table(&[View::Folded, View::Url]));
+static URL: LazyLock<Table> = LazyLock::new(|| table(&[View::Url]));
 
-fn table(view: View) -> Table {
+fn table(views: &[View]) -> Table {
     let mut table = vec![Vec::new(); 256];
-    for rule in RULES.into_iter().flatten().filter(|rule| rule.view == view) {
+    for rule in RULES.into_iter().flatten().filter(|rule| views.contains(&rule.view)) {
         for trigger in rule.triggers {
             let first = trigger.bytes().next().and_then(|first| table.get_mut(usize::from(first)));
             first.into_iter().for_each(|triggers| triggers.push((*trigger, rule)));
@@ -37,11 +38,21 @@ pub(super) fn hits(text: &str, plus: bool, paranoia: u8) -> Vec<&'static Rule> {
     if matches!(once, Cow::Owned(_)) {
         search(&text.to_ascii_lowercase(), &RAW, paranoia, &mut hits);
     }
+    if matches!(twice, Cow::Owned(_)) {
+        search(&once.to_ascii_lowercase(), &RAW, paranoia, &mut hits);
+    }
     for view in [Some(&once), Some(&twice).filter(|twice| ***twice != *once)].into_iter().flatten() {
         if view.contains(['\r', '\n', '\0']) {
             search(&view.to_ascii_lowercase(), &DECODED, paranoia, &mut hits);
         }
-        search(&fold(view), &FOLDED, paranoia, &mut hits);
+        let Folded { text, uncommented, url } = fold(view);
+        search(&text, &FOLDED, paranoia, &mut hits);
+        if let Some(text) = uncommented {
+            search(&text, &FOLDED, paranoia, &mut hits);
+        }
+        if let Some(text) = url {
+            search(&text, &URL, paranoia, &mut hits);
+        }
     }
     hits
 }

@@ -8,11 +8,13 @@ use super::rules::{
 const SIGNS: [char; 6] = [' ', '(', '!', '~', '+', '-'];
 /// What joins one condition to another.
 const OPERATORS: &[&str] = &["or", "and", "xor", "having", "||", "&&"];
+/// The same, and what columns are numbered behind.
+const CLAUSES: &[&str] = &["or", "and", "xor", "having", "||", "&&", "order by", "group by"];
 
 pub(super) const RULES: [Rule; 16] = [
     row("sqli-union", Class::Sqli, (1, 5), View::Folded, &["union"], union),
     row("sqli-tautology", Class::Sqli, (1, 5), View::Folded, OPERATORS, tautology),
-    row("sqli-constant", Class::Sqli, (1, 5), View::Folded, OPERATORS, constant_before_a_comment),
+    row("sqli-constant", Class::Sqli, (1, 5), View::Folded, CLAUSES, constant_before_a_comment),
     row("sqli-call", Class::Sqli, (1, 5), View::Folded, OPERATORS, call_compared),
     row("sqli-quote-operator", Class::Sqli, (1, 5), View::Folded, &["'", "\"", "`"], quote_operator),
     row("sqli-quote-comment", Class::Sqli, (1, 5), View::Folded, &["'", "\""], quote_comment),
@@ -93,6 +95,13 @@ fn tautology(at: At<'_>) -> bool {
         ("like" | "rlike" | "regexp", behind) => behind,
         ("in", behind) if behind.trim_start().starts_with('(') => behind,
         ("between", behind) if near(behind, 40).contains(" and ") => behind,
+        ("is", behind) => {
+            let truth = behind.trim_start();
+            return matches!(
+                first_word(truth.strip_prefix("not ").unwrap_or(truth)).0,
+                "null" | "true" | "false"
+            );
+        }
         _ => return false,
     };
     constant(behind.trim_start_matches(SIGNS)).is_some()
@@ -188,11 +197,28 @@ fn constant(text: &str) -> Option<&str> {
         };
         return (value.chars().count() <= 24).then_some(behind);
     }
-    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
-    let (number, behind) = text.split_at_checked(end)?;
-    let is_number =
-        number.starts_with(|first: char| first.is_ascii_digit()) && !behind.starts_with(is_of_word);
-    is_number.then_some(behind)
+    let behind = number(text)?;
+    (!behind.starts_with(is_of_word)).then_some(behind)
+}
+
+/// What follows a number: `1.5`, `1e3`, `0x1f`, `0b1`.
+fn number(text: &str) -> Option<&str> {
+    if let Some(digits) = text.strip_prefix("0x") {
+        let behind = digits.trim_start_matches(|digit: char| digit.is_ascii_hexdigit());
+        return (behind.len() < digits.len()).then_some(behind);
+    }
+    if let Some(digits) = text.strip_prefix("0b") {
+        let behind = digits.trim_start_matches(['0', '1']);
+        return (behind.len() < digits.len()).then_some(behind);
+    }
+    let is_digit = |digit: char| digit.is_ascii_digit();
+    let behind = text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
+    let power = behind.strip_prefix('e').map(|power| power.strip_prefix(['+', '-']).unwrap_or(power));
+    let behind = match power.filter(|power| power.starts_with(is_digit)) {
+        Some(power) => power.trim_start_matches(is_digit),
+        None => behind,
+    };
+    text.starts_with(is_digit).then_some(behind)
 }
 
 /// Whether a condition can end here.
@@ -329,6 +355,11 @@ fn function(at: At<'_>) -> bool {
     }
     let Some(argument) = at.after.trim_start().strip_prefix('(') else { return false };
     let argument = argument.trim_start();
+    let is_no_word =
+        ["extractvalue", "updatexml", "pg_sleep", "load_file", "xp_cmdshell"].contains(&at.found);
+    if is_no_word {
+        return begins_word(at) && !argument.is_empty() && !argument.starts_with(')');
+    }
     let end =
         argument.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(argument.len());
     let behind = argument.get(end..).unwrap_or_default();

@@ -3,16 +3,15 @@
 use super::rules::{At, Class, Rule, View, anywhere, begins_word, row};
 
 pub(super) const RULES: [Rule; 6] = [
-    row("traversal-climb", Class::Traversal, (1, 5), View::Folded, &["../", "..\\", "..;/"], climbs),
+    row("traversal-climb", Class::Traversal, (1, 5), View::Folded, &["../", "..\\", "..;/", "..;\\"], climbs),
     row(
         "traversal-file",
         Class::Traversal,
         (1, 5),
         View::Folded,
         &[
-            "/etc/passwd",
-            "/etc/shadow",
-            "/etc/hosts",
+            "etc/",
+            "etc\\",
             "/proc/self/",
             "c:\\windows",
             "c:/windows",
@@ -25,7 +24,7 @@ pub(super) const RULES: [Rule; 6] = [
             "/.aws/credentials",
             "/wp-config.php",
         ],
-        anywhere,
+        file,
     ),
     row(
         "traversal-dotfile",
@@ -40,7 +39,20 @@ pub(super) const RULES: [Rule; 6] = [
         Class::Traversal,
         (1, 5),
         View::Folded,
-        &["file:///", "php://", "phar://", "expect://", "gopher://", "dict://", "netdoc://", "jar:http"],
+        &[
+            "file:///",
+            "php://",
+            "phar://",
+            "expect://",
+            "glob://",
+            "zip://",
+            "compress.zlib://",
+            "gopher://",
+            "dict://",
+            "netdoc://",
+            "jar:http",
+            "jar:file",
+        ],
         begins_word,
     ),
     row("traversal-relative", Class::Traversal, (2, 5), View::Folded, &["../", "..\\"], |at| {
@@ -49,9 +61,29 @@ pub(super) const RULES: [Rule; 6] = [
     row("traversal-dots", Class::Traversal, (4, 3), View::Folded, &[".."], anywhere),
 ];
 
-/// Two steps up at once: `../../x`, `..\..\x`, or a step that only some servers see, `..;/`.
+const SLASHES: [char; 2] = ['/', '\\'];
+
+/// Two steps up at once, with either slash and however many: `../../x`, `..\/..\x`; one that only some servers see, `..;/`; or
+/// one that is left of `....//` where `../` is taken out once.
 fn climbs(at: At<'_>) -> bool {
-    at.found == "..;/" || ["../", "..\\", "/../", "./"].iter().any(|again| at.after.starts_with(again))
+    if at.found.starts_with("..;") {
+        return true;
+    }
+    let behind = at.after.trim_start_matches(SLASHES);
+    let steps_again = ["../", "..\\", "./"].iter().any(|again| behind.starts_with(again));
+    let is_doubled = at.before.ends_with("..")
+        && at.after.starts_with(SLASHES)
+        && (behind.starts_with("....") || at.before.trim_end_matches('.').ends_with(SLASHES));
+    steps_again || is_doubled
+}
+
+/// A file that attacks ask for, those of `/etc` with any slashes and dots between.
+fn file(at: At<'_>) -> bool {
+    if !at.found.starts_with("etc") {
+        return true;
+    }
+    let name = at.after.trim_start_matches(['/', '\\', '.']);
+    at.before.ends_with(SLASHES) && ["passwd", "shadow", "hosts"].iter().any(|file| name.starts_with(file))
 }
 
 /// Whether the name of a file ends here.

@@ -5,21 +5,21 @@ use super::rules::{At, Class, Rule, View, anywhere, begins_word, call, is_of_wor
 pub(super) const RULES: [Rule; 9] = [
     row("xss-script", Class::Xss, (1, 5), View::Folded, &["<script", "</script"], ends_name),
     row("xss-handler", Class::Xss, (1, 5), View::Folded, &["<"], tag_with_handler),
-    row("xss-attribute", Class::Xss, (1, 5), View::Folded, &["on"], |at| quoted_before(at) && handler(at)),
+    row("xss-attribute", Class::Xss, (1, 5), View::Folded, &["on", "formaction"], attribute),
     row(
         "xss-element",
         Class::Xss,
         (1, 5),
         View::Folded,
-        &["<iframe", "<object", "<embed", "<applet", "<base", "<frameset", "<meta http-equiv", "<link rel"],
-        tag_with_attribute,
+        &["<iframe", "<object", "<embed", "<applet", "<base", "<frameset", "<meta", "<link"],
+        element,
     ),
-    row("xss-scheme", Class::Xss, (1, 5), View::Folded, &["javascript:", "vbscript:", "livescript:"], scheme),
+    row("xss-scheme", Class::Xss, (1, 5), View::Url, &["javascript:", "vbscript:", "livescript:"], scheme),
     row(
         "xss-data",
         Class::Xss,
         (1, 5),
-        View::Folded,
+        View::Url,
         &["data:text/html", "data:image/svg+xml", "data:application/xhtml"],
         begins_word,
     ),
@@ -58,9 +58,41 @@ fn ends_name(at: At<'_>) -> bool {
     !at.after.starts_with(is_of_word)
 }
 
-/// A tag with any attribute: `<object data=…`, but not the `<object>` of `List<object>`.
-fn tag_with_attribute(at: At<'_>) -> bool {
-    ends_name(at) && at.after.split(['<', '>']).next().is_some_and(|tag| tag.contains('='))
+/// A tag with any attribute: `<object data=…`, but not the `<object>` of `List<object>`. Of those that pages are full of, one
+/// that loads something, leads elsewhere or stands for a header field: `<link href=…`, `<meta/http-equiv=…`.
+fn element(at: At<'_>) -> bool {
+    let names: &[&str] = match at.found {
+        "<meta" => &["http-equiv"],
+        "<link" => &["href", "rel"],
+        _ => return ends_name(at) && at.after.split(['<', '>']).next().is_some_and(|tag| tag.contains('=')),
+    };
+    at.after.starts_with([' ', '/'])
+        && attributes(at.after).any(|(name, value)| names.contains(&name) && !value.is_empty())
+}
+
+/// The attributes of a tag, each with its value, as browsers read them: between them stand spaces and slashes, and within quotes
+/// anything (HTML, sections 13.2.5.32 to 13.2.5.39).
+fn attributes(tag: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = tag;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '/']);
+        let first = rest.chars().next().filter(|first| *first != '>')?.len_utf8();
+        let end = rest.get(first..)?.find([' ', '/', '>', '=']).map_or(rest.len(), |end| first + end);
+        let (name, behind) = rest.split_at_checked(end)?;
+        let Some(value) = behind.trim_start().strip_prefix('=').map(str::trim_start) else {
+            rest = behind;
+            return Some((name, ""));
+        };
+        let (value, behind) = match value.strip_prefix(['"', '\'']) {
+            Some(inside) => {
+                let quote = if value.starts_with('"') { '"' } else { '\'' };
+                inside.split_once(quote).unwrap_or((inside, ""))
+            }
+            None => value.split_at_checked(value.find([' ', '>']).unwrap_or(value.len()))?,
+        };
+        rest = behind;
+        Some((name, value))
+    })
 }
 
 /// A tag with an attribute that runs script: `<img src=x onerror=…`, `<svg/onload=…`.
@@ -74,14 +106,19 @@ fn tag_with_handler(at: At<'_>) -> bool {
         })
 }
 
-/// `onload=` where an attribute can begin.
-fn handler(at: At<'_>) -> bool {
-    at.before.ends_with([' ', '/', '"', '\'', '`']) && handler_name(at.after)
-}
-
-/// Whether a quote that could end the attribute of the page stands shortly before.
-fn quoted_before(at: At<'_>) -> bool {
-    at.before.chars().rev().take(40).any(|letter| matches!(letter, '"' | '\'' | '`' | '>'))
+/// `onload=` or `formaction=` where an attribute can begin: in a tag, or behind a quote that could end the attribute of the page.
+fn attribute(at: At<'_>) -> bool {
+    let can_begin = at.before.ends_with([' ', '/', '"', '\'', '`']);
+    let mut before = at.before.chars().rev().take(40);
+    let is_quoted = |letter: char| matches!(letter, '"' | '\'' | '`' | '>');
+    can_begin
+        && match at.found {
+            "on" => before.any(is_quoted) && handler_name(at.after),
+            _ => {
+                before.any(|letter| letter == '<' || is_quoted(letter))
+                    && at.after.trim_start().starts_with('=')
+            }
+        }
 }
 
 /// Beginnings of the names of events.
@@ -191,4 +228,22 @@ fn scheme(at: At<'_>) -> bool {
 fn popup(at: At<'_>) -> bool {
     begins_word(at)
         && (at.after.starts_with('`') || call(at) && near(at.after, 60).contains([')', '\'', '"', '`']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_told_apart_as_browsers_do() {
+        let check = |tag: &str, expect: &[(&str, &str)]| {
+            assert_eq!(attributes(tag).collect::<Vec<_>>(), expect, "{tag:?}");
+        };
+        check(" a=1 b = '2' >c=3", &[("a", "1"), ("b", "2")]);
+        check("/a=\">\"/b/c=x/y z", &[("a", ">"), ("b", ""), ("c", "x/y"), ("z", "")]);
+        check("a='1'b=\"2", &[("a", "1"), ("b", "2")]);
+        check(" =a=1 é==", &[("=a", "1"), ("é", "=")]);
+        check("> a=1", &[]);
+        check(" / ", &[]);
+    }
 }
