@@ -234,7 +234,8 @@ impl Exchange {
     /// The head of a response as it goes on from here. Interim responses are the host's; one here means that the response never
     /// came.
     fn final_head(&self, mut head: ResponseHead) -> Result<ResponseHead, ForwardFault> {
-        if !(200..600).contains(&head.status) && !(head.status == 101 && self.web_socket) {
+        let is_final = (200..600).contains(&head.status) || (head.status == 101 && self.web_socket);
+        if !is_final {
             return Err(ForwardFault::Broken);
         }
         head.headers.strip_hop_by_hop();
