@@ -102,11 +102,12 @@ pub(crate) fn platform() -> Platform {
     }
 }
 
-/// An upstream without limits.
+/// An upstream of `acme` without limits.
 pub(crate) fn upstream(regions: Vec<(RegionId, String)>) -> Upstream {
     Upstream {
         rule: rule("Upstream"),
-        regions,
+        service: "acme/r".into(),
+        regions: regions.into_iter().map(|(id, url)| (id, url.into())).collect(),
         timeout_ms: 1_000,
         connect_timeout_ms: None,
         connections_max: None,

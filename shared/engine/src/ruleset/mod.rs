@@ -206,8 +206,10 @@ pub enum Mode {
 pub struct Upstream {
     /// Where it stands.
     pub rule: RuleRef,
+    /// Whose it is and its name, `tenant/name`: what its health is told and kept by.
+    pub service: Arc<str>,
     /// Base URL by region.
-    pub regions: Vec<(RegionId, String)>,
+    pub regions: Vec<(RegionId, Arc<str>)>,
     /// Until the head of a response must be there.
     pub timeout_ms: u32,
     /// Until there must be a connection.

@@ -113,7 +113,7 @@ fn something_stale_is_better_than_an_upstream_that_is_busy() {
 fn no_upstream_leads_to_the_origin_of_any_region() {
     let at = |us: &str| {
         let us = us.to_owned();
-        rules(move |upstream| upstream.regions[0].1 = us)
+        rules(move |upstream| upstream.regions[0].1 = us.into())
     };
     for us in ["http://us-east-1.origin.example", "http://ap-southeast-1.origin.example:80/metrics"] {
         let mut host = Host::new(at(us));
@@ -125,7 +125,7 @@ fn no_upstream_leads_to_the_origin_of_any_region() {
     host.get("/");
     assert_eq!(host.regions(), ["us-east-1"]);
     let mut host = Host::new(rules(|upstream| {
-        upstream.regions = vec![("us-east-1".into(), "http://eu-west-1.origin.example".to_owned())];
+        upstream.regions = vec![("us-east-1".into(), "http://eu-west-1.origin.example".into())];
     }));
     let reply = host.get("/");
     assert_eq!((reply.status, host.forwards.len()), (503, 0));

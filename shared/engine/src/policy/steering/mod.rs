@@ -55,7 +55,7 @@ struct Experience {
 }
 
 /// A region and, where it is not the region's own origin, the upstream.
-type ServiceKey = (RegionId, Option<String>);
+type ServiceKey = (RegionId, Option<Arc<str>>);
 
 /// What a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +135,7 @@ impl SteeringMemory {
                 plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
                 continue;
             };
-            if is_at_one_of(&origins, &base) {
+            if is_at_one_of(&origins, base) {
                 plan.excluded.push((region.id.clone(), Excluded::AtAnOrigin));
                 continue;
             }
@@ -143,7 +143,7 @@ impl SteeringMemory {
                 region: region.id.clone(),
                 ordinal: region.ordinal,
                 service: ask.service(),
-                base: Arc::clone(&base),
+                base: Arc::clone(base),
                 distance_km,
                 standing,
             };
@@ -198,7 +198,7 @@ impl SteeringMemory {
         let news = self.news.iter().find(|news| news.id == region.id && is_fresh);
         let key = (region.id.clone(), ask.service());
         let is_unhealthy = news.is_some_and(|news| match &key.1 {
-            Some(service) => news.unhealthy.contains(service),
+            Some(service) => news.unhealthy.contains(&**service),
             None => !news.healthy,
         });
         if is_unhealthy {
@@ -327,17 +327,14 @@ fn is_at_one_of(origins: &[Destination<'_>], base: &str) -> bool {
 }
 
 impl Ask<'_> {
-    fn service(&self) -> Option<String> {
-        self.upstream.map(|upstream| format!("{}/{}", self.tenant.slug, upstream.rule.name))
+    fn service(&self) -> Option<Arc<str>> {
+        self.upstream.map(|upstream| Arc::clone(&upstream.service))
     }
 
-    fn base(&self, region: &Region) -> Option<Arc<str>> {
+    fn base<'b>(&'b self, region: &'b Region) -> Option<&'b Arc<str>> {
         match self.upstream {
-            None => Some(Arc::clone(&region.origin)),
-            Some(upstream) => {
-                let url = upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url);
-                url.map(|url| url.as_str().into())
-            }
+            None => Some(&region.origin),
+            Some(upstream) => upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url),
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Candidate {
     /// Its ordinal.
     pub ordinal: u16,
     /// The upstream there, as `tenant/name`; `None` for the region's own origin. Health is kept for each.
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// Base URL: the region's origin, or the upstream's.
     pub base: Arc<str>,
     /// Great-circle distance from the client, or from the home region where the place is unknown.

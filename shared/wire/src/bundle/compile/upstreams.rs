@@ -1,6 +1,7 @@
 //! A tenant's own services.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use meridian_engine::destination::Destination;
 use meridian_engine::policy::jwt::is_guarded;
@@ -14,7 +15,7 @@ use crate::limits::{
 };
 
 impl Compiler {
-    pub(super) fn upstreams(&mut self, documents: &[Document]) -> Vec<Upstream> {
+    pub(super) fn upstreams(&mut self, documents: &[Document], slug: &str) -> Vec<Upstream> {
         let (mut upstreams, mut checked) = (Vec::new(), 0);
         for (at, document, spec) in of_kind!(documents, Upstream) {
             self.document = at;
@@ -23,7 +24,7 @@ impl Compiler {
             }
             let regions = spec.regions.iter().map(|(id, url)| {
                 let path = format!("spec.regions.{id}");
-                let base = self.base_url(url, &path);
+                let base = Arc::<str>::from(self.base_url(url, &path));
                 self.reach(url, &path);
                 if url.starts_with("http://") && !is_guarded(url) && !spec.plaintext {
                     let expected = "https, http to this very machine, or plaintext: true beside it";
@@ -38,6 +39,7 @@ impl Compiler {
             }
             upstreams.push(Upstream {
                 rule: rule(document),
+                service: format!("{slug}/{}", document.metadata.name).into(),
                 regions,
                 timeout_ms: self.timeout(spec.timeout, "spec.timeout"),
                 connect_timeout_ms: self.connect_timeout(spec),
