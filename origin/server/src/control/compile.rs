@@ -11,6 +11,7 @@ use meridian_wire::encoding::version;
 use serde_json::{Value, json};
 
 use super::publish::File;
+use crate::config::BaseUrl;
 use crate::problem::Problem;
 use crate::state::Origin;
 
@@ -117,7 +118,8 @@ pub(super) async fn reach(
     let platform = platform(transaction).await?;
     let released = platform.regions.iter().map(|region| &*region.origin);
     let peers = origin.config.peers.iter().map(|peer| peer.url.as_str());
-    let origins: Vec<&str> = released.chain(peers).chain([origin.config.public_url.as_str()]).collect();
+    let own = origin.config.public_urls.iter().map(BaseUrl::as_str);
+    let origins: Vec<&str> = released.chain(peers).chain(own).collect();
     let is_origin = |url: &str| {
         let to = Destination::of(url);
         let mut origins = origins.iter().filter_map(|origin| Destination::of(origin));
