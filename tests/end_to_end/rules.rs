@@ -34,10 +34,14 @@ const MANY_PUSHED_MAX: Duration = Duration::from_secs(20);
 const LOADED_MAX: Duration = Duration::from_secs(10);
 
 pub fn head(stack: &Stack) -> Result<String> {
-    let output = stack.meridian(&["rules", "list", "--target", "tenant:acme", "--json"])?;
+    head_of(stack, "tenant:acme")
+}
+
+pub fn head_of(stack: &Stack, target: &str) -> Result<String> {
+    let output = stack.meridian(&["rules", "list", "--target", target, "--json"])?;
     ensure!(output.code == 0, "{}", output.stderr);
     let releases: Value = serde_json::from_str(&output.stdout)?;
-    let newest = releases["releases"].as_array().and_then(|all| all.first()).context("a release of acme")?;
+    let newest = releases["releases"].as_array().and_then(|all| all.first()).context("a release")?;
     Ok(newest["version"].as_str().context("a release has a version")?.to_owned())
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn platform() -> Platform {
         ordinal,
         latitude,
         longitude,
-        origin: format!("http://{id}.origin.example").into(),
+        origins: vec![format!("http://{id}.origin.example").into()],
         weight: 1,
         state: RegionState::Active,
     };

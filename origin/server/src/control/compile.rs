@@ -116,7 +116,7 @@ pub(super) async fn reach(
         return Ok(());
     }
     let platform = platform(transaction).await?;
-    let released = platform.regions.iter().map(|region| &*region.origin);
+    let released = platform.regions.iter().flat_map(|region| &region.origins).map(|url| &**url);
     let peers = origin.config.peers.iter().map(|peer| peer.url.as_str());
     let own = origin.config.public_urls.iter().map(BaseUrl::as_str);
     let origins: Vec<&str> = released.chain(peers).chain(own).collect();

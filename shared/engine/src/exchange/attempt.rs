@@ -1,5 +1,8 @@
 //! Attempts to have a region answer: one after the other as long as they fail, and a second one beside the first where a route
 //! hedges and the first takes its time. The first good answer wins, and what is still out then is given up.
+//!
+//! Where a region has several addresses, they are tried before the next region, but for the last attempt: that goes to another
+//! region, so that one that is gone as a whole loses nothing for it.
 
 use super::{Exchange, Waiting};
 use crate::explanation::Explanation;
@@ -134,7 +137,8 @@ impl Exchange {
             && self.facts.body == BodySize::Empty
             && !self.background
             && !self.web_socket;
-        let has_other = self.plan.candidates.first().is_some_and(|next| next.standing == Standing::Ready);
+        let other = self.plan.elsewhere(&candidate.region);
+        let has_other = other.is_some_and(|other| other.standing == Standing::Ready);
         if !is_safe || !has_other || self.attempts.hedged {
             return None;
         }
@@ -156,6 +160,7 @@ impl Exchange {
             ("waited_ms", waited_ms),
         ];
         self.attempts.hedged = true;
+        self.plan.prefer_elsewhere(&slow.candidate.region);
         self.explain("hedge", None, "no answer yet, another region is asked too", inputs);
         self.attempt(node).unwrap_or_else(|| self.wait(Waiting::Forward, Step::Await))
     }
@@ -212,13 +217,16 @@ impl Exchange {
         }
         if failed || behind.is_some() {
             if let Some(source) = behind {
-                self.plan.prefer_source(source);
+                self.plan.prefer_source(&attempt.candidate.region, source);
             }
             if !self.attempts.out.is_empty() {
                 return self.wait(Waiting::Forward, Step::Await);
             }
             let safe = self.is_idempotent() || matches!(result, Err(ForwardFault::Connect));
             let replayable = self.facts.body == BodySize::Empty || self.may_replay_body();
+            if self.attempts.made + 1 >= self.attempts_max() {
+                self.plan.prefer_elsewhere(&attempt.candidate.region);
+            }
             if safe
                 && !body_gone
                 && replayable
@@ -303,6 +311,9 @@ impl Attempt {
     fn explain(&self, explanation: &mut Explanation) {
         let Self { number, candidate, .. } = self;
         explanation.with("region", &candidate.region).with("attempt", number);
+        if let Some(number) = candidate.number {
+            explanation.with("address", number);
+        }
         if let Some(service) = &candidate.service {
             explanation.with("service", service);
         }

@@ -1,7 +1,6 @@
 //! Where the request goes, and where it goes next when that fails.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use super::attempt::Attempt;
@@ -10,7 +9,7 @@ use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
-use crate::headers::{Headers, joined};
+use crate::headers::Headers;
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
@@ -93,21 +92,17 @@ impl Exchange {
         let plan = node.regions.plan(&ask, self.now_ms);
         let rules = Arc::clone(rules);
         let rule = rules.route(self.route).map(|route| &route.rule);
-        let order = joined(&plan.candidates, |f, candidate| f.write_str(&candidate.region));
         let explanation = match plan.candidates.first() {
             Some(first) => self.explanation.note("steering", rule, format_args!("{} first", first.region)),
             None => self.explanation.note("steering", rule, "no region left"),
         };
-        explanation.with("order", order);
+        explanation.with("order", plan.order());
         if let Some(country) = &self.facts.place.country {
             explanation.with("country", country);
         }
-        if !plan.excluded.is_empty() {
-            let mut excluded = String::new();
-            for (region, why) in &plan.excluded {
-                let _ = write!(excluded, "{}{region} {why:?}", if excluded.is_empty() { "" } else { ", " });
-            }
-            explanation.with("excluded", excluded.to_lowercase());
+        let left_out = plan.left_out();
+        if !left_out.is_empty() {
+            explanation.with("excluded", left_out);
         }
         self.plan = plan;
         self.target = self.rewritten();

@@ -93,8 +93,8 @@ pub struct Region {
     pub latitude: f64,
     /// Longitude in degrees.
     pub longitude: f64,
-    /// Base URL of its origin, without a trailing slash.
-    pub origin: Arc<str>,
+    /// Base URLs of its origin, without a trailing slash: at least one, each as good as the others, in order of preference.
+    pub origins: Vec<Arc<str>>,
     /// Share of traffic under a weighted strategy.
     pub weight: u32,
     /// Whether it takes traffic.

@@ -16,8 +16,10 @@ pub struct RegionSpec {
     pub ordinal: u16,
     /// Where it is.
     pub coordinates: Coordinates,
-    /// Base URL of its origin, in a list of one. Where several processes of an origin share a database, it is that of what
-    /// balances between them: contexts that were used before, and the quotas of limits, are known to each process alone.
+    /// Base URLs of its origin, 1 to 4, each as good as the others, in order of preference. The first that has not failed again and
+    /// again is asked, and where that fails the next one before another region is. The origin is told all of them
+    /// (`MERIDIAN_PUBLIC_URL`). Where several processes of it share a database, they are those of what balances between them:
+    /// contexts that were used before, and the quotas of limits, are known to each process alone.
     pub origins: Vec<String>,
     /// Share of traffic under a weighted strategy.
     #[serde(default = "weight")]

@@ -202,7 +202,8 @@ pub struct SteeringSpec {
     #[serde(default = "retry_statuses")]
     pub retry_statuses: Vec<u16>,
     /// Attempts at the most, the first included. Further ones are for idempotent methods (RFC 9110, section 9.2.2), for requests with an
-    /// `Idempotency-Key` to Meridian's own origins, which honour it, and where nothing of the first was sent.
+    /// `Idempotency-Key` to Meridian's own origins, which honour it, and where nothing of the first was sent. Of a region whose
+    /// origin has several addresses all come before the next region, but for the last attempt, which goes to another region.
     #[serde(default = "attempts")]
     pub attempts: u32,
     /// Until the head of a response must be there, for one attempt. What the client takes to send its body does not count.

@@ -4,6 +4,9 @@
 //! has seen itself ([`SteeringMemory::record`]): for all tenants where nothing but the region can have failed, and for a tenant alone where it
 //! did not do what that tenant's own rules ask. A region that is not healthy is tried only where no other is left. Equal regions are
 //! ordered by id, so that a plan depends on its inputs alone.
+//!
+//! A region may have several addresses, each as good as the others. What this node has seen is kept for each, and one that fails
+//! is left alone while the region has another.
 
 mod choice;
 mod connections;
@@ -38,7 +41,7 @@ use crate::step::RegionNews;
 pub struct SteeringMemory {
     news: Vec<RegionNews>,
     heard: Option<Since>,
-    services: Bounded<ServiceKey, Experience>,
+    addresses: Bounded<AddressKey, Experience>,
     latencies: Bounded<ServiceKey, Latency>,
     connections: Bounded<ServiceKey, Connections>,
     /// By tenant: what one tenant's upstreams need is not taken from the others.
@@ -46,7 +49,7 @@ pub struct SteeringMemory {
     keyed: Keyed,
 }
 
-/// How a service has done lately.
+/// How an address of a service has done lately.
 #[derive(Debug)]
 struct Experience {
     for_all: Health,
@@ -56,6 +59,9 @@ struct Experience {
 
 /// A region and, where it is not the region's own origin, the upstream.
 type ServiceKey = (RegionId, Option<Arc<str>>);
+
+/// A service and one of its base URLs.
+type AddressKey = (RegionId, Option<Arc<str>>, Arc<str>);
 
 /// What a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +103,7 @@ impl SteeringMemory {
         Self {
             news: Vec::new(),
             heard: None,
-            services: Bounded::new(SERVICES_MAX, keyed),
+            addresses: Bounded::new(SERVICES_MAX, keyed),
             latencies: Bounded::new(SERVICES_MAX, keyed),
             connections: Bounded::new(SERVICES_MAX, keyed),
             budgets: Bounded::new(TENANTS_MAX, keyed),
@@ -127,34 +133,26 @@ impl SteeringMemory {
             }
             let place = (distance_km, &region.id);
             nearest = Some(nearest.map_or(place, |nearest| place.min(nearest)));
-            if matches!(&ask.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
-                plan.excluded.push((region.id.clone(), Excluded::NotPinned));
+            if let Some(why) = ask.excludes(region, &origins) {
+                plan.excluded.push((region.id.clone(), why));
                 continue;
             }
-            let Some(base) = ask.base(region) else {
-                plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
-                continue;
-            };
-            if is_at_one_of(&origins, base) {
-                plan.excluded.push((region.id.clone(), Excluded::AtAnOrigin));
-                continue;
-            }
-            let candidate = |standing| Candidate {
-                region: region.id.clone(),
-                ordinal: region.ordinal,
-                service: ask.service(),
-                base: Arc::clone(base),
-                distance_km,
-                standing,
-            };
-            match self.standing(ask, region, now_ms) {
-                Ok(standing) => plan.candidates.push(candidate(standing)),
-                Err(why) => {
-                    if why != Excluded::Down {
-                        unwell.push(candidate(Standing::LastResort));
+            let standing = self.standing(ask, region, now_ms);
+            let others = plan.candidates.len();
+            for candidate in ask.last_resorts(region, distance_km) {
+                match standing {
+                    Ok(_) if self.is_ejected(ask, &candidate, now_ms) => {
+                        plan.ejected.extend(candidate.number.map(|number| (region.id.clone(), number)));
+                        unwell.push(candidate);
                     }
-                    plan.excluded.push((region.id.clone(), why));
+                    Ok(standing) => plan.candidates.push(Candidate { standing, ..candidate }),
+                    Err(Excluded::Down) => {}
+                    Err(_) => unwell.push(candidate),
                 }
+            }
+            if plan.candidates.len() == others {
+                plan.excluded.push((region.id.clone(), standing.err().unwrap_or(Excluded::Ejected)));
+                plan.ejected.retain(|(id, _)| *id != region.id);
             }
         }
         plan.nearest = nearest.map(|(_, id)| id.clone());
@@ -162,6 +160,7 @@ impl SteeringMemory {
             plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
             plan.candidates = unwell;
         }
+        // Addresses of one region stay in the order of their list.
         plan.candidates.sort_by_cached_key(|candidate| self.rank(ask, candidate, now_ms));
         plan
     }
@@ -196,16 +195,12 @@ impl SteeringMemory {
         }
         let is_fresh = self.heard.is_some_and(|heard| heard.age_ms(now_ms) <= NEWS_MS_MAX);
         let news = self.news.iter().find(|news| news.id == region.id && is_fresh);
-        let key = (region.id.clone(), ask.service());
-        let is_unhealthy = news.is_some_and(|news| match &key.1 {
-            Some(service) => news.unhealthy.contains(&**service),
+        let is_unhealthy = news.is_some_and(|news| match ask.upstream {
+            Some(upstream) => news.unhealthy.contains(&*upstream.service),
             None => !news.healthy,
         });
         if is_unhealthy {
             return Err(Excluded::Unhealthy);
-        }
-        if self.services.peek(&key).is_some_and(|service| service.is_ejected(&ask.tenant.slug, now_ms)) {
-            return Err(Excluded::Ejected);
         }
         let has_session = ask.positions.iter().any(|(ordinal, _)| *ordinal == region.ordinal)
             || ask.sticky == Some(&*region.id);
@@ -218,8 +213,13 @@ impl SteeringMemory {
         Ok(if is_behind { Standing::Behind } else { Standing::Ready })
     }
 
+    fn is_ejected(&self, ask: &Ask<'_>, candidate: &Candidate, now_ms: u64) -> bool {
+        let experience = self.addresses.peek(&candidate.address());
+        experience.is_some_and(|experience| experience.is_ejected(&ask.tenant.slug, now_ms))
+    }
+
     /// Call before each attempt, `attempt` counting from 0. The first pays into the tenant's retry budget and is always
-    /// allowed; each other takes from it, and `false` means that it is used up: don't try. A region on probation gets no
+    /// allowed; each other takes from it, and `false` means that it is used up: don't try. An address on probation gets no
     /// second request until this one is answered.
     #[must_use]
     pub fn attempt(&mut self, tenant: &Arc<str>, candidate: &Candidate, attempt: u32, now_ms: u64) -> bool {
@@ -229,8 +229,8 @@ impl SteeringMemory {
         } else if !budget.retry(now_ms) {
             return false;
         }
-        if let Some(service) = self.services.get(&candidate.key()) {
-            service.each(tenant, |health| health.attempt(now_ms));
+        if let Some(experience) = self.addresses.get(&candidate.address()) {
+            experience.each(tenant, |health| health.attempt(now_ms));
         }
         true
     }
@@ -280,19 +280,19 @@ impl SteeringMemory {
             }
         }
         if outcome == AttemptOutcome::Answered {
-            if let Some(service) = self.services.get(&candidate.key()) {
-                service.each(tenant, |health| health.answered(now_ms));
+            if let Some(experience) = self.addresses.get(&candidate.address()) {
+                experience.each(tenant, |health| health.answered(now_ms));
             }
             return;
         }
         let keyed = self.keyed;
         let new = || Experience { for_all: Health::default(), by_tenant: Bounded::new(TENANTS_MAX, keyed) };
-        let service = self.services.get_or_insert_with(candidate.key(), new);
+        let experience = self.addresses.get_or_insert_with(candidate.address(), new);
         let health = match outcome {
             AttemptOutcome::FailedRoute => {
-                service.by_tenant.get_or_insert_with(Arc::clone(tenant), Health::default)
+                experience.by_tenant.get_or_insert_with(Arc::clone(tenant), Health::default)
             }
-            AttemptOutcome::Answered | AttemptOutcome::Failed => &mut service.for_all,
+            AttemptOutcome::Answered | AttemptOutcome::Failed => &mut experience.for_all,
         };
         health.failed(now_ms);
     }
@@ -327,21 +327,46 @@ fn is_at_one_of(origins: &[Destination<'_>], base: &str) -> bool {
 }
 
 impl Ask<'_> {
-    fn service(&self) -> Option<Arc<str>> {
-        self.upstream.map(|upstream| Arc::clone(&upstream.service))
+    /// Base URLs in a region, in order of preference: of its own origin, or of the upstream.
+    fn bases<'b>(&'b self, region: &'b Region) -> &'b [Arc<str>] {
+        let Some(upstream) = self.upstream else { return &region.origins };
+        let there = upstream.regions.iter().find(|(id, _)| *id == region.id);
+        there.map_or(&[][..], |(_, url)| std::slice::from_ref(url))
     }
 
-    fn base<'b>(&'b self, region: &'b Region) -> Option<&'b Arc<str>> {
-        match self.upstream {
-            None => Some(&region.origin),
-            Some(upstream) => upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url),
+    /// A candidate for each address of a region, as if nothing better were there.
+    fn last_resorts<'b>(&'b self, region: &'b Region, distance_km: u32) -> impl Iterator<Item = Candidate> {
+        let bases = self.bases(region);
+        (1..).zip(bases).map(move |(number, base)| Candidate {
+            region: region.id.clone(),
+            ordinal: region.ordinal,
+            service: self.upstream.map(|upstream| Arc::clone(&upstream.service)),
+            base: Arc::clone(base),
+            number: (bases.len() > 1).then_some(number),
+            distance_km,
+            standing: Standing::LastResort,
+        })
+    }
+
+    /// Why a region that the tenant allows is none to choose from, whatever its health.
+    fn excludes(&self, region: &Region, origins: &[Destination<'_>]) -> Option<Excluded> {
+        let bases = self.bases(region);
+        if matches!(&self.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
+            Some(Excluded::NotPinned)
+        } else if bases.is_empty() {
+            Some(Excluded::NoUpstream)
+        } else if bases.iter().any(|base| is_at_one_of(origins, base)) {
+            Some(Excluded::AtAnOrigin)
+        } else {
+            None
         }
     }
 
     /// The origins of all regions, to none of which an upstream may lead; none where no upstream is asked for.
     fn forbidden_origins(&self) -> Vec<Destination<'_>> {
         let regions = self.upstream.map_or(&[][..], |_| self.platform.regions.as_slice());
-        regions.iter().filter_map(|region| Destination::of(&region.origin)).collect()
+        let origins = regions.iter().flat_map(|region| &region.origins);
+        origins.filter_map(|origin| Destination::of(origin)).collect()
     }
 
     fn weight(&self, candidate: &Candidate) -> u32 {

@@ -1,8 +1,9 @@
-//! A plan: the regions to try, in order, and why the others are not.
+//! A plan: the regions to try, in order, each at its addresses one after the other, and why the others are not.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::ServiceKey;
+use super::{AddressKey, ServiceKey};
 use crate::ruleset::RegionId;
 
 /// Regions to try, in order.
@@ -12,21 +13,25 @@ pub struct Plan {
     pub candidates: Vec<Candidate>,
     /// Those that will not be tried, and why; by id.
     pub excluded: Vec<(RegionId, Excluded)>,
+    /// Addresses that failed too often just now, of regions that have others; see [`Candidate::number`].
+    pub ejected: Vec<(RegionId, u32)>,
     /// The nearest of the allowed regions, whatever its health.
     pub nearest: Option<RegionId>,
 }
 
-/// One region to try.
+/// One region to try, at one of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The region.
     pub region: RegionId,
     /// Its ordinal.
     pub ordinal: u16,
-    /// The upstream there, as `tenant/name`; `None` for the region's own origin. Health is kept for each.
+    /// The upstream there, as `tenant/name`; `None` for the region's own origin.
     pub service: Option<Arc<str>>,
-    /// Base URL: the region's origin, or the upstream's.
+    /// Base URL: the region's origin, or the upstream's. Health is kept for each.
     pub base: Arc<str>,
+    /// Which of the region's addresses that is, from 1; `None` where it has no other.
+    pub number: Option<u32>,
     /// Great-circle distance from the client, or from the home region where the place is unknown.
     pub distance_km: u32,
     /// How it stands.
@@ -71,19 +76,55 @@ impl Plan {
         (!self.candidates.is_empty()).then(|| self.candidates.remove(0))
     }
 
-    /// A region said that it is behind this source: the source itself, which can't be, comes next, if it is among the
-    /// candidates left.
-    pub fn prefer_source(&mut self, ordinal: u16) {
-        if let Some(at) = self.candidates.iter().position(|candidate| candidate.ordinal == ordinal) {
-            let source = self.candidates.remove(at);
-            self.candidates.insert(0, source);
+    /// A region said that it is behind this source. Its other addresses would say the same; the source itself, which can't be,
+    /// comes next, if it is among the candidates left.
+    pub fn prefer_source(&mut self, behind: &RegionId, source: u16) {
+        self.candidates.retain(|candidate| candidate.region != *behind);
+        self.candidates.sort_by_key(|candidate| candidate.ordinal != source);
+    }
+
+    /// The first candidate that is of another region.
+    #[must_use]
+    pub fn elsewhere(&self, region: &RegionId) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.region != *region)
+    }
+
+    /// Another region comes next, if there is one among the candidates left.
+    pub fn prefer_elsewhere(&mut self, region: &RegionId) {
+        if let Some(at) = self.candidates.iter().position(|candidate| candidate.region != *region) {
+            let next = self.candidates.remove(at);
+            self.candidates.insert(0, next);
         }
+    }
+
+    /// The regions in order, each once.
+    pub(crate) fn order(&self) -> impl fmt::Display {
+        fmt::from_fn(move |f| {
+            let regions = self.candidates.chunk_by(|one, next| one.region == next.region);
+            regions.filter_map(|addresses| addresses.first()).enumerate().try_for_each(|(at, candidate)| {
+                f.write_str(if at == 0 { "" } else { ", " })?;
+                f.write_str(&candidate.region)
+            })
+        })
+    }
+
+    /// What is not tried, and why, for people; empty where all is.
+    pub(crate) fn left_out(&self) -> String {
+        let regions = self.excluded.iter().map(|(region, why)| format!("{region} {why:?}").to_lowercase());
+        let addresses =
+            self.ejected.iter().map(|(region, number)| format!("{region} address {number} ejected"));
+        regions.chain(addresses).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Candidate {
-    /// What its health is kept by.
+    /// What it is known by how fast it is, and how many connections to it are in use.
     pub(super) fn key(&self) -> ServiceKey {
         (self.region.clone(), self.service.clone())
+    }
+
+    /// What its health is kept by.
+    pub(super) fn address(&self) -> AddressKey {
+        (self.region.clone(), self.service.clone(), self.base.clone())
     }
 }
