@@ -1,5 +1,6 @@
 //! Rules and requests for the tests of this crate.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::facts::{BodySize, Facts, Place, Scheme};
@@ -99,6 +100,7 @@ pub(crate) fn platform() -> Platform {
             region("eu-west-1", 2, 53.35, -6.26),
             region("us-east-1", 1, 39.04, -77.49),
         ],
+        upstreams: BTreeMap::new(),
     }
 }
 

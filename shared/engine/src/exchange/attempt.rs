@@ -86,7 +86,7 @@ impl Exchange {
             url: self.url(&candidate),
             method: self.facts.method.clone(),
             headers: self.forwarded_headers(node),
-            sign: self.upstream().is_none().then(|| Box::new(self.context(number))),
+            sign: self.is_for_origin().then(|| Box::new(self.context(number))),
             function: self.function_call(),
             send_body: self.facts.body != BodySize::Empty && !self.background,
             keep_body: (more || self.fails_open()) && self.may_replay_body(),
@@ -273,7 +273,7 @@ impl Exchange {
         matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
             // Origins keep keys, and of POST only: another method with one, or another target, promises nothing.
             || (self.facts.method == "POST"
-                && self.upstream().is_none()
+                && self.is_for_origin()
                 && self.facts.headers.get("idempotency-key").is_some())
     }
 

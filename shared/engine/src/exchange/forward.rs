@@ -18,7 +18,9 @@ use crate::policy::request::CDN_ID;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
-use crate::ruleset::{Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UserSegment};
+use crate::ruleset::{
+    Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UpstreamRef, UserSegment,
+};
 use crate::step::{ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
@@ -39,15 +41,28 @@ const OVERRIDES: [&str; 8] = [
 ];
 
 impl Exchange {
-    /// The upstream that the request goes to; `None` for the regions' own origins.
-    pub(super) fn upstream(&self) -> Option<&Upstream> {
+    /// The upstream that the rules name for the request.
+    fn named_upstream(&self) -> Option<&UpstreamRef> {
         let route = self.route()?;
-        let number = match (&route.steering.canary, &route.target) {
-            (Some(canary), _) if self.canary => canary.upstream,
-            (_, RouteTarget::Upstream(number)) => *number,
-            (_, RouteTarget::Origin) => return None,
-        };
-        self.rules.as_ref()?.ruleset.upstreams.get(number)
+        match (&route.steering.canary, &route.target) {
+            (Some(canary), _) if self.canary => Some(&canary.upstream),
+            (_, RouteTarget::Upstream(upstream)) => Some(upstream),
+            (_, RouteTarget::Origin) => None,
+        }
+    }
+
+    /// Whether the request goes to the regions' own origins. One for an upstream never does, whether that is there or not.
+    pub(super) fn is_for_origin(&self) -> bool {
+        self.named_upstream().is_none()
+    }
+
+    /// The upstream that the request goes to; `None` for the regions' own origins, and where it is not there.
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        let ruleset = &self.rules.as_ref()?.ruleset;
+        match self.named_upstream()? {
+            UpstreamRef::Own(number) => ruleset.upstreams.get(*number),
+            UpstreamRef::Platform(name) => self.platform.as_ref()?.upstream(name, &ruleset.tenant.slug),
+        }
     }
 
     /// The region that the client is to stay at.
@@ -68,7 +83,7 @@ impl Exchange {
 
     /// Plans the regions to try, then tries the first.
     pub(super) fn steer(&mut self, node: &mut Node) -> Step {
-        if self.web_socket && (self.upstream().is_none() || self.function_call().is_some()) {
+        if self.web_socket && (self.is_for_origin() || self.function_call().is_some()) {
             self.explain("forward", None, "denied: a WebSocket, which goes to upstreams alone", Vec::new());
             let problem = Problem::new(501, "websocket-unsupported", "WebSockets go to upstreams alone");
             return self.refuse(node, problem, Outcome::Denied);
@@ -77,6 +92,9 @@ impl Exchange {
             self.explain("steering", None, "no regions at hand", Vec::new());
             return self.without_response(node, None);
         };
+        if !self.is_for_origin() && self.upstream().is_none() {
+            return self.no_upstream(node);
+        }
         let person = self.identity.as_ref().filter(|_| route.steering.affinity == Affinity::Subject);
         let person = person.and_then(|identity| identity.person());
         let ask = Ask {
@@ -148,7 +166,7 @@ impl Exchange {
 
     /// The request's fields as the target gets them: the client's, changed by the rules, then what only we may say.
     pub(super) fn forwarded_headers(&mut self, node: &Node) -> Headers {
-        let to_origin = self.upstream().is_none();
+        let to_origin = self.is_for_origin();
         let given = &self.facts.headers;
         let mut headers = Headers::default();
         headers.reserve(given.len() + OWN_FIELDS, given.text_bytes() + OWN_FIELDS_BYTES);
@@ -333,6 +351,20 @@ impl Exchange {
             }
             None => Problem::new(503, "no-region", "No region may answer now").header("retry-after", "1"),
         };
+        self.stale_or(node, problem)
+    }
+
+    /// The rules name an upstream that the platform has not, or not for this tenant. Which of the two is told to nobody: names of
+    /// what others use are none of a tenant's business.
+    fn no_upstream(&mut self, node: &mut Node) -> Step {
+        let name = match self.named_upstream() {
+            Some(UpstreamRef::Platform(name)) => name.to_string(),
+            Some(UpstreamRef::Own(_)) | None => String::new(),
+        };
+        let outcome = "the platform has no such upstream for this tenant";
+        self.explain("forward", None, outcome, vec![("upstream", name)]);
+        let problem =
+            Problem::new(503, "no-upstream", "The upstream is not there").header("retry-after", "1");
         self.stale_or(node, problem)
     }
 

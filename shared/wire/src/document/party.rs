@@ -57,7 +57,7 @@ pub enum RegionStateSpec {
 }
 
 spec! {
-/// A tenant's own HTTP service that routes may forward to.
+/// An HTTP service of a tenant, or of the platform, that routes may forward to.
 pub struct UpstreamSpec {
     /// Base URL by region. Those of regions' own origins are refused and, where one is released nevertheless, not tried; link-local
     /// addresses and metadata services of clouds are refused. Loopback and private addresses are not: whoever runs the edges says
@@ -94,9 +94,33 @@ pub struct UpstreamSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plaintext: bool,
     /// How each region's origin asks whether it is healthy; by default only requests tell. At most 50 upstreams may
-    /// have one.
+    /// have one, and none of the platform's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheckSpec>,
+    /// Which tenants' routes may name it, as `platform:NAME`, where it is the platform's: `all`, or a list of slugs. A tenant's own is
+    /// for that tenant alone and says nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<TenantsSpec>,
+}
+}
+
+/// Tenants that may use an upstream of the platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum TenantsSpec {
+    /// All of them.
+    Word(TenantsWord),
+    /// Those with these slugs.
+    Only(Vec<String>),
+}
+
+spec! {
+/// All tenants.
+pub enum TenantsWord {
+    /// All.
+    #[default]
+    All,
 }
 }
 

@@ -195,7 +195,7 @@ fn no_upstream_leads_to_any_address_of_an_origin() {
     let mut host = addressed(2);
     let mut rules = ruleset(vec![route("/**")]);
     rules.upstreams.push(upstream(vec![("us-east-1".into(), "http://eu-west-1.2/metrics".to_owned())]));
-    rules.routes[0].target = RouteTarget::Upstream(0);
+    rules.routes[0].target = RouteTarget::Upstream(UpstreamRef::Own(0));
     host.rules = Some(Arc::new(rules));
     let reply = host.get("/");
     assert_eq!((reply.status, host.forwards.len()), (503, 0));

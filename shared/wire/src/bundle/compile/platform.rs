@@ -1,4 +1,4 @@
-//! The platform: regions.
+//! The platform: regions, and services that tenants may use.
 
 use std::sync::Arc;
 
@@ -51,7 +51,8 @@ impl Compiler {
             return None;
         }
         regions.sort_by(|a, b| a.id.cmp(&b.id));
-        Some(Platform { version, regions })
+        let upstreams = self.shared_upstreams(documents, &regions);
+        Some(Platform { version, regions, upstreams })
     }
 
     fn origins(&mut self, urls: &[String]) -> Vec<Arc<str>> {
