@@ -8,7 +8,7 @@ use meridian_tests::stack::{Stack, eventually};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use crate::rules::head_of;
+use crate::rules::with_platform;
 use crate::{EDGES, StackTest};
 
 pub const TESTS: &[(&str, StackTest)] = &[
@@ -204,24 +204,11 @@ fn replication_status_names_every_peer(stack: &Stack) -> Result<()> {
 }
 
 fn a_region_whose_first_address_is_dead_serves(stack: &Stack) -> Result<()> {
-    let before = head_of(stack, "platform")?;
-    let folder = stack.data().join("test-rules").join("addresses");
-    std::fs::create_dir_all(&folder)?;
     let url = stack.up()?.origins["eu-west-1"].url.clone();
-    let mut rules = String::new();
-    for entry in std::fs::read_dir(stack.data().join("demo").join("platform"))? {
-        rules += &std::fs::read_to_string(entry?.path())?;
-    }
-    let doubled = rules.replace(&format!("[\"{url}\"]"), &format!("[\"{DEAD}\", \"{url}\"]"));
-    ensure!(doubled != rules, "the demo's regions have their URLs in lists");
-    std::fs::write(folder.join("regions.yaml"), doubled)?;
-    let folder = folder.to_str().context("a UTF-8 path")?;
-    let pushed = stack.meridian(&["rules", "push", "--target", "platform", folder])?;
-    ensure!(pushed.code == 0, "{}{}", pushed.stdout, pushed.stderr);
-    let outcome = EDGES.into_iter().try_for_each(|edge| serves_at_the_second_address(stack, edge));
-    let output = stack.meridian(&["rules", "rollback", "--target", "platform", "--to", &before])?;
-    ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
-    outcome
+    let double = |rules: String| rules.replace(&format!("[\"{url}\"]"), &format!("[\"{DEAD}\", \"{url}\"]"));
+    with_platform(stack, double, || {
+        EDGES.into_iter().try_for_each(|edge| serves_at_the_second_address(stack, edge))
+    })
 }
 
 fn serves_at_the_second_address(stack: &Stack, edge: &str) -> Result<()> {
