@@ -8,6 +8,7 @@ use meridian_tests::stack::{Stack, eventually};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
+use crate::rules::with_platform;
 use crate::{EDGES, StackTest};
 
 pub const TESTS: &[(&str, StackTest)] = &[
@@ -19,12 +20,19 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("residency_keeps_a_tenant_out", residency_keeps_a_tenant_out),
     ("tenants_cannot_see_each_other", tenants_cannot_see_each_other),
     ("replication_status_names_every_peer", replication_status_names_every_peer),
+    ("a_region_whose_first_address_is_dead_serves", a_region_whose_first_address_is_dead_serves),
 ];
 
 pub const RECORDS: &str = "/v1/collections/orders/records";
 const REGIONS: [&str; 3] = ["us-east-1", "eu-west-1", "ap-southeast-1"];
 /// How long an idle, healthy stack may take to bring a change everywhere.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long it may take until a decision can be explained.
+const EXPLAINED_MAX: Duration = Duration::from_secs(10);
+/// How long it may take until an edge decides by new rules, and that can be explained.
+const SEEN_MAX: Duration = Duration::from_secs(20);
+/// An address at which nobody listens.
+const DEAD: &str = "http://127.0.0.1:1";
 
 /// A writer of acme whose requests go to a region and past the cache.
 pub fn writer(stack: &Stack, edge: &str, subject: &str, region: &str) -> Result<Client> {
@@ -192,6 +200,32 @@ fn replication_status_names_every_peer(stack: &Stack) -> Result<()> {
         ensure!(status.to_string().contains(peer), "{status}");
     }
     ensure!(status.to_string().contains("lag_ms"), "{status}");
+    Ok(())
+}
+
+fn a_region_whose_first_address_is_dead_serves(stack: &Stack) -> Result<()> {
+    let url = stack.up()?.origins["eu-west-1"].url.clone();
+    let double = |rules: String| rules.replace(&format!("[\"{url}\"]"), &format!("[\"{DEAD}\", \"{url}\"]"));
+    with_platform(stack, double, || {
+        EDGES.into_iter().try_for_each(|edge| serves_at_the_second_address(stack, edge))
+    })
+}
+
+fn serves_at_the_second_address(stack: &Stack, edge: &str) -> Result<()> {
+    let reader = writer(stack, edge, "addressed", "eu-west-1")?;
+    eventually(SEEN_MAX, || {
+        let reply = reader.get(&format!("{RECORDS}?limit=1"))?.expect(200)?;
+        ensure!(reply.header("meridian-region") == "eu-west-1", "{edge}: {:?}", reply.headers);
+        let mut told = String::new();
+        eventually(EXPLAINED_MAX, || {
+            let output = stack.meridian(&["rules", "explain", reply.header("meridian-decision")])?;
+            ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+            told = output.stdout;
+            Ok(())
+        })?;
+        ensure!(told.contains("address=2"), "{edge}: {told}");
+        Ok(())
+    })?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use meridian_wire::limits::{FILE_DOCUMENTS_MAX, ROUTES_MAX};
 use serde_json::Value;
 
 use crate::bad_bundles::roll_back;
-use crate::{EDGES, StackTest};
+use crate::{EDGES, StackTest, upstream};
 
 pub const TESTS: &[(&str, StackTest)] = &[
     ("a_push_is_seen_by_both_edges_and_rolled_back", a_push_is_seen_by_both_edges_and_rolled_back),
@@ -21,6 +21,7 @@ pub const TESTS: &[(&str, StackTest)] = &[
     ("a_list_of_a_million_networks_is_for_both_edges", a_list_of_a_million_networks_is_for_both_edges),
     ("as_many_routes_as_may_be_are_for_both_edges", as_many_routes_as_may_be_are_for_both_edges),
     ("a_wide_route_reaches_nothing_but_data", a_wide_route_reaches_nothing_but_data),
+    ("an_upstream_of_the_platform_is_for_those_it_names", an_upstream_of_the_platform_is_for_those_it_names),
 ];
 
 /// How long both edges may take to see a push or a rollback.
@@ -34,11 +35,35 @@ const MANY_PUSHED_MAX: Duration = Duration::from_secs(20);
 const LOADED_MAX: Duration = Duration::from_secs(10);
 
 pub fn head(stack: &Stack) -> Result<String> {
-    let output = stack.meridian(&["rules", "list", "--target", "tenant:acme", "--json"])?;
+    head_of(stack, "tenant:acme")
+}
+
+fn head_of(stack: &Stack, target: &str) -> Result<String> {
+    let output = stack.meridian(&["rules", "list", "--target", target, "--json"])?;
     ensure!(output.code == 0, "{}", output.stderr);
     let releases: Value = serde_json::from_str(&output.stdout)?;
-    let newest = releases["releases"].as_array().and_then(|all| all.first()).context("a release of acme")?;
+    let newest = releases["releases"].as_array().and_then(|all| all.first()).context("a release")?;
     Ok(newest["version"].as_str().context("a release has a version")?.to_owned())
+}
+
+/// Pushes the demo's regions, their document changed like this, and takes that back after the test.
+pub fn with_platform(
+    stack: &Stack,
+    change: impl FnOnce(String) -> String,
+    test: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let before = head_of(stack, "platform")?;
+    let folder = stack.data().join("test-rules").join("platform");
+    std::fs::create_dir_all(&folder)?;
+    let rules = std::fs::read_to_string(stack.data().join("demo").join("platform").join("regions.yaml"))?;
+    std::fs::write(folder.join("regions.yaml"), change(rules))?;
+    let folder = folder.to_str().context("a UTF-8 path")?;
+    let pushed = stack.meridian(&["rules", "push", "--target", "platform", folder])?;
+    ensure!(pushed.code == 0, "{}{}", pushed.stdout, pushed.stderr);
+    let outcome = test();
+    let back = stack.meridian(&["rules", "rollback", "--target", "platform", "--to", &before])?;
+    ensure!(back.code == 0, "{}{}", back.stdout, back.stderr);
+    outcome
 }
 
 /// The demo rules as they were pushed, in a folder of this test's own.
@@ -219,6 +244,47 @@ fn a_wide_route_reaches_nothing_but_data(stack: &Stack) -> Result<()> {
         }
     }
     roll_back(stack, &before)
+}
+
+fn an_upstream_of_the_platform_is_for_those_it_names(stack: &Stack) -> Result<()> {
+    let (lent, before) = (upstream::start()?, head(stack)?);
+    let folder = demo_rules(stack, "lent")?;
+    let route = "apiVersion: meridian/v1\nkind: Route\nmetadata: {name: lent}\n\
+                 spec: {match: {path: /lent}, auth: {mode: anonymous}, upstream: \"platform:lent\"}\n";
+    std::fs::write(folder.join("lent.yaml"), route)?;
+    let is_refused = || -> Result<()> {
+        let refused = push(stack, &folder, &[])?;
+        let why = "an upstream that the platform has for this tenant";
+        ensure!(refused.code != 0 && refused.stderr.contains(why), "{}{}", refused.stdout, refused.stderr);
+        Ok(())
+    };
+    let lend = |rules: String, tenants: &str| {
+        rules
+            + &format!(
+                "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: lent}}\n\
+                 spec: {{regions: {{us-east-1: \"{lent}\"}}, tenants: {tenants}}}\n"
+            )
+    };
+    let answers = |status: u16| {
+        EDGES.into_iter().try_for_each(|edge| -> Result<()> {
+            let client = stack.edge(edge, "acme")?;
+            eventually(LOADED_MAX, || client.get("/lent")?.expect(status).map(drop)).map(drop)
+        })
+    };
+    is_refused()?;
+    with_platform(stack, |rules| lend(rules, "[globex]"), is_refused)?;
+    let served = with_platform(
+        stack,
+        |rules| lend(rules, "all"),
+        || {
+            let output = push(stack, &folder, &[])?;
+            ensure!(output.code == 0, "{}{}", output.stdout, output.stderr);
+            answers(200)
+        },
+    );
+    let outcome = served.and_then(|()| answers(503));
+    roll_back(stack, &before)?;
+    outcome
 }
 
 fn a_list_of_a_million_networks_is_for_both_edges(stack: &Stack) -> Result<()> {

@@ -168,9 +168,10 @@ pub struct Config {
     /// Address to listen on.
     #[arg(long, env = "MERIDIAN_LISTEN", default_value = "127.0.0.1:17101")]
     pub listen: SocketAddr,
-    /// URL under which edges and peers reach this origin; contexts are signed for its authority.
-    #[arg(long, env = "MERIDIAN_PUBLIC_URL")]
-    pub public_url: BaseUrl,
+    /// URLs under which edges and peers reach this origin, all those of its `Region` among them; contexts are signed for the
+    /// authority of one.
+    #[arg(long = "public-url", env = "MERIDIAN_PUBLIC_URL", value_delimiter = ',', required = true)]
+    pub public_urls: Vec<BaseUrl>,
     /// Database as the role of the data and control API.
     #[arg(long, env = "MERIDIAN_DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
@@ -279,6 +280,14 @@ impl Config {
         self.peers.iter().map(|peer| (peer.ordinal, peer.region.as_str())).chain([own])
     }
 
+    /// The authority that the context of a request has to be signed for: the one that the request is for, where it is this
+    /// origin's.
+    #[must_use]
+    pub fn authority<'a>(&'a self, of_request: Option<&'a str>) -> &'a str {
+        let own = of_request.filter(|authority| self.public_urls.iter().any(|url| url.accepts(authority)));
+        own.or_else(|| self.public_urls.first().map(BaseUrl::authority)).unwrap_or_default()
+    }
+
     /// The region where the platform's rules are released and tenants are made.
     #[must_use]
     pub fn platform_home(&self) -> &str {
@@ -302,6 +311,32 @@ mod tests {
             read(&["origin", "--version"]).unwrap_err().kind(),
             clap::error::ErrorKind::DisplayVersion
         );
+    }
+
+    #[test]
+    fn an_origin_may_have_several_urls_and_has_one() {
+        let serve = |urls: &[&str]| {
+            let given = ["origin", "serve", "--region", "eu", "--region-ordinal", "2"].into_iter();
+            let databases = ["--database-url", "postgres://a", "--replication-url", "postgres://a"];
+            let keys = ["--context-keys", "k:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"];
+            let peers = ["--peer-keys", "k:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"];
+            let urls = urls.iter().flat_map(|url| ["--public-url", *url]);
+            let all = given.chain(databases).chain(keys).chain(peers).chain(urls);
+            match Cli::read(all.map(OsString::from)).map(|cli| cli.command) {
+                Ok(Command::Serve(config)) => Ok(*config),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.kind()),
+            }
+        };
+        let several = serve(&["https://a.example,https://b.example/"]).unwrap();
+        let signed_for = |host| several.authority(host);
+        assert_eq!(signed_for(Some("a.example")), "a.example");
+        assert_eq!(signed_for(Some("b.example")), "b.example");
+        assert_eq!((signed_for(Some("c.example")), signed_for(None)), ("a.example", "a.example"));
+        let again = serve(&["https://a.example", "https://b.example"]).unwrap();
+        assert_eq!(several.public_urls, again.public_urls);
+        assert!(serve(&["https://a.example,"]).is_err());
+        assert_eq!(serve(&[]).unwrap_err(), clap::error::ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

@@ -135,8 +135,7 @@ async fn check(origin: &Origin, method: &str, uri: &Uri, headers: &HeaderMap) ->
         Some(authority) => Some(authority.as_str()),
         None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
     };
-    let authority = authority.filter(|authority| origin.config.public_url.accepts(authority));
-    let authority = authority.unwrap_or(origin.config.public_url.authority());
+    let authority = origin.config.authority(authority);
     let header = single(headers);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let keys = &origin.config.context_keys;

@@ -1,5 +1,6 @@
 //! Rules and requests for the tests of this crate.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::facts::{BodySize, Facts, Place, Scheme};
@@ -88,7 +89,7 @@ pub(crate) fn platform() -> Platform {
         ordinal,
         latitude,
         longitude,
-        origin: format!("http://{id}.origin.example").into(),
+        origins: vec![format!("http://{id}.origin.example").into()],
         weight: 1,
         state: RegionState::Active,
     };
@@ -99,14 +100,16 @@ pub(crate) fn platform() -> Platform {
             region("eu-west-1", 2, 53.35, -6.26),
             region("us-east-1", 1, 39.04, -77.49),
         ],
+        upstreams: BTreeMap::new(),
     }
 }
 
-/// An upstream without limits.
+/// An upstream of `acme` without limits.
 pub(crate) fn upstream(regions: Vec<(RegionId, String)>) -> Upstream {
     Upstream {
         rule: rule("Upstream"),
-        regions,
+        service: "acme/r".into(),
+        regions: regions.into_iter().map(|(id, url)| (id, url.into())).collect(),
         timeout_ms: 1_000,
         connect_timeout_ms: None,
         connections_max: None,

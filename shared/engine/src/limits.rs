@@ -150,7 +150,7 @@ pub const LEASE_SHARE: u32 = 32;
 pub const LEASE_UNITS_MAX: u32 = 1_000;
 /// How long an edge answers for an authority that said no before it asks again.
 pub const LEASE_DENIED_MS_MAX: u64 = 1_000;
-/// Services (origins and upstreams by region) whose health is in memory at once.
+/// Services (origins and upstreams by region) of which is known at once how they do, and addresses whose health is.
 pub const SERVICES_MAX: usize = 10_000;
 /// How old news of a region's health and positions may be to count.
 pub const NEWS_MS_MAX: u64 = 10_000;

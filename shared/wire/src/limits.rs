@@ -10,6 +10,8 @@ pub const DOCUMENTS_MAX: usize = 14_000;
 pub const ROUTES_MAX: usize = 10_000;
 /// `Region` documents of a bundle.
 pub const REGIONS_MAX: usize = 64;
+/// Base URLs of a region's origin.
+pub const ORIGIN_URLS_MAX: usize = 4;
 /// `Domain` documents of a bundle.
 pub const DOMAINS_MAX: usize = 1_000;
 /// Limits of a tenant's plan: each is counted on every request.

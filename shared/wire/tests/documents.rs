@@ -304,6 +304,33 @@ fn a_release_that_would_be_refused_today_keeps_serving() {
 }
 
 #[test]
+fn upstreams_of_the_platform_are_for_those_that_it_says() {
+    let rules = "apiVersion: meridian/v1
+kind: Upstream
+metadata: {name: search}
+spec: {regions: {us-east-1: \"https://search.example/\"}, tenants: [acme]}
+---
+apiVersion: meridian/v1
+kind: Upstream
+metadata: {name: mail}
+spec: {regions: {us-east-1: \"https://mail.example\"}, tenants: all}
+";
+    let mut files = demo("platform");
+    files.push(File { path: "upstreams.yaml".to_owned(), content: rules.to_owned() });
+    let compiled = compile(&Target::Platform, &files, None).expect("accepted");
+    assert_eq!(compiled.warnings, [], "the platform uses none itself");
+    let Ok(Rules::Platform(platform)) = Bundle::parse(&compiled.bytes, &Target::Platform, 1) else {
+        panic!("the platform")
+    };
+    let has = |name: &str, tenant: &str| platform.upstream(name, tenant).is_some();
+    assert!(has("platform:search", "acme") && !has("platform:search", "globex"));
+    assert!(has("platform:mail", "globex") && !has("mail", "globex") && !has("platform:other", "acme"));
+    let search = platform.upstream("platform:search", "acme").expect("there");
+    assert_eq!((&*search.service, &*search.rule.name), ("platform:search", "platform:search"));
+    assert_eq!(&*search.regions[0].1, "https://search.example");
+}
+
+#[test]
 fn an_old_bundle_keeps_decoding() {
     let bytes = include_bytes!("stored/bundle-acme-1.json").trim_ascii_end();
     let Rules::Tenant(ruleset) =

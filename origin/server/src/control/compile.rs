@@ -1,16 +1,20 @@
 //! From files to a bundle, with every error at once and in its place.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use meridian_engine::destination::Destination;
-use meridian_engine::ruleset::{Platform, Target, Version};
+use meridian_engine::ruleset::{Platform, Route, RouteTarget, Ruleset, Target, UpstreamRef, Version};
 use meridian_store::{Scope as Transaction, release};
-use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, run_tests};
+use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, nearest, run_tests};
 use meridian_wire::bundle::{Bundle, InvalidBundle, Rules};
 use meridian_wire::document::{Body, Document};
 use meridian_wire::encoding::version;
+use meridian_wire::limits::INVALID_MAX;
 use serde_json::{Value, json};
 
 use super::publish::File;
+use crate::config::BaseUrl;
 use crate::problem::Problem;
 use crate::state::Origin;
 
@@ -101,23 +105,25 @@ fn refused(errors: &[Invalid]) -> Problem {
 }
 
 /// Makes sure that no upstream leads to an origin: of a region as it is released, this one or a peer. To an origin nothing goes
-/// but what is signed for it.
+/// but what is signed for it. And that the platform as it is released has those that routes name, for this tenant.
 ///
 /// # Errors
-/// 422 with an error for each such URL; a fault of the database.
+/// 422 with an error for each such URL and name; a fault of the database.
 pub(super) async fn reach(
     origin: &Origin,
     transaction: &mut Transaction,
     compiled: &Compiled,
 ) -> Result<(), Problem> {
     let Rules::Tenant(ruleset) = &compiled.rules else { return Ok(()) };
-    if ruleset.upstreams.is_empty() {
+    let is_shared = |upstream: &UpstreamRef| matches!(upstream, UpstreamRef::Platform(_));
+    if ruleset.upstreams.is_empty() && !ruleset.routes.iter().flat_map(Route::upstreams).any(is_shared) {
         return Ok(());
     }
     let platform = platform(transaction).await?;
-    let released = platform.regions.iter().map(|region| &*region.origin);
+    let released = platform.regions.iter().flat_map(|region| &region.origins).map(|url| &**url);
     let peers = origin.config.peers.iter().map(|peer| peer.url.as_str());
-    let origins: Vec<&str> = released.chain(peers).chain([origin.config.public_url.as_str()]).collect();
+    let own = origin.config.public_urls.iter().map(BaseUrl::as_str);
+    let origins: Vec<&str> = released.chain(peers).chain(own).collect();
     let is_origin = |url: &str| {
         let to = Destination::of(url);
         let mut origins = origins.iter().filter_map(|origin| Destination::of(origin));
@@ -127,19 +133,45 @@ pub(super) async fn reach(
         .upstreams
         .iter()
         .flat_map(|upstream| upstream.regions.iter().map(move |(region, url)| (&upstream.rule, region, url)));
-    let wrong: Vec<Invalid> = urls
-        .filter(|(_, _, url)| is_origin(url))
-        .map(|(rule, region, url)| Invalid {
+    let wrong = urls.filter(|(_, _, url)| is_origin(url)).map(|(rule, region, url)| Invalid {
+        file: rule.file.to_string(),
+        line: rule.line,
+        column: 1,
+        path: format!("spec.regions.{region}"),
+        found: format!("{url:?}"),
+        expected: "a service that is no origin of the platform".to_owned(),
+        suggestion: None,
+    });
+    let wrong: Vec<Invalid> = wrong.chain(missing(ruleset, &platform)).take(INVALID_MAX).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(refused(&wrong)) }
+}
+
+/// An error for each upstream of the platform that a route names and that is not there for the tenant. Names of those that are for
+/// others are proposed to nobody.
+fn missing(ruleset: &Ruleset, platform: &Platform) -> impl Iterator<Item = Invalid> {
+    let has = move |name: &str| platform.upstream(name, &ruleset.tenant.slug).is_some();
+    let names: Vec<&str> = platform.upstreams.keys().map(|name| &**name).filter(|name| has(name)).collect();
+    let named = ruleset.routes.iter().flat_map(|route| {
+        let target = match &route.target {
+            RouteTarget::Upstream(upstream) => Some(("spec.upstream", upstream)),
+            RouteTarget::Origin => None,
+        };
+        let canary = route.steering.canary.as_ref();
+        let canary = canary.map(|canary| ("spec.steering.canary.upstream", &canary.upstream));
+        target.into_iter().chain(canary).map(move |(path, upstream)| (&route.rule, path, upstream))
+    });
+    named.filter_map(move |(rule, path, upstream)| {
+        let UpstreamRef::Platform(name) = upstream else { return None };
+        (!has(name)).then(|| Invalid {
             file: rule.file.to_string(),
             line: rule.line,
             column: 1,
-            path: format!("spec.regions.{region}"),
-            found: format!("{url:?}"),
-            expected: "a service that is no origin of the platform".to_owned(),
-            suggestion: None,
+            path: path.to_owned(),
+            found: format!("{name:?}"),
+            expected: "an upstream that the platform has for this tenant".to_owned(),
+            suggestion: nearest(name, names.iter().copied()),
         })
-        .collect();
-    if wrong.is_empty() { Ok(()) } else { Err(refused(&wrong)) }
+    })
 }
 
 /// Runs the tests that stand beside the rules, on the platform as it is released.
@@ -190,7 +222,8 @@ async fn platform(transaction: &mut Transaction) -> Result<Platform, Problem> {
     match parsed.transpose().map_err(|invalid| Problem::internal(&invalid))? {
         Some(Rules::Platform(platform)) => Ok(platform),
         Some(Rules::Tenant(_)) | None => {
-            Ok(Platform { version: Version { sequence: 0, hash: String::new() }, regions: Vec::new() })
+            let version = Version { sequence: 0, hash: String::new() };
+            Ok(Platform { version, regions: Vec::new(), upstreams: BTreeMap::new() })
         }
     }
 }

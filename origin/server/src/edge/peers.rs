@@ -1,5 +1,6 @@
 //! What this region knows of the others: each is asked whether it is ready, how far it has come and which upstreams there are
-//! unhealthy, once a second where the platform's rules say nothing else.
+//! unhealthy, once a second where the platform's rules say nothing else. Where it is not ready at the URL by which this origin knows
+//! it, it is asked at those that the rules name: ready at one of them is ready.
 //!
 //! A region that does not answer says nothing new of its upstreams: its last word counts until it is due to be asked again and for
 //! [`PEER_WORD_KEEP`] after that, and then they count as healthy again, as everything does that nobody checks.
@@ -67,6 +68,9 @@ impl From<&RegionCheckSpec> for Check {
     }
 }
 
+/// How a region is asked, and at which base URLs beside the one that is configured.
+pub type Asked = (Check, Arc<[String]>);
+
 impl Default for Check {
     fn default() -> Self {
         Self::from(&RegionCheckSpec::default())
@@ -110,7 +114,7 @@ pub struct Peers {
     client: HttpsClient,
     known: Arc<Mutex<BTreeMap<u16, Known>>>,
     /// How each is asked, by its id; those that are not there, as usual.
-    checks: Arc<Mutex<BTreeMap<String, Check>>>,
+    checks: Arc<Mutex<BTreeMap<String, Asked>>>,
 }
 
 /// What is known of a region.
@@ -160,14 +164,14 @@ impl Peers {
     pub fn known(&self) -> Vec<(Peer, Readiness)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let readiness = |peer: &Peer| {
-            let interval = self.check_of(peer).interval;
+            let interval = self.asked(peer).0.interval;
             known.get(&peer.ordinal).map(|known| known.readiness(interval)).unwrap_or_default()
         };
         self.peers.iter().map(|peer| (peer.clone(), readiness(peer))).collect()
     }
 
     /// From now on asks the regions like this, by their ids, and those that are not named as usual.
-    pub fn obey(&self, checks: BTreeMap<String, Check>) {
+    pub fn obey(&self, checks: BTreeMap<String, Asked>) {
         *self.checks.lock().unwrap_or_else(PoisonError::into_inner) = checks;
     }
 
@@ -183,10 +187,10 @@ impl Peers {
     async fn keep_asking(&self, peer: &Peer) {
         loop {
             let begun = Instant::now();
-            self.check(peer, self.check_of(peer)).await;
+            self.check(peer).await;
             // Rules that change meanwhile count at once.
             loop {
-                let left = self.check_of(peer).interval.saturating_sub(begun.elapsed());
+                let left = self.asked(peer).0.interval.saturating_sub(begun.elapsed());
                 if left.is_zero() {
                     break;
                 }
@@ -195,21 +199,24 @@ impl Peers {
         }
     }
 
-    fn check_of(&self, peer: &Peer) -> Check {
+    fn asked(&self, peer: &Peer) -> Asked {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        checks.get(&peer.region).copied().unwrap_or_default()
+        checks.get(&peer.region).cloned().unwrap_or_default()
     }
 
-    async fn check(&self, peer: &Peer, check: Check) {
-        let mut request = Request::new(Full::default());
-        *request.uri_mut() = http::Uri::from_static("/readyz");
-        let proof = prove(&self.keys, Purpose::Readiness, &self.region, &peer.region, now_ms());
-        if let Ok(proof) = HeaderValue::try_from(proof) {
-            request.headers_mut().insert(PEER, proof);
+    async fn check(&self, peer: &Peer) {
+        let (check, others) = self.asked(peer);
+        let mut said = self.readiness(peer, peer.url.as_str(), check.timeout).await;
+        if said.as_ref().is_none_or(|said| !said.ready) {
+            let others = others.iter().map(|url| url.trim_end_matches('/'));
+            let others = others.filter(|url| *url != peer.url.as_str());
+            let asking = others.map(|url| self.readiness(peer, url, check.timeout));
+            let answers = futures_util::future::join_all(asking).await;
+            // One that is ready, or else the first that says anything.
+            let mut answers: Vec<Readiness> = std::iter::once(said).chain(answers).flatten().collect();
+            answers.sort_by_key(|said| !said.ready);
+            said = answers.into_iter().next();
         }
-        let answer = self.ask(peer, request, check.timeout).await;
-        let said = answer.ok().and_then(|answer| serde_json::from_slice::<Readiness>(answer.body()).ok());
-        let said = said.filter(|said| said.ordinal == peer.ordinal && said.region == peer.region);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = said.as_ref().is_some_and(|said| said.ready);
         let is_first = !known.contains_key(&peer.ordinal);
@@ -223,6 +230,19 @@ impl Peers {
         }
     }
 
+    /// What a region says of itself at this base URL.
+    async fn readiness(&self, peer: &Peer, base: &str, timeout: Duration) -> Option<Readiness> {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = http::Uri::from_static("/readyz");
+        let proof = prove(&self.keys, Purpose::Readiness, &self.region, &peer.region, now_ms());
+        if let Ok(proof) = HeaderValue::try_from(proof) {
+            request.headers_mut().insert(PEER, proof);
+        }
+        let answer = self.ask_at(base, request, timeout).await.ok()?;
+        let said: Readiness = serde_json::from_slice(answer.body()).ok()?;
+        (said.ordinal == peer.ordinal && said.region == peer.region).then_some(said)
+    }
+
     /// Asks one of them something: `path_and_query` of the request is taken, whatever authority it has.
     ///
     /// # Errors
@@ -230,11 +250,20 @@ impl Peers {
     pub async fn ask(
         &self,
         peer: &Peer,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, AskFault> {
+        self.ask_at(peer.url.as_str(), request, timeout).await
+    }
+
+    async fn ask_at(
+        &self,
+        base: &str,
         mut request: Request<Full<Bytes>>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, AskFault> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri = format!("{}{path}", peer.url.as_str()).parse().map_err(|_| AskFault::Url)?;
+        let uri = format!("{base}{path}").parse().map_err(|_| AskFault::Url)?;
         *request.uri_mut() = uri;
         let exchange = async {
             let unreachable = |error: hyper_util::client::legacy::Error| AskFault::Unreachable(error.into());
@@ -289,7 +318,53 @@ pub fn local(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A region that says of itself at every connection whether it is ready. Its base URL.
+    async fn region(ready: bool) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let body = format!(r#"{{"region":"eu","ordinal":2,"ready":{ready},"applied":{{"1":7}}}}"#);
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_region_is_ready_where_it_is_so_at_one_of_its_addresses() {
+        let (ready, unready) = (region(true).await, region(false).await);
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            format!("http://{}", listener.local_addr().unwrap())
+        };
+        for (configured, others, expect) in [
+            (&closed, vec![], (false, 0)),
+            (&closed, vec![&closed, &unready], (false, 7)),
+            (&closed, vec![&unready, &ready], (true, 7)),
+            (&unready, vec![&closed, &ready], (true, 7)),
+            (&ready, vec![&closed], (true, 7)),
+        ] {
+            let peer: Peer = format!("eu:2={configured}").parse().unwrap();
+            let peers = Peers::new(&[peer.clone()], &meridian_cdc::tls::trust(None).unwrap());
+            let others = others.into_iter().cloned().collect();
+            peers.obey(BTreeMap::from([("eu".to_owned(), (Check::default(), others))]));
+            peers.check(&peer).await;
+            let (_, said) = peers.known().remove(0);
+            let applied = said.applied.get(&1).copied().unwrap_or_default();
+            assert_eq!((said.ready, applied), expect, "{configured}");
+        }
+    }
 
     #[test]
     fn the_last_word_on_upstreams_counts_for_a_while() {

@@ -25,6 +25,7 @@ pub struct RegionStates(Cache<(), Arc<BTreeMap<String, Said>>>);
 struct Said {
     state: &'static str,
     check: Check,
+    origins: Arc<[String]>,
 }
 
 impl RegionStates {
@@ -85,7 +86,8 @@ async fn keep_following(origin: &Origin) {
         clock.tick().await;
         // Where the database is away, they are asked as before.
         if let Ok(regions) = said(origin).await {
-            let checks = regions.iter().map(|(region, said)| (region.clone(), said.check));
+            let asked = |said: &Said| (said.check, Arc::clone(&said.origins));
+            let checks = regions.iter().map(|(region, said)| (region.clone(), asked(said)));
             origin.peers.obey(checks.collect());
         }
     }
@@ -124,7 +126,8 @@ impl From<&RegionSpec> for Said {
             RegionStateSpec::Draining => "draining",
             RegionStateSpec::Down => "down",
         };
-        Self { state, check: spec.health_check.as_ref().map(Check::from).unwrap_or_default() }
+        let check = spec.health_check.as_ref().map(Check::from).unwrap_or_default();
+        Self { state, check, origins: spec.origins.as_slice().into() }
     }
 }
 
@@ -145,6 +148,7 @@ mod tests {
             format!(r#"{{"format":1,"target":"platform","documents":[{},{seldom}]}}"#, region("usual", ""));
         let said = read(bundle.as_bytes());
         assert_eq!((said["usual"].state, said["usual"].check), ("active", Check::default()));
+        assert_eq!(*said["usual"].origins, ["https://a.example"]);
         assert_eq!(said["seldom"].state, "draining");
         assert_ne!(said["seldom"].check, Check::default());
         assert!(read(b"odd").is_empty());

@@ -90,7 +90,7 @@ pub fn config(cluster: &Cluster, port: u16, peers: Vec<Peer>) -> Config {
     Config {
         identity: Identity { region: cluster.node.region.clone(), region_ordinal: cluster.node.ordinal },
         listen: ([127, 0, 0, 1], port).into(),
-        public_url: format!("http://127.0.0.1:{port}").parse().expect("a URL"),
+        public_urls: vec![format!("http://127.0.0.1:{port}").parse().expect("a URL")],
         database_url: cluster.url("meridian_app").parse().expect("a URL"),
         replication_url: cluster.url("meridian_replicator").parse().expect("a URL"),
         owner_url: None,

@@ -1,5 +1,8 @@
 //! Attempts to have a region answer: one after the other as long as they fail, and a second one beside the first where a route
 //! hedges and the first takes its time. The first good answer wins, and what is still out then is given up.
+//!
+//! Where a region has several addresses, they are tried before the next region, but for the last attempt: that goes to another
+//! region, so that one that is gone as a whole loses nothing for it.
 
 use super::{Exchange, Waiting};
 use crate::explanation::Explanation;
@@ -84,7 +87,7 @@ impl Exchange {
             url: self.url(&candidate),
             method: self.facts.method.clone(),
             headers: self.forwarded_headers(node),
-            sign: self.upstream().is_none().then(|| Box::new(self.context(number))),
+            sign: self.is_for_origin().then(|| Box::new(self.context(number))),
             function: self.function_call(),
             send_body: self.facts.body != BodySize::Empty && !self.background,
             keep_body: (more || self.fails_open()) && self.may_replay_body(),
@@ -135,7 +138,8 @@ impl Exchange {
             && self.facts.body == BodySize::Empty
             && !self.background
             && !self.web_socket;
-        let has_other = self.plan.candidates.first().is_some_and(|next| next.standing == Standing::Ready);
+        let other = self.plan.elsewhere(&candidate.region);
+        let has_other = other.is_some_and(|other| other.standing == Standing::Ready);
         if !is_safe || !has_other || self.attempts.hedged {
             return None;
         }
@@ -157,6 +161,7 @@ impl Exchange {
             ("waited_ms", waited_ms),
         ];
         self.attempts.hedged = true;
+        self.plan.prefer_elsewhere(&slow.candidate.region);
         self.explain("hedge", None, "no answer yet, another region is asked too", inputs);
         self.attempt(node).unwrap_or_else(|| self.wait(Waiting::Forward, Step::Await))
     }
@@ -208,13 +213,16 @@ impl Exchange {
         }
         if failed || behind.is_some() {
             if let Some(source) = behind {
-                self.plan.prefer_source(source);
+                self.plan.prefer_source(&attempt.candidate.region, source);
             }
             if !self.attempts.out.is_empty() {
                 return self.wait(Waiting::Forward, Step::Await);
             }
             let safe = self.is_idempotent() || matches!(result, Err(ForwardFault::Connect));
             let replayable = self.facts.body == BodySize::Empty || self.may_replay_body();
+            if self.attempts.made + 1 >= self.attempts_max() {
+                self.plan.prefer_elsewhere(&attempt.candidate.region);
+            }
             if safe
                 && !body_gone
                 && replayable
@@ -276,7 +284,7 @@ impl Exchange {
         matches!(self.facts.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
             // Origins keep keys, and of POST only: another method with one, or another target, promises nothing.
             || (self.facts.method == "POST"
-                && self.upstream().is_none()
+                && self.is_for_origin()
                 && self.facts.headers.get("idempotency-key").is_some())
     }
 
@@ -314,6 +322,9 @@ impl Attempt {
     fn explain(&self, explanation: &mut Explanation) {
         let Self { number, candidate, .. } = self;
         explanation.with("region", &candidate.region).with("attempt", number);
+        if let Some(number) = candidate.number {
+            explanation.with("address", number);
+        }
         if let Some(service) = &candidate.service {
             explanation.with("service", service);
         }

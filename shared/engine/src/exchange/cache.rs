@@ -42,7 +42,7 @@ impl Exchange {
             let mut transforms = rules.transforms(self.route);
             transforms.any(|transform| transform.rewritten().next().is_some())
         };
-        self.upstream().is_none() || self.rules.as_ref().is_some_and(by_rules)
+        self.is_for_origin() || self.rules.as_ref().is_some_and(by_rules)
     }
 
     /// Looks the request up where the route's policy says so; then steering.

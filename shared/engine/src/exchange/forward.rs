@@ -1,7 +1,6 @@
 //! Where the request goes, and where it goes next when that fails.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use super::attempt::Attempt;
@@ -10,7 +9,7 @@ use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
-use crate::headers::{Headers, joined};
+use crate::headers::Headers;
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
@@ -19,7 +18,9 @@ use crate::policy::request::CDN_ID;
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
-use crate::ruleset::{Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UserSegment};
+use crate::ruleset::{
+    Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UpstreamRef, UserSegment,
+};
 use crate::step::{After, ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
 /// About how many fields we add, and how long they are: room for them is made at once.
@@ -40,15 +41,28 @@ const OVERRIDES: [&str; 8] = [
 ];
 
 impl Exchange {
-    /// The upstream that the request goes to; `None` for the regions' own origins.
-    pub(super) fn upstream(&self) -> Option<&Upstream> {
+    /// The upstream that the rules name for the request.
+    fn named_upstream(&self) -> Option<&UpstreamRef> {
         let route = self.route()?;
-        let number = match (&route.steering.canary, &route.target) {
-            (Some(canary), _) if self.canary => canary.upstream,
-            (_, RouteTarget::Upstream(number)) => *number,
-            (_, RouteTarget::Origin) => return None,
-        };
-        self.rules.as_ref()?.ruleset.upstreams.get(number)
+        match (&route.steering.canary, &route.target) {
+            (Some(canary), _) if self.canary => Some(&canary.upstream),
+            (_, RouteTarget::Upstream(upstream)) => Some(upstream),
+            (_, RouteTarget::Origin) => None,
+        }
+    }
+
+    /// Whether the request goes to the regions' own origins. One for an upstream never does, whether that is there or not.
+    pub(super) fn is_for_origin(&self) -> bool {
+        self.named_upstream().is_none()
+    }
+
+    /// The upstream that the request goes to; `None` for the regions' own origins, and where it is not there.
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        let ruleset = &self.rules.as_ref()?.ruleset;
+        match self.named_upstream()? {
+            UpstreamRef::Own(number) => ruleset.upstreams.get(*number),
+            UpstreamRef::Platform(name) => self.platform.as_ref()?.upstream(name, &ruleset.tenant.slug),
+        }
     }
 
     /// The region that the client is to stay at.
@@ -69,7 +83,7 @@ impl Exchange {
 
     /// Plans the regions to try, then tries the first.
     pub(super) fn steer(&mut self, node: &mut Node) -> Step {
-        if self.web_socket && (self.upstream().is_none() || self.function_call().is_some()) {
+        if self.web_socket && (self.is_for_origin() || self.function_call().is_some()) {
             self.explain("forward", None, "denied: a WebSocket, which goes to upstreams alone", Vec::new());
             let problem = Problem::new(501, "websocket-unsupported", "WebSockets go to upstreams alone");
             return self.refuse(node, problem, Outcome::Denied);
@@ -78,6 +92,9 @@ impl Exchange {
             self.explain("steering", None, "no regions at hand", Vec::new());
             return self.without_response(node, None);
         };
+        if !self.is_for_origin() && self.upstream().is_none() {
+            return self.no_upstream(node);
+        }
         let person = self.identity.as_ref().filter(|_| route.steering.affinity == Affinity::Subject);
         let person = person.and_then(|identity| identity.person());
         let ask = Ask {
@@ -93,21 +110,17 @@ impl Exchange {
         let plan = node.regions.plan(&ask, self.now_ms);
         let rules = Arc::clone(rules);
         let rule = rules.route(self.route).map(|route| &route.rule);
-        let order = joined(&plan.candidates, |f, candidate| f.write_str(&candidate.region));
         let explanation = match plan.candidates.first() {
             Some(first) => self.explanation.note("steering", rule, format_args!("{} first", first.region)),
             None => self.explanation.note("steering", rule, "no region left"),
         };
-        explanation.with("order", order);
+        explanation.with("order", plan.order());
         if let Some(country) = &self.facts.place.country {
             explanation.with("country", country);
         }
-        if !plan.excluded.is_empty() {
-            let mut excluded = String::new();
-            for (region, why) in &plan.excluded {
-                let _ = write!(excluded, "{}{region} {why:?}", if excluded.is_empty() { "" } else { ", " });
-            }
-            explanation.with("excluded", excluded.to_lowercase());
+        let left_out = plan.left_out();
+        if !left_out.is_empty() {
+            explanation.with("excluded", left_out);
         }
         self.plan = plan;
         self.target = self.rewritten();
@@ -153,7 +166,7 @@ impl Exchange {
 
     /// The request's fields as the target gets them: the client's, changed by the rules, then what only we may say.
     pub(super) fn forwarded_headers(&mut self, node: &Node) -> Headers {
-        let to_origin = self.upstream().is_none();
+        let to_origin = self.is_for_origin();
         let given = &self.facts.headers;
         let mut headers = Headers::default();
         headers.reserve(given.len() + OWN_FIELDS, given.text_bytes() + OWN_FIELDS_BYTES);
@@ -339,6 +352,20 @@ impl Exchange {
             }
             None => Problem::new(503, "no-region", "No region may answer now").header("retry-after", "1"),
         };
+        self.stale_or(node, problem)
+    }
+
+    /// The rules name an upstream that the platform has not, or not for this tenant. Which of the two is told to nobody: names of
+    /// what others use are none of a tenant's business.
+    fn no_upstream(&mut self, node: &mut Node) -> Step {
+        let name = match self.named_upstream() {
+            Some(UpstreamRef::Platform(name)) => name.to_string(),
+            Some(UpstreamRef::Own(_)) | None => String::new(),
+        };
+        let outcome = "the platform has no such upstream for this tenant";
+        self.explain("forward", None, outcome, vec![("upstream", name)]);
+        let problem =
+            Problem::new(503, "no-upstream", "The upstream is not there").header("retry-after", "1");
         self.stale_or(node, problem)
     }
 

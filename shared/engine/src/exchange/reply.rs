@@ -46,7 +46,7 @@ impl Exchange {
         outcome: Outcome,
     ) -> Step {
         self.waiting = Waiting::Nothing;
-        let from_origin = body == ReplyBody::Forwarded && self.upstream().is_none();
+        let from_origin = body == ReplyBody::Forwarded && self.is_for_origin();
         let session = headers.get("meridian-session").filter(|token| from_origin && is_session(token));
         let session = session.map(str::to_owned);
         headers.retain(|name, _| !is_between_us(name));

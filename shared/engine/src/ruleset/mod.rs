@@ -9,7 +9,9 @@ mod limit;
 mod route;
 mod segment;
 mod transform;
+mod upstream;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::cache::{CachePolicy, KeyPart};
@@ -28,6 +30,7 @@ pub use self::segment::UserSegment;
 pub use self::transform::{
     Cors, HeaderChange, HeaderValue, OriginPattern, Piece, Redirect, Rewrite, Template, Transform,
 };
+pub use self::upstream::{SharedUpstream, Upstream, UpstreamRef};
 use crate::policy::security::Security;
 
 /// Id of a region, `us-east-1`.
@@ -73,13 +76,24 @@ pub struct RuleRef {
     pub line: u32,
 }
 
-/// The platform: regions shared by all tenants.
+/// The platform: regions shared by all tenants, and services that some may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Platform {
     /// Release.
     pub version: Version,
     /// Regions in the order of their ids.
     pub regions: Vec<Region>,
+    /// Upstreams by what tenants' rules call them, `platform:NAME`.
+    pub upstreams: BTreeMap<Arc<str>, SharedUpstream>,
+}
+
+impl Platform {
+    /// The upstream that a tenant's rules call so, where it is there and for that tenant.
+    #[must_use]
+    pub fn upstream(&self, name: &str, tenant: &str) -> Option<&Upstream> {
+        let shared = self.upstreams.get(name).filter(|shared| shared.is_for(tenant))?;
+        Some(&shared.upstream)
+    }
 }
 
 /// A place with an origin and a PostgreSQL.
@@ -93,8 +107,8 @@ pub struct Region {
     pub latitude: f64,
     /// Longitude in degrees.
     pub longitude: f64,
-    /// Base URL of its origin, without a trailing slash.
-    pub origin: Arc<str>,
+    /// Base URLs of its origin, without a trailing slash: at least one, each as good as the others, in order of preference.
+    pub origins: Vec<Arc<str>>,
     /// Share of traffic under a weighted strategy.
     pub weight: u32,
     /// Whether it takes traffic.
@@ -199,25 +213,4 @@ pub enum Mode {
     Log,
     /// Refuses the request.
     Block,
-}
-
-/// A tenant's own HTTP service, by region.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
-    /// Where it stands.
-    pub rule: RuleRef,
-    /// Base URL by region.
-    pub regions: Vec<(RegionId, String)>,
-    /// Until the head of a response must be there.
-    pub timeout_ms: u32,
-    /// Until there must be a connection.
-    pub connect_timeout_ms: Option<u32>,
-    /// The longest pause in a response's body.
-    pub body_timeout_ms: Option<u32>,
-    /// Connections to each region of it that a node may have in use at once.
-    pub connections_max: Option<u32>,
-    /// Bytes that a response's body may have.
-    pub response_bytes_max: Option<u64>,
-    /// Fields set on each request to it, by name in lower case. Values may be secrets.
-    pub headers: Vec<(String, String)>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Fail, RegionId, RuleRef};
+use super::{Fail, RegionId, RuleRef, UpstreamRef};
 use crate::expr::Expr;
 
 /// What requests a route is for and what is done with them.
@@ -53,6 +53,15 @@ const PLACE_BYTES: usize = 128;
 const NODE_BYTES: usize = 48;
 
 impl Route {
+    /// Upstreams that it may send requests to: its target and its canary's.
+    pub fn upstreams(&self) -> impl Iterator<Item = &UpstreamRef> {
+        let target = match &self.target {
+            RouteTarget::Upstream(upstream) => Some(upstream),
+            RouteTarget::Origin => None,
+        };
+        target.into_iter().chain(self.steering.canary.as_ref().map(|canary| &canary.upstream))
+    }
+
     /// Bytes that it takes in an edge's memory with its places in the index, about: an estimate, the same on every machine,
     /// so that a push is judged by what every edge counts. Places that routes share count for each of them.
     #[must_use]
@@ -222,8 +231,8 @@ pub enum Affinity {
 pub struct Canary {
     /// Share of units, in hundredths of a per cent (0 to 10,000).
     pub share: u32,
-    /// The upstream that they go to, by index.
-    pub upstream: usize,
+    /// The upstream that they go to.
+    pub upstream: UpstreamRef,
 }
 
 /// Order of preference of regions.
@@ -248,6 +257,6 @@ pub enum Strategy {
 pub enum RouteTarget {
     /// The region's Meridian origin.
     Origin,
-    /// An upstream, by index.
-    Upstream(usize),
+    /// An upstream.
+    Upstream(UpstreamRef),
 }

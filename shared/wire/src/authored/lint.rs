@@ -16,6 +16,7 @@ pub(super) fn lint(documents: &[Document], rules: &Rules) -> Vec<Warning> {
         Rules::Tenant(ruleset) => meridian_engine::lint::lint(ruleset).into_iter().map(warning).collect(),
         Rules::Platform(_) => Vec::new(),
     };
+    let of_tenant = matches!(rules, Rules::Tenant(_));
     let used = used_by(documents, |_| true);
     let used_with_tokens = used_by(documents, |route| route.auth.mode != AuthMode::Anonymous);
     let known = Known::of(documents);
@@ -41,7 +42,7 @@ pub(super) fn lint(documents: &[Document], rules: &Rules) -> Vec<Warning> {
             | Body::Transform(_)
             | Body::Upstream(_)
             | Body::Function(_)
-                if !used.contains(&(kind, name)) =>
+                if of_tenant && !used.contains(&(kind, name)) =>
             {
                 warn(format!("{kind} {name:?} is not used by any route"));
             }

@@ -170,12 +170,13 @@ impl Compiler {
     }
 
     fn kind_fits(&mut self, kind: &'static str, target: &Target) {
-        let of_platform = kind == "Region";
         match target {
-            Target::Platform if !of_platform => {
-                self.flaw("kind", kind, "Region: a tenant's documents belong to its own target, tenant:SLUG");
+            Target::Platform if !matches!(kind, "Region" | "Upstream") => {
+                let expected =
+                    "Region or Upstream: a tenant's documents belong to its own target, tenant:SLUG";
+                self.flaw("kind", kind, expected);
             }
-            Target::Tenant(_) if of_platform => {
+            Target::Tenant(_) if kind == "Region" => {
                 self.flaw("kind", kind, "a tenant's document: regions belong to the target platform");
             }
             _ => {}

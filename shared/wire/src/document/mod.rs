@@ -45,7 +45,8 @@ pub use function::{ComponentDigest, ComponentFile, FunctionSpec};
 pub use health::{HealthCheckSpec, RegionCheckSpec};
 pub use party::{
     AlgorithmSpec, Coordinates, DomainSpec, IssuerSpec, JwksSpec, KeySpec, RegionSpec, RegionStateSpec,
-    RevokedSpec, Secret, TenantSpec, TenantStateSpec, TlsStateSpec, UpstreamSpec, VerificationSpec,
+    RevokedSpec, Secret, TenantSpec, TenantStateSpec, TenantsSpec, TenantsWord, TlsStateSpec, UpstreamSpec,
+    VerificationSpec,
 };
 pub use plan::{PlanLimitSpec, PlanSpec};
 pub use policy::{

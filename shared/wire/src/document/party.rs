@@ -16,8 +16,10 @@ pub struct RegionSpec {
     pub ordinal: u16,
     /// Where it is.
     pub coordinates: Coordinates,
-    /// Base URL of its origin, in a list of one. Where several processes of an origin share a database, it is that of what
-    /// balances between them: contexts that were used before, and the quotas of limits, are known to each process alone.
+    /// Base URLs of its origin, 1 to 4, each as good as the others, in order of preference. The first that has not failed again and
+    /// again is asked, and where that fails the next one before another region is. The origin is told all of them
+    /// (`MERIDIAN_PUBLIC_URL`). Where several processes of it share a database, they are those of what balances between them:
+    /// contexts that were used before, and the quotas of limits, are known to each process alone.
     pub origins: Vec<String>,
     /// Share of traffic under a weighted strategy.
     #[serde(default = "weight")]
@@ -55,7 +57,7 @@ pub enum RegionStateSpec {
 }
 
 spec! {
-/// A tenant's own HTTP service that routes may forward to.
+/// An HTTP service of a tenant, or of the platform, that routes may forward to.
 pub struct UpstreamSpec {
     /// Base URL by region. Those of regions' own origins are refused and, where one is released nevertheless, not tried; link-local
     /// addresses and metadata services of clouds are refused. Loopback and private addresses are not: whoever runs the edges says
@@ -92,9 +94,33 @@ pub struct UpstreamSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plaintext: bool,
     /// How each region's origin asks whether it is healthy; by default only requests tell. At most 50 upstreams may
-    /// have one.
+    /// have one, and none of the platform's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheckSpec>,
+    /// Which tenants' routes may name it, as `platform:NAME`, where it is the platform's: `all`, or a list of slugs. A tenant's own is
+    /// for that tenant alone and says nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<TenantsSpec>,
+}
+}
+
+/// Tenants that may use an upstream of the platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum TenantsSpec {
+    /// All of them.
+    Word(TenantsWord),
+    /// Those with these slugs.
+    Only(Vec<String>),
+}
+
+spec! {
+/// All tenants.
+pub enum TenantsWord {
+    /// All.
+    #[default]
+    All,
 }
 }
 

@@ -37,7 +37,8 @@ pub struct RouteSpec {
     /// How a region is chosen.
     #[serde(default)]
     pub steering: SteeringSpec,
-    /// Name of an `Upstream` document. Without it, the region's Meridian origin answers.
+    /// Name of an `Upstream` document, or `platform:NAME` of one of the platform's that this tenant may use; not with a `function`
+    /// then, which would see its header fields. Without it, the region's Meridian origin answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// Name of a `Function` document that requests go through on their way to the target and back.
@@ -202,7 +203,8 @@ pub struct SteeringSpec {
     #[serde(default = "retry_statuses")]
     pub retry_statuses: Vec<u16>,
     /// Attempts at the most, the first included. Further ones are for idempotent methods (RFC 9110, section 9.2.2), for requests with an
-    /// `Idempotency-Key` to Meridian's own origins, which honour it, and where nothing of the first was sent.
+    /// `Idempotency-Key` to Meridian's own origins, which honour it, and where nothing of the first was sent. Of a region whose
+    /// origin has several addresses all come before the next region, but for the last attempt, which goes to another region.
     #[serde(default = "attempts")]
     pub attempts: u32,
     /// Until the head of a response must be there, for one attempt. What the client takes to send its body does not count.
@@ -281,7 +283,7 @@ spec! {
 pub struct CanarySpec {
     /// Share of subjects, or of browsers where there is no subject. When it grows, all that went still go.
     pub share: Share,
-    /// Name of the `Upstream` that they go to.
+    /// Name of the `Upstream` that they go to, or `platform:NAME` of one of the platform's.
     pub upstream: String,
 }
 }

@@ -301,7 +301,7 @@ fn languages_of_one_weight_have_no_order_unless_the_target_is_told_the_first() {
     let at_upstream = || {
         let mut rules = cached(ruleset(vec![route("/**")]));
         rules.upstreams.push(upstream(vec![("us-east-1".into(), "https://shop.example".to_owned())]));
-        rules.routes[0].target = RouteTarget::Upstream(0);
+        rules.routes[0].target = RouteTarget::Upstream(UpstreamRef::Own(0));
         rules
     };
     let asked = ["en, de", "de, en", "fr, de;q=0.5, en;q=0.5", "fr, en;q=0.5, de;q=0.5", "de, en;q=0.5"];

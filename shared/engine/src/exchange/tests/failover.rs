@@ -109,3 +109,95 @@ fn a_route_that_no_region_can_serve_ejects_none_for_others() {
         assert_eq!(host.regions(), ["us-east-1"], "{first:?}");
     }
 }
+
+/// A host at whose regions there are so many addresses each, and the authorities that it forwarded to.
+fn addressed(count: usize) -> Host {
+    let host = Host::new(ruleset(vec![route("/**")]));
+    let mut platform = platform();
+    for region in &mut platform.regions {
+        region.origins = (1..=count).map(|number| format!("http://{}.{number}", region.id).into()).collect();
+    }
+    Host { platform: Some(Arc::new(platform)), ..host }
+}
+
+fn authorities(host: &Host) -> Vec<&str> {
+    host.forwards
+        .iter()
+        .map(|forward| forward.url.trim_start_matches("http://").trim_end_matches('/'))
+        .collect()
+}
+
+#[test]
+fn the_next_address_of_a_region_comes_before_the_next_region() {
+    for first in [Err(ForwardFault::Connect), Err(ForwardFault::Timeout), ok(503, &[])] {
+        let mut host = addressed(2);
+        host.says("us-east-1", first.clone());
+        let reply = host.get("/");
+        assert_eq!((reply.status, reply.decision.region.as_deref()), (200, Some("us-east-1")), "{first:?}");
+        assert_eq!(authorities(&host), ["us-east-1.1", "us-east-1.2"]);
+        assert!(host.forwards.iter().all(|forward| forward.sign.is_some()));
+        let told = stages(&reply);
+        assert!(told.contains("region=us-east-1 attempt=0 address=1"), "{told}");
+        assert!(told.contains("region=us-east-1 attempt=1 address=2"), "{told}");
+    }
+    // What the first may have seen is sent nowhere again.
+    let mut host = addressed(2);
+    host.says("us-east-1", Err(ForwardFault::Broken));
+    let facts = Facts { body: BodySize::Bytes(10), ..request("POST", "acme.example", "/") };
+    assert_eq!((host.send(facts).status, host.forwards.len()), (502, 1));
+}
+
+#[test]
+fn the_last_attempt_is_at_another_region() {
+    for (addresses, expect) in [
+        (1, ["us-east-1.1", "eu-west-1.1", "ap-southeast-1.1"]),
+        (2, ["us-east-1.1", "us-east-1.2", "eu-west-1.1"]),
+        (4, ["us-east-1.1", "us-east-1.2", "eu-west-1.1"]),
+    ] {
+        let mut host = addressed(addresses);
+        for region in ["us-east-1", "us-east-1", "eu-west-1"] {
+            host.says(region, Err(ForwardFault::Connect));
+        }
+        host.get("/");
+        assert_eq!(authorities(&host), expect, "{addresses}");
+    }
+}
+
+#[test]
+fn an_address_that_fails_again_and_again_is_left_alone() {
+    let mut host = addressed(2);
+    for _ in 0..3 {
+        host.says("us-east-1", Err(ForwardFault::Connect));
+        host.says("us-east-1", ok(200, &[]));
+        host.get("/");
+    }
+    host.forwards.clear();
+    let reply = host.get("/");
+    assert_eq!(authorities(&host), ["us-east-1.2"]);
+    assert!(stages(&reply).contains("excluded=\"us-east-1 address 1 ejected\""), "{}", stages(&reply));
+    // It is tried again after a while.
+    host.now_ms += 1_000;
+    host.forwards.clear();
+    host.get("/");
+    assert_eq!(authorities(&host), ["us-east-1.1"]);
+}
+
+#[test]
+fn a_region_that_is_behind_is_asked_at_no_other_address() {
+    let mut host = addressed(2);
+    host.says("us-east-1", ok(503, &[("meridian-behind", "3")]));
+    host.get("/");
+    assert_eq!(authorities(&host), ["us-east-1.1", "ap-southeast-1.1"]);
+}
+
+#[test]
+fn no_upstream_leads_to_any_address_of_an_origin() {
+    let mut host = addressed(2);
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.upstreams.push(upstream(vec![("us-east-1".into(), "http://eu-west-1.2/metrics".to_owned())]));
+    rules.routes[0].target = RouteTarget::Upstream(UpstreamRef::Own(0));
+    host.rules = Some(Arc::new(rules));
+    let reply = host.get("/");
+    assert_eq!((reply.status, host.forwards.len()), (503, 0));
+    assert!(stages(&reply).contains("us-east-1 atanorigin"), "{}", stages(&reply));
+}

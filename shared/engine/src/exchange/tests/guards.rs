@@ -262,7 +262,7 @@ fn an_upstream_gets_the_token_but_neither_context_nor_session() {
     let mut rules = ruleset(vec![route("/**")]);
     let regions = vec![("eu-west-1".into(), "https://shop.example/base/".to_owned())];
     rules.upstreams.push(Upstream { timeout_ms: 700, ..upstream(regions) });
-    rules.routes[0].target = RouteTarget::Upstream(0);
+    rules.routes[0].target = RouteTarget::Upstream(UpstreamRef::Own(0));
     let mut host = Host::new(rules);
     let mut facts = with_token("x");
     facts.headers.append("meridian-session", "s1.k.p.m");

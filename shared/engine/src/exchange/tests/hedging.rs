@@ -189,3 +189,24 @@ fn the_percentile_is_that_of_the_region_and_nothing_is_known_at_first() {
     }
     assert_eq!(get(&mut host).1.patience_ms, Some(HEDGE_AFTER_MS_MIN));
 }
+
+#[test]
+fn a_hedge_is_at_another_region_and_a_failure_at_the_next_address() {
+    let mut open = route("/**");
+    open.steering.hedge = Some(Hedge::After(80));
+    let mut host = Host::new(ruleset(vec![open]));
+    let mut platform = platform();
+    for region in &mut platform.regions {
+        region.origins.push(format!("http://{}.second.example", region.id).into());
+    }
+    host.platform = Some(Arc::new(platform));
+    host.get("/before");
+    let (mut exchange, first) = get(&mut host);
+    let second = forward(resume(&mut host, &mut exchange, 80, Answer::Slow));
+    assert_eq!((first.region.as_deref(), second.region.as_deref()), (Some("us-east-1"), Some("eu-west-1")));
+
+    let (mut exchange, first) = get(&mut host);
+    assert_eq!(first.patience_ms, Some(80));
+    let second = forward(resume(&mut host, &mut exchange, 5, answered(0, Err(ForwardFault::Connect))));
+    assert_eq!((second.url.as_str(), second.patience_ms), ("http://us-east-1.second.example/", Some(80)));
+}

@@ -24,7 +24,7 @@ use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
     Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Personal, RouteTarget, Ruleset,
-    Target, TenantState, Transform, Version,
+    Target, TenantState, Transform, UpstreamRef, Version,
 };
 use crate::secret::Secrets;
 use crate::step::{

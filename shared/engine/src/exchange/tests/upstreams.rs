@@ -1,7 +1,7 @@
-//! What a rule says of a tenant's own service.
+//! What a rule says of a tenant's own service, and of one of the platform's.
 
 use super::*;
-use crate::ruleset::Upstream;
+use crate::ruleset::{Canary, SHARE_ALL, SharedUpstream, Upstream};
 
 /// Rules of one open route to an upstream in two regions.
 fn rules(change: impl FnOnce(&mut Upstream)) -> Ruleset {
@@ -10,7 +10,7 @@ fn rules(change: impl FnOnce(&mut Upstream)) -> Ruleset {
     let mut upstream = upstream(vec![region("us-east-1"), region("eu-west-1")]);
     change(&mut upstream);
     rules.upstreams.push(upstream);
-    rules.routes[0].target = RouteTarget::Upstream(0);
+    rules.routes[0].target = RouteTarget::Upstream(UpstreamRef::Own(0));
     rules
 }
 
@@ -113,7 +113,7 @@ fn something_stale_is_better_than_an_upstream_that_is_busy() {
 fn no_upstream_leads_to_the_origin_of_any_region() {
     let at = |us: &str| {
         let us = us.to_owned();
-        rules(move |upstream| upstream.regions[0].1 = us)
+        rules(move |upstream| upstream.regions[0].1 = us.into())
     };
     for us in ["http://us-east-1.origin.example", "http://ap-southeast-1.origin.example:80/metrics"] {
         let mut host = Host::new(at(us));
@@ -125,9 +125,75 @@ fn no_upstream_leads_to_the_origin_of_any_region() {
     host.get("/");
     assert_eq!(host.regions(), ["us-east-1"]);
     let mut host = Host::new(rules(|upstream| {
-        upstream.regions = vec![("us-east-1".into(), "http://eu-west-1.origin.example".to_owned())];
+        upstream.regions = vec![("us-east-1".into(), "http://eu-west-1.origin.example".into())];
     }));
     let reply = host.get("/");
     assert_eq!((reply.status, host.forwards.len()), (503, 0));
     assert!(body(&reply)["type"].as_str().unwrap().ends_with("no-region"), "{}", body(&reply));
+}
+
+/// A host whose one route goes to the platform's upstream `shared`, which is there for these tenants.
+fn shared(tenants: Option<&[&str]>) -> Host {
+    let mut rules = ruleset(vec![route("/**")]);
+    rules.routes[0].target = RouteTarget::Upstream(UpstreamRef::Platform("platform:shared".into()));
+    let mut upstream = upstream(vec![("us-east-1".into(), "https://shared.example".to_owned())]);
+    upstream.service = "platform:shared".into();
+    upstream.headers = vec![("x-key".to_owned(), "hush".to_owned())];
+    let tenants = tenants.map(|slugs| slugs.iter().map(|slug| (*slug).to_owned()).collect());
+    let mut platform = platform();
+    platform.upstreams.insert("platform:shared".into(), SharedUpstream { upstream, tenants });
+    Host { platform: Some(Arc::new(platform)), ..Host::new(cached(rules)) }
+}
+
+fn is_missing(host: &mut Host) {
+    let reply = host.get("/");
+    assert_eq!((reply.status, reply.decision.outcome, host.forwards.len()), (503, Outcome::Failed, 0));
+    assert!(body(&reply)["type"].as_str().unwrap().ends_with("no-upstream"), "{}", body(&reply));
+    let told = stages(&reply);
+    let line = "the platform has no such upstream for this tenant  upstream=platform:shared";
+    assert!(told.contains(line), "{told}");
+}
+
+#[test]
+fn an_upstream_of_the_platform_is_for_those_that_it_names() {
+    for tenants in [None, Some(&["other", "acme"][..])] {
+        let mut host = shared(tenants);
+        let reply = host.get("/");
+        assert_eq!(reply.status, 200);
+        let forward = &host.forwards[0];
+        assert_eq!((forward.url.as_str(), forward.sign.is_none()), ("https://shared.example/", true));
+        assert_eq!(forward.headers.get("x-key"), Some("hush"));
+        let told = stages(&reply);
+        assert!(told.contains("service=platform:shared") && !told.contains("hush"), "{told}");
+    }
+    is_missing(&mut shared(Some(&["other"])));
+    is_missing(&mut shared(Some(&[])));
+    let mut host = shared(None);
+    host.platform = Some(Arc::new(platform()));
+    is_missing(&mut host);
+}
+
+#[test]
+fn a_canary_to_an_upstream_that_is_not_there_goes_to_no_origin() {
+    let mut rules = ruleset(vec![route("/**")]);
+    let upstream = UpstreamRef::Platform("platform:shared".into());
+    rules.routes[0].steering.canary = Some(Canary { share: SHARE_ALL, upstream });
+    is_missing(&mut Host::new(rules));
+}
+
+#[test]
+fn something_stale_is_better_than_an_upstream_that_is_not_there() {
+    let mut host = shared(None);
+    host.says("us-east-1", length("10"));
+    host.get("/");
+    host.now_ms += 100_000;
+    let mut without = platform();
+    without.version.sequence = 2;
+    host.platform = Some(Arc::new(without));
+    let heads = vec![(Target::Platform, 2)];
+    host.news = Some(SyncNews { now_ms: host.now_ms, heads, ..SyncNews::default() });
+    host.forwards.clear();
+    let reply = host.get("/");
+    assert_eq!((reply.status, reply.decision.outcome, host.forwards.len()), (200, Outcome::Cached, 0));
+    assert!(stages(&reply).contains("no such upstream"), "{}", stages(&reply));
 }

@@ -22,7 +22,7 @@ use super::vary::{self, Ties};
 use crate::facts::{Scheme, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
-use crate::ruleset::{Auth, CachePolicy, KeyPart, Route, RouteTarget, Ruleset};
+use crate::ruleset::{Auth, CachePolicy, KeyPart, Route, RouteTarget, Ruleset, UpstreamRef};
 use crate::step::CacheKey;
 
 /// A text made of parts.
@@ -92,18 +92,20 @@ pub(super) fn digest(value: &str) -> String {
 }
 
 /// What tells the answers of one route from those of others: its name, who may use it, and what answers. Names hold no line
-/// feed.
+/// feed, and no colon: a tenant's own upstream has another mark than the platform's of the same name.
 pub(crate) fn route_mark(ruleset: &Ruleset, route: &Route) -> String {
     let auth = match route.auth {
         Auth::Anonymous => "anonymous",
         Auth::Optional => "optional",
         Auth::Required { .. } => "required",
     };
-    let upstream = match route.target {
-        RouteTarget::Origin => None,
-        RouteTarget::Upstream(number) => ruleset.upstreams.get(number),
+    let upstream: &str = match &route.target {
+        RouteTarget::Origin => "",
+        RouteTarget::Upstream(UpstreamRef::Platform(name)) => name,
+        RouteTarget::Upstream(UpstreamRef::Own(number)) => {
+            ruleset.upstreams.get(*number).map_or("", |upstream| &upstream.rule.name)
+        }
     };
-    let upstream = upstream.map_or("", |upstream| &upstream.rule.name);
     let function = route.function.and_then(|number| ruleset.functions.get(number));
     let function = function.map_or("", |function| &function.sha256);
     digest(&[&*route.rule.name, auth, upstream, function].join("\n"))
@@ -320,8 +322,12 @@ mod tests {
             Route { rule: named("other"), ..base.clone() },
             Route { auth: Auth::Optional, ..base.clone() },
             Route { auth: required.clone(), ..base.clone() },
-            Route { target: RouteTarget::Upstream(0), ..base.clone() },
-            Route { target: RouteTarget::Upstream(1), ..base.clone() },
+            Route { target: RouteTarget::Upstream(UpstreamRef::Own(0)), ..base.clone() },
+            Route { target: RouteTarget::Upstream(UpstreamRef::Own(1)), ..base.clone() },
+            Route {
+                target: RouteTarget::Upstream(UpstreamRef::Platform("platform:main".into())),
+                ..base.clone()
+            },
             Route { function: Some(0), ..base.clone() },
             Route { function: Some(1), ..base.clone() },
         ];

@@ -4,11 +4,15 @@
 //! has seen itself ([`SteeringMemory::record`]): for all tenants where nothing but the region can have failed, and for a tenant alone where it
 //! did not do what that tenant's own rules ask. A region that is not healthy is tried only where no other is left. Equal regions are
 //! ordered by id, so that a plan depends on its inputs alone.
+//!
+//! A region may have several addresses, each as good as the others. What this node has seen is kept for each, and one that fails
+//! is left alone while the region has another.
 
 mod choice;
 mod connections;
 mod health;
 mod latency;
+mod plan;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +21,7 @@ use geo_types::Point;
 
 pub use self::choice::{REGION_COOKIE, region_cookie, region_of_cookie};
 pub use self::connections::Connection;
+pub use self::plan::{Candidate, Excluded, Plan, Standing};
 
 use self::connections::Connections;
 use self::health::{Health, RetryBudget};
@@ -36,7 +41,7 @@ use crate::step::RegionNews;
 pub struct SteeringMemory {
     news: Vec<RegionNews>,
     heard: Option<Since>,
-    services: Bounded<ServiceKey, Experience>,
+    addresses: Bounded<AddressKey, Experience>,
     latencies: Bounded<ServiceKey, Latency>,
     connections: Bounded<ServiceKey, Connections>,
     /// By tenant: what one tenant's upstreams need is not taken from the others.
@@ -44,7 +49,7 @@ pub struct SteeringMemory {
     keyed: Keyed,
 }
 
-/// How a service has done lately.
+/// How an address of a service has done lately.
 #[derive(Debug)]
 struct Experience {
     for_all: Health,
@@ -53,7 +58,10 @@ struct Experience {
 }
 
 /// A region and, where it is not the region's own origin, the upstream.
-type ServiceKey = (RegionId, Option<String>);
+type ServiceKey = (RegionId, Option<Arc<str>>);
+
+/// A service and one of its base URLs.
+type AddressKey = (RegionId, Option<Arc<str>>, Arc<str>);
 
 /// What a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -76,66 +84,6 @@ pub struct Ask<'a> {
     pub upstream: Option<&'a Upstream>,
 }
 
-/// Regions to try, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// In the order in which to try them.
-    pub candidates: Vec<Candidate>,
-    /// Those that will not be tried, and why; by id.
-    pub excluded: Vec<(RegionId, Excluded)>,
-    /// The nearest of the allowed regions, whatever its health.
-    pub nearest: Option<RegionId>,
-}
-
-/// One region to try.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The region.
-    pub region: RegionId,
-    /// Its ordinal.
-    pub ordinal: u16,
-    /// The upstream there, as `tenant/name`; `None` for the region's own origin. Health is kept for each.
-    pub service: Option<String>,
-    /// Base URL: the region's origin, or the upstream's.
-    pub base: Arc<str>,
-    /// Great-circle distance from the client, or from the home region where the place is unknown.
-    pub distance_km: u32,
-    /// How it stands.
-    pub standing: Standing,
-}
-
-/// How a candidate stands; the order of the variants is the order of preference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    /// Healthy, and has what the session has seen, as far as is known.
-    Ready,
-    /// Healthy, but was behind the session when last heard of.
-    Behind,
-    /// Draining, and the session has seen nothing of it.
-    Draining,
-    /// Not healthy: only tried because nothing better is there.
-    LastResort,
-}
-
-/// Why a region is not tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excluded {
-    /// The tenant's data may not go there.
-    Residency,
-    /// The route is pinned to others.
-    NotPinned,
-    /// Its state is `down`.
-    Down,
-    /// The origins say that its health check fails: the region's, or where the route goes to an upstream, the upstream's there.
-    Unhealthy,
-    /// It failed too often just now.
-    Ejected,
-    /// The upstream is not there.
-    NoUpstream,
-    /// The upstream is where the origin of a region is: to an origin nothing goes but what is signed for it.
-    AtAnOrigin,
-}
-
 /// How an attempt ended, as far as the region's health is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
@@ -148,22 +96,6 @@ pub enum AttemptOutcome {
     FailedRoute,
 }
 
-impl Plan {
-    /// Takes the next region to try.
-    pub fn take_next(&mut self) -> Option<Candidate> {
-        (!self.candidates.is_empty()).then(|| self.candidates.remove(0))
-    }
-
-    /// A region said that it is behind this source: the source itself, which can't be, comes next, if it is among the
-    /// candidates left.
-    pub fn prefer_source(&mut self, ordinal: u16) {
-        if let Some(at) = self.candidates.iter().position(|candidate| candidate.ordinal == ordinal) {
-            let source = self.candidates.remove(at);
-            self.candidates.insert(0, source);
-        }
-    }
-}
-
 impl SteeringMemory {
     /// An empty memory.
     #[must_use]
@@ -171,7 +103,7 @@ impl SteeringMemory {
         Self {
             news: Vec::new(),
             heard: None,
-            services: Bounded::new(SERVICES_MAX, keyed),
+            addresses: Bounded::new(SERVICES_MAX, keyed),
             latencies: Bounded::new(SERVICES_MAX, keyed),
             connections: Bounded::new(SERVICES_MAX, keyed),
             budgets: Bounded::new(TENANTS_MAX, keyed),
@@ -201,34 +133,26 @@ impl SteeringMemory {
             }
             let place = (distance_km, &region.id);
             nearest = Some(nearest.map_or(place, |nearest| place.min(nearest)));
-            if matches!(&ask.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
-                plan.excluded.push((region.id.clone(), Excluded::NotPinned));
+            if let Some(why) = ask.excludes(region, &origins) {
+                plan.excluded.push((region.id.clone(), why));
                 continue;
             }
-            let Some(base) = ask.base(region) else {
-                plan.excluded.push((region.id.clone(), Excluded::NoUpstream));
-                continue;
-            };
-            if is_at_one_of(&origins, &base) {
-                plan.excluded.push((region.id.clone(), Excluded::AtAnOrigin));
-                continue;
-            }
-            let candidate = |standing| Candidate {
-                region: region.id.clone(),
-                ordinal: region.ordinal,
-                service: ask.service(),
-                base: Arc::clone(&base),
-                distance_km,
-                standing,
-            };
-            match self.standing(ask, region, now_ms) {
-                Ok(standing) => plan.candidates.push(candidate(standing)),
-                Err(why) => {
-                    if why != Excluded::Down {
-                        unwell.push(candidate(Standing::LastResort));
+            let standing = self.standing(ask, region, now_ms);
+            let others = plan.candidates.len();
+            for candidate in ask.last_resorts(region, distance_km) {
+                match standing {
+                    Ok(_) if self.is_ejected(ask, &candidate, now_ms) => {
+                        plan.ejected.extend(candidate.number.map(|number| (region.id.clone(), number)));
+                        unwell.push(candidate);
                     }
-                    plan.excluded.push((region.id.clone(), why));
+                    Ok(standing) => plan.candidates.push(Candidate { standing, ..candidate }),
+                    Err(Excluded::Down) => {}
+                    Err(_) => unwell.push(candidate),
                 }
+            }
+            if plan.candidates.len() == others {
+                plan.excluded.push((region.id.clone(), standing.err().unwrap_or(Excluded::Ejected)));
+                plan.ejected.retain(|(id, _)| *id != region.id);
             }
         }
         plan.nearest = nearest.map(|(_, id)| id.clone());
@@ -236,6 +160,7 @@ impl SteeringMemory {
             plan.excluded.retain(|(id, _)| !unwell.iter().any(|candidate| candidate.region == *id));
             plan.candidates = unwell;
         }
+        // Addresses of one region stay in the order of their list.
         plan.candidates.sort_by_cached_key(|candidate| self.rank(ask, candidate, now_ms));
         plan
     }
@@ -270,16 +195,12 @@ impl SteeringMemory {
         }
         let is_fresh = self.heard.is_some_and(|heard| heard.age_ms(now_ms) <= NEWS_MS_MAX);
         let news = self.news.iter().find(|news| news.id == region.id && is_fresh);
-        let key = (region.id.clone(), ask.service());
-        let is_unhealthy = news.is_some_and(|news| match &key.1 {
-            Some(service) => news.unhealthy.contains(service),
+        let is_unhealthy = news.is_some_and(|news| match ask.upstream {
+            Some(upstream) => news.unhealthy.contains(&*upstream.service),
             None => !news.healthy,
         });
         if is_unhealthy {
             return Err(Excluded::Unhealthy);
-        }
-        if self.services.peek(&key).is_some_and(|service| service.is_ejected(&ask.tenant.slug, now_ms)) {
-            return Err(Excluded::Ejected);
         }
         let has_session = ask.positions.iter().any(|(ordinal, _)| *ordinal == region.ordinal)
             || ask.sticky == Some(&*region.id);
@@ -292,8 +213,13 @@ impl SteeringMemory {
         Ok(if is_behind { Standing::Behind } else { Standing::Ready })
     }
 
+    fn is_ejected(&self, ask: &Ask<'_>, candidate: &Candidate, now_ms: u64) -> bool {
+        let experience = self.addresses.peek(&candidate.address());
+        experience.is_some_and(|experience| experience.is_ejected(&ask.tenant.slug, now_ms))
+    }
+
     /// Call before each attempt, `attempt` counting from 0. The first pays into the tenant's retry budget and is always
-    /// allowed; each other takes from it, and `false` means that it is used up: don't try. A region on probation gets no
+    /// allowed; each other takes from it, and `false` means that it is used up: don't try. An address on probation gets no
     /// second request until this one is answered.
     #[must_use]
     pub fn attempt(&mut self, tenant: &Arc<str>, candidate: &Candidate, attempt: u32, now_ms: u64) -> bool {
@@ -303,8 +229,8 @@ impl SteeringMemory {
         } else if !budget.retry(now_ms) {
             return false;
         }
-        if let Some(service) = self.services.get(&candidate.key()) {
-            service.each(tenant, |health| health.attempt(now_ms));
+        if let Some(experience) = self.addresses.get(&candidate.address()) {
+            experience.each(tenant, |health| health.attempt(now_ms));
         }
         true
     }
@@ -354,19 +280,19 @@ impl SteeringMemory {
             }
         }
         if outcome == AttemptOutcome::Answered {
-            if let Some(service) = self.services.get(&candidate.key()) {
-                service.each(tenant, |health| health.answered(now_ms));
+            if let Some(experience) = self.addresses.get(&candidate.address()) {
+                experience.each(tenant, |health| health.answered(now_ms));
             }
             return;
         }
         let keyed = self.keyed;
         let new = || Experience { for_all: Health::default(), by_tenant: Bounded::new(TENANTS_MAX, keyed) };
-        let service = self.services.get_or_insert_with(candidate.key(), new);
+        let experience = self.addresses.get_or_insert_with(candidate.address(), new);
         let health = match outcome {
             AttemptOutcome::FailedRoute => {
-                service.by_tenant.get_or_insert_with(Arc::clone(tenant), Health::default)
+                experience.by_tenant.get_or_insert_with(Arc::clone(tenant), Health::default)
             }
-            AttemptOutcome::Answered | AttemptOutcome::Failed => &mut service.for_all,
+            AttemptOutcome::Answered | AttemptOutcome::Failed => &mut experience.for_all,
         };
         health.failed(now_ms);
     }
@@ -382,12 +308,6 @@ impl Experience {
     fn each(&mut self, tenant: &str, mut change: impl FnMut(&mut Health)) {
         change(&mut self.for_all);
         self.by_tenant.get(tenant).map(change);
-    }
-}
-
-impl Candidate {
-    fn key(&self) -> ServiceKey {
-        (self.region.clone(), self.service.clone())
     }
 }
 
@@ -407,24 +327,46 @@ fn is_at_one_of(origins: &[Destination<'_>], base: &str) -> bool {
 }
 
 impl Ask<'_> {
-    fn service(&self) -> Option<String> {
-        self.upstream.map(|upstream| format!("{}/{}", self.tenant.slug, upstream.rule.name))
+    /// Base URLs in a region, in order of preference: of its own origin, or of the upstream.
+    fn bases<'b>(&'b self, region: &'b Region) -> &'b [Arc<str>] {
+        let Some(upstream) = self.upstream else { return &region.origins };
+        let there = upstream.regions.iter().find(|(id, _)| *id == region.id);
+        there.map_or(&[][..], |(_, url)| std::slice::from_ref(url))
     }
 
-    fn base(&self, region: &Region) -> Option<Arc<str>> {
-        match self.upstream {
-            None => Some(Arc::clone(&region.origin)),
-            Some(upstream) => {
-                let url = upstream.regions.iter().find(|(id, _)| *id == region.id).map(|(_, url)| url);
-                url.map(|url| url.as_str().into())
-            }
+    /// A candidate for each address of a region, as if nothing better were there.
+    fn last_resorts<'b>(&'b self, region: &'b Region, distance_km: u32) -> impl Iterator<Item = Candidate> {
+        let bases = self.bases(region);
+        (1..).zip(bases).map(move |(number, base)| Candidate {
+            region: region.id.clone(),
+            ordinal: region.ordinal,
+            service: self.upstream.map(|upstream| Arc::clone(&upstream.service)),
+            base: Arc::clone(base),
+            number: (bases.len() > 1).then_some(number),
+            distance_km,
+            standing: Standing::LastResort,
+        })
+    }
+
+    /// Why a region that the tenant allows is none to choose from, whatever its health.
+    fn excludes(&self, region: &Region, origins: &[Destination<'_>]) -> Option<Excluded> {
+        let bases = self.bases(region);
+        if matches!(&self.steering.strategy, Strategy::Pinned(only) if !only.contains(&region.id)) {
+            Some(Excluded::NotPinned)
+        } else if bases.is_empty() {
+            Some(Excluded::NoUpstream)
+        } else if bases.iter().any(|base| is_at_one_of(origins, base)) {
+            Some(Excluded::AtAnOrigin)
+        } else {
+            None
         }
     }
 
     /// The origins of all regions, to none of which an upstream may lead; none where no upstream is asked for.
     fn forbidden_origins(&self) -> Vec<Destination<'_>> {
         let regions = self.upstream.map_or(&[][..], |_| self.platform.regions.as_slice());
-        regions.iter().filter_map(|region| Destination::of(&region.origin)).collect()
+        let origins = regions.iter().flat_map(|region| &region.origins);
+        origins.filter_map(|origin| Destination::of(origin)).collect()
     }
 
     fn weight(&self, candidate: &Candidate) -> u32 {

@@ -1,5 +1,5 @@
-//! Edges and thousands of clients in virtual time, while a region dies, flaps, is slow and comes back. Everything is drawn
-//! from one seed, so that what fails once fails again.
+//! Edges and thousands of clients in virtual time, while a region, or one address of it, dies, flaps, is slow and comes back.
+//! Everything is drawn from one seed, so that what fails once fails again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 3;
 /// Weights by region: what each gets when all are well.
 const WEIGHTS: [(&str, u32); 3] = [(US, 5), (EU, 3), (AP, 2)];
 
-/// What happens to the region in the middle, by second.
+/// What happens to the region in the middle, or to the first address that it has, by second.
 const DEAD: std::ops::Range<u64> = 60..90;
 const FLAPPING: std::ops::Range<u64> = 150..180;
 const SLOW: std::ops::Range<u64> = 240..270;
@@ -55,6 +55,8 @@ struct Flight {
 struct Seen {
     /// Attempts by second and region.
     attempts: BTreeMap<(u64, RegionId), u64>,
+    /// Those at the first of several addresses of a region, by second.
+    firsts: BTreeMap<u64, u64>,
     /// Requests, and those that nobody answered, by the second in which they began.
     requests: BTreeMap<u64, u64>,
     lost: BTreeMap<u64, u64>,
@@ -71,10 +73,11 @@ struct World {
 }
 
 /// Whether a region answers an attempt that begins now, and after how long.
-fn behaviour(region: &str, at_ms: u64, random: &mut Random) -> (bool, u64) {
+fn behaviour(candidate: &Candidate, at_ms: u64, random: &mut Random) -> (bool, u64) {
     let at_s = (at_ms - START_MS) / 1_000;
     let usual_ms = 10 + random.next() % 20;
-    match region {
+    match &*candidate.region {
+        _ if candidate.number.is_some_and(|number| number > 1) => (true, usual_ms),
         EU if DEAD.contains(&at_s) => (false, 1),
         EU if FLAPPING.contains(&at_s) && at_s % 4 < 2 => (false, 1),
         EU if SLOW.contains(&at_s) => (false, TIMEOUT_MS),
@@ -83,7 +86,12 @@ fn behaviour(region: &str, at_ms: u64, random: &mut Random) -> (bool, u64) {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    /// A world whose region in the middle has as many addresses.
+    fn new(seed: u64, addresses: usize) -> Self {
+        let mut platform = platform();
+        for region in platform.regions.iter_mut().filter(|region| &*region.id == EU) {
+            region.origins = (0..addresses).map(|number| format!("http://{number}.example").into()).collect();
+        }
         let everywhere = ruleset(vec![]).tenant;
         let mut restricted = everywhere.clone();
         restricted.slug = "restricted".to_owned();
@@ -92,7 +100,7 @@ impl World {
         steering.strategy = Strategy::Weighted(WEIGHTS.map(|(id, weight)| (id.into(), weight)).into());
         steering.affinity = Affinity::Client;
         Self {
-            platform: platform(),
+            platform,
             tenants: [everywhere, restricted],
             steering,
             edges: (0..EDGES).map(|_| SteeringMemory::new(Keyed::default())).collect(),
@@ -132,10 +140,11 @@ impl World {
         if !self.edges[flight.edge].attempt(&tenant, &flight.candidate, flight.attempt, now_ms) {
             return self.lose(&flight);
         }
-        let region = flight.candidate.region.clone();
+        let (region, second) = (flight.candidate.region.clone(), (now_ms - START_MS) / 1_000);
         self.seen.forbidden += u64::from(flight.restricted && &*region == AP);
-        (flight.succeeds, flight.elapsed_ms) = behaviour(&region, now_ms, &mut self.random);
-        *self.seen.attempts.entry(((now_ms - START_MS) / 1_000, region)).or_default() += 1;
+        *self.seen.firsts.entry(second).or_default() += u64::from(flight.candidate.number == Some(1));
+        (flight.succeeds, flight.elapsed_ms) = behaviour(&flight.candidate, now_ms, &mut self.random);
+        *self.seen.attempts.entry((second, region)).or_default() += 1;
         Some(flight)
     }
 
@@ -226,7 +235,7 @@ impl Seen {
 #[test]
 fn a_region_fails_in_every_way_and_comes_back() {
     for seed in [1, 20_261_120] {
-        let seen = World::new(seed).run();
+        let seen = World::new(seed, 1).run();
 
         assert_eq!(seen.forbidden, 0, "seed {seed}: residency beats everything");
 
@@ -254,5 +263,38 @@ fn a_region_fails_in_every_way_and_comes_back() {
                 assert!((share - usual).abs() < 2.0, "seed {seed}, {after:?}: {shares:?}, before {usual:?}");
             }
         }
+    }
+}
+
+#[test]
+fn an_address_fails_in_every_way_and_its_region_goes_on_with_the_other() {
+    for seed in [1, 20_261_120] {
+        let seen = World::new(seed, 2).run();
+        assert_eq!(seen.forbidden, 0, "seed {seed}");
+        assert_eq!(
+            Seen::sum(&seen.lost, DEAD.start + 1..DEAD.end),
+            0,
+            "seed {seed}: lost though one was well"
+        );
+
+        // What is dead is only probed, as a region is.
+        let probes = Seen::sum(&seen.firsts, DEAD.start + 2..DEAD.end);
+        assert!(probes <= EDGES as u64 * 6, "seed {seed}: {probes} attempts at a dead address");
+
+        // No other region is asked in its place, whatever happens to it.
+        let usual = seen.shares(0..DEAD.start);
+        for trouble in [DEAD, FLAPPING, SLOW] {
+            let shares = seen.shares(trouble.start + 2..trouble.end);
+            for (share, usual) in shares.iter().zip(usual) {
+                assert!(
+                    (share - usual).abs() < 5.0,
+                    "seed {seed}, {trouble:?}: {shares:?}, usually {usual:?}"
+                );
+            }
+        }
+
+        // It is preferred again once it is well.
+        let after = DEAD.end + 40..FLAPPING.start;
+        assert_eq!(Seen::sum(&seen.firsts, after.clone()), seen.attempts(EU, after), "seed {seed}");
     }
 }

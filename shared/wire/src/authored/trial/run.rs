@@ -168,9 +168,8 @@ impl Trial {
     }
 
     fn news(&self, origins: &BTreeMap<String, OriginAnswer>) -> SyncNews {
-        let slug = &self.ruleset.tenant.slug;
-        let services =
-            || self.ruleset.upstreams.iter().map(|upstream| format!("{slug}/{}", upstream.rule.name));
+        let shared = || self.platform.upstreams.values().map(|shared| &shared.upstream);
+        let services = || self.ruleset.upstreams.iter().chain(shared()).map(|of| of.service.to_string());
         let news = |region: &meridian_engine::ruleset::Region| {
             let healthy = origins.get(&*region.id) != Some(&OriginAnswer::Word(OriginWord::Unhealthy));
             RegionNews {

@@ -1,4 +1,4 @@
-//! The platform: regions.
+//! The platform: regions, and services that tenants may use.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use meridian_engine::ruleset::{Platform, Region, RegionState, Version};
 
 use super::{Body, Compiler, Document, of_kind};
 use crate::document::RegionStateSpec;
+use crate::limits::ORIGIN_URLS_MAX;
 
 impl Compiler {
     pub(super) fn platform(&mut self, documents: &[Document], version: Version) -> Option<Platform> {
@@ -26,17 +27,7 @@ impl Compiler {
             if !(-180.0..=180.0).contains(&longitude) {
                 self.flaw("spec.coordinates.longitude", longitude, "degrees from -180 to 180");
             }
-            let origin = match spec.origins.as_slice() {
-                [url] => self.base_url(url, "spec.origins[0]"),
-                urls => {
-                    self.flaw(
-                        "spec.origins",
-                        format!("{} URLs", urls.len()),
-                        "one URL: whatever balances several of them",
-                    );
-                    String::new()
-                }
-            };
+            let origins = self.origins(&spec.origins);
             if let Some(check) = &spec.health_check {
                 self.region_check(check);
             }
@@ -45,7 +36,7 @@ impl Compiler {
                 ordinal: spec.ordinal,
                 latitude,
                 longitude,
-                origin: origin.into(),
+                origins,
                 weight: spec.weight,
                 state: match spec.state {
                     RegionStateSpec::Active => RegionState::Active,
@@ -60,6 +51,19 @@ impl Compiler {
             return None;
         }
         regions.sort_by(|a, b| a.id.cmp(&b.id));
-        Some(Platform { version, regions })
+        let upstreams = self.shared_upstreams(documents, &regions);
+        Some(Platform { version, regions, upstreams })
+    }
+
+    fn origins(&mut self, urls: &[String]) -> Vec<Arc<str>> {
+        if !(1..=ORIGIN_URLS_MAX).contains(&urls.len()) {
+            let expected = format!("1 to {ORIGIN_URLS_MAX} URLs (ORIGIN_URLS_MAX)");
+            self.flaw("spec.origins", format_args!("{} URLs", urls.len()), expected);
+        }
+        let urls = urls.iter().enumerate().take(ORIGIN_URLS_MAX);
+        let bases: Vec<String> =
+            urls.map(|(at, url)| self.base_url(url, &format!("spec.origins[{at}]"))).collect();
+        self.unique(&bases, "spec.origins");
+        bases.into_iter().map(Arc::from).collect()
     }
 }

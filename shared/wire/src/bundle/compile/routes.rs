@@ -8,7 +8,7 @@ use meridian_engine::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN, ROUTE_WORK_MAX, 
 use meridian_engine::policy::route::RouteIndex;
 use meridian_engine::ruleset::{
     Affinity, Auth, Canary, Hedge, Matcher, PathTemplate, RegionId, Route, RouteTarget, SHARE_ALL, Sampling,
-    Segment, Steering, Strategy, Transform,
+    Segment, Steering, Strategy, Transform, UpstreamRef,
 };
 
 use super::policies::is_field_name;
@@ -59,9 +59,9 @@ impl Compiler {
                 steering,
                 target: match &spec.upstream {
                     None => RouteTarget::Origin,
-                    Some(name) => {
-                        RouteTarget::Upstream(self.find("Upstream", name, "spec.upstream").unwrap_or(0))
-                    }
+                    Some(name) => self
+                        .named_upstream(name, "spec.upstream")
+                        .map_or(RouteTarget::Origin, RouteTarget::Upstream),
                 },
                 function: spec
                     .function
@@ -71,6 +71,11 @@ impl Compiler {
                 personal: spec.log.as_ref().map(|log| log.personal.into()).unwrap_or_default(),
                 pattern: spec.matcher.path.as_str().into(),
             };
+            let is_shared = route.upstreams().any(|of| matches!(of, UpstreamRef::Platform(_)));
+            if is_shared && spec.function.is_some() {
+                let expected = "no function: it would see the header fields that are the platform's";
+                self.flaw("spec.function", "a function before an upstream of the platform", expected);
+            }
             self.captures_of(&route, transforms);
             placed.push(Placed { document: at, priority: spec.matcher.priority, route });
         }
@@ -295,7 +300,7 @@ impl Compiler {
             },
             hedge: spec.hedge.as_ref().map(|hedge| self.hedge(hedge, spec, matcher)),
             canary: spec.canary.as_ref().and_then(|canary| {
-                let upstream = self.find("Upstream", &canary.upstream, "spec.steering.canary.upstream")?;
+                let upstream = self.named_upstream(&canary.upstream, "spec.steering.canary.upstream")?;
                 Some(Canary { share: canary.share.basis_points, upstream })
             }),
         }

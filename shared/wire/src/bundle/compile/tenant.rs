@@ -30,7 +30,7 @@ impl Compiler {
         let transforms = self.transforms(documents);
         let security = self.security(documents);
         let segments = self.segments(documents);
-        let upstreams = self.upstreams(documents);
+        let upstreams = self.upstreams(documents, slug);
         let functions = self.functions(documents);
         let routes = self.routes(documents, &allowed, &transforms);
         Some(Ruleset {
