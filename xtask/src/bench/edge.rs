@@ -139,6 +139,6 @@ of the same process).
 
 fn size_table(bundle: &Path) -> Result<String> {
     let mut sizes = sizes::of_edges()?;
-    sizes.push(Size::of("the peer, bundled", bundle)?);
-    Ok(sizes::table(&sizes))
+    sizes.push(Size::of("Hono + jose, bundled", bundle)?);
+    Ok(format!("{}\n{}", sizes::table(&sizes), sizes::verdict(&sizes)))
 }

@@ -55,7 +55,7 @@ enum What {
 #[derive(Args, Clone, Debug)]
 struct Extent {
     /// Rounds; each measures everything once, in the opposite order of the round before.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of each single measurement.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
