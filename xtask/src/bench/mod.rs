@@ -16,7 +16,7 @@ mod proxy;
 mod rollout;
 mod sizes;
 mod tokens;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::path::PathBuf;
 
