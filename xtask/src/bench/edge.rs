@@ -77,6 +77,7 @@ impl EdgeBench {
             ports: Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port },
             upstream_port: self.port + 2,
             no_build: self.extent.no_build,
+            perf_map: false,
         };
         let mut field = Field::start(&CONTEST, &place, &stop, |tokens, upstream| {
             [PEER, LEAN]

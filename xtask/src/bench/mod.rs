@@ -11,6 +11,7 @@ mod engine;
 mod field;
 mod load;
 mod peer;
+mod profile;
 mod proxies;
 mod proxy;
 mod rollout;
@@ -46,6 +47,8 @@ enum What {
     /// Commit to visible and rows per second between regions, beside PostgreSQL's own subscription; writes
     /// tests/bench/cdc.md.
     Cdc(cdc::CdcBench),
+    /// Where the processor time of a request goes, function by function; writes tests/bench/profile.md.
+    Profile(profile::ProfileBench),
     /// Cold start, bytes, memory, swaps of large bundles, and how long until every edge does what changed; writes
     /// tests/bench/rollout.md.
     Rollout(rollout::RolloutBench),
@@ -124,6 +127,7 @@ impl Bench {
             What::Proxy(bench) => bench.run(),
             What::Engine(bench) => bench.run(),
             What::Cdc(bench) => bench.run(),
+            What::Profile(bench) => bench.run(),
             What::Rollout(bench) => bench.run(),
         }
     }
