@@ -67,6 +67,8 @@ pub const FUZZ_CORPUS_BYTES_MAX: u64 = 128 * 1024;
 
 /// Pause between two requests of one thread of a soak.
 pub const SOAK_REQUEST_PAUSE: Duration = Duration::from_millis(30);
+/// The same between two uploads.
+pub const SOAK_UPLOAD_PAUSE: Duration = Duration::from_millis(300);
 /// How often a soak looks what is due.
 pub const SOAK_EVENT_PAUSE: Duration = Duration::from_millis(200);
 /// How often a soak looks at the processes.
@@ -77,8 +79,12 @@ pub const SOAK_PUSH_EVERY: Duration = Duration::from_secs(20);
 pub const SOAK_PUSH_SEEN_MAX: Duration = Duration::from_secs(10);
 /// How often tags are purged in a soak.
 pub const SOAK_PURGE_EVERY: Duration = Duration::from_secs(7);
-/// How often an origin is killed in a soak.
+/// How often an origin or a PostgreSQL is killed in a soak.
 pub const SOAK_KILL_EVERY: Duration = Duration::from_secs(45);
+/// What was killed in a soak serves again within this time.
+pub const SOAK_BACK_MAX: Duration = Duration::from_secs(30);
+/// As many parts of a soak's time have their own memory in the report.
+pub const SOAK_PARTS_MAX: u64 = 60;
 /// As many failed requests of one thread are kept in words.
 pub const SOAK_FAULTS_MAX: usize = 1_000;
 /// A process that has more than so many times the memory that it had grows, if that are also more than

@@ -63,12 +63,21 @@ pub fn heading(title: &str, command: &str, programs: &str) -> String {
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("an unknown processor", |(_, model)| model.trim());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = memory_gb(&file("/proc/meminfo"));
+    let memory = memory.map_or("memory of an unknown size".to_owned(), |gb| format!("{gb:.1} GB of memory"));
     let kernel = file("/proc/sys/kernel/osrelease");
     let date = first_line(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]));
     format!(
-        "# {title}\n\nWritten by `{command}` on {date}: {cores} cores of {model}, Linux {}; {programs}.\n",
+        "# {title}\n\nWritten by `{command}` on {date}: {cores} cores of {model}, {memory}, Linux {}; {programs}.\n",
         kernel.trim()
     )
+}
+
+/// All memory of the machine, as the kernel lists it.
+fn memory_gb(meminfo: &str) -> Option<f64> {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: f64 = total.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1_024.0 / 1e9)
 }
 
 /// How busy the machine is now, as a sentence.
@@ -126,6 +135,13 @@ mod tests {
         assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), Some(2.0));
         assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.99), Some(3.0));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn the_memory_of_the_machine_is_found() {
+        let meminfo = "MemTotal:        8000000 kB\nMemFree:          123456 kB\n";
+        assert_eq!(memory_gb(meminfo).map(|gb| format!("{gb:.1}")), Some("8.2".to_owned()));
+        assert_eq!(memory_gb("MemFree: 1 kB\n"), None);
     }
 
     #[test]

@@ -98,6 +98,21 @@ impl Stack {
         no_build: bool,
         stop: &Stop,
     ) -> Result<Self> {
+        Self::start_with(folder, ports, host, no_build, stop, &[])
+    }
+
+    /// As [`Stack::start`], with further options of `cargo xtask up`.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub fn start_with(
+        folder: &Path,
+        ports: Ports,
+        host: HostProfile,
+        no_build: bool,
+        stop: &Stop,
+        options: &[&str],
+    ) -> Result<Self> {
         forget(folder)?;
         fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
         let log = folder.join("up.log");
@@ -109,7 +124,7 @@ impl Stack {
             .arg(folder)
             .args(["--cloudflare-port", &ports.cloudflare.to_string()]);
         command.args(["--spin-port", &ports.spin.to_string(), "--base-port", &ports.base.to_string()]);
-        command.args(["--spin-host", host.name()]);
+        command.args(["--spin-host", host.name()]).args(options);
         if no_build {
             command.arg("--no-build");
         }

@@ -10,15 +10,16 @@ use std::{
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ProfilingStrategy,
     component::{Component, Linker},
 };
 use wasmtime_wasi_http::p3::{self, bindings::ServicePre};
 
 use crate::{instance::Guest, key_value, key_value::hex, limits, variables};
 
-/// The engine of all components, with a thread that ticks its epoch for as long as it lives.
-pub fn engine(memory_bytes_max: usize) -> anyhow::Result<Engine> {
+/// The engine of all components, with a thread that ticks its epoch for as long as it lives. With `perf_map` it writes where
+/// each compiled function lies, and its name, as Linux perf wants it.
+pub fn engine(memory_bytes_max: usize, perf_map: bool) -> anyhow::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(limits::INSTANCES_MAX)
         .total_core_instances(limits::INSTANCES_MAX * 8)
@@ -35,6 +36,9 @@ pub fn engine(memory_bytes_max: usize) -> anyhow::Result<Engine> {
         .wasm_component_model_async(true)
         .epoch_interruption(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    if perf_map {
+        config.profiler(ProfilingStrategy::PerfMap);
+    }
     let engine = Engine::new(&config).map_err(|error| anyhow::anyhow!("{error:#}"))?;
     let ticked = engine.weak();
     std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {

@@ -440,7 +440,7 @@ mod tests {
     async fn a_tenant_takes_its_own_places_and_leaves_others_theirs() {
         let folder = std::env::temp_dir().join(format!("meridian-functions-{}", std::process::id()));
         let store = Arc::new(key_value::Store::open(&folder, 1 << 20).unwrap());
-        let engine = component::engine(1 << 20).unwrap();
+        let engine = component::engine(1 << 20, false).unwrap();
         let functions = Arc::new(Functions::new(engine, store, folder.clone(), Arc::default()).unwrap());
         let take = |tenant: &str| Place::take(&functions, &tenant.into());
         let held: Vec<Place> = std::iter::from_fn(|| take("acme")).take(1_000).collect();

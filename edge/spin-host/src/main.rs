@@ -124,6 +124,10 @@ struct Options {
     /// Threads that serve requests; as many as there are processors, if it isn't given.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// Tell Linux perf of the functions that this start compiles, where they are and what they are called, in
+    /// /tmp/perf-PID.map.
+    #[arg(long)]
+    perf_map: bool,
     /// How to write the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
@@ -211,7 +215,7 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
     let stores =
         key_value::open_all(labels, &options.state_dir.join("key-value"), options.key_value_bytes_max)
             .with_context(|| format!("the key-value stores in {}", options.state_dir.display()))?;
-    let engine = component::engine(options.instance_memory_bytes_max)?;
+    let engine = component::engine(options.instance_memory_bytes_max, options.perf_map)?;
     let stopping = Arc::new(AtomicBool::new(false));
     let assembly = Assembly {
         options: &options,

@@ -1,121 +1,130 @@
-// What a good hand-written worker does for the same requests: Hono routes, jose verifies by WebCrypto with keys imported
-// once, and the platform's own cache keeps responses. It verifies every token anew, as jose does. Below /full/ it does what
-// the edge does there: scope, limit, split, headers, ids and an event. It knows one tenant, no rules that change, no
-// steering, no explanation.
+// What a good hand-written worker does for the same requests: Hono routes, jose verifies by WebCrypto, the platform's own
+// cache keeps responses, and every request gets what a worker in production gives it: an id, its trace continued, an event in
+// a batch, and what proxies say of a request that they forward. Below /full/ it also does what the edge does there: scope,
+// limit, split, headers. It knows one tenant, no rules that change, no steering, no explanation.
 
 import { Hono } from "hono";
-import { importJWK, jwtVerify } from "jose";
-
-let keys;
-
-async function keysOf(env) {
-  const jwks = JSON.parse(env.JWKS).keys;
-  const imported = await Promise.all(jwks.map(async (jwk) => [jwk.kid, { alg: jwk.alg, key: await keyOf(jwk) }]));
-  return new Map(imported);
-}
-
-function keyOf(jwk) {
-  if (jwk.kty !== "oct") return importJWK(jwk, jwk.alg);
-  return crypto.subtle.importKey("jwk", jwk, { name: "HMAC", hash: "SHA-256" }, false, ["verify"]);
-}
+import { claimsOf } from "./token.js";
 
 const app = new Hono();
 
-const authenticated = async (c, next) => {
-  keys ??= await keysOf(c.env);
-  const authorization = c.req.header("authorization") ?? "";
-  if (!authorization.startsWith("Bearer ")) return c.json({ title: "A bearer token is needed", status: 401 }, 401);
-  try {
-    const find = ({ kid, alg }) => {
-      const known = keys.get(kid);
-      if (known?.alg !== alg) throw new Error("no such key");
-      return known.key;
-    };
-    const { payload } = await jwtVerify(authorization.slice(7), find, {
-      issuer: c.env.ISSUER,
-      audience: c.env.AUDIENCE,
-      algorithms: ["HS256", "ES256", "EdDSA"],
-    });
-    c.set("subject", payload.sub);
-    c.set("scope", payload.scope);
-  } catch {
-    return c.json({ title: "The token is not valid", status: 401 }, 401);
-  }
-  return next();
-};
-
-const forwarded = (c) => {
-  const url = new URL(c.req.url);
-  const headers = new Headers(c.req.raw.headers);
-  headers.delete("authorization");
-  const subject = c.get("subject");
-  if (subject !== undefined) headers.set("x-subject", subject);
-  return fetch(c.env.UPSTREAM + url.pathname + url.search, { method: c.req.method, headers, body: c.req.raw.body });
-};
-
 // Answered by the worker itself.
-app.get("/local/open", (c) => c.json({ title: "Nothing here", status: 404 }, 404));
-app.get("/local/auth", authenticated, (c) => c.json({ title: "Not allowed", status: 403, subject: c.get("subject") }, 403));
+app.get("/local/open", (c) => refused(c, begin(c, "none"), 404, "Nothing here"));
+app.get("/local/auth", withToken("local-auth", (c, seen) => refused(c, seen, 403, "Not allowed")));
 
 // Answered by the upstream.
-app.all("/open/*", forwarded);
-app.all("/auth/*", authenticated, forwarded);
+app.all("/open/*", async (c) => {
+  const seen = begin(c, "open");
+  return answered(c, seen, await forward(c, seen, headersFor(c, seen)));
+});
+app.all("/auth/*", withToken("auth", async (c, seen, claims) => {
+  return answered(c, seen, await forward(c, seen, headersFor(c, seen, claims.sub)));
+}));
 
 // Answered by the upstream, with the whole pipeline.
-app.get("/full/*", authenticated, (c) => full(c, PER_SUBJECT));
-app.get("/limited/*", authenticated, (c) => full(c, FEW_PER_SUBJECT));
+app.get("/full/*", withToken("full", (c, seen, claims) => full(c, seen, claims, PER_SUBJECT)));
+app.get("/limited/*", withToken("limited", (c, seen, claims) => full(c, seen, claims, FEW_PER_SUBJECT)));
+
+// Answered by the cache.
+app.get("/cached/*", async (c) => {
+  const seen = begin(c, "cached");
+  const found = await caches.default.match(c.req.url);
+  const answer = found ?? (await forward(c, seen, headersFor(c, seen)));
+  if (found === undefined && answer.ok) c.executionCtx.waitUntil(caches.default.put(c.req.url, answer.clone()));
+  const response = answered(c, seen, answer, { cache: found === undefined ? "miss" : "hit" });
+  response.headers.set("cache-status", found === undefined ? "peer; fwd=uri-miss" : "peer; hit");
+  return response;
+});
+
+export default app;
+
+/** A handler of requests with a valid token. */
+function withToken(route, handler) {
+  return async (c) => {
+    const seen = begin(c, route);
+    const claims = await claimsOf(c.req.raw, c.env);
+    if (claims !== undefined) return handler(c, seen, claims);
+    return refused(c, seen, 401, "A valid bearer token is needed", { "www-authenticate": "Bearer" });
+  };
+}
 
 const PER_SUBJECT = { name: "per-subject", quota: 60_000_000, windowMs: 60_000, arrivals: new Map() };
 const FEW_PER_SUBJECT = { name: "few-per-subject", quota: 5, windowMs: 60_000, arrivals: new Map() };
 const SUBJECTS_MAX = 10_000;
 
-async function full(c, limit) {
-  const now = Date.now();
-  const id = crypto.randomUUID();
-  const request = c.req.raw;
-  const { host, pathname, search } = new URL(request.url);
-  const trace = traceOf(request.headers.get("traceparent"));
-  const seen = { id, at: now, tenant: "bench", route: c.req.routePath, method: request.method, host, path: pathname, trace };
-  if (!(c.get("scope") ?? "").split(" ").includes("bench")) {
-    log(c, { ...seen, outcome: "denied", status: 403 });
-    return problem(403, "The scope is missing", id, trace);
-  }
-  const subject = c.get("subject");
-  const { allowed, remaining, seconds } = take(limit, subject, now);
-  if (!allowed) {
-    log(c, { ...seen, outcome: "limited", status: 429 });
-    return problem(429, "Too many requests", id, trace, { "Retry-After": `${seconds}` });
-  }
-  const variant = hash(`checkout:${subject}`) & 1 ? "classic" : "express";
+async function full(c, seen, claims, limit) {
+  if (!(claims.scope ?? "").split(" ").includes("bench")) return refused(c, seen, 403, "The scope is missing");
+  const { allowed, remaining, seconds } = take(limit, claims.sub, seen.at);
+  if (!allowed) return refused(c, seen, 429, "Too many requests", { "retry-after": `${seconds}` });
+  const variant = hash(`checkout:${claims.sub}`) & 1 ? "classic" : "express";
 
-  const headers = new Headers(request.headers);
-  headers.delete("authorization");
-  headers.set("x-subject", subject);
+  const headers = headersFor(c, seen, claims.sub);
   headers.set("x-edge", "bench");
-  headers.set("via", "1.1 peer");
-  const client = request.headers.get("x-forwarded-for") ?? "127.0.0.1";
-  headers.set("forwarded", `for=${client};host="${host}";proto=http`);
-  headers.set("x-forwarded-for", client);
-  headers.set("x-forwarded-host", host);
-  headers.set("x-forwarded-proto", "http");
-  headers.set("traceparent", trace);
-  const answer = await fetch(c.env.UPSTREAM + pathname + search, { method: request.method, headers, redirect: "manual" });
+  const answer = await forward(c, seen, headers);
 
-  const response = new Response(answer.body, answer);
-  response.headers.set("decision", id);
+  const response = answered(c, seen, answer, { variants: { checkout: variant } });
   response.headers.set("variant", `checkout=${variant}`);
   response.headers.set("x-checkout", variant);
-  response.headers.set("traceparent", trace);
   response.headers.set("ratelimit-policy", `"${limit.name}";q=${limit.quota};w=${limit.windowMs / 1000}`);
   response.headers.set("ratelimit", `"${limit.name}";r=${remaining};t=${seconds}`);
-  const elapsed = Date.now() - now;
-  response.headers.set("server-timing", `origin;dur=${elapsed}`);
-  log(c, { ...seen, outcome: "forwarded", status: answer.status, variants: { checkout: variant }, elapsed });
   return response;
 }
 
-function problem(status, title, id, trace, more) {
-  const headers = { "Content-Type": "application/problem+json", decision: id, traceparent: trace, ...more };
+/** What is known of a request from the beginning. */
+function begin(c, route) {
+  const request = c.req.raw;
+  const { host, pathname, search } = new URL(request.url);
+  return {
+    id: crypto.randomUUID(),
+    at: Date.now(),
+    tenant: "bench",
+    route,
+    method: request.method,
+    host,
+    path: pathname,
+    search,
+    trace: traceOf(request.headers.get("traceparent")),
+  };
+}
+
+/** The fields of a forwarded request: what proxies say (RFC 7239; RFC 9110, section 7.6.3), and the subject for the token. */
+function headersFor(c, seen, subject) {
+  const headers = new Headers(c.req.raw.headers);
+  if (subject !== undefined) {
+    headers.delete("authorization");
+    headers.set("x-subject", subject);
+  }
+  const client = headers.get("x-forwarded-for") ?? "127.0.0.1";
+  headers.set("via", "1.1 peer");
+  headers.set("forwarded", `for=${client};host="${seen.host}";proto=http`);
+  headers.set("x-forwarded-for", client);
+  headers.set("x-forwarded-host", seen.host);
+  headers.set("x-forwarded-proto", "http");
+  headers.set("traceparent", seen.trace);
+  return headers;
+}
+
+function forward(c, seen, headers) {
+  const { method, body } = c.req.raw;
+  return fetch(c.env.UPSTREAM + seen.path + seen.search, { method, headers, body, redirect: "manual" });
+}
+
+/** The response of an answer from elsewhere. */
+function answered(c, seen, answer, more) {
+  const elapsed = Date.now() - seen.at;
+  const response = new Response(answer.body, answer);
+  response.headers.set("decision", seen.id);
+  response.headers.set("traceparent", seen.trace);
+  response.headers.set("server-timing", `total;dur=${elapsed}`);
+  log(c, { ...seen, outcome: "answered", status: answer.status, elapsed, ...more });
+  return response;
+}
+
+/** An answer of its own (RFC 9457). */
+function refused(c, seen, status, title, more) {
+  const { id, trace } = seen;
+  const headers = { "content-type": "application/problem+json", decision: id, traceparent: trace, ...more };
+  log(c, { ...seen, outcome: "refused", status });
   return new Response(JSON.stringify({ title, status, decision: id }), { status, headers });
 }
 
@@ -142,9 +151,12 @@ function hash(text) {
 
 /** The client's trace continued, or a new one (W3C Trace Context). */
 function traceOf(parent) {
-  const random = crypto.randomUUID().replaceAll("-", "");
   const [, id, flags] = /^00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})$/.exec(parent ?? "") ?? [];
-  return `00-${id ?? crypto.randomUUID().replaceAll("-", "")}-${random.slice(0, 16)}-${flags ?? "00"}`;
+  return `00-${id ?? hexadecimal(32)}-${hexadecimal(16)}-${flags ?? "00"}`;
+}
+
+function hexadecimal(digits) {
+  return crypto.randomUUID().replaceAll("-", "").slice(0, digits);
 }
 
 const EVENTS_MAX = 500;
@@ -166,18 +178,3 @@ async function flush(env) {
   const answer = await fetch(`${env.UPSTREAM}/events`, { method: "POST", headers, body });
   if (!answer.ok) console.warn(`events refused: status ${answer.status}`);
 }
-
-// Answered by the cache.
-app.get("/cached/*", async (c) => {
-  const found = await caches.default.match(c.req.url);
-  if (found !== undefined) {
-    const response = new Response(found.body, found);
-    response.headers.set("Cache-Status", "peer; hit");
-    return response;
-  }
-  const response = await forwarded(c);
-  if (response.ok) c.executionCtx.waitUntil(caches.default.put(c.req.url, response.clone()));
-  return response;
-});
-
-export default app;

@@ -7,9 +7,6 @@ local hmac = require "openssl.hmac"
 local lru = require "resty.lrucache"
 local pkey = require "openssl.pkey"
 
--- Verdicts that a worker remembers.
-local VERDICTS_MAX = 10000
-
 local Token = {}
 Token.__index = Token
 
@@ -35,8 +32,9 @@ local function equal(a, b)
   return difference == 0
 end
 
+-- config.verdicts: how many a worker remembers.
 function Token.new(config)
-  local verdicts = assert(lru.new(VERDICTS_MAX))
+  local verdicts = assert(lru.new(config.verdicts))
   local self = { issuer = config.issuer, audience = config.audience, verdicts = verdicts }
   local key = pkey.new(read(config.es256_file))
   self.algorithms = {

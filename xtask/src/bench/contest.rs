@@ -71,7 +71,7 @@ pub struct Server {
     pub ours: bool,
 }
 
-/// Who is measured, and by what. Each server but the first is compared with the first.
+/// Who is measured, and by what. Each server of ours is compared with each of the others.
 pub struct Contest {
     /// The servers.
     pub servers: &'static [Server],
@@ -120,30 +120,36 @@ impl Results {
         }))
     }
 
-    /// Who is compared with whom, for each server but the first: ours, the other one.
+    /// Who is compared with whom: ours, the other one.
     fn pairs(&self) -> Vec<(&'static Server, &'static Server)> {
-        let Some((first, rest)) = self.contest.servers.split_first() else { return Vec::new() };
-        rest.iter().map(|server| if server.ours { (server, first) } else { (first, server) }).collect()
+        let servers = self.contest.servers;
+        servers.iter().enumerate().flat_map(|(at, server)| beside(server, &servers[..at])).collect()
     }
 
     /// Processor time of each server in each cell, and the ratios.
     pub fn cost_table(&self) -> String {
-        let Some((first, rest)) = self.contest.servers.split_first() else { return String::new() };
+        let servers = self.contest.servers;
         let text =
             |spread: Option<Spread>, digits| spread.map_or("–".to_owned(), |spread| spread.text(digits));
         let cost = |server: &Server, cell: &Cell| {
             text(Spread::of(self.of(server, cell).map(|one| one.outcome.server_us)), 1)
         };
-        let mut head = vec!["request", first.title];
-        head.extend(rest.iter().flat_map(|server| [server.title, "ratio"]));
-        let rows = self.contest.cells.iter().map(|cell| {
-            let mut row = vec![cell.name.to_owned(), cost(first, cell)];
-            for (server, (ours, other)) in rest.iter().zip(self.pairs()) {
-                row.extend([cost(server, cell), text(self.ratio(ours, other, cell), 2)]);
+        let mut head = vec!["request".to_owned()];
+        let mut rows: Vec<Vec<String>> =
+            self.contest.cells.iter().map(|cell| vec![cell.name.to_owned()]).collect();
+        for (at, server) in servers.iter().enumerate() {
+            let pairs = beside(server, &servers[..at]);
+            head.push(server.title.to_owned());
+            head.extend(pairs.iter().map(|(_, other)| match pairs.len() {
+                1 => "ratio".to_owned(),
+                _ => format!("to {}", other.title),
+            }));
+            for (row, cell) in rows.iter_mut().zip(self.contest.cells) {
+                row.push(cost(server, cell));
+                row.extend(pairs.iter().map(|(ours, other)| text(self.ratio(ours, other, cell), 2)));
             }
-            row
-        });
-        report::table(&head, &rows.collect::<Vec<_>>())
+        }
+        report::table(&head.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
     }
 
     /// Requests a second.
@@ -242,6 +248,12 @@ impl Results {
     }
 }
 
+/// A server beside those before it that it is compared with: ours, the other one.
+fn beside(server: &'static Server, before: &'static [Server]) -> Vec<(&'static Server, &'static Server)> {
+    let others = before.iter().filter(|other| other.ours != server.ours);
+    others.map(|other| if server.ours { (server, other) } else { (other, server) }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,6 +309,28 @@ mod tests {
         let table = results().cost_table();
         let row = table.lines().find(|line| line.starts_with("| token")).unwrap();
         assert!(row.ends_with("| 2.50 (2.00–3.00) | – | – |"), "{row}");
+    }
+
+    #[test]
+    fn ours_is_compared_with_each_of_the_others() {
+        static OTHERS_FIRST: Contest = Contest {
+            servers: &[
+                Server { name: "whole", title: "Whole", ours: false },
+                Server { name: "lean", title: "Lean", ours: false },
+                Server { name: "edge", title: "Meridian", ours: true },
+            ],
+            cells: &[Cell::new("pass", "/open/items", Token::None, 200, true)],
+            warm_up: &[],
+        };
+        let measured = OTHERS_FIRST.servers.iter().zip([20.0, 10.0, 30.0]).map(|(server, server_us)| {
+            let outcome = Outcome { requests: 100, seconds: 1.0, server_us, ..Outcome::default() };
+            Measurement { round: 1, server: server.name, cell: "pass", outcome, forwarded: 1.0, wrong: 0 }
+        });
+        let results = Results { contest: &OTHERS_FIRST, measured: measured.collect() };
+        let table = results.cost_table();
+        assert!(table.starts_with("| request | Whole | Lean | Meridian | to Whole | to Lean |"), "{table}");
+        assert!(table.contains("| 1.50 (1.50–1.50) | 3.00 (3.00–3.00) |"), "{table}");
+        assert_eq!(results.behind().lines().count(), 2, "{}", results.behind());
     }
 
     #[test]

@@ -64,6 +64,13 @@ const SETTINGS: [Setting; 10] = [
     ),
 ];
 
+/// The target of a decision.
+const DECISION_US_MAX: f64 = 5.0;
+/// What many tenants may take beside one, for what counts as flat: more memory is touched.
+const FLAT_MAX: f64 = 1.25;
+/// Hostnames that a node remembers.
+const REMEMBERED_MAX: u32 = 10_000;
+
 #[derive(Deserialize, Serialize)]
 struct Measured {
     nanoseconds: Vec<f64>,
@@ -133,8 +140,34 @@ impl EngineBench {
         let head =
             ["there are", "µs a decision", "to the first", "memory, MB", "bundle swap, ms", "push, ms"];
         text.push_str(&report::table(&head, &rows));
+        let medians = measured.iter().map(|measured| Ok(of(&measured.nanoseconds)?.median / 1e3));
+        text.push_str(&verdict(&medians.collect::<Result<Vec<_>>>()?));
         Ok(text)
     }
+}
+
+/// Whether the targets are met, in sentences, by the medians of [`SETTINGS`] in microseconds.
+fn verdict(microseconds: &[f64]) -> String {
+    let greatest = |chosen: fn(&Setting) -> bool| {
+        let chosen = SETTINGS.iter().zip(microseconds).filter(|(setting, _)| chosen(setting));
+        chosen.map(|(_, microseconds)| *microseconds).max_by(f64::total_cmp)
+    };
+    let many_routes = greatest(|setting| setting.tenants == 1 && setting.routes >= 999);
+    let many_tenants = greatest(|setting| setting.tenants > 1 && setting.asked <= REMEMBERED_MAX);
+    let (Some(many_routes), Some(many_tenants), Some(first)) =
+        (many_routes, many_tenants, microseconds.first())
+    else {
+        return String::new();
+    };
+    let met = |is_met| if is_met { "met" } else { "**missed**" };
+    let ratio = many_tenants / first;
+    format!(
+        "\nTargets: below {DECISION_US_MAX} µs a decision with 1,000 routes of a tenant and more; {}, the greatest is \
+         {many_routes:.2} µs. Flat in the number of tenants, at most {FLAT_MAX} times what the first takes where what is asked \
+         for is remembered; {}, {ratio:.2} times.\n",
+        met(many_routes < DECISION_US_MAX),
+        met(ratio <= FLAT_MAX)
+    )
 }
 
 const ABOUT: &str = "
@@ -149,3 +182,26 @@ again, so that each decision also loads the hostname and now and then the tenant
 requests; verifying its signature and hash is not in it. *Push*: how long making that bundle of its files takes, once, with all
 checks and warnings: what the origin does, beside the database.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greatest_of_those_that_a_target_is_about_decides() {
+        let mut microseconds = [4.0; SETTINGS.len()];
+        // All are loaded anew: no target is about that.
+        microseconds[9] = 40.0;
+        let text = verdict(&microseconds);
+        assert!(
+            text.contains("; met, the greatest is 4.00 µs.") && text.contains("; met, 1.00 times."),
+            "{text}"
+        );
+        microseconds[2] = 5.0;
+        microseconds[7] = 5.2;
+        let text = verdict(&microseconds);
+        assert!(text.contains("**missed**, the greatest is 5.00 µs."), "{text}");
+        assert!(text.contains("**missed**, 1.30 times."), "{text}");
+        assert_eq!(verdict(&[]), "");
+    }
+}

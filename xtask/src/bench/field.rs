@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::Extent;
 use super::contest::{Cell, Contest, Measurement, Results, Server, Token};
 use super::cpu::Cpu;
-use super::load::Load;
+use super::load::{Load, Outcome};
 use super::tokens::{TOKENS, Tokens};
 use super::upstream::Upstream;
 use crate::artefacts::HostProfile;
@@ -52,6 +52,8 @@ pub struct Place<'a> {
     pub upstream_port: u16,
     /// Take what an earlier build left.
     pub no_build: bool,
+    /// Let the edges tell Linux perf of the functions that they compile.
+    pub perf_map: bool,
 }
 
 /// A server that is not ours.
@@ -85,8 +87,9 @@ impl Field {
         }
         let mut peers = Supervisor::new(folder.join("run.json"), stop.0.clone());
         peers.start("start the other servers", services, PEER_START_TIMEOUT)?;
-        let stack =
-            Stack::start(&folder.join("stack"), place.ports, HostProfile::Release, place.no_build, stop)?;
+        let options: &[&str] = if place.perf_map { &["--perf-map"] } else { &[] };
+        let (host, no_build) = (HostProfile::Release, place.no_build);
+        let stack = Stack::start_with(&folder.join("stack"), place.ports, host, no_build, stop, options)?;
         push_rules(&stack, folder, &tokens, &upstream.url)?;
         let field = Self { contest, cpu, peers, stack, upstream, tokens, peer_urls, shown: BTreeMap::new() };
         field.await_rules()?;
@@ -181,6 +184,27 @@ impl Field {
             }
         }
         Ok(Results { contest, measured })
+    }
+
+    /// Warms a server up with a cell, and does something to its process while it goes on to answer that.
+    ///
+    /// # Errors
+    /// When the server has ended or can't do the cell, the load fails, or what is done.
+    pub fn under_load(
+        &self,
+        server: &Server,
+        cell: &Cell,
+        seconds: u32,
+        work: impl FnOnce(u32) -> Result<()>,
+    ) -> Result<Outcome> {
+        let load = self.load(server, cell)?.with_context(|| format!("{} is not asked", server.title))?;
+        let cpu = &self.cpu;
+        load.measure(cpu, COMPILE_SECONDS)?;
+        std::thread::scope(|scope| {
+            let loaded = scope.spawn(|| load.measure(cpu, seconds));
+            work(load.pid)?;
+            loaded.join().map_err(|_| anyhow!("the load has panicked"))?
+        })
     }
 
     fn load(&self, server: &Server, cell: &Cell) -> Result<Option<Load>> {

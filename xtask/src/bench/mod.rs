@@ -11,12 +11,13 @@ mod engine;
 mod field;
 mod load;
 mod peer;
+mod profile;
 mod proxies;
 mod proxy;
 mod rollout;
 mod sizes;
 mod tokens;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::path::PathBuf;
 
@@ -46,6 +47,8 @@ enum What {
     /// Commit to visible and rows per second between regions, beside PostgreSQL's own subscription; writes
     /// tests/bench/cdc.md.
     Cdc(cdc::CdcBench),
+    /// Where the processor time of a request goes, function by function; writes tests/bench/profile.md.
+    Profile(profile::ProfileBench),
     /// Cold start, bytes, memory, swaps of large bundles, and how long until every edge does what changed; writes
     /// tests/bench/rollout.md.
     Rollout(rollout::RolloutBench),
@@ -55,7 +58,7 @@ enum What {
 #[derive(Args, Clone, Debug)]
 struct Extent {
     /// Rounds; each measures everything once, in the opposite order of the round before.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of each single measurement.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -124,6 +127,7 @@ impl Bench {
             What::Proxy(bench) => bench.run(),
             What::Engine(bench) => bench.run(),
             What::Cdc(bench) => bench.run(),
+            What::Profile(bench) => bench.run(),
             What::Rollout(bench) => bench.run(),
         }
     }

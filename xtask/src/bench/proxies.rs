@@ -22,6 +22,10 @@ const PACKAGES: [&str; 6] =
 /// Where Debian keeps nginx's modules.
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 
+/// Verified tokens that a proxy remembers, all of its workers together: as many as one of our instances, and a quarter of
+/// those that come in turn. HAProxy's threads share a table of as many.
+const VERDICTS: usize = 10_000;
+
 /// A proxy that can be started.
 pub struct Proxy {
     /// Its name, which is that of its configuration without its end.
@@ -75,6 +79,7 @@ impl Proxy {
             ("HS256_SECRET", tokens.hs256_secret()?),
             ("ES256_PEM", text(&tokens.es256_pem)),
             ("THREADS", threads().to_string()),
+            ("VERDICTS", (VERDICTS / threads()).max(1).to_string()),
             ("MODULES", NGINX_MODULES.to_owned()),
             ("HERE", text(&here)),
             ("STATE", text(&state)),

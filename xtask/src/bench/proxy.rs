@@ -40,11 +40,14 @@ static CONTEST: Contest = Contest {
         Cell::new("pass-through", "/open/items", Token::None, 200, true),
         Cell::new("JWT, HS256 remembered", "/auth/items", Token::Hs256, 200, true).elsewhere(NO_TOKENS),
         Cell::new("JWT, ES256 remembered", "/auth/items", Token::Es256Same, 200, true).elsewhere(NO_TOKENS),
+        Cell::new("JWT, ES256 always new", "/auth/items", Token::Es256New, 200, true).elsewhere(NO_TOKENS),
         Cell::new("full pipeline", "/full/items", Token::Es256Same, 200, true).elsewhere(NO_TOKENS),
+        Cell::new("full pipeline, ES256 always new", "/full/items", Token::Es256New, 200, true)
+            .elsewhere(NO_TOKENS),
         Cell::new("cache hit, 1 KB", "/cached/kilobyte", Token::None, 200, false),
         Cell::new("cache hit, 64 KB", "/cached/64-kilobytes", Token::None, 200, false),
     ],
-    warm_up: &[3],
+    warm_up: &[4],
 };
 
 /// Whose cost we want to reach.
@@ -62,15 +65,20 @@ occur and a subject keeps its own, and that hits don't reach the upstream.
 | request | what is done for it |
 |---|---|
 | pass-through | forwarded, nothing looked at |
-| JWT | issuer, audience, expiry and signature; forwarded with the subject in place of the token. One token all the time |
+| JWT | issuer, audience, expiry and signature; forwarded with the subject in place of the token |
+| remembered | one token all the time; so it is where nothing is said |
+| always new | 40,000 tokens of as many subjects in turn, of which nobody knows one when its turn comes again |
 | full pipeline | as JWT, then a scope, a limit of the subject, an even split by the subject with a header on the answer, a header on the forwarded request |
 | cache hit | answered from memory or the page cache, without the upstream |
+
+Whoever remembers tokens forgets the one that was used longest ago: an instance of Meridian remembers 10,000 and answers as many
+requests, HAProxy's table holds 10,000, and so do nginx's and Envoy's workers together.
 
 What they do beside that, and what not:
 
 - **Meridian in the Spin host**: rules come from a running origin, signed, and change without a restart; every decision has an id
-  and is reported to the origin; the limit is shared by the edges of a region; forwarded requests get `Forwarded`, `Via` and
-  `traceparent`; cached answers can be purged by tag.
+  and is reported to the origin; the limit is shared by the edges of a region, so that an origin is asked for a part of
+  it for each subject that is not counted here yet; forwarded requests get `Forwarded`, `Via` and `traceparent`; cached answers can be purged by tag.
 - **HAProxy**: verdicts in a stick table by the token's SHA-256, claims read from the token at every request; the limit is a
   sliding count in one process; one key an algorithm, no key set.
 - **nginx + Lua**: verdicts with their claims in a table of each worker; the limit is a leaky bucket in shared memory; the cache is
@@ -97,6 +105,7 @@ impl ProxyBench {
             ports: Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port },
             upstream_port: self.port + 2,
             no_build: self.extent.no_build,
+            perf_map: false,
         };
         let mut field = Field::start(&CONTEST, &place, &stop, |tokens, upstream| {
             let ports = self.port + 3..;

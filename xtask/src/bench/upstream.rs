@@ -1,6 +1,6 @@
 //! The server behind all edges: answers at once, always the same. Its processor time is this program's own.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -57,8 +57,11 @@ impl Upstream {
     }
 }
 
-/// Answers the requests of one connection, one after the other. None has a body but the events of a peer, which are read
-/// and not counted as requests. What is asked for as `…/head` is the head of the request itself.
+/// What the events of a peer are answered with.
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// Answers the requests of one connection, one after the other. None has a body but a `POST`: the events of a peer, which are
+/// not counted as requests, and what is uploaded. What is asked for as `…/head` is the head of the request itself.
 fn serve(mut stream: TcpStream, date: &str, served: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let response =
@@ -79,13 +82,13 @@ fn serve(mut stream: TcpStream, date: &str, served: &AtomicU64) -> std::io::Resu
         }
         filled += read;
         while let Some(end) = head_end(&buffer[..filled]) {
-            if buffer.starts_with(b"POST /events ") {
-                let length = content_length(&buffer[..end]);
-                let here = length.min(filled - end);
-                std::io::copy(&mut (&stream).take((length - here) as u64), &mut std::io::sink())?;
-                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
-                buffer.copy_within(end + here..filled, 0);
-                filled -= end + here;
+            if buffer.starts_with(b"POST ") {
+                let head = &buffer[..end];
+                drain(head, &buffer[end..filled], &stream)?;
+                let is_events = path(head) == b"/events";
+                served.fetch_add(u64::from(!is_events), Ordering::Relaxed);
+                stream.write_all(if is_events { NO_CONTENT } else { &plain })?;
+                filled = 0;
                 continue;
             }
             served.fetch_add(1, Ordering::Relaxed);
@@ -107,10 +110,27 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4)
 }
 
-fn content_length(head: &[u8]) -> usize {
+/// Reads a body to its end: of so many bytes, or in chunks (RFC 9112, section 7.1). The next request comes after the answer.
+fn drain(head: &[u8], begun: &[u8], stream: &TcpStream) -> std::io::Result<()> {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let value = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    value.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
+    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let mut body = BufReader::new(begun.chain(stream));
+    if field("transfer-encoding:").is_none() {
+        let length: u64 = field("content-length:").and_then(|value| value.parse().ok()).unwrap_or_default();
+        std::io::copy(&mut body.take(length), &mut std::io::sink())?;
+        return Ok(());
+    }
+    loop {
+        let mut line = String::new();
+        body.read_line(&mut line)?;
+        let bytes = line.split(';').next().unwrap_or_default().trim();
+        let bytes = u64::from_str_radix(bytes, 16).map_err(std::io::Error::other)?;
+        // With the end of its line.
+        std::io::copy(&mut body.by_ref().take(bytes.saturating_add(2)), &mut std::io::sink())?;
+        if bytes == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// The path of a request, with its query.
@@ -143,11 +163,14 @@ mod tests {
         let events = serde_json::Value::String("e".repeat(3 * HEAD_BYTES_MAX));
         assert_eq!(Request::post(&format!("{url}/events"), &events).send().unwrap().status, 204);
         let mut stream = TcpStream::connect(("127.0.0.1", upstream.port)).unwrap();
+        let chunks = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\n\r\n";
+        stream.write_all(chunks.as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
         stream.write_all(b"GET /open/a HTTP/1.1\r\n\r\nGET /open/b HTTP/1.1\r\n\r\n").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
-        assert_eq!(upstream.served(), 5);
+        assert_eq!(text.matches("/1.1 200 OK").count(), 3);
+        assert_eq!(upstream.served(), 6);
     }
 }

@@ -11,17 +11,21 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::limits::{REQUEST_TIMEOUT, SOAK_FAULTS_MAX, SOAK_REQUEST_PAUSE};
+use crate::limits::{REQUEST_TIMEOUT, SOAK_FAULTS_MAX, SOAK_REQUEST_PAUSE, SOAK_UPLOAD_PAUSE};
 use crate::scratch::Stack;
 use crate::stack::keys::Keys;
+use crate::stack::layout::REGIONS;
 use crate::stack::tokens::Issuer;
 
 /// Subjects that share a load: each stays within its limit.
 const SUBJECTS: usize = 16;
 /// What was on its way at a kill may fail within this time.
 const FORGIVEN: Duration = Duration::from_secs(1);
-const HOST: &str = "acme.localhost";
+/// The tenant's hostname.
+pub const HOST: &str = "acme.localhost";
 const RECORDS: &str = "/v1/collections/orders/records";
+/// Bytes of an upload: longer than what an edge keeps for another attempt.
+const UPLOAD_BYTES: usize = 1_000_000;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,18 +42,48 @@ pub enum Kind {
     Expired,
     /// One subject, beyond its limit.
     Limited,
+    /// Forwarded to an upstream.
+    Forwarded,
+    /// A small `POST` to an upstream, without an `Idempotency-Key`.
+    Post,
+    /// A megabyte to an upstream.
+    Upload,
+    /// Through a function of the tenant's own to an upstream.
+    Function,
 }
 
 impl Kind {
     /// Statuses that it explains.
     const fn explains(self, status: u16) -> bool {
         match self {
-            Self::Read | Self::Cached => status == 200,
+            Self::Read | Self::Cached | Self::Forwarded | Self::Post | Self::Upload | Self::Function => {
+                status == 200
+            }
             Self::Write => status == 201,
             Self::Nowhere => status == 404,
             Self::Expired => status == 401,
             Self::Limited => matches!(status, 200 | 429),
         }
+    }
+
+    /// Whether an origin answers it: where it was on its way at a kill, it may fail. No upstream is killed.
+    const fn meets_kills(self) -> bool {
+        matches!(self, Self::Read | Self::Cached | Self::Write | Self::Limited)
+    }
+
+    fn path(self, number: usize) -> String {
+        match self {
+            Self::Read | Self::Limited | Self::Expired => format!("{RECORDS}?limit=1"),
+            Self::Cached => format!("{RECORDS}?limit={}", 1 + number % 20),
+            Self::Write => RECORDS.to_owned(),
+            Self::Nowhere => format!("/nowhere/{}", number % 1_000),
+            Self::Forwarded | Self::Post | Self::Upload => format!("/soak/{}", number % 1_000),
+            Self::Function => format!("/soak/function/{}", number % 1_000),
+        }
+    }
+
+    const fn pause(self) -> Duration {
+        if matches!(self, Self::Upload) { SOAK_UPLOAD_PAUSE } else { SOAK_REQUEST_PAUSE }
     }
 }
 
@@ -98,7 +132,10 @@ struct Load {
     edge: String,
     url: String,
     kind: Kind,
-    tokens: Vec<String>,
+    /// Who asks, in turn: a token, and an address whose nearest region is another for each.
+    clients: Vec<(String, String)>,
+    /// What an upload consists of.
+    body: Vec<u8>,
 }
 
 impl Loads {
@@ -111,8 +148,14 @@ impl Loads {
         let issuer = Issuer::acme(&keys);
         let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let first_fault = Arc::default();
+        let up = stack.up()?;
+        let near = |region: &str| -> Result<String> {
+            let address = up.places.iter().find(|(_, nearest)| *nearest == region);
+            Ok(address.with_context(|| format!("no address is near {region}"))?.0.clone())
+        };
+        let addresses = REGIONS.iter().map(|region| near(region.id)).collect::<Result<Vec<String>>>()?;
         let mut threads = Vec::new();
-        for (edge, url) in stack.up()?.edges {
+        for (edge, url) in up.edges {
             for &kind in kinds {
                 let subject = |number: usize| format!("soak-{edge}-{kind:?}-{number}").to_lowercase();
                 let token = |number: usize| match kind {
@@ -120,8 +163,10 @@ impl Loads {
                     _ => issuer.token(&subject(number), "orders:read orders:write"),
                 };
                 let subjects = if kind == Kind::Limited { 1 } else { SUBJECTS };
-                let tokens = (0..subjects).map(token).collect();
-                let load = Load { edge: edge.clone(), url: url.clone(), kind, tokens };
+                let client = |number: usize| (token(number), addresses[number % addresses.len()].clone());
+                let clients = (0..subjects).map(client).collect();
+                let body = vec![b'u'; if kind == Kind::Upload { UPLOAD_BYTES } else { 0 }];
+                let load = Load { edge: edge.clone(), url: url.clone(), kind, clients, body };
                 let (stop, count, first) = (Arc::clone(&stop), Arc::clone(&count), Arc::clone(&first_fault));
                 threads.push(std::thread::spawn(move || load.run(&stop, &count, &first)));
             }
@@ -171,7 +216,8 @@ fn within(took_ms: &BTreeMap<u64, u64>, share: f64) -> u64 {
 /// What failed and was not on its way at one of these moments, in words.
 pub fn unexplained(failed: &[Failed], kills: &[Instant]) -> Vec<String> {
     let forgiven = |one: &Failed| {
-        kills.iter().any(|kill| one.started < *kill && one.ended > *kill && one.ended < *kill + FORGIVEN)
+        let met = |kill: &Instant| one.started < *kill && one.ended > *kill && one.ended < *kill + FORGIVEN;
+        one.kind.meets_kills() && kills.iter().any(met)
     };
     let found = failed.iter().filter(|one| !forgiven(one));
     let words = |one: &Failed| {
@@ -218,37 +264,42 @@ impl Load {
                     done.failed.push(Failed { edge, kind, started, ended, what });
                 }
             }
-            std::thread::sleep(SOAK_REQUEST_PAUSE);
+            std::thread::sleep(self.kind.pause());
         }
         done
     }
 
     /// The status of the answer, and of one that should not be what it says.
     fn ask(&self, agent: &ureq::Agent, number: usize) -> Result<(u16, String)> {
-        let token = &self.tokens[number % self.tokens.len()];
-        let path = match self.kind {
-            Kind::Read | Kind::Limited | Kind::Expired => format!("{RECORDS}?limit=1"),
-            Kind::Cached => format!("{RECORDS}?limit={}", 1 + number % 20),
-            Kind::Write => RECORDS.to_owned(),
-            Kind::Nowhere => format!("/nowhere/{}", number % 1_000),
-        };
-        let url = format!("{}{path}", self.url);
-        let authorization = format!("Bearer {token}");
-        let sent = if self.kind == Kind::Write {
-            let record = json!({"customer": "soak", "item": "bricks", "total": number});
-            let key = format!("{}-{number}", self.edge);
-            let request = agent.post(&url).header("host", HOST).header("authorization", &authorization);
-            request.header("idempotency-key", &key).send_json(record)
-        } else {
-            let request = agent.get(&url).header("host", HOST).header("authorization", &authorization);
-            let past = if self.kind == Kind::Read { "no-cache" } else { "max-age=3600" };
-            request.header("cache-control", past).call()
+        let url = format!("{}{}", self.url, self.kind.path(number));
+        let sent = match self.kind {
+            Kind::Write => {
+                let record = json!({"customer": "soak", "item": "bricks", "total": number});
+                let key = format!("{}-{number}", self.edge);
+                self.by_client(agent.post(&url), number).header("idempotency-key", &key).send_json(record)
+            }
+            Kind::Post => self.by_client(agent.post(&url), number).send_json(json!({"number": number})),
+            Kind::Upload => {
+                let upload = self.by_client(agent.post(&url), number);
+                upload.header("content-type", "application/octet-stream").send(self.body.as_slice())
+            }
+            kind => {
+                let past = if kind == Kind::Read { "no-cache" } else { "max-age=3600" };
+                self.by_client(agent.get(&url), number).header("cache-control", past).call()
+            }
         };
         let mut response = sent.context("no answer")?;
         let status = response.status().as_u16();
         let body = response.body_mut().read_to_string().context("half an answer")?;
         let shown = body.char_indices().nth(300).map_or(body.as_str(), |(end, _)| &body[..end]).to_owned();
         Ok((status, shown))
+    }
+
+    /// A request of the client whose turn it is.
+    fn by_client<B>(&self, request: ureq::RequestBuilder<B>, number: usize) -> ureq::RequestBuilder<B> {
+        let (token, address) = &self.clients[number % self.clients.len()];
+        let request = request.header("host", HOST).header("x-forwarded-for", address);
+        request.header("authorization", format!("Bearer {token}"))
     }
 }
 
@@ -267,15 +318,18 @@ mod tests {
     fn only_what_was_on_its_way_at_a_kill_is_forgiven() {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        let failed = |from, to| Failed {
+        let failed_as = |kind, from, to| Failed {
             edge: "spin".to_owned(),
-            kind: Kind::Read,
+            kind,
             started: at(from),
             ended: at(to),
             what: "502".to_owned(),
         };
+        let failed = |from, to| failed_as(Kind::Read, from, to);
         let all = [failed(900, 1_100), failed(900, 2_100), failed(1_001, 1_100), failed(100, 200)];
         assert_eq!(unexplained(&all, &[at(1_000)]).len(), 3);
         assert_eq!(unexplained(&all, &[]).len(), 4);
+        let upstreams = [failed_as(Kind::Post, 900, 1_100)];
+        assert_eq!(unexplained(&upstreams, &[at(1_000)]).len(), 1, "no upstream was killed");
     }
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: mixed load on the whole stack for a long time, while rules are pushed, caches purged and regions
-//! killed. Nothing may fail that the rules don't explain, and no process may grow.
+//! `cargo xtask soak`: mixed load on the whole stack for a long time, while rules are pushed and rolled back, caches purged,
+//! origins and a PostgreSQL killed. Nothing may fail that the rules don't explain, and no process may grow.
 
 mod events;
 mod load;
@@ -18,7 +18,8 @@ use self::load::{Kind, Loads, Tally};
 use self::processes::Processes;
 use self::watch::{Series, Watch};
 use crate::artefacts::HostProfile;
-use crate::limits::{POLL, SOAK_EVENT_PAUSE, SOAK_REST_CONNECTIONS_MAX, SOAK_REST_TIMEOUT};
+use crate::bench::upstream::Upstream;
+use crate::limits::{POLL, SOAK_EVENT_PAUSE, SOAK_PARTS_MAX, SOAK_REST_CONNECTIONS_MAX, SOAK_REST_TIMEOUT};
 use crate::paths;
 use crate::progress::say;
 use crate::report;
@@ -43,7 +44,7 @@ pub struct Soak {
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
-    /// The edges listen on this port and the next.
+    /// The edges listen on this port and the next, the upstream on the one after.
     #[arg(long, default_value_t = 18900)]
     port: u16,
     /// Origins of the stack listen on the ports from one above this, PostgreSQL from 101 above.
@@ -72,9 +73,11 @@ impl Soak {
         say("Setting up");
         let folder = paths::target()?.join("soak");
         let ports = Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port };
+        let upstream = Upstream::start(self.port + 2)?;
         let stack = Stack::start(&folder, ports, HostProfile::default(), self.no_build, &stop)?;
+        let events = Events::new(&stack, &upstream.url)?;
         say(&format!("Mixed load for {} minutes", self.minutes));
-        let outcome = self.soak(&stack, &stop)?;
+        let outcome = self.soak(&stack, events, &stop)?;
         drop(stack);
         let text = self.report(&outcome);
         println!("{text}");
@@ -88,10 +91,9 @@ impl Soak {
         Ok(())
     }
 
-    fn soak(&self, stack: &Stack, stop: &Stop) -> Result<Outcome> {
+    fn soak(&self, stack: &Stack, mut events: Events, stop: &Stop) -> Result<Outcome> {
         let (started, lasts) = (Instant::now(), Duration::from_secs(self.minutes * 60));
         let mut watch = Watch::new(started, lasts);
-        let mut events = Events::new(stack)?;
         let kinds = if self.only.is_empty() { Kind::value_variants() } else { &self.only };
         let loads = Loads::start(stack, kinds)?;
         let mut said = started;
@@ -149,6 +151,10 @@ impl Soak {
             "restarts",
         ];
         text.push_str(&report::table(&head, &rows.collect::<Vec<_>>()));
+        let parts = self.minutes.min(SOAK_PARTS_MAX);
+        text.push_str(&format!("\nMemory in each of {parts} equal parts of the time, in MB:\n\n"));
+        let rows = outcome.processes.iter().map(|(name, series)| vec![name.clone(), series.course(parts)]);
+        text.push_str(&report::table(&["process", "MB"], &rows.collect::<Vec<_>>()));
         text.push_str("\n## Faults\n\n");
         if outcome.faults.is_empty() {
             text.push_str("None.\n");
@@ -180,11 +186,18 @@ fn at_rest(stack: &Stack, stop: &Stop) -> Result<Vec<String>> {
 }
 
 const ABOUT: &str = "
-Both edges get reads, cached reads, keyed writes, requests without a route, with an expired token and beyond a limit, all at
-once. Meanwhile rules are pushed and rolled back, tags are purged, and the origins of two regions are killed in turn. A
-fault is an answer that the request's kind does not explain, other than of an idempotent request that was on its way at a
-kill and failed within a second; memory, open files or connections of a process that grow; connections that an edge still has
-a while after the load; or a push that an edge does not see in time.
+Both edges get reads, cached reads, keyed writes, requests without a route, with an expired token and beyond a limit, and to an
+upstream of the tenant's requests, small `POST`s, uploads of a megabyte and requests through a function (in Spin a component,
+on workerd the service that stands for one), all at once, over HTTP/1.1, from near each of the three regions. Meanwhile rules
+are pushed and every other time rolled back, tags are purged, and the origins of all regions, the tenant's home among them, and
+the PostgreSQL of eu-west-1 are killed in turn. Not killed are the other two PostgreSQL servers, the edges and the upstream.
+
+A fault is an answer that the request's kind does not explain, other than of a request to an origin that was on its way at a
+kill and failed within a second: reads, keyed writes and requests at a limit find another region, and the limit fails open where
+whoever counts it is away. What goes to the upstream is explained by 200 alone, whatever is killed. Rules are released at home:
+while that is away, pushes and purges wait for it. A fault is, too, memory, open files or connections of a process that grow;
+connections that an edge still has a while after the load; a region that is not ready half a minute after a kill; or a push or
+rollback that an edge does not see in time.
 ";
 
 const PROCESSES: &str = "

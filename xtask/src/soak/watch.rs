@@ -10,6 +10,7 @@ use crate::limits::{
     SOAK_GROWTH_CONNECTIONS_MAX, SOAK_GROWTH_FILES_MAX, SOAK_GROWTH_MB_MAX, SOAK_GROWTH_SHARE_MAX,
     SOAK_LOOK_PAUSE,
 };
+use crate::report::Spread;
 
 /// What was seen of one process, and of those that took its place.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -121,6 +122,19 @@ impl Series {
         }
     }
 
+    /// The memory in each of so many equal parts of the time, in megabytes: medians of what was seen, of whichever process there
+    /// was.
+    pub fn course(&self, parts: u64) -> String {
+        let part = |number: u64| {
+            let (from, to) = (number as f64 / parts as f64, (number + 1) as f64 / parts as f64);
+            let seen = self.lives.iter().flat_map(|life| &life.samples);
+            let within = seen.filter(|sample| (from..to).contains(&sample.at));
+            let spread = Spread::of(within.map(|sample| sample.look.mb));
+            spread.map_or("–".to_owned(), |mb| format!("{:.0}", mb.median))
+        };
+        (0..parts).map(part).collect::<Vec<_>>().join(" ")
+    }
+
     /// A row of the report.
     pub fn row(&self, name: &str) -> Vec<String> {
         let cells = match self.compared() {
@@ -192,6 +206,12 @@ mod tests {
         let grown = watch(&[&[(0.15, 100.0, 20.0, 9.0), middle, (0.95, 200.0, 200.0, 99.0)]]).faults(&[]);
         assert_eq!(grown.len(), 3, "{grown:?}");
         assert!(watch(&[&[(0.95, 200.0, 200.0, 99.0)]]).faults(&[]).is_empty(), "too young");
+    }
+
+    #[test]
+    fn the_course_of_the_memory_is_that_of_all_lives() {
+        let watch = watch(&[&[(0.1, 10.0, 0.0, 0.0), (0.2, 20.0, 0.0, 0.0)], &[(0.8, 5.0, 0.0, 0.0)]]);
+        assert_eq!(watch.into_series()["edge"].course(4), "15 – – 5");
     }
 
     #[test]

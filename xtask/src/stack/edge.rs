@@ -1,9 +1,10 @@
 //! The two edges: the Cloudflare worker on workerd, and the Spin component in its host.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::http::Request;
 use super::keys::Keys;
@@ -15,6 +16,9 @@ use crate::template::fill_in_quoted;
 
 /// The local edges believe `X-Forwarded-For` from this machine, so that a place can be tried.
 const TRUSTED_PROXIES: &str = "127.0.0.0/8,::1/128";
+
+/// Where the configuration of workerd has flags of V8.
+const V8_FLAGS: &str = "v8Flags = [";
 
 /// What one edge needs to know.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Edge {
     pub places: PathBuf,
     /// Whether it only counts as serving when it has rules; else any answer of its own will do.
     pub with_rules: bool,
+    /// Whether its runtime tells Linux perf of the functions that it compiles.
+    pub perf_map: bool,
 }
 
 impl Edge {
@@ -88,7 +94,12 @@ impl Edge {
         let text = fs::read_to_string(&template)
             .with_context(|| format!("could not read {}", template.display()))?;
         let config = self.state.join("config.capnp");
-        let text = fill_in_quoted(&text, &values).with_context(|| format!("in {}", template.display()))?;
+        let mut text =
+            fill_in_quoted(&text, &values).with_context(|| format!("in {}", template.display()))?;
+        if self.perf_map {
+            ensure!(text.contains(V8_FLAGS), "{} has no flags of V8", template.display());
+            text = text.replace(V8_FLAGS, &format!("{V8_FLAGS}\"--perf-basic-prof\", "));
+        }
         write_private(&config, text.as_bytes())?;
         Ok(Service {
             name: format!("edge-{}", self.name),
@@ -119,18 +130,22 @@ impl Edge {
         let mut variables = self.variables(keys);
         // What whoever develops an upstream runs here.
         variables.push(("MERIDIAN_UPSTREAM_HOSTS", "https://localhost:*".to_owned()));
+        let mut arguments: Vec<OsString> = vec![
+            "--manifest".into(),
+            manifest.into(),
+            "--listen".into(),
+            self.listen.clone().into(),
+            "--state-dir".into(),
+            self.state.clone().into(),
+        ];
+        if self.perf_map {
+            arguments.push("--perf-map".into());
+        }
         Ok(Service {
             name: format!("edge-{}", self.name),
             tier: Tier::Edge,
             program: program.to_path_buf(),
-            arguments: vec![
-                "--manifest".into(),
-                manifest.into(),
-                "--listen".into(),
-                self.listen.clone().into(),
-                "--state-dir".into(),
-                self.state.clone().into(),
-            ],
+            arguments,
             // In the environment, where the list of processes does not show the keys; `spin up` reads the same names.
             environment: variables
                 .into_iter()

@@ -59,6 +59,9 @@ pub struct Up {
     /// How the Spin host is compiled.
     #[arg(long, value_enum, default_value_t)]
     spin_host: HostProfile,
+    /// Let the edges' runtimes tell Linux perf of the functions that they compile, in /tmp/perf-PID.map.
+    #[arg(long)]
+    perf_map: bool,
     /// Print what up.json holds, on one line of standard output, when ready.
     #[arg(long)]
     json: bool,
@@ -156,8 +159,8 @@ impl Up {
         origin::start(&artefacts.origin, layout, &keys, supervisor)?;
         demo::rules(&artefacts.cli, layout, &keys)?;
         let edges = vec![
-            edge_of(layout, Host::Cloudflare).on_workerd(&artefacts.cloudflare, tools, &keys)?,
-            edge_of(layout, Host::Spin).in_spin_host(
+            self.edge(layout, Host::Cloudflare).on_workerd(&artefacts.cloudflare, tools, &keys)?,
+            self.edge(layout, Host::Spin).in_spin_host(
                 &artefacts.spin_host,
                 &paths::root().join("spin.toml"),
                 &keys,
@@ -174,6 +177,23 @@ impl Up {
             println!("{}", table(layout, &keys, &tokens));
         }
         Ok(up_file)
+    }
+
+    fn edge(&self, layout: &Layout, host: Host) -> Edge {
+        let (name, port, state) = match host {
+            Host::Cloudflare => ("cloudflare", layout.ports.cloudflare, "workerd"),
+            Host::Spin => ("spin", layout.ports.spin, "spin"),
+        };
+        Edge {
+            name: name.to_owned(),
+            listen: format!("127.0.0.1:{port}"),
+            origins: layout.origins(),
+            state: layout.data.join(state),
+            log: layout.log(&format!("edge-{name}")),
+            places: layout.places(),
+            with_rules: true,
+            perf_map: self.perf_map,
+        }
     }
 }
 
@@ -243,6 +263,7 @@ impl OneEdge {
             places: data.join("places.mmdb"),
             state: state.clone(),
             with_rules: false,
+            perf_map: false,
         };
         write_places(&data)?;
         let service = match self.host {
@@ -263,22 +284,6 @@ impl OneEdge {
         let mut supervisor = Supervisor::new(state.join("run.json"), stop);
         supervisor.start(&format!("edge on {}", self.listen), vec![service], EDGE_START_TIMEOUT)?;
         supervisor.watch(|_| Ok(()))
-    }
-}
-
-fn edge_of(layout: &Layout, host: Host) -> Edge {
-    let (name, port, state) = match host {
-        Host::Cloudflare => ("cloudflare", layout.ports.cloudflare, "workerd"),
-        Host::Spin => ("spin", layout.ports.spin, "spin"),
-    };
-    Edge {
-        name: name.to_owned(),
-        listen: format!("127.0.0.1:{port}"),
-        origins: layout.origins(),
-        state: layout.data.join(state),
-        log: layout.log(&format!("edge-{name}")),
-        places: layout.places(),
-        with_rules: true,
     }
 }
 

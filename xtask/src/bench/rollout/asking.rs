@@ -42,12 +42,23 @@ pub struct Asking {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// When a change was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// When it was asked for.
+    pub sent: Instant,
+    /// When the answer was there that it is made.
+    pub accepted: Instant,
+}
+
 /// How long a change took to arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Reach {
-    /// Until the first answer by it, in milliseconds.
+    /// From when it was asked for to the first answer by it, in milliseconds.
     pub first_ms: f64,
-    /// Until the last answer without it.
+    /// From when it was accepted to the first answer by it.
+    pub accepted_ms: f64,
+    /// From when it was asked for to the last answer without it.
     pub last_ms: f64,
 }
 
@@ -155,14 +166,16 @@ impl Drop for Asking {
 }
 
 impl Reach {
-    /// Of a change that was made at a moment. What was answered by it before that counts as at once.
-    pub fn of(seen: &[Seen], since: Instant, is_new: impl Fn(&str) -> bool) -> Self {
-        let ms = |seen: &Seen| seen.answered.saturating_duration_since(since).as_secs_f64() * 1e3;
+    /// Of a change. What was answered by it before it was accepted counts as at once since then.
+    pub fn of(seen: &[Seen], change: Change, is_new: impl Fn(&str) -> bool) -> Self {
         let (new, old): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| is_new(&seen.mark));
-        Self {
-            first_ms: new.into_iter().map(ms).min_by(f64::total_cmp).unwrap_or_default(),
-            last_ms: old.into_iter().map(ms).max_by(f64::total_cmp).unwrap_or_default(),
-        }
+        let first = new.into_iter().map(|seen| seen.answered).min();
+        let last = old.into_iter().map(|seen| seen.answered).max();
+        let ms = |answered: Option<Instant>, since: Instant| {
+            answered.map_or(0.0, |answered| answered.saturating_duration_since(since).as_secs_f64() * 1e3)
+        };
+        let Change { sent, accepted } = change;
+        Self { first_ms: ms(first, sent), accepted_ms: ms(first, accepted), last_ms: ms(last, sent) }
     }
 }
 
@@ -215,9 +228,12 @@ mod tests {
             Seen { sent: answered - Duration::from_millis(1), answered, mark: mark.to_owned() }
         };
         let all = [seen(90, "old"), seen(150, "new"), seen(170, "old"), seen(180, "new")];
-        let since = start + Duration::from_millis(100);
-        assert_eq!(Reach::of(&all, since, |mark| mark == "new"), Reach { first_ms: 50.0, last_ms: 70.0 });
-        let early = [seen(90, "old"), seen(95, "new")];
-        assert_eq!(Reach::of(&early, since, |mark| mark == "new"), Reach::default());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let change = Change { sent: at(100), accepted: at(110) };
+        let reach = Reach::of(&all, change, |mark| mark == "new");
+        assert_eq!(reach, Reach { first_ms: 50.0, accepted_ms: 40.0, last_ms: 70.0 });
+        let early = [seen(90, "old"), seen(105, "new")];
+        let reach = Reach::of(&early, change, |mark| mark == "new");
+        assert_eq!(reach, Reach { first_ms: 5.0, ..Reach::default() });
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::asking::Change;
 use crate::scratch::Up;
 use crate::stack::http::{Request, agent};
 
@@ -25,10 +26,8 @@ pub type File = (String, String);
 pub struct Pushed {
     /// Its version.
     pub version: String,
-    /// When the answer was there.
-    pub accepted: Instant,
-    /// How long the request took.
-    pub took: Duration,
+    /// When it was made.
+    pub change: Change,
 }
 
 impl Control {
@@ -84,10 +83,10 @@ impl Control {
         let files: Vec<Value> =
             files.iter().map(|(path, content)| json!({"path": path, "content": content})).collect();
         let body = json!({"parent": parent, "files": files, "note": "bench rollout"});
-        let started = Instant::now();
+        let sent = Instant::now();
         let made = self.post(region, &format!("targets/tenant:{tenant}/releases"), &body)?;
-        let accepted = Instant::now();
-        Ok(Pushed { version: version(&made)?, accepted, took: accepted - started })
+        let change = Change { sent, accepted: Instant::now() };
+        Ok(Pushed { version: version(&made)?, change })
     }
 
     /// Makes a tenant with one hostname and these rules.

@@ -61,6 +61,7 @@ impl Kind {
             log: state.join("edge.log"),
             places: rig.stack.folder().join("places.mmdb"),
             with_rules: true,
+            perf_map: false,
         };
         match self {
             Self::Cloudflare => edge.on_workerd(&obtain(Part::Cloudflare, true)?, &rig.tools, &rig.keys),

@@ -1,7 +1,9 @@
 //! Memory: what an edge holds after it has served many tenants, or one with many routes.
 
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Serialize;
@@ -9,13 +11,19 @@ use serde::Serialize;
 use super::control::File;
 use super::edges::{Kind, OwnEdge};
 use super::{HOME, HOST, OPEN, Rig, WIDE_HOST, forget, wide_path};
+use crate::limits::{POLL, ROLLOUT_SEEN_MAX};
 use crate::progress::{Step, say};
 use crate::report;
+use crate::scratch::Stop;
 use crate::soak::processes::{Look, Processes};
 use crate::stack::http::{Request, agent};
 
 /// Threads that make tenants, and that ask.
 const THREADS: usize = 8;
+/// Half of the networks for measurements (RFC 2544, appendix C.2.2), 198.19.0.0/16: no place is known of them.
+const CLIENTS: u32 = 0xC613_0000;
+/// An edge's answer while it asks for no more hostnames.
+const NOT_NOW: u16 = 503;
 
 /// What one edge held in one setting.
 #[derive(Clone, Debug, Serialize)]
@@ -52,22 +60,45 @@ pub fn measure(rig: &Rig, tenants: usize, routes: usize) -> Result<Vec<Held>> {
             let state = rig.state("memory")?;
             let edge = OwnEdge::start(rig, kind.service(rig, &state)?, HOST, OPEN)?;
             let mut step = Step::start(format!("{requests} requests to the {}: {what}", kind.title()));
+            let repeated = AtomicUsize::new(0);
             side_by_side(rig, requests, &mut step, |agent, number| {
                 let (host, path) = asked(number);
-                let url = format!("{}{path}", edge.url);
-                let status = Request::get(&url).header("host", host).send_by(agent)?.status;
-                ensure!(status == 200, "request {number}: {url} answers {status}");
+                let times = ask(agent, &format!("{}{path}", edge.url), &host, number, &rig.stop)?;
+                repeated.fetch_add(times, Ordering::Relaxed);
                 Ok(())
             })?;
             let look = Processes::now().look(edge.pid());
             let look = look.with_context(|| format!("the {} has ended", kind.title()))?;
-            step.done(&format!("{:.0} MB", look.mb));
+            step.done(&format!("{:.0} MB, {} repeated", look.mb, repeated.into_inner()));
             all.push(Held { edge: kind, what: what.clone(), look });
             drop(edge);
             forget(&state)?;
         }
     }
     Ok(all)
+}
+
+/// Asks until it is answered, and says how often it was repeated. An edge bounds the questions for hostnames that it does not
+/// know, those of one network more than those of all: each request comes from a network of its own.
+fn ask(agent: &ureq::Agent, url: &str, host: &str, number: usize, stop: &Stop) -> Result<usize> {
+    let (started, client) = (Instant::now(), client(number).to_string());
+    let mut repeated = 0;
+    loop {
+        stop.check()?;
+        let request = Request::get(url).header("host", host).header("x-forwarded-for", client.as_str());
+        let status = request.send_by(agent)?.status;
+        if status == 200 {
+            return Ok(repeated);
+        }
+        let again = status == NOT_NOW && started.elapsed() < ROLLOUT_SEEN_MAX;
+        ensure!(again, "request {number}, repeated {repeated} times: {url} of {host} answers {status}");
+        repeated += 1;
+        std::thread::sleep(POLL);
+    }
+}
+
+fn client(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from(CLIENTS | (number & 0xFFFF) as u32)
 }
 
 /// Makes the tenants through the control API: each with rules that were pushed, and a hostname.
@@ -124,7 +155,7 @@ fn side_by_side(
         }
         while next.load(Ordering::Relaxed) < count && !failed() {
             step.tick(&format!("{} of {count}", next.load(Ordering::Relaxed)));
-            std::thread::sleep(crate::limits::POLL);
+            std::thread::sleep(POLL);
         }
     });
     match error.into_inner() {
@@ -153,5 +184,17 @@ const ABOUT: &str = "
 What the process of an edge holds (its proportional set size; in parentheses what is no page of a file) after as many requests
 in each setting, by an edge that was started for it. Tenants were made through the control API, each with rules that were
 pushed and a hostname; requests go round among them, or among the routes of the one tenant. A node keeps at most 1,000
-tenants, 48 MiB of routes and 10,000 hostnames, those that were asked for last.
+tenants, 48 MiB of routes and 10,000 hostnames, those that were asked for last. Hostnames that it does not know it asks for at a
+bounded rate: each request comes from a network of its own, and one that is refused for that (503) is repeated.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_in_networks_for_measurements() {
+        assert_eq!(client(0), Ipv4Addr::new(198, 19, 0, 0));
+        assert_eq!(client(99_999), Ipv4Addr::new(198, 19, 134, 159));
+    }
+}

@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::control::{Control, File};
-use super::sizes::{self, Size, WORKER_WASM};
+use super::sizes::{self, Size};
 use super::upstream::Upstream;
 use crate::artefacts::HostProfile;
 use crate::limits::ROLLOUT_PAUSE_MS_MAX;
@@ -46,8 +46,6 @@ const WIDE_HOST: &str = "wide.localhost";
 const FILE_DOCUMENTS: usize = 1_000;
 /// Where tenants are made and their rules released.
 const HOME: &str = REGIONS[0].id;
-/// The target of the worker's Wasm, in bytes of gzip.
-const WASM_GZIP_MAX: u64 = 1_000_000;
 
 /// Arguments of `cargo xtask bench rollout`.
 #[derive(Args, Clone, Debug)]
@@ -228,7 +226,7 @@ impl RolloutBench {
             text.push_str(&format!(
                 "\n## Bytes that are deployed\n\n{}\n{}",
                 sizes::table(sizes),
-                small(sizes)
+                sizes::verdict(sizes)
             ));
         }
         if let Some(held) = &measured.memory {
@@ -314,13 +312,6 @@ fn wide_files(upstream: &str, routes: usize) -> Vec<File> {
     files
 }
 
-/// Whether the worker's Wasm is as small as it has to be, in a sentence.
-fn small(sizes: &[Size]) -> String {
-    let Some(wasm) = sizes.iter().find(|size| size.what == WORKER_WASM) else { return String::new() };
-    let met = if wasm.gzip < WASM_GZIP_MAX { "met" } else { "**missed**" };
-    format!("Target: the worker's Wasm below {WASM_GZIP_MAX} bytes of gzip; {met}.\n")
-}
-
 const ABOUT: &str = "
 On a local stack: three regions with an origin and a PostgreSQL each, both edges, everything on one machine. Times are of that
 machine under all of this; ratios, and what stands beside one another here, say something elsewhere.
@@ -340,12 +331,5 @@ mod tests {
         for text in last.split("---\n").filter(|text| !text.is_empty()) {
             let _one: serde_json::Value = serde_saphyr::from_str(text).unwrap();
         }
-    }
-
-    #[test]
-    fn a_target_is_met_or_missed() {
-        let size = |gzip| [Size { what: WORKER_WASM, raw: 2 * gzip, gzip }];
-        assert!(small(&size(999_999)).contains("; met.") && small(&size(1_000_000)).contains("**missed**"));
-        assert_eq!(small(&[]), "");
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::asking::{Asking, Question, Reach};
+use super::asking::{Asking, Change, Question, Reach};
 use super::push::{Reached, table, verdict};
 use super::{HOST, Rig, TENANT};
 use crate::limits::{ROLLOUT_ASK_PAUSE, ROLLOUT_ASKERS, ROLLOUT_POLL, ROLLOUT_SEEN_MAX};
@@ -131,11 +131,12 @@ impl<'a> Order<'a> {
             self.rig.pause(sample)?;
             let status = format!("{region}-{edge}-{sample}");
             let body = json!({ "status": status });
+            let sent = Instant::now();
             self.send(Request::patch(&url, &body), region)?;
-            let changed = Instant::now();
+            let change = Change { sent, accepted: Instant::now() };
             let is_new = |mark: &str| mark.split(' ').next() == Some(status.as_str());
-            let seen = asking.until_all(changed, is_new, &self.rig.stop)?;
-            reach.push(Reach::of(&seen, changed, is_new));
+            let seen = asking.until_all(change.accepted, is_new, &self.rig.stop)?;
+            reach.push(Reach::of(&seen, change, is_new));
         }
         Ok(Reached { region: region.to_owned(), edge: edge.to_owned(), reach })
     }
@@ -157,8 +158,9 @@ impl<'a> Order<'a> {
                 // What came before the purge says nothing of it.
                 asking.take();
             }
+            let sent = Instant::now();
             self.rig.control.post(region, "purges", &purge)?;
-            let purged = Instant::now();
+            let purged = Change { sent, accepted: Instant::now() };
             for (_, asking, reach) in &mut asking {
                 let seen = asking.until_some(is_fresh, &self.rig.stop)?;
                 // The stored answer comes back with the first fresh one: how long others still had the old one is not told.
@@ -200,14 +202,14 @@ pub fn report(purged: &Purged) -> String {
 }
 
 const ABOUT_ROWS: &str = "
-From the answer to a `PATCH` of a record in a region, to the first answer of an edge with the change, and to its last one
-without it. What is asked for is a list that the record is in: stored at the edge (nothing is measured before it is served from
+From the moment when a `PATCH` of a record in a region is sent, to the first answer of an edge with the change, and to its last
+one without it. *Since accepted*: to the first one, from the answer to the `PATCH`. What is asked for is a list that the record is in: stored at the edge (nothing is measured before it is served from
 there), and read near us-east-1 when it is not. No purge is called, and the `PATCH` goes through the other edge.
 ";
 
 const ABOUT_CALLS: &str = "
-From the answer of the control API of a region, which has told the other regions by then, to the first answer of an edge that
-was fetched anew. The tag is that of the collection. What others still got meanwhile can't be told apart from what was stored anew:
+From the moment when a purge is sent to the control API of a region, to the first answer of an edge that was fetched anew.
+*Since accepted*: from the answer of that API, which has told the other regions by then. The tag is that of the collection. What others still got meanwhile can't be told apart from what was stored anew:
 the last columns repeat the first.
 ";
 
