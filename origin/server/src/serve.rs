@@ -103,7 +103,7 @@ pub async fn start(config: Config, mut traces: Traces) -> anyhow::Result<Serving
     let mut background = JoinSet::new();
     traces.send(&mut background, &stopping);
     let origin = Arc::new(Origin {
-        peers: Peers::new(&config, &peer_tls),
+        peers: Peers::new(&config.identity.region, &config.peers, config.peer_keys.clone(), &peer_tls),
         checks: Checks::default(),
         names: Names::new(&config.name_servers),
         tls_asks: Semaphore::new(TLS_ASKS_MAX),

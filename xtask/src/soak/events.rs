@@ -132,7 +132,7 @@ impl Events {
             if elapsed >= SOAK_PUSH_EVERY * self.pushes {
                 let before = self.version.clone();
                 self.push(stack)?;
-                if self.pushes % 2 == 0 {
+                if self.pushes.is_multiple_of(2) {
                     self.rollbacks += 1;
                     self.release(stack, &["rules", "rollback", "--target", TARGET, "--to", &before])?;
                 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::checks::verdict::{Thresholds, Verdict};
-use crate::config::{Config, Peer};
+use crate::config::Peer;
 use crate::context::now_ms;
 use crate::limits::{
     CHECKS_MAX, PEER_ANSWER_BYTES_MAX, PEER_ASK_TIMEOUT, PEER_CONNECT_TIMEOUT, PEER_PAUSE_MAX, PEER_WORD_KEEP,
@@ -145,13 +145,13 @@ impl Known {
 }
 
 impl Peers {
-    /// Not yet asked. `tls` says whom to trust at `https` URLs.
+    /// Not yet asked. `region` proves to be itself by `keys`; `tls` says whom to trust at `https` URLs.
     #[must_use]
-    pub fn new(config: &Config, tls: &ClientConfig) -> Self {
+    pub fn new(region: &str, peers: &[Peer], keys: MacKeyring, tls: &ClientConfig) -> Self {
         Self {
-            peers: config.peers.as_slice().into(),
-            region: config.identity.region.clone(),
-            keys: config.peer_keys.clone(),
+            peers: peers.into(),
+            region: region.to_owned(),
+            keys,
             client: client(tls),
             known: Arc::default(),
             checks: Arc::default(),
@@ -348,6 +348,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             format!("http://{}", listener.local_addr().unwrap())
         };
+        let keys = MacKeyring::parse("k:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE").unwrap();
         for (configured, others, expect) in [
             (&closed, vec![], (false, 0)),
             (&closed, vec![&closed, &unready], (false, 7)),
@@ -356,7 +357,8 @@ mod tests {
             (&ready, vec![&closed], (true, 7)),
         ] {
             let peer: Peer = format!("eu:2={configured}").parse().unwrap();
-            let peers = Peers::new(&[peer.clone()], &meridian_cdc::tls::trust(None).unwrap());
+            let tls = meridian_cdc::tls::trust(None).unwrap();
+            let peers = Peers::new("us", std::slice::from_ref(&peer), keys.clone(), &tls);
             let others = others.into_iter().cloned().collect();
             peers.obey(BTreeMap::from([("eu".to_owned(), (Check::default(), others))]));
             peers.check(&peer).await;
