@@ -1,7 +1,13 @@
-//! Header fields that belong to one connection (RFC 9110, section 7.6.1). Components see neither `Connection` nor
-//! `Transfer-Encoding` and `Upgrade`, so that only the host can tell what they say.
+//! What belongs to one connection. Its header fields (RFC 9110, section 7.6.1): components see neither `Connection` nor
+//! `Transfer-Encoding` and `Upgrade`, so that only the host can tell what they say. And trailers, which end here.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use http::{HeaderMap, HeaderName, Method, header};
+use hyper::body::{Body, Frame};
 use meridian_engine::{
     headers::Headers,
     policy::request::{Malformed, asks_for_web_socket, check_connection, check_handshake},
@@ -50,8 +56,27 @@ pub fn remove_nominated(headers: &mut HeaderMap) {
     }
 }
 
+/// The next frame of a body but for trailers, which whoever forwards may discard (RFC 9110, section 6.5.1): nothing of a decision
+/// goes by them, no cache keeps them, and HTTP/1.1 takes none that its head has not named.
+pub fn poll_content<B: Body + Unpin>(
+    body: &mut B,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {}
+            other => return other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, future::ready, task::Waker};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+
     use super::*;
 
     #[test]
@@ -82,6 +107,18 @@ mod tests {
         ];
         check(&handshake, Err(Malformed::WebSocket));
         check(&[("connection", "upgrade"), ("upgrade", "h2c")], Ok(1));
+    }
+
+    #[test]
+    fn a_body_ends_without_its_trailers() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "7".parse().unwrap());
+        let mut body =
+            Full::new(Bytes::from("abc")).with_trailers(ready(Some(Ok::<_, Infallible>(trailers))));
+        let cx = &mut Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = poll_content(&mut body, cx) else { panic!("content") };
+        assert_eq!(frame.into_data().unwrap(), "abc");
+        assert!(matches!(poll_content(&mut body, cx), Poll::Ready(None)));
     }
 
     #[test]

@@ -325,7 +325,8 @@ fn open(content: Content) -> Contents {
                     }
                     next = rest.chunk().await;
                 }
-                outlet.finish(rest.trailers.await).await;
+                // Trailers end here, as they do wherever a body is read (RFC 9110, section 6.5.1).
+                outlet.finish(rest.trailers.await.map(|_| None)).await;
             });
             (Some(stream), trailers)
         }
