@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, Method, header};
 use hyper::body::{Body, Frame};
 use meridian_engine::{
     headers::Headers,
-    policy::request::{Malformed, asks_for_web_socket, check_connection, check_handshake},
+    policy::request::{Malformed, asks_for_web_socket, check_connection, check_handshake, check_length},
 };
 
 /// Checks what the fields of a request say of its connection as the engine does where it sees them, and removes those that
@@ -21,12 +21,7 @@ pub fn check_request(method: &Method, headers: &mut HeaderMap) -> Result<(), Mal
     if !of_connection.iter().any(|name| headers.contains_key(name)) {
         return Ok(());
     }
-    let mut seen = Headers::default();
-    for name in of_connection.iter().chain(&of_handshake) {
-        for value in headers.get_all(name) {
-            seen.append(name, value.to_str().map_err(|_| Malformed::Header)?);
-        }
-    }
+    let mut seen = only(headers, of_connection.iter().chain(&of_handshake))?;
     if asks_for_web_socket(&seen) {
         check_handshake(method.as_str(), &seen)?;
         return Err(Malformed::WebSocket);
@@ -38,8 +33,29 @@ pub fn check_request(method: &Method, headers: &mut HeaderMap) -> Result<(), Mal
     Ok(())
 }
 
+/// Checks where the body of a response ends, and removes the fields that `Connection` names. Components see a length alone, and not
+/// that a coding stands beside it; and no coding but `chunked` is taken from a body here.
+pub fn check_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        check_length(&only(headers, [header::TRANSFER_ENCODING, header::CONTENT_LENGTH].iter())?)?;
+    }
+    remove_nominated(headers);
+    Ok(())
+}
+
+/// Some fields, as the engine has them.
+fn only<'a>(headers: &HeaderMap, names: impl Iterator<Item = &'a HeaderName>) -> Result<Headers, Malformed> {
+    let mut fields = Headers::default();
+    for name in names {
+        for value in headers.get_all(name) {
+            fields.append(name, value.to_str().map_err(|_| Malformed::Header)?);
+        }
+    }
+    Ok(fields)
+}
+
 /// Removes the fields that `Connection` names.
-pub fn remove_nominated(headers: &mut HeaderMap) {
+fn remove_nominated(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -107,6 +123,23 @@ mod tests {
         ];
         check(&handshake, Err(Malformed::WebSocket));
         check(&[("connection", "upgrade"), ("upgrade", "h2c")], Ok(1));
+    }
+
+    #[test]
+    fn a_response_has_one_end() {
+        let check = |fields: &[(&'static str, &str)], expect: Result<(), Malformed>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(check_response(&mut headers), expect, "{fields:?}");
+        };
+        check(&[("content-length", "2")], Ok(()));
+        check(&[("transfer-encoding", "Chunked")], Ok(()));
+        check(&[("transfer-encoding", "chunked"), ("content-length", "2")], Err(Malformed::Length));
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Malformed::Length));
+        check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
+        check(&[("transfer-encoding", "identity")], Err(Malformed::TransferCoding));
     }
 
     #[test]
