@@ -1,10 +1,11 @@
 //! An edge whose code breaks: panics, runs out of stack or memory, computes for ever. What broke is replaced, and requests
-//! beside it are answered as if nothing had happened.
+//! beside it are answered as if nothing had happened, but for unsafe ones that the very instance owed an answer: each of those
+//! gets a problem, once and whole.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +18,7 @@ use crate::requests::{PARENT, says_who_decided};
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("what_breaks_is_replaced_and_harms_nobody", what_breaks_is_replaced_and_harms_nobody),
+    ("what_waits_in_what_breaks_is_answered", what_waits_in_what_breaks_is_answered),
     ("an_endless_loop_is_ended", an_endless_loop_is_ended),
 ];
 
@@ -25,19 +27,24 @@ const PORT: u16 = 27320;
 const RECOVER: Duration = Duration::from_secs(60);
 /// What breaks at once, and what breaks after it has waited.
 const FAULTS: [&str; 4] = ["/.fault/panic", "/.fault/panic-later", "/.fault/trap-later", "/.fault/memory"];
-/// Clients that ask beside what breaks.
+/// Clients that ask beside what breaks: so many with a safe request, and so many with an unsafe one.
 const BESIDE: usize = 8;
 /// What they ask for: it takes the rules to know that no route leads there, and so no limit is for it.
 const ELSEWHERE: &str = "/nowhere";
-/// As many answers prove that they are asking.
+/// What has waited for two seconds before it gets to know the same.
+const WAITS: &str = "/.fault/wait";
+/// As many answers to each kind of request prove that they are asking.
 const ANSWERED: usize = 20;
+/// No request is made again that has a body, as this one, or another method than `GET`, `HEAD` and `OPTIONS`.
+const BODY: &[u8] = b"{}";
 
 fn what_breaks_is_replaced_and_harms_nobody(stack: &Stack, edge: &str) -> Result<()> {
     let (_edge, client, _) = start(stack, edge)?;
     for path in FAULTS {
         let beside = Beside::start(&client)?;
         // It is not made again, as a safe one would be.
-        is_a_problem(&client.send("POST", path)?).with_context(|| format!("POST {path}"))?;
+        is_a_problem(&client.request("POST", path, Some(BODY.to_vec()))?)
+            .with_context(|| format!("POST {path}"))?;
         beside.end().with_context(|| format!("beside {path}"))?;
         is_a_problem(&client.get(path)?).with_context(|| format!("GET {path}"))?;
         for _ in 0..5 {
@@ -45,6 +52,30 @@ fn what_breaks_is_replaced_and_harms_nobody(stack: &Stack, edge: &str) -> Result
         }
     }
     Ok(())
+}
+
+/// An instance that breaks owes answers to what waits in it, and none of them stays away.
+fn what_waits_in_what_breaks_is_answered(stack: &Stack, edge: &str) -> Result<()> {
+    let (_edge, client, _) = start(stack, edge)?;
+    let answers: Vec<Response> = std::thread::scope(|scope| {
+        let post = |path| {
+            let client = &client;
+            scope.spawn(move || client.request("POST", path, Some(BODY.to_vec())))
+        };
+        let mut asked: Vec<_> = (0..BESIDE).map(|_| post(WAITS)).collect();
+        asked.push(post("/.fault/panic-later"));
+        let answered = |one: ScopedJoinHandle<Result<Response>>| {
+            one.join().map_err(|_| anyhow::anyhow!("a client panicked"))?
+        };
+        asked.into_iter().map(answered).collect::<Result<_>>()
+    })?;
+    let broken = answers.iter().filter(|answer| answer.status == 500).count();
+    for answer in &answers {
+        is_elsewhere_or_a_problem(answer)?;
+    }
+    // What waits elsewhere, or came after that, is unharmed.
+    ensure!(broken >= 1, "nothing broke: {answers:?}");
+    client.get("/v1/whoami")?.expect(200).map(drop)
 }
 
 /// In the Spin host it harms nobody. workerd leaves it to the platform to end a worker that computes: locally that is the
@@ -89,30 +120,79 @@ fn is_a_problem(response: &Response) -> Result<()> {
     Ok(())
 }
 
+/// What an unsafe request beside may come to.
+fn is_elsewhere_or_a_problem(response: &Response) -> Result<()> {
+    if response.status == 404 { says_who_decided(response) } else { is_a_problem(response) }
+}
+
 /// Clients that ask again and again, each of which has to get what it asked for.
 struct Beside {
     stop: Arc<AtomicBool>,
+    gets: Asking,
+    posts: Asking,
+    /// Problems in the place of answers to unsafe requests.
+    harmed: Arc<AtomicUsize>,
+}
+
+/// Clients of one kind.
+struct Asking {
     answered: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Beside {
     fn start(client: &Client) -> Result<Self> {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let ask = || {
-            let (client, stop, answered) = (client.clone(), Arc::clone(&stop), Arc::clone(&answered));
+        let stop = Arc::new(AtomicBool::new(false));
+        let gets = Asking::start(&stop, {
+            let client = client.clone();
+            move || client.get(ELSEWHERE)?.expect(404).map(drop)
+        });
+        let harmed = Arc::new(AtomicUsize::new(0));
+        let posts = Asking::start(&stop, {
+            let (client, harmed) = (client.clone(), Arc::clone(&harmed));
+            move || {
+                let response = client.request("POST", ELSEWHERE, Some(BODY.to_vec()))?;
+                harmed.fetch_add(usize::from(response.status != 404), Ordering::Relaxed);
+                is_elsewhere_or_a_problem(&response)
+            }
+        });
+        let beside = Self { stop, gets, posts, harmed };
+        beside.more_are_answered()?;
+        Ok(beside)
+    }
+
+    fn more_are_answered(&self) -> Result<()> {
+        self.gets.more_are_answered()?;
+        self.posts.more_are_answered()
+    }
+
+    /// Lets them ask on for a while, and ends them. One instance has broken, and each client had one request under way.
+    fn end(self) -> Result<()> {
+        let more = self.more_are_answered();
+        self.stop.store(true, Ordering::Relaxed);
+        self.gets.end()?;
+        self.posts.end()?;
+        let harmed = self.harmed.load(Ordering::Relaxed);
+        ensure!(harmed <= BESIDE, "{harmed} problems for what one instance owed {BESIDE} clients");
+        more
+    }
+}
+
+impl Asking {
+    fn start(stop: &Arc<AtomicBool>, ask: impl Fn() -> Result<()> + Clone + Send + 'static) -> Self {
+        let answered = Arc::new(AtomicUsize::new(0));
+        let client = |_| {
+            let (stop, answered, ask) = (Arc::clone(stop), Arc::clone(&answered), ask.clone());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    client.get(ELSEWHERE)?.expect(404)?;
+                    ask()?;
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
             })
         };
-        let clients = (0..BESIDE).map(|_| ask()).collect();
-        let beside = Self { stop, answered, clients };
-        beside.more_are_answered()?;
-        Ok(beside)
+        let clients = (0..BESIDE).map(client).collect();
+        Self { answered, clients }
     }
 
     fn more_are_answered(&self) -> Result<()> {
@@ -128,13 +208,10 @@ impl Beside {
         .map(drop)
     }
 
-    /// Lets them ask on for a while, and ends them.
     fn end(self) -> Result<()> {
-        let more = self.more_are_answered();
-        self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
         }
-        more
+        Ok(())
     }
 }

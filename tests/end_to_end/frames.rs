@@ -1,6 +1,6 @@
 //! A client of HTTP/2 that sends what it is told (RFC 9113), with every field as a literal (RFC 7541, section 6.2.2).
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,11 @@ pub enum Answer {
 
 /// Sends one request with these fields, pseudo fields included, and this body on a connection of its own.
 pub fn send(url: &str, fields: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+    send_over(&mut connect(url, Duration::from_secs(10))?, fields, body)
+}
+
+/// The same on a connection on which nothing has been said yet.
+pub fn send_over(stream: &mut (impl Read + Write), fields: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
     let mut bytes = PREFACE.to_vec();
     frame(&mut bytes, SETTINGS, 0, 0, &[]);
     let end = if body.is_empty() { END_STREAM } else { 0 };
@@ -46,9 +51,8 @@ pub fn send(url: &str, fields: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
     if !body.is_empty() {
         frame(&mut bytes, DATA, END_STREAM, 1, body);
     }
-    let mut stream = connect(url, Duration::from_secs(10))?;
     stream.write_all(&bytes)?;
-    answer(&mut stream)
+    answer(stream)
 }
 
 /// Sends so many requests and resets each at once (CVE-2023-44487). The error code that the connection ends with; `None` where it
@@ -117,7 +121,7 @@ fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) 
 }
 
 /// Kind, flags and payload of the next frame; `None` at the end of the connection.
-fn next(stream: &mut TcpStream) -> Result<Option<(u8, u8, Vec<u8>)>> {
+fn next(stream: &mut impl Read) -> Result<Option<(u8, u8, Vec<u8>)>> {
     let mut head = [0; 9];
     match stream.read_exact(&mut head) {
         Ok(()) => {}
@@ -137,7 +141,7 @@ fn code(payload: &[u8], at: usize) -> Result<u32> {
     code.map(u32::from_be_bytes).context("an error code")
 }
 
-fn answer(stream: &mut TcpStream) -> Result<Answer> {
+fn answer(stream: &mut impl Read) -> Result<Answer> {
     while let Some((kind, _, payload)) = next(stream)? {
         match kind {
             HEADERS => {

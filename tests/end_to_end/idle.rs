@@ -36,10 +36,13 @@ pub fn raise_open_files() -> Result<()> {
     if current == maximum && hard >= FILES {
         return Ok(());
     }
-    // Beyond what is allowed only root may go.
-    let maximum = maximum.map(|hard| hard.max(FILES));
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .with_context(|| format!("{FILES} open files are needed, and {hard} are allowed"))
+    // Beyond what is allowed only root may go; up to there everybody may.
+    let wanted = maximum.map(|hard| hard.max(FILES));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted });
+    raised.or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }))?;
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    ensure!(allowed >= FILES, "{FILES} open files are wanted, and {allowed} are allowed");
+    Ok(())
 }
 
 /// workerd closes what is idle 15 s after it was opened or answered; those connections are looked at that are younger.
@@ -50,7 +53,7 @@ fn holds_ten_thousand_idle_connections(stack: &Stack, edge: &str) -> Result<()> 
     let client = stack.edge(edge, "acme")?.bearer(&stack.token("acme", "beside-idle", "orders:read")?);
     client.get("/v1/whoami")?.expect(200)?;
     let (begun, before) = (Instant::now(), resident_bytes(pid)?);
-    let many = idle_max(edge)?;
+    let many = idle_max(edge, pid)?;
     let mut idle = Vec::with_capacity(many);
     for number in 0..many {
         let mut stream = TcpStream::connect(address).with_context(|| format!("connection {number}"))?;
@@ -85,13 +88,30 @@ fn holds_ten_thousand_idle_connections(stack: &Stack, edge: &str) -> Result<()> 
     Ok(())
 }
 
-/// Ten thousand, or on workerd as many as there may be files for: who runs this may not be allowed to raise that.
-fn idle_max(edge: &str) -> Result<usize> {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(OTHER_FILES);
+/// Ten thousand, or as many as the edge and this process may have files for: who runs this may not be allowed to raise that, and
+/// hears of it.
+fn idle_max(edge: &str, pid: i32) -> Result<usize> {
+    let own = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let of_edge = files_max(pid)?;
     let each = if edge == "cloudflare" { 2 } else { 1 };
-    let many = IDLE.min(usize::try_from(files / each).unwrap_or(usize::MAX));
-    ensure!(many >= IDLE / 2, "{files} files are not enough for {edge}: raise the limit of open files");
+    let room = own.saturating_sub(OTHER_FILES).min(of_edge.saturating_sub(OTHER_FILES) / each);
+    let many = IDLE.min(usize::try_from(room).unwrap_or(usize::MAX));
+    if many < IDLE {
+        println!(
+            "{edge}: {many} connections and not {IDLE}: {of_edge} files may be open there, {each} for each \
+             connection, and {own} here"
+        );
+    }
+    ensure!(many >= IDLE / 2, "{room} connections are too few for {edge}: raise the limit of open files");
     Ok(many)
+}
+
+/// How many files a process may have open, as Linux tells it.
+fn files_max(pid: i32) -> Result<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("open files")?;
+    let soft = line.split_whitespace().next().context("a limit")?;
+    if soft == "unlimited" { Ok(u64::MAX) } else { Ok(soft.parse()?) }
 }
 
 /// Asks for something that takes a token, and is told so.

@@ -21,6 +21,7 @@ mod parties;
 mod recorder;
 mod regions;
 mod requests;
+mod responses;
 mod rules;
 mod sizes;
 mod slow;
@@ -98,6 +99,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(broken::TESTS)
         .chain(functions::TESTS)
         .chain(surface::TESTS)
+        .chain(responses::TESTS)
         .chain(origins::TESTS)
         .chain(sockets::TESTS)
         .chain(sizes::TESTS)

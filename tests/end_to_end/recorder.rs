@@ -20,7 +20,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Request line and header fields, in lower case.
+    /// Request line, header fields and trailers, in lower case.
     pub head: String,
     /// `METHOD TARGET BODY`, the beginning of the body without its coding.
     pub line: String,
@@ -60,14 +60,14 @@ fn record(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
         }
         let key = sockets::key(&head);
         let head = head.to_ascii_lowercase();
-        let body = body(&mut reader, &head)?;
+        let (body, trailers) = body(&mut reader, &head)?;
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let number = {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             let shown: String = body.chars().take(100).collect();
             let line = format!("{} {target} {shown}", method.to_ascii_uppercase());
-            seen.push(Seen { head: head.clone(), line: line.trim_end().to_owned() });
+            seen.push(Seen { head: format!("{head}{trailers}"), line: line.trim_end().to_owned() });
             NUMBER.fetch_add(1, Ordering::Relaxed)
         };
         if let Some(key) = key.filter(|_| target.ends_with("/socket")) {
@@ -77,7 +77,8 @@ fn record(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
     }
 }
 
-fn body(reader: &mut BufReader<&TcpStream>, head: &str) -> std::io::Result<String> {
+/// The body of a request without its coding, and its trailers in lower case.
+fn body(reader: &mut BufReader<&TcpStream>, head: &str) -> std::io::Result<(String, String)> {
     let mut body = Vec::new();
     if head.contains("\r\ntransfer-encoding: chunked\r\n") {
         loop {
@@ -85,14 +86,13 @@ fn body(reader: &mut BufReader<&TcpStream>, head: &str) -> std::io::Result<Strin
             reader.by_ref().take(BYTES_MAX).read_line(&mut size)?;
             let digits = size.split(';').next().unwrap_or_default().trim();
             let size = u64::from_str_radix(digits, 16).map_err(std::io::Error::other)?;
+            if size == 0 {
+                return Ok((String::from_utf8_lossy(&body).into_owned(), trailers(reader)?));
+            }
             let mut part = vec![0; usize::try_from(size.min(BYTES_MAX)).unwrap_or(0)];
             reader.read_exact(&mut part)?;
             body.extend(part);
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            if size == 0 {
-                return Ok(String::from_utf8_lossy(&body).into_owned());
-            }
+            reader.read_line(&mut String::new())?;
         }
     }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -101,7 +101,20 @@ fn body(reader: &mut BufReader<&TcpStream>, head: &str) -> std::io::Result<Strin
     if (body.len() as u64) < length {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(String::from_utf8_lossy(&body).into_owned())
+    Ok((String::from_utf8_lossy(&body).into_owned(), String::new()))
+}
+
+/// What stands between the last chunk and the empty line behind it (RFC 9112, section 7.1.2).
+fn trailers(reader: &mut BufReader<&TcpStream>) -> std::io::Result<String> {
+    let mut trailers = String::new();
+    loop {
+        let before = trailers.len();
+        let read = reader.by_ref().take(BYTES_MAX).read_line(&mut trailers)?;
+        if read == 0 || trailers.get(before..) == Some("\r\n") {
+            trailers.truncate(before);
+            return Ok(trailers.to_ascii_lowercase());
+        }
+    }
 }
 
 fn answer(

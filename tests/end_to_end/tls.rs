@@ -17,19 +17,23 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    AlertDescription, ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+    AlertDescription, ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
+    StreamOwned, SupportedProtocolVersion,
 };
+use serde::Deserialize;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::EdgeTest;
 use crate::bad_bundles::port;
-use crate::recorder::Recorder;
+use crate::frames::{self, Answer};
+use crate::recorder::{Recorder, Seen};
 use crate::upstreams::with_rules;
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("is_reached_by_every_http_behind_tls", is_reached_by_every_http_behind_tls),
+    ("gets_one_request_for_one_behind_tls", gets_one_request_for_one_behind_tls),
     (
         "sends_nothing_to_an_upstream_that_nobody_vouches_for",
         sends_nothing_to_an_upstream_that_nobody_vouches_for,
@@ -38,6 +42,8 @@ pub const TESTS: &[(&str, EdgeTest)] = &[
 
 /// How long Caddy may take to make its authority and to serve.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// From where the clients come.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 const FORGED: &str = "203.0.113.10";
@@ -137,13 +143,20 @@ impl Front {
     }
 
     async fn http3(&self) -> Result<Response<Bytes>> {
+        self.over_http3(self.request("/tls/3", ())?, Bytes::new()).await
+    }
+
+    async fn over_http3(&self, request: Request<()>, content: Bytes) -> Result<Response<Bytes>> {
         let config = QuicClientConfig::try_from(self.offer(&rustls::version::TLS13, b"h3")?)?;
         let mut endpoint = quinn::Endpoint::client((CLIENT, 0).into())?;
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
         let connection = endpoint.connect(self.address, HOST)?.await?;
         let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(connection)).await?;
         let driven = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-        let mut stream = sender.send_request(self.request("/tls/3", ())?).await?;
+        let mut stream = sender.send_request(request).await?;
+        if !content.is_empty() {
+            stream.send_data(content).await?;
+        }
         stream.finish().await?;
         let response = stream.recv_response().await?;
         let mut body = Vec::new();
@@ -153,6 +166,15 @@ impl Front {
         driven.abort();
         Ok(response.map(|()| Bytes::from(body)))
     }
+
+    /// A connection for HTTP/2, to be spoken by frames.
+    fn for_frames(&self) -> Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
+        let config = self.offer(&rustls::version::TLS13, b"h2")?;
+        let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(HOST)?)?;
+        let stream = std::net::TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        Ok(StreamOwned::new(connection, stream))
+    }
 }
 
 async fn whole(response: Response<hyper::body::Incoming>) -> Result<Response<Bytes>> {
@@ -160,7 +182,8 @@ async fn whole(response: Response<hyper::body::Incoming>) -> Result<Response<Byt
     Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
 }
 
-fn is_reached_by_every_http_behind_tls(stack: &Stack, edge: &str) -> Result<()> {
+/// Caddy in front of an edge that forwards `/tls/**` to a recorder, for the time of the test.
+fn with_front(stack: &Stack, edge: &str, test: impl FnOnce(&Front, &Recorder) -> Result<()>) -> Result<()> {
     let recorder = Recorder::start()?;
     let rules = format!(
         "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: recorder}}\n\
@@ -173,6 +196,12 @@ fn is_reached_by_every_http_behind_tls(stack: &Stack, edge: &str) -> Result<()> 
         let origin = stack.up()?.control.url;
         let front =
             Front::start(url, &origin, port(edge)? + 10, &stack.data().join(format!("caddy-{edge}")))?;
+        test(&front, &recorder)
+    })
+}
+
+fn is_reached_by_every_http_behind_tls(stack: &Stack, edge: &str) -> Result<()> {
+    with_front(stack, edge, |front, recorder| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let responses = [
@@ -217,6 +246,134 @@ fn is_told_who_asks(headers: &HeaderMap, head: &str) -> Result<()> {
     }
     ensure!(!head.contains(FORGED), "the forged address went on: {head:?}");
     Ok(())
+}
+
+/// One case of `tls.yaml`, which says what each member means.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    about: String,
+    #[serde(default)]
+    first: Vec<(String, String)>,
+    #[serde(default)]
+    instead: Vec<(String, String)>,
+    #[serde(default)]
+    with: Vec<(String, String)>,
+    #[serde(default)]
+    body: String,
+    reaches: Reaches,
+    /// No word of its head, beside `evil`.
+    without: Option<String>,
+}
+
+/// Whether a request reaches the upstream.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Reaches {
+    Never,
+    May,
+    Once,
+}
+
+/// What reached the upstream is looked at behind all cases: a request that Caddy has given up may still be on its way.
+fn gets_one_request_for_one_behind_tls(stack: &Stack, edge: &str) -> Result<()> {
+    let cases: Vec<Case> = serde_saphyr::from_str(include_str!("tls.yaml")).context("in tls.yaml")?;
+    ensure!(cases.len() > 40, "only {} cases", cases.len());
+    with_front(stack, edge, |front, recorder| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut wrong = Vec::new();
+        for (number, case) in cases.iter().enumerate() {
+            let over_http2 = case.over_http2(front, number).context("over HTTP/2");
+            // The same path would count twice.
+            let over_http3 = match case.as_request(front, cases.len() + number) {
+                Some(request) => {
+                    let answer = front.over_http3(request, Bytes::from(case.body.clone()));
+                    let status = runtime.block_on(answer).ok().map(|answer| answer.status().as_u16());
+                    case.fits(status == Some(200)).context("over HTTP/3")
+                }
+                None => Ok(()),
+            };
+            let errors = [over_http2.err(), over_http3.err()].into_iter().flatten();
+            wrong.extend(errors.map(|error| format!("{}: {error:#}", case.about)));
+        }
+        let first = cases.first().context("a case that is right")?;
+        first.over_http2(front, 2 * cases.len()).context("behind all of them")?;
+        let seen = recorder.take();
+        for (number, case) in cases.iter().enumerate() {
+            for number in [number, cases.len() + number] {
+                let error = case.reached(number, &seen).err();
+                wrong.extend(error.map(|error| format!("{}: {error:#}", case.about)));
+            }
+        }
+        let smuggled = seen.iter().filter(|request| target(request).contains("smuggled")).count();
+        ensure!(smuggled == 0, "{smuggled} requests were smuggled: {seen:?}");
+        ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        Ok(())
+    })
+}
+
+impl Case {
+    fn over_http2(&self, front: &Front, number: usize) -> Result<()> {
+        let authority = format!("{HOST}:{}", front.address.port());
+        let filled = |text: &str| text.replace("{N}", &number.to_string()).replace("{A}", &authority);
+        let pseudo =
+            [(":method", "POST"), (":scheme", "https"), (":authority", "{A}"), (":path", "/tls/{N}")];
+        let pseudo = pseudo.map(|(name, value)| {
+            let other = self.instead.iter().find(|(replaced, _)| replaced == name);
+            (name.to_owned(), filled(other.map_or(value, |(_, other)| other.as_str())))
+        });
+        let fields: Vec<(String, String)> =
+            self.first.iter().chain(&pseudo).chain(&self.with).cloned().collect();
+        let fields: Vec<(&str, &str)> =
+            fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let answer = frames::send_over(&mut front.for_frames()?, &fields, self.body.as_bytes())?;
+        self.fits(answer == Answer::Success).with_context(|| format!("{answer:?}"))
+    }
+
+    /// The same request as HTTP's types have it, where they can.
+    fn as_request(&self, front: &Front, number: usize) -> Option<Request<()>> {
+        if !(self.first.is_empty() && self.instead.is_empty()) {
+            return None;
+        }
+        let url = format!("https://{HOST}:{}/tls/{number}", front.address.port());
+        let begun = Request::post(url);
+        let fields = self.with.iter();
+        fields
+            .fold(begun, |request, (name, value)| request.header(name.as_str(), value.as_str()))
+            .body(())
+            .ok()
+    }
+
+    fn fits(&self, succeeds: bool) -> Result<()> {
+        match self.reaches {
+            Reaches::Never => ensure!(!succeeds, "it was answered with 200"),
+            Reaches::Once => ensure!(succeeds, "it was not answered with 200"),
+            Reaches::May => {}
+        }
+        Ok(())
+    }
+
+    /// How often, and as what, the request of this number reached the upstream.
+    fn reached(&self, number: usize, seen: &[Seen]) -> Result<()> {
+        let path = format!("/tls/{number}");
+        let is_it = |request: &&Seen| {
+            let behind = target(request).strip_prefix(path.as_str());
+            behind.is_some_and(|behind| !behind.starts_with(|next: char| next.is_ascii_digit()))
+        };
+        let reached: Vec<&Seen> = seen.iter().filter(is_it).collect();
+        let times_max = usize::from(self.reaches != Reaches::Never);
+        ensure!(reached.len() <= times_max, "it reached the upstream {} times", reached.len());
+        for request in reached {
+            let mut words = ["evil"].into_iter().chain(self.without.as_deref());
+            ensure!(!words.any(|word| request.head.contains(word)), "{:?}", request.head);
+        }
+        Ok(())
+    }
+}
+
+/// The target of a request that reached the upstream.
+fn target(request: &Seen) -> &str {
+    request.line.split(' ').nth(1).unwrap_or_default()
 }
 
 /// What came of each handshake: nothing was wrong, or what the client said of it.

@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{limits, refusal::last_answer};
+use crate::{hop, limits, refusal::last_answer};
 
 /// How long a client may let the host wait.
 #[derive(Clone, Copy, Debug)]
@@ -281,7 +281,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Sent<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let frame = hop::poll_content(&mut self.body, cx);
         self.set_untaken(matches!(frame, Poll::Ready(Some(Ok(_)))));
         frame
     }

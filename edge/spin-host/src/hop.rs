@@ -1,10 +1,16 @@
-//! Header fields that belong to one connection (RFC 9110, section 7.6.1). Components see neither `Connection` nor
-//! `Transfer-Encoding` and `Upgrade`, so that only the host can tell what they say.
+//! What belongs to one connection. Its header fields (RFC 9110, section 7.6.1): components see neither `Connection` nor
+//! `Transfer-Encoding` and `Upgrade`, so that only the host can tell what they say. And trailers, which end here.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use http::{HeaderMap, HeaderName, Method, header};
+use hyper::body::{Body, Frame};
 use meridian_engine::{
     headers::Headers,
-    policy::request::{Malformed, asks_for_web_socket, check_connection, check_handshake},
+    policy::request::{Malformed, asks_for_web_socket, check_connection, check_handshake, check_length},
 };
 
 /// Checks what the fields of a request say of its connection as the engine does where it sees them, and removes those that
@@ -15,12 +21,7 @@ pub fn check_request(method: &Method, headers: &mut HeaderMap) -> Result<(), Mal
     if !of_connection.iter().any(|name| headers.contains_key(name)) {
         return Ok(());
     }
-    let mut seen = Headers::default();
-    for name in of_connection.iter().chain(&of_handshake) {
-        for value in headers.get_all(name) {
-            seen.append(name, value.to_str().map_err(|_| Malformed::Header)?);
-        }
-    }
+    let mut seen = only(headers, of_connection.iter().chain(&of_handshake))?;
     if asks_for_web_socket(&seen) {
         check_handshake(method.as_str(), &seen)?;
         return Err(Malformed::WebSocket);
@@ -32,8 +33,29 @@ pub fn check_request(method: &Method, headers: &mut HeaderMap) -> Result<(), Mal
     Ok(())
 }
 
+/// Checks where the body of a response ends, and removes the fields that `Connection` names. Components see a length alone, and not
+/// that a coding stands beside it; and no coding but `chunked` is taken from a body here.
+pub fn check_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        check_length(&only(headers, [header::TRANSFER_ENCODING, header::CONTENT_LENGTH].iter())?)?;
+    }
+    remove_nominated(headers);
+    Ok(())
+}
+
+/// Some fields, as the engine has them.
+fn only<'a>(headers: &HeaderMap, names: impl Iterator<Item = &'a HeaderName>) -> Result<Headers, Malformed> {
+    let mut fields = Headers::default();
+    for name in names {
+        for value in headers.get_all(name) {
+            fields.append(name, value.to_str().map_err(|_| Malformed::Header)?);
+        }
+    }
+    Ok(fields)
+}
+
 /// Removes the fields that `Connection` names.
-pub fn remove_nominated(headers: &mut HeaderMap) {
+fn remove_nominated(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -50,8 +72,27 @@ pub fn remove_nominated(headers: &mut HeaderMap) {
     }
 }
 
+/// The next frame of a body but for trailers, which whoever forwards may discard (RFC 9110, section 6.5.1): nothing of a decision
+/// goes by them, no cache keeps them, and HTTP/1.1 takes none that its head has not named.
+pub fn poll_content<B: Body + Unpin>(
+    body: &mut B,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {}
+            other => return other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, future::ready, task::Waker};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+
     use super::*;
 
     #[test]
@@ -82,6 +123,35 @@ mod tests {
         ];
         check(&handshake, Err(Malformed::WebSocket));
         check(&[("connection", "upgrade"), ("upgrade", "h2c")], Ok(1));
+    }
+
+    #[test]
+    fn a_response_has_one_end() {
+        let check = |fields: &[(&'static str, &str)], expect: Result<(), Malformed>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(check_response(&mut headers), expect, "{fields:?}");
+        };
+        check(&[("content-length", "2")], Ok(()));
+        check(&[("transfer-encoding", "Chunked")], Ok(()));
+        check(&[("transfer-encoding", "chunked"), ("content-length", "2")], Err(Malformed::Length));
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Malformed::Length));
+        check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
+        check(&[("transfer-encoding", "identity")], Err(Malformed::TransferCoding));
+    }
+
+    #[test]
+    fn a_body_ends_without_its_trailers() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "7".parse().unwrap());
+        let mut body =
+            Full::new(Bytes::from("abc")).with_trailers(ready(Some(Ok::<_, Infallible>(trailers))));
+        let cx = &mut Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = poll_content(&mut body, cx) else { panic!("content") };
+        assert_eq!(frame.into_data().unwrap(), "abc");
+        assert!(matches!(poll_content(&mut body, cx), Poll::Ready(None)));
     }
 
     #[test]

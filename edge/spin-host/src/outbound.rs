@@ -168,7 +168,11 @@ impl WasiHttpHooks for Outbound {
             let Some(answer) = answer.await else { return Err(Error::ConnectionTimeout) };
             let response = match answer {
                 Some(Ok(mut response)) => {
-                    hop::remove_nominated(response.headers_mut());
+                    // What can be read in two ways counts as no answer.
+                    if let Err(malformed) = hop::check_response(response.headers_mut()) {
+                        tracing::debug!(%malformed, "an answer was refused");
+                        return Err(Error::HttpProtocolError);
+                    }
                     response
                 }
                 Some(Err(error)) => return Err(fault(pace.as_ref(), &error)),

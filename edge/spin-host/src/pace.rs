@@ -21,7 +21,7 @@ use tokio::{
 };
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::limits;
+use crate::{hop, limits};
 
 /// Who is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,7 +269,7 @@ impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Followed<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let Poll::Ready(frame) = hop::poll_content(&mut this.body, cx) else {
             ready!(this.poll_late(cx));
             return Poll::Ready(Some(Err(this.failed(Error::ConnectionReadTimeout))));
         };

@@ -353,7 +353,8 @@ fn open(content: Content) -> Opened {
                     }
                     next = rest.chunk().await;
                 }
-                outlet.finish(rest.trailers.await).await;
+                // Trailers end here, as they do wherever a body is read (RFC 9110, section 6.5.1).
+                outlet.finish(rest.trailers.await.map(|_| None)).await;
             });
             Opened::of(body)
         }

@@ -76,8 +76,9 @@ fn rules_of(folder: &str) -> PathBuf {
 }
 
 /// What the origin answers.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Origin {
+    pub status: u16,
     pub headers: Headers,
     pub body: String,
 }
@@ -109,7 +110,7 @@ impl Edge {
             authority: Authority::default(),
             cache: BTreeMap::new(),
             found: String::new(),
-            origin: Origin::default(),
+            origin: Origin { status: 200, headers: Headers::default(), body: String::new() },
             now_ms: START_MS,
         }
     }
@@ -173,7 +174,7 @@ impl Edge {
                 }
                 Step::Forward(forward) => {
                     let head = ResponseHead {
-                        status: 200,
+                        status: self.origin.status,
                         headers: self.origin.headers.clone(),
                         elapsed_ms: 5,
                         ran: None,

@@ -52,7 +52,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "tokens", run: tokens, seeds: seeds::tokens },
     Target { name: "jwt", run: jwt, seeds: seeds::jwt },
     Target { name: "headers", run: headers, seeds: seeds::heads },
-    Target { name: "requests", run: requests, seeds: seeds::heads },
+    Target { name: "requests", run: requests, seeds: seeds::requests },
     Target { name: "cookies", run: cookies, seeds: seeds::cookies },
     Target { name: "paths", run: paths, seeds: seeds::paths },
     Target { name: "ranges", run: ranges, seeds: seeds::ranges },

@@ -20,7 +20,7 @@ pub fn ranges(data: &[u8]) {
     ];
     let mut edge = Edge::new();
     let headers = stored.into_iter().filter(|(_, value)| !value.is_empty()).collect::<Headers>();
-    edge.origin = Origin { headers, body: body.to_owned() };
+    edge.origin = Origin { status: 200, headers, body: body.to_owned() };
     let page =
         |fields| Head { method: "GET", host: "shop.test", path: "/pages/a", query: None, fields, body: "" };
     edge.answer(&page(Vec::new()));

@@ -4,8 +4,8 @@ use meridian_engine::facts::normalise_path;
 use meridian_engine::headers::{Headers, is_field_name, is_field_value};
 use meridian_engine::policy::request::{admit, is_internal};
 
-use crate::edge::{CLIENT, Edge, Origin, START_MS, facts};
-use crate::input::{Head, text};
+use crate::edge::{CLIENT, Edge, Origin, Replied, START_MS, facts};
+use crate::input::{Answered, Head, text};
 
 /// Requests that one input may have.
 const REQUESTS_MAX: usize = 6;
@@ -54,17 +54,17 @@ fn are_plain(headers: &Headers) {
     }
 }
 
-/// Whatever a client sends, one after the other: a reply that is one, and what is forwarded is one request, to a target of the
-/// rules, with what the platform says of it and nothing that pretends to be that.
+/// Whatever a client sends, one after the other, and whatever the target answers, which an input may begin with: a reply that is
+/// one, and what is forwarded is one request, to a target of the rules, with what the platform says of it and nothing that
+/// pretends to be that.
 pub fn requests(data: &[u8]) {
     let text = text(data);
     let mut edge = Edge::new();
-    let fields = [("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-type", "text/html")];
-    edge.origin = Origin { headers: fields.into_iter().collect(), body: "<p>page</p>".to_owned() };
-    for head in Head::all(&text).take(REQUESTS_MAX) {
+    let (answered, rest) = Answered::before(&text);
+    edge.origin = origin(answered);
+    for head in Head::all(rest).take(REQUESTS_MAX) {
         let replied = edge.answer(&head);
-        assert!((200..600).contains(&replied.reply.status), "{}", replied.reply.status);
-        are_plain(&replied.reply.headers);
+        is_one_reply(&replied);
         for key in &replied.keys {
             let tenant = replied.reply.decision.tenant.as_deref().expect("a cache is of a tenant");
             assert_eq!(key.0.split('|').nth(1), Some(tenant), "{key:?}");
@@ -82,6 +82,37 @@ pub fn requests(data: &[u8]) {
         }
         edge.now_ms += 1_000;
     }
+}
+
+/// What a target answers, as the client of a host takes it: fields that are some, and a body that is as long as it says.
+fn origin(answered: Option<Answered<'_>>) -> Origin {
+    let Some(Answered { status, fields, body }) = answered else {
+        let fields = [("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-type", "text/html")];
+        let body = "<p>page</p>".to_owned();
+        return Origin { status: 200, headers: fields.into_iter().collect(), body };
+    };
+    let mut headers: Headers =
+        fields.into_iter().map(|(name, value)| (name, value.trim_matches([' ', '\t']))).collect();
+    let length = body.len().to_string();
+    headers.retain(|name, value| {
+        is_field_name(name) && is_field_value(value) && (name != "content-length" || value == length)
+    });
+    Origin { status, headers, body: body.to_owned() }
+}
+
+/// A final status but for a WebSocket that was asked for, who decided, and nothing of another connection.
+fn is_one_reply(replied: &Replied) {
+    let (status, headers) = (replied.reply.status, &replied.reply.headers);
+    let asked = replied.forwards.iter().any(|forward| forward.headers.get("upgrade").is_some());
+    let switches = status == 101 && asked;
+    assert!((200..600).contains(&status) || switches, "{status}");
+    are_plain(headers);
+    assert_eq!(headers.get("meridian-decision"), Some(&*replied.reply.decision.id));
+    for once in ["meridian-decision", "meridian-region", "meridian-bundle", "traceparent"] {
+        assert_eq!(headers.get_all(once).count(), 1, "{once}: {headers:?}");
+    }
+    let of_connection = headers.iter().any(|(name, _)| HOP_BY_HOP.contains(&name));
+    assert!(!of_connection || switches, "{headers:?}");
 }
 
 fn is_one_request(method: &str, url: &str, headers: &Headers) {

@@ -130,6 +130,24 @@ pub(crate) fn heads() -> Vec<Vec<u8>> {
     bytes(texts.chain(odd.map(str::to_owned)))
 }
 
+/// The same, and requests behind responses that no target of good will gives.
+pub(crate) fn requests() -> Vec<Vec<u8>> {
+    let asked = "GET shop.test /pages/a\naccept: text/html";
+    let odd = [
+        "HTTP 200\ncache-control: max-age=60\nvary: accept, x-a\nage: 7\n\n<p>page</p>",
+        "HTTP 200\nset-cookie: a=1\nmeridian-decision: forged\nconnection: x-a\nx-a: 1\ntransfer-encoding: chunked\n\npage",
+        "HTTP 200\ncache-control: max-age=60, stale-while-revalidate=9\ncontent-encoding: gzip\netag: W/\"1\"\n\npage",
+        "HTTP 206\ncontent-range: bytes 0-3/9\ncache-control: max-age=60\n\npage",
+        "HTTP 304\netag: \"2\"\n\n",
+        "HTTP 503\nretry-after: 1\n\n",
+        "HTTP 101\nupgrade: websocket\nconnection: upgrade\n\n",
+        "HTTP 99\n\n",
+        "HTTP 1000\n\n",
+    ];
+    let behind = odd.map(|response| format!("{response}\n%%\n{asked}\n%%\n{asked}"));
+    heads().into_iter().chain(bytes(behind)).collect()
+}
+
 fn head(request: &Value) -> String {
     let url = request["url"].as_str().unwrap_or_default();
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);

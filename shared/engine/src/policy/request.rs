@@ -211,8 +211,12 @@ fn has_member(headers: &Headers, name: &str, member: &str) -> bool {
     headers.get_all(name).flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(member))
 }
 
-/// One length or one coding, and what says so says it once (RFC 9112, section 6.3).
-fn check_length(headers: &Headers) -> Result<(), Malformed> {
+/// One length or one coding, and what says so says it once (RFC 9112, section 6.3). Of responses as well, for hosts that let nobody
+/// behind them see the coding.
+///
+/// # Errors
+/// [`Malformed::Length`] and [`Malformed::TransferCoding`].
+pub fn check_length(headers: &Headers) -> Result<(), Malformed> {
     let mut lengths = headers.get_all("content-length");
     let first = lengths.next();
     let digits = |length: &str| !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
