@@ -144,9 +144,12 @@ fn answer(mut stream: &TcpStream, cases: &[Case]) -> std::io::Result<()> {
             continue;
         };
         stream.write_all(case.send.as_bytes())?;
-        while case.again {
-            std::thread::sleep(PAUSE);
-            stream.write_all(case.send.as_bytes())?;
+        // Until the edge hangs up.
+        if case.again {
+            loop {
+                std::thread::sleep(PAUSE);
+                stream.write_all(case.send.as_bytes())?;
+            }
         }
         if case.ends {
             return Ok(());
