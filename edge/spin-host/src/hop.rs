@@ -72,12 +72,12 @@ fn remove_nominated(headers: &mut HeaderMap) {
     }
 }
 
+/// What reading a body's next frame brings.
+pub type ReadFrame<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
+
 /// The next frame of a body but for trailers, which whoever forwards may discard (RFC 9110, section 6.5.1): nothing of a decision
 /// goes by them, no cache keeps them, and HTTP/1.1 takes none that its head has not named.
-pub fn poll_content<B: Body + Unpin>(
-    body: &mut B,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+pub fn poll_content<B: Body + Unpin>(body: &mut B, cx: &mut Context<'_>) -> Poll<Option<ReadFrame<B>>> {
     loop {
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {}
