@@ -46,17 +46,15 @@ pub fn gather(head: Head, has_body: bool, sources: &Sources<'_>) -> Facts {
     let mut host_field = None;
     let is_unframed = !takes_a_body(&head.method);
     for (name, value) in head.fields {
-        let Ok(value) = String::from_utf8(value) else {
-            // In the place of a field that is no text comes one without a name, which the engine refuses.
-            headers.append("", "");
-            continue;
-        };
+        // What is no text in a value becomes U+FFFD, as it does on workerd and in responses: the other fields say all the same
+        // what they say.
+        let value = String::from_utf8_lossy(&value);
         if name.starts_with(SPIN_PREFIX) {
             if name == CLIENT_ADDRESS {
                 peer = peer_address(&value).unwrap_or(peer);
             }
         } else if name == "host" {
-            host_field = Some(value);
+            host_field = Some(value.into_owned());
         } else if is_unframed && name == "content-length" && value == "0" {
             // The host's way to say that there is no body.
         } else {
@@ -114,8 +112,6 @@ fn peer_address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use meridian_engine::policy::request::{Malformed, admit};
-
     use super::*;
 
     fn head(method: &str, authority: &str, target: &str, fields: &[(&str, &str)]) -> Head {
@@ -202,10 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_becomes_a_field_that_the_engine_refuses() {
-        let mut wrong = head("GET", "a", "/", &[]);
-        wrong.fields.push(("x".to_owned(), vec![0xff]));
-        let mut facts = facts(wrong);
-        assert_eq!(admit(&mut facts), Err(Malformed::Header));
+    fn what_is_no_text_in_a_value_is_marked_as_such() {
+        let mut odd = head("GET", "a", "/", &[("y", "caf\u{e9}")]);
+        odd.fields.push(("x".to_owned(), b"caf\xe9 \xf0\x9f".to_vec()));
+        let facts = facts(odd);
+        assert_eq!(facts.headers.get("x"), Some("caf\u{fffd} \u{fffd}"));
+        assert_eq!(facts.headers.get("y"), Some("caf\u{e9}"));
     }
 }

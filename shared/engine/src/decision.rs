@@ -161,7 +161,7 @@ pub enum Outcome {
     Forwarded,
     /// The cache answered.
     Cached,
-    /// The rules answered themselves: a redirect, or a preflight.
+    /// The rules answered themselves: a redirect, a preflight, or an `OPTIONS` that may go no further.
     Answered,
     /// The rules said no.
     Denied,

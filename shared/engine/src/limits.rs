@@ -126,8 +126,10 @@ pub const EXPR_COST_MAX: u32 = 10_000;
 pub const EXPR_DEPTH_MAX: u32 = 64;
 /// Bits of an RSA key (RFC 7518, section 3.3).
 pub const RSA_BITS_MIN: usize = 2_048;
-/// Bits of an RSA key beyond which checking its signatures costs too much.
-pub const RSA_BITS_MAX: usize = 8_192;
+/// Bits of an RSA key beyond which checking its signatures costs too much, and not every host's library does it.
+pub const RSA_BITS_MAX: usize = 4_096;
+/// The public exponent of RSA keys, 65537: the one that every host's library takes.
+pub const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 /// Key sets of issuers in memory at once.
 pub const KEY_SETS_MAX: usize = 2_000;
 /// How long a fetch of a key set may take.

@@ -1,4 +1,6 @@
-//! Where an address is, from a database in MaxMind's format (GeoLite2, DB-IP, IPinfo or the project's own synthetic one).
+//! Where an address is, from a database in MaxMind's format with the fields of its City databases (GeoIP2, GeoLite2, DB-IP's in
+//! that form, or the project's own synthetic one). The autonomous system is the same record's: at its top, as in ASN
+//! databases, or among its `traits`, as in GeoIP2 Enterprise.
 
 use std::net::IpAddr;
 
@@ -45,6 +47,12 @@ struct Record {
     city: Option<City>,
     location: Option<Location>,
     autonomous_system_number: Option<u32>,
+    traits: Option<Traits>,
+}
+
+#[derive(Deserialize)]
+struct Traits {
+    autonomous_system_number: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +95,9 @@ impl From<Record> for Place {
             subdivision: record.subdivisions.and_then(|all| all.into_iter().next()?.iso_code),
             city: record.city.and_then(|city| city.names?.en),
             timezone: record.location.and_then(|location| location.time_zone),
-            asn: record.autonomous_system_number,
+            asn: record
+                .autonomous_system_number
+                .or(record.traits.and_then(|all| all.autonomous_system_number)),
             coordinates,
         }
     }
@@ -106,6 +116,21 @@ mod tests {
         assert_eq!(berlin.coordinates, Some(geo_types::Point::new(13.41, 52.52)));
         assert_eq!(places.look_up("2001:db8:3::1".parse().unwrap()).asn, Some(64_504));
         assert_eq!(places.look_up("10.0.0.1".parse().unwrap()), Place::default());
+    }
+
+    #[test]
+    fn the_autonomous_system_stands_at_the_top_or_among_the_traits() {
+        let check = |record: &str, expect: Option<u32>| {
+            let place = Place::from(serde_json::from_str::<Record>(record).unwrap());
+            assert_eq!(place.asn, expect, "{record}");
+        };
+        check(r#"{"autonomous_system_number": 64500}"#, Some(64_500));
+        check(r#"{"traits": {"autonomous_system_number": 64501, "is_anycast": true}}"#, Some(64_501));
+        check(
+            r#"{"autonomous_system_number": 64500, "traits": {"autonomous_system_number": 64501}}"#,
+            Some(64_500),
+        );
+        check(r#"{"country": {"iso_code": "DE"}, "traits": {}}"#, None);
     }
 
     #[test]

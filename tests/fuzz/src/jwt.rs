@@ -137,7 +137,9 @@ fn is_right(header: &str, claims: &str, identity: &Identity) {
     let claims: Map<String, Value> = serde_json::from_str(claims).expect("its claims are a JSON object");
     assert_eq!(header.get("alg"), Some(&Value::from("HS256")));
     assert!(
-        ["crit", "jku", "jwk", "x5u", "x5c", "zip", "enc"].iter().all(|name| !header.contains_key(*name))
+        ["crit", "jku", "jwk", "x5u", "x5c", "zip", "enc", "salt"]
+            .iter()
+            .all(|name| !header.contains_key(*name))
     );
     assert_eq!(claims.get("iss"), Some(&Value::from("https://issuer.shop.test")));
     let is_ours = |audience: &Value| matches!(audience.as_str(), Some("shop" | "shop-mobile"));

@@ -1,7 +1,7 @@
 //! The synthetic place database of development and tests, written from `infra/demo/places.yaml`.
 //!
-//! Its records have the shape of GeoLite2 City (and of GeoLite2 ASN beside it), so that an operator's own database
-//! takes its place by its path alone. All its networks are reserved for documentation or tests: no real address is
+//! Its records have the shape of GeoLite2 City with the number of GeoLite2 ASN in the same record, so that an
+//! operator's own database that has both takes its place by its path alone. All its networks are reserved for documentation or tests: no real address is
 //! located by it.
 
 use std::collections::BTreeMap;

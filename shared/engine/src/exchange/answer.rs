@@ -1,6 +1,6 @@
 //! Answers that the rules give themselves: to preflights, and redirects. Both come before auth: a preflight carries no
 //! credentials (Fetch standard, section 3.3.5), and a redirect tells nothing but the rule. Of the route's limits those count
-//! them that need no token.
+//! them that need no token. An `OPTIONS` that may go no further is answered where any other would be forwarded.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::expr::Inputs;
 use crate::facts::normalise_path;
 use crate::headers::Headers;
 use crate::node::Node;
+use crate::policy::request::forwards_left;
 use crate::policy::route::Matched;
 use crate::policy::security::Sample;
 use crate::policy::transform::preflight_method;
@@ -49,6 +50,19 @@ impl Exchange {
     fn answer_within_limits(&mut self, node: &mut Node, status: u16, headers: Headers) -> Step {
         self.own_answer = Some((status, headers));
         self.check_limits(node)
+    }
+
+    /// The answer to an `OPTIONS` that must not be forwarded, as its final recipient (RFC 9110, section 7.6.2): with the methods
+    /// that routes for its path take, where they name any.
+    pub(super) fn last_answer(&mut self) -> Option<(u16, Headers)> {
+        if !matches!(forwards_left(&self.facts.method, &self.facts.headers), Ok(Some(0))) {
+            return None;
+        }
+        let rules = self.rules.clone()?;
+        let allowed = rules.routes.methods(&rules.ruleset.routes, &self.facts);
+        let rule = rules.route(self.route).map(|route| &route.rule);
+        self.explain("options", rule, "answered here: Max-Forwards is 0", Vec::new());
+        Some((204, allowed.into_iter().map(|methods| ("allow", methods.join(", "))).collect()))
     }
 
     /// Whether a transform is for this request; a condition that can't be evaluated is told and does not hold.

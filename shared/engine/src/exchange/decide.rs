@@ -228,7 +228,7 @@ impl Exchange {
 
     /// Goes on behind the limits, or ends with the answer that the rules give themselves.
     fn within_limits(&mut self, node: &mut Node) -> Step {
-        match self.own_answer.take() {
+        match self.own_answer.take().or_else(|| self.last_answer()) {
             Some((status, headers)) => {
                 self.finish(node, status, headers, ReplyBody::Empty, Outcome::Answered)
             }

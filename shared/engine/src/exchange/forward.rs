@@ -14,7 +14,7 @@ use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
 use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
-use crate::policy::request::CDN_ID;
+use crate::policy::request::{CDN_ID, forwards_left};
 use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
@@ -170,8 +170,10 @@ impl Exchange {
         let given = &self.facts.headers;
         let mut headers = Headers::default();
         headers.reserve(given.len() + OWN_FIELDS, given.text_bytes() + OWN_FIELDS_BYTES);
+        let left = forwards_left(&self.facts.method, given).ok().flatten();
         for (name, value) in given.iter() {
             let goes_on = match name {
+                "max-forwards" => left.is_none(),
                 "host" | "content-length" | "expect" | "traceparent" | "meridian-session" => false,
                 "tracestate" => self.trace.is_continued(),
                 // Each connection has a handshake of its own, without the extensions of the other.
@@ -186,6 +188,9 @@ impl Exchange {
             if goes_on {
                 headers.append(name, value);
             }
+        }
+        if let Some(left) = left {
+            headers.append_display("max-forwards", left.saturating_sub(1));
         }
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);

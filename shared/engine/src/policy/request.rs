@@ -48,6 +48,9 @@ pub enum Malformed {
     /// A WebSocket that is asked for in another way than the handshake (RFC 6455, section 4.2.1).
     #[error("the WebSocket handshake of version 13 is not complete")]
     Handshake,
+    /// A `Max-Forwards` that is not one number.
+    #[error("Max-Forwards is not one number")]
+    MaxForwards,
     /// `Connection` names a field that is for more than one connection.
     #[error("the Connection field names an end-to-end field")]
     Connection,
@@ -87,6 +90,7 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     if asks_for_web_socket(&facts.headers) {
         check_handshake(&facts.method, &facts.headers)?;
     }
+    forwards_left(&facts.method, &facts.headers)?;
     check_host(facts)?;
     let query = facts.query.as_deref().unwrap_or_default();
     if facts.path.len() + query.len() > URL_BYTES_MAX {
@@ -130,6 +134,23 @@ pub fn times_forwarded(fields: impl IntoIterator<Item = impl AsRef<str>>) -> usi
         ids.filter(|id| id.eq_ignore_ascii_case(CDN_ID)).count()
     };
     fields.into_iter().map(|field| in_field(field.as_ref())).sum()
+}
+
+/// How often a request may still be forwarded, where its method has that said (RFC 9110, section 7.6.2): `OPTIONS`, as no
+/// `TRACE` is let through.
+///
+/// # Errors
+/// [`Malformed::MaxForwards`]: what is no number bounds nothing, and whoever comes next may read it in another way.
+pub fn forwards_left(method: &str, headers: &Headers) -> Result<Option<u32>, Malformed> {
+    if method != "OPTIONS" || headers.get("max-forwards").is_none() {
+        return Ok(None);
+    }
+    let value = one(headers, "max-forwards").map(str::trim).ok_or(Malformed::MaxForwards)?;
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Malformed::MaxForwards);
+    }
+    // More than we can count is as much as we can.
+    Ok(Some(value.parse().unwrap_or(u32::MAX)))
 }
 
 fn check_method(method: &str) -> Result<(), Malformed> {
@@ -293,6 +314,25 @@ mod tests {
         let many: Vec<(&str, &str)> = vec![("x-a", "1"); HEADER_FIELDS_MAX + 1];
         check(&many, Err(Malformed::HeadersTooLarge));
         check(&[("x-a", &"1".repeat(HEADER_BYTES_MAX))], Err(Malformed::HeadersTooLarge));
+    }
+
+    #[test]
+    fn forwards_are_counted_where_the_method_has_that_said() {
+        let check = |method: &str, values: &[&str], expect: Result<Option<u32>, Malformed>| {
+            let headers: Headers = values.iter().map(|value| ("max-forwards", *value)).collect();
+            assert_eq!(forwards_left(method, &headers), expect, "{method} {values:?}");
+        };
+        check("OPTIONS", &[], Ok(None));
+        check("OPTIONS", &["0"], Ok(Some(0)));
+        check("OPTIONS", &[" 7 "], Ok(Some(7)));
+        check("OPTIONS", &["99999999999999999999"], Ok(Some(u32::MAX)));
+        for odd in [&["-1"][..], &["+1"], &[""], &["1.0"], &["one"], &["1, 2"], &["1", "1"]] {
+            check("OPTIONS", odd, Err(Malformed::MaxForwards));
+            check("GET", odd, Ok(None));
+        }
+        let mut facts = request("OPTIONS", "acme.example", "/");
+        facts.headers = Headers::from_iter([("max-forwards", "many")]);
+        assert_eq!(admit(&mut facts).map_err(Malformed::status), Err(400));
     }
 
     #[test]

@@ -106,15 +106,19 @@ impl RouteIndex {
                 return Matched::Route(number);
             }
         }
-        if methods.is_empty() {
-            return Matched::None;
+        if methods.is_empty() { Matched::None } else { Matched::Methods(allowed(methods)) }
+    }
+
+    /// The methods that the routes for this host and path take; `None` where one of them takes any.
+    pub fn methods(&self, routes: &[Route], facts: &Facts) -> Option<Vec<String>> {
+        let mut methods = Vec::new();
+        for route in self.covering(&facts.host, &facts.path).filter_map(|number| routes.get(number)) {
+            if route.matcher.methods.is_empty() {
+                return None;
+            }
+            methods.extend(route.matcher.methods.iter().cloned());
         }
-        if methods.iter().any(|method| method == "GET") {
-            methods.push("HEAD".to_owned());
-        }
-        methods.sort_unstable();
-        methods.dedup();
-        Matched::Methods(methods)
+        Some(allowed(methods))
     }
 
     /// The routes for this host and path, whatever else they ask of a request, the most specific first.
@@ -215,6 +219,16 @@ impl RouteIndex {
             self.collect(child, rest, found, steps);
         }
     }
+}
+
+/// Methods of several routes as `Allow` has them (RFC 9110, section 10.2.1): each once, and `HEAD` wherever `GET` goes.
+fn allowed(mut methods: Vec<String>) -> Vec<String> {
+    if methods.iter().any(|method| method == "GET") {
+        methods.push("HEAD".to_owned());
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods
 }
 
 /// Whether a method is among `methods`; none is all. `HEAD` goes wherever `GET` goes (RFC 9110, section 9.3.2).

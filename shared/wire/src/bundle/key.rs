@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use meridian_engine::limits::{RSA_BITS_MAX, RSA_BITS_MIN, RSA_EXPONENT};
 use meridian_engine::step::{Algorithm, VerificationKey};
 
 use crate::document::KeySpec;
@@ -96,11 +97,12 @@ fn bytes(
 fn rsa(n: &[u8], e: &[u8]) -> Result<VerificationKey, InvalidKey> {
     let strip = |bytes: &[u8]| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
     let (n, e) = (strip(n), strip(e));
-    if !(256..=KEY_BYTES_MAX).contains(&n.len()) {
-        return Err(InvalidKey { member: "n", expected: "a modulus of 2048 to 8192 bits in base64url" });
+    let zeros = n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&(n.len() * 8 - zeros)) {
+        return Err(InvalidKey { member: "n", expected: "a modulus of 2048 to 4096 bits in base64url" });
     }
-    if !(1..=8).contains(&e.len()) || e == [1] {
-        return Err(InvalidKey { member: "e", expected: "a public exponent in base64url" });
+    if e != RSA_EXPONENT {
+        return Err(InvalidKey { member: "e", expected: "the public exponent AQAB (65537)" });
     }
     Ok(VerificationKey::Rsa { n, e })
 }
@@ -204,6 +206,25 @@ mod tests {
         let small =
             spec(serde_json::json!({"alg": "RS256", "kty": "RSA", "n": base64url(&[255; 128]), "e": "AQAB"}));
         assert_eq!(key(&small).unwrap_err().member, "n");
+    }
+
+    #[test]
+    fn rsa_keys_are_those_that_every_host_takes() {
+        let check = |n: &[u8], e: &[u8], expect: Option<&str>| {
+            let (bits, n, e) = (n.len() * 8, base64url(n), base64url(e));
+            let spec = spec(serde_json::json!({"alg": "RS256", "kty": "RSA", "n": n, "e": e}));
+            assert_eq!(key(&spec).err().map(|invalid| invalid.member), expect, "{bits} bits, {e}");
+        };
+        let exponent = [1, 0, 1];
+        check(&[0x80; 256], &exponent, None);
+        check(&[0x7f; 256], &exponent, Some("n"));
+        check(&[&[0][..], &[0x80; 256]].concat(), &exponent, None);
+        check(&[0xff; 512], &exponent, None);
+        check(&[&[1][..], &[0xff; 512]].concat(), &exponent, Some("n"));
+        check(&[], &exponent, Some("n"));
+        for odd in [&[0_u8; 0][..], &[1], &[2], &[3], &[1, 0, 0, 0, 0, 0, 0, 1], &[1, 0, 0]] {
+            check(&[0x80; 256], odd, Some("e"));
+        }
     }
 
     #[test]

@@ -306,10 +306,10 @@ pub struct KeySpec {
     /// `P-256`, `P-384` or `Ed25519`; must fit `alg`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crv: Option<String>,
-    /// RSA modulus, base64url.
+    /// RSA modulus of 2048 to 4096 bits, base64url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n: Option<String>,
-    /// RSA public exponent, base64url.
+    /// RSA public exponent, base64url: `AQAB` (65537).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e: Option<String>,
     /// Ed25519 public key, or x of a point; base64url.

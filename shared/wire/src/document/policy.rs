@@ -131,8 +131,9 @@ pub enum LimitScopeSpec {
     /// Each edge node by itself: an isolate on Cloudflare, an instance of the component in Spin. Hosts run as many as they like
     /// and start them anew, so that the limit of all together is this one as often as there are nodes.
     Node,
-    /// The authority of the region nearest to the client, by leases. While that one is away, another one that the tenant
-    /// allows counts: who goes from region to region has a quota at each.
+    /// The authority of the region nearest to the client, by leases: who goes from region to region has a quota at each. In
+    /// Spin authorities are the regions' origins, and while that one is away another one that the tenant allows counts; on
+    /// Cloudflare they are Durable Objects, none counts in another's place, and `fail` decides at once.
     #[default]
     Region,
     /// One authority for all regions, that of the tenant's home region, by leases.

@@ -6,7 +6,7 @@ use super::policy::FailSpec;
 
 spec! {
 /// What requests are checked for, in this order: `limits`, networks, `countries`, `asns`, `bots`, `injection`. The first
-/// that blocks ends it. A section without a `mode` has the mode of the document.
+/// that blocks ends it. A section without a `mode` has the mode of the document, and networks have that always.
 #[derive(Eq)]
 pub struct SecuritySpec {
     /// Networks that alone may come: `192.0.2.0/24`, `2001:db8::/32`, or one address. Without any, all may.
@@ -88,6 +88,9 @@ spec! {
 /// Countries that alone may come, or that may not: one of `allow` and `deny`.
 #[derive(Eq)]
 pub struct CountriesSpec {
+    /// What a hit does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeSpec>,
     /// Countries that alone may come.
     #[serde(default)]
     pub allow: Vec<String>,
@@ -104,6 +107,9 @@ spec! {
 /// Autonomous systems that alone may come, or that may not: one of `allow` and `deny`.
 #[derive(Eq)]
 pub struct AsnsSpec {
+    /// What a hit does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeSpec>,
     /// Numbers that alone may come.
     #[serde(default)]
     pub allow: Vec<u32>,

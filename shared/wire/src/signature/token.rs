@@ -8,6 +8,7 @@ use jwt_simple::algorithms::{
 use jwt_simple::claims::JWTClaims;
 use jwt_simple::common::VerificationOptions;
 use jwt_simple::prelude::UnixTimeStamp;
+use jwt_simple::token::Token;
 use meridian_engine::limits::TOKEN_BYTES_MAX;
 use meridian_engine::step::{Algorithm, VerificationKey, Verify};
 use serde_json::{Map, Value};
@@ -15,10 +16,13 @@ use serde_json::{Map, Value};
 /// Whether the signature of a token is right: the answer to the engine's [`Verify`] step.
 ///
 /// The engine has checked header and claims before it asks, with the issuer's own skew; here only the signature has a say.
-/// The check is therefore made at the epoch, when nothing has expired yet, and with the future accepted; no clock is read.
+/// The library reads header and claims as well, so the check is made at the epoch, when nothing has expired yet, with the
+/// future accepted, and for the very `typ` that the token has; no clock is read. What else the library refuses (a `salt`,
+/// members of another type than theirs, keys beyond 4096 bits or of another exponent than 65537) the engine has refused.
 #[must_use]
 pub fn verify_token(verify: &Verify) -> bool {
     let token = verify.token.as_str();
+    let typ = || Some(Token::decode_metadata(token).ok()?.signature_type()?.to_owned());
     let options = || {
         Some(VerificationOptions {
             accept_future: true,
@@ -26,6 +30,7 @@ pub fn verify_token(verify: &Verify) -> bool {
             max_token_length: Some(TOKEN_BYTES_MAX),
             max_header_length: Some(TOKEN_BYTES_MAX),
             artificial_time: Some(UnixTimeStamp::from_secs(0)),
+            required_signature_type: typ(),
             ..VerificationOptions::default()
         })
     };
@@ -102,6 +107,16 @@ mod tests {
         let p384 = ES384KeyPair::generate();
         let point = p384.public_key().public_key().to_bytes_uncompressed();
         check(Algorithm::ES384, VerificationKey::P384(point), p384.sign(claims()).unwrap());
+    }
+
+    #[test]
+    fn the_type_is_not_judged() {
+        let secret = [7_u8; 64];
+        for typ in ["application/jwt", "at+jwt", "JWT", "other"] {
+            let options = HeaderOptions { signature_type: Some(typ.to_owned()), ..HeaderOptions::default() };
+            let token = HS256Key::from_bytes(&secret).authenticate_with_options(claims(), &options).unwrap();
+            check(Algorithm::HS256, VerificationKey::Secret(secret.to_vec()), token);
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// `Cache-Status` of this cache (RFC 9211, section 2).
+/// `Cache-Status` of this cache (RFC 9211, section 2). Every reply has one to a request that came as far as the cache, also
+/// where it was passed by; what ends before (403, 401, 429, redirects, preflights) has none, as the cache had no part in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatus {
     /// Answered without going forward.

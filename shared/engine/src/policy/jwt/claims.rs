@@ -30,6 +30,12 @@ pub(super) fn check(issuer: &Issuer, claims: Map<String, Value>, now_ms: u64) ->
         Some(Value::String(sub)) if !sub.is_empty() => Some(sub.as_str().into()),
         Some(_) => return Err(Refusal::token("`sub` is not a string or empty")),
     };
+    // RFC 7519, section 4.1.7; OpenID Connect Core 1.0, section 2. A `jti` of another type is on no list of revoked ones.
+    for name in ["jti", "nonce"] {
+        if !matches!(claims.get(name), None | Some(Value::Null | Value::String(_))) {
+            return Err(Refusal::token(format!("`{name}` is not a string")));
+        }
+    }
     for name in &issuer.required_claims {
         if matches!(claims.get(name), None | Some(Value::Null)) {
             return Err(Refusal::token(format!("`{name}` is required and not there")));
@@ -230,6 +236,10 @@ mod tests {
         check("RFC 7519 4.1.2", json!({"sub": null}), None);
         check("RFC 7519 4.1.2", json!({"sub": ""}), Some("`sub`"));
         check("RFC 7519 4.1.2", json!({"sub": 7}), Some("`sub`"));
+        check("RFC 7519 4.1.7", json!({"jti": "a"}), None);
+        check("RFC 7519 4.1.7", json!({"jti": 7}), Some("`jti`"));
+        check("OIDC Core 2", json!({"nonce": "a"}), None);
+        check("OIDC Core 2", json!({"nonce": ["a"]}), Some("`nonce`"));
         check("RFC 8693 4.2", json!({"scope": {"a": 1}}), Some("`scope`"));
         check("RFC 8693 4.2", json!({"scope": ["a", 1]}), Some("`scope`"));
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 use super::json;
-use crate::limits::{TOKEN_BYTES_MAX, TOKEN_DEPTH_MAX};
+use crate::limits::{RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_BYTES_MAX, TOKEN_DEPTH_MAX};
 use crate::step::Algorithm;
 
 /// A token whose shape is right. Nothing in it is verified yet.
@@ -23,8 +23,12 @@ pub(super) struct Parsed {
 }
 
 /// Header parameters that carry a key or say where one is. Keys come from the issuer's rules alone (RFC 8725, section
-/// 3.10), so a token that brings its own is refused. The thumbprints `x5t` and `x5t#S256` are mere names and ignored.
+/// 3.10), so a token that brings its own is refused.
 const KEY_PARAMETERS: [&str; 4] = ["jku", "jwk", "x5u", "x5c"];
+
+/// Header parameters that are texts and change nothing (RFC 7515, sections 4.1.7, 4.1.8 and 4.1.10): the thumbprints are mere
+/// names of a key, and what is in the payload its claims say.
+const TEXT_PARAMETERS: [&str; 3] = ["x5t", "x5t#S256", "cty"];
 
 /// Media types that an access token may call itself (RFC 8725, section 3.11; RFC 9068, section 2.1).
 const TYPES: [&str; 4] = ["jwt", "application/jwt", "at+jwt", "application/at+jwt"];
@@ -82,6 +86,14 @@ fn check_header(header: &Map<String, Value>) -> Result<Algorithm, Refusal> {
     if header.contains_key("zip") || header.contains_key("enc") {
         return Err(Refusal::token("`zip` or `enc`: not a signed token"));
     }
+    // No registered parameter: some libraries mix it with the secret, others leave it out.
+    if header.contains_key("salt") {
+        return Err(Refusal::token("`salt`: no algorithm takes one"));
+    }
+    let is_odd = |name: &&&str| header.get(**name).is_some_and(|value| !value.is_string());
+    if let Some(parameter) = TEXT_PARAMETERS.iter().find(is_odd) {
+        return Err(Refusal::token(format!("`{parameter}` is not a string")));
+    }
     match header.get("typ") {
         None => {}
         Some(Value::String(typ)) if TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known)) => {}
@@ -128,7 +140,7 @@ fn check_signature_length(algorithm: Algorithm, found: usize) -> Result<(), Refu
         | Algorithm::RS512
         | Algorithm::PS256
         | Algorithm::PS384
-        | Algorithm::PS512 => (256..=1024).contains(&found),
+        | Algorithm::PS512 => (RSA_BITS_MIN / 8..=RSA_BITS_MAX / 8).contains(&found),
     };
     if fits { Ok(()) } else { Err(Refusal::token(format!("signature of {found} bytes"))) }
 }
@@ -180,7 +192,14 @@ mod tests {
         check("RFC 8725 3.10", r#"{"alg":"ES256","jwk":{"kty":"EC"}}"#, Some("`jwk`"));
         check("RFC 8725 3.10", r#"{"alg":"ES256","x5c":["MII"]}"#, Some("`x5c`"));
         check("RFC 7515 4.1.7", r#"{"alg":"ES256","x5t":"AA"}"#, None);
+        check("RFC 7515 4.1.7", r#"{"alg":"ES256","x5t":7}"#, Some("`x5t`"));
+        check("RFC 7515 4.1.8", r#"{"alg":"ES256","x5t#S256":["AA"]}"#, Some("`x5t#S256`"));
+        check("RFC 7515 4.1.10", r#"{"alg":"ES256","cty":"json"}"#, None);
+        check("RFC 7515 4.1.10", r#"{"alg":"ES256","cty":null}"#, Some("`cty`"));
+        check("not registered", r#"{"alg":"ES256","salt":"AA"}"#, Some("`salt`"));
+        check("not registered", r#"{"alg":"ES256","salt":7}"#, Some("`salt`"));
         check("RFC 8725 3.11", r#"{"alg":"ES256","typ":"JWT"}"#, None);
+        check("RFC 7515 4.1.9", r#"{"alg":"ES256","typ":"application/jwt"}"#, None);
         check("RFC 9068 2.1", r#"{"alg":"ES256","typ":"at+jwt"}"#, None);
         check("RFC 9068 2.1", r#"{"alg":"ES256","typ":"application/AT+JWT"}"#, None);
         check("RFC 8725 3.11", r#"{"alg":"ES256","typ":"dpop+jwt"}"#, Some("`typ`"));

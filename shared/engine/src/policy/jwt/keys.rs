@@ -11,7 +11,7 @@ use super::jws::{self, Parsed};
 use super::{Refusal, json};
 use crate::limits::{
     JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_FETCH_JOINED_MAX, KEY_FETCH_LOST_MS, KEY_FETCH_MOVED,
-    KEY_FETCH_RETRY_MS, KEYS_URL_BYTES_MAX, RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_DEPTH_MAX,
+    KEY_FETCH_RETRY_MS, KEYS_URL_BYTES_MAX, RSA_BITS_MAX, RSA_BITS_MIN, RSA_EXPONENT, TOKEN_DEPTH_MAX,
 };
 use crate::ruleset::{Issuer, Jwks};
 use crate::step::{Algorithm, VerificationKey};
@@ -185,17 +185,12 @@ fn parse_key(jwk: &Map<String, Value>) -> Option<SetKey> {
     Some(SetKey { kid, algorithm, key: Arc::new(key) })
 }
 
-/// RFC 7518, sections 3.3 and 6.3.1: at least 2048 bits, no leading zeros, an odd exponent that every library takes.
+/// RFC 7518, sections 3.3 and 6.3.1: at least 2048 bits, no leading zeros; and what every host's library takes: at most 4096
+/// bits, and the exponent 65537.
 fn rsa_key(n: Vec<u8>, e: Vec<u8>) -> Option<VerificationKey> {
     let first = *n.first()?;
     let bits = n.len() * 8 - first.leading_zeros() as usize;
-    let exponent =
-        e.iter().try_fold(0u32, |value, byte| value.checked_mul(256)?.checked_add(u32::from(*byte)))?;
-    let fine = first != 0
-        && (RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits)
-        && exponent >= 3
-        && exponent % 2 == 1
-        && e.first() != Some(&0);
+    let fine = first != 0 && (RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) && e == RSA_EXPONENT;
     fine.then_some(VerificationKey::Rsa { n, e })
 }
 
@@ -435,8 +430,10 @@ mod tests {
             json!({"n": b64(&[&[0][..], &[200; 256]].concat())}),
             None,
         );
-        check("too long", &rsa, json!({"n": b64(&[200; 1025])}), None);
+        check("4096 bits", &rsa, json!({"n": b64(&[200; 512])}), Some(None));
+        check("4097 bits", &rsa, json!({"n": b64(&[&[1][..], &[200; 512]].concat())}), None);
         check("even exponent", &rsa, json!({"e": b64(&[2])}), None);
+        check("exponent of three", &rsa, json!({"e": b64(&[3])}), None);
         check("exponent of one", &rsa, json!({"e": b64(&[1])}), None);
         check("exponent of five bytes", &rsa, json!({"e": b64(&[1, 0, 0, 0, 1])}), None);
         check("published private key", &rsa, json!({"d": "AQ"}), None);

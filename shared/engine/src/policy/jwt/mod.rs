@@ -6,7 +6,7 @@
 //!   each key, out of those that the issuer's rules allow,
 //! - 3.3, 3.6, 3.13 and 3.15, encryption: in `jws`, which takes nothing but one signature; no token makes anybody decrypt,
 //!   iterate (`p2c`) or decompress (`zip`),
-//! - 3.4 and 3.5, keys: in `keys`, by their lengths; whether a point is on its curve, the host's library says,
+//! - 3.4 and 3.5, keys: in `keys`, by their lengths and RSA's exponent; whether a point is on its curve, the host's library says,
 //! - 3.7 and 3.14, format: in `json` (UTF-8) and `jws`, which takes compact serialisation in its own letters only,
 //! - 3.8, issuer and subject: in `claims`: the name of the issuer, letter by letter, says whose keys count, and a subject is one
 //!   person with its issuer only ([`Identity::person`]),
@@ -19,8 +19,9 @@
 //!
 //! [`JwtMemory::poll`] answers with a verdict or with what is missing; the host fetches keys or checks the signature,
 //! hands the result in ([`JwtMemory::keys_fetched`], [`JwtMemory::verified`]) and polls again. Shape and claims are
-//! checked here, the signature alone is the host's. A token that was found right is remembered until it expires, for this
-//! tenant and this version of its rules only; it is forgotten as soon as its key leaves the key set.
+//! checked here, the signature alone is the host's: types, parameters and sizes that only some libraries take are refused
+//! here. A token that was found right is remembered until it expires, for this tenant and this version of its rules only;
+//! it is forgotten as soon as its key leaves the key set.
 
 mod claims;
 mod json;

@@ -32,7 +32,7 @@ pub use sizes::Sizes;
 pub struct Security {
     /// Where it stands.
     pub rule: RuleRef,
-    /// What a hit in the lists of addresses, countries and autonomous systems does.
+    /// What a hit in the lists of addresses does.
     pub mode: Mode,
     /// Addresses that alone may come; empty is all.
     pub allow: AddressSet,
@@ -140,14 +140,13 @@ impl Security {
     #[must_use]
     pub fn is_off(&self) -> bool {
         let sections = [
+            self.countries.as_ref().map(|countries| countries.mode),
+            self.asns.as_ref().map(|asns| asns.mode),
             self.sizes.as_ref().map(|sizes| sizes.mode),
             self.bots.as_ref().map(|bots| bots.mode),
             self.injection.as_ref().map(|injection| injection.mode),
         ];
-        let lists = !self.allow.is_empty()
-            || !self.deny.is_empty()
-            || self.countries.is_some()
-            || self.asns.is_some();
+        let lists = !self.allow.is_empty() || !self.deny.is_empty();
         (self.mode == Mode::Off || !lists) && sections.iter().flatten().all(|mode| *mode == Mode::Off)
     }
 
@@ -199,28 +198,12 @@ impl Security {
     fn countries(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
         let facts = asked.facts;
         let country = facts.place.country.as_deref().and_then(Country::known);
-        self.listed(self.countries.as_ref(), country, "country", inspection);
+        listed(self.countries.as_ref(), country, "country", inspection);
     }
 
     fn asns(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
         let facts = asked.facts;
-        self.listed(self.asns.as_ref(), facts.place.asn, "asn", inspection);
-    }
-
-    fn listed<T: Ord + ToString>(
-        &self,
-        listing: Option<&Listing<T>>,
-        value: Option<T>,
-        name: &'static str,
-        inspection: &mut Inspection,
-    ) {
-        let Some(listing) = listing.filter(|_| self.mode != Mode::Off) else { return };
-        let what = listing.hit(value.as_ref());
-        let inputs = vec![(name, value.map_or_else(|| "unknown".to_owned(), |value| value.to_string()))];
-        match what {
-            Some(what) => inspection.hit(self.mode, format!("{name} {what}"), inputs, PLACE_REFUSED),
-            None => inspection.inputs.extend(inputs),
-        }
+        listed(self.asns.as_ref(), facts.place.asn, "asn", inspection);
     }
 
     fn bots(&self, asked: &mut Asked<'_>, inspection: &mut Inspection) {
@@ -256,6 +239,21 @@ impl Security {
         } else {
             inspection.inputs.extend(inputs);
         }
+    }
+}
+
+fn listed<T: Ord + ToString>(
+    listing: Option<&Listing<T>>,
+    value: Option<T>,
+    name: &'static str,
+    inspection: &mut Inspection,
+) {
+    let Some(listing) = listing.filter(|listing| listing.mode != Mode::Off) else { return };
+    let what = listing.hit(value.as_ref());
+    let inputs = vec![(name, value.map_or_else(|| "unknown".to_owned(), |value| value.to_string()))];
+    match what {
+        Some(what) => inspection.hit(listing.mode, format!("{name} {what}"), inputs, PLACE_REFUSED),
+        None => inspection.inputs.extend(inputs),
     }
 }
 

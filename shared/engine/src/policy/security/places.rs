@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::ruleset::Mode;
+
 /// A country by its ISO 3166-1 alpha-2 code, in upper case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
@@ -25,6 +27,8 @@ impl fmt::Display for Country {
 /// Those that alone may come, or those that may not. In order, searched by halves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing<T> {
+    /// What a hit does.
+    pub mode: Mode,
     entries: Vec<T>,
     side: Side,
 }
@@ -38,20 +42,20 @@ enum Side {
 impl<T: Ord> Listing<T> {
     /// A list of those that may not come. Where it is not known who comes, they may.
     #[must_use]
-    pub fn deny(entries: Vec<T>) -> Self {
-        Self::new(entries, Side::Deny)
+    pub fn deny(mode: Mode, entries: Vec<T>) -> Self {
+        Self::new(mode, entries, Side::Deny)
     }
 
     /// A list of those that alone may come. Where it is not known who comes, they may unless `denies_unknown`.
     #[must_use]
-    pub fn allow(entries: Vec<T>, denies_unknown: bool) -> Self {
-        Self::new(entries, Side::Allow { denies_unknown })
+    pub fn allow(mode: Mode, entries: Vec<T>, denies_unknown: bool) -> Self {
+        Self::new(mode, entries, Side::Allow { denies_unknown })
     }
 
-    fn new(mut entries: Vec<T>, side: Side) -> Self {
+    fn new(mode: Mode, mut entries: Vec<T>, side: Side) -> Self {
         entries.sort_unstable();
         entries.dedup();
-        Self { entries, side }
+        Self { mode, entries, side }
     }
 
     /// What is wrong with one, if anything is.
@@ -82,17 +86,17 @@ mod tests {
 
     #[test]
     fn the_unknown_is_denied_only_where_that_is_said() {
-        assert_eq!(Listing::deny(vec![1]).hit(None), None);
-        assert_eq!(Listing::allow(vec![1], false).hit(None), None);
-        assert_eq!(Listing::allow(vec![1], true).hit(None), Some("unknown"));
+        assert_eq!(Listing::deny(Mode::Block, vec![1]).hit(None), None);
+        assert_eq!(Listing::allow(Mode::Block, vec![1], false).hit(None), None);
+        assert_eq!(Listing::allow(Mode::Block, vec![1], true).hit(None), Some("unknown"));
     }
 
     proptest! {
         #[test]
         fn a_list_says_what_a_search_from_end_to_end_says(entries in proptest::collection::vec(0u32..50, 0..30), asked in 0u32..50) {
             let is_listed = entries.contains(&asked);
-            prop_assert_eq!(Listing::deny(entries.clone()).hit(Some(&asked)).is_some(), is_listed);
-            prop_assert_eq!(Listing::allow(entries, true).hit(Some(&asked)).is_some(), !is_listed);
+            prop_assert_eq!(Listing::deny(Mode::Block, entries.clone()).hit(Some(&asked)).is_some(), is_listed);
+            prop_assert_eq!(Listing::allow(Mode::Block, entries, true).hit(Some(&asked)).is_some(), !is_listed);
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::ruleset::Fail;
 fn strict(mode: Mode) -> Security {
     Security {
         deny: AddressSet::new(&["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]),
-        countries: Some(Listing::allow(vec![], true)),
-        asns: Some(Listing::allow(vec![], true)),
+        countries: Some(Listing::allow(mode, vec![], true)),
+        asns: Some(Listing::allow(mode, vec![], true)),
         sizes: Some(Sizes {
             mode,
             path_bytes_max: Some(0),
@@ -79,8 +79,27 @@ fn checks_are_made_from_cheap_to_dear() {
     ];
     assert_eq!(whats(&strict(Mode::Log), &attack()), expect);
     assert_eq!(whats(&strict(Mode::Block), &attack()), expect[..1]);
-    let late = Security { mode: Mode::Log, sizes: None, ..strict(Mode::Block) };
+    let late = Security { sizes: None, bots: Some(bots(Mode::Block, 100)), ..strict(Mode::Log) };
     assert_eq!(whats(&late, &attack()), expect[1..5]);
+}
+
+#[test]
+fn every_list_of_places_has_a_mode_of_its_own() {
+    let check = |countries: Mode, asns: Mode, expect: &[(&str, bool)]| {
+        let policy = Security {
+            countries: Some(Listing::allow(countries, vec![], true)),
+            asns: Some(Listing::allow(asns, vec![], true)),
+            ..Security::new(rule("Security"), Mode::Block)
+        };
+        let hits = inspect(&policy, &attack()).hits;
+        let got: Vec<_> = hits.iter().map(|hit| (&*hit.what, hit.blocks)).collect();
+        assert_eq!(got, expect, "{countries:?} {asns:?}");
+        assert_eq!(policy.is_off(), countries == Mode::Off && asns == Mode::Off);
+    };
+    check(Mode::Log, Mode::Block, &[("country unknown", false), ("asn unknown", true)]);
+    check(Mode::Block, Mode::Log, &[("country unknown", true)]);
+    check(Mode::Off, Mode::Log, &[("asn unknown", false)]);
+    check(Mode::Off, Mode::Off, &[]);
 }
 
 #[test]

@@ -78,8 +78,8 @@ impl Compiler {
                 mode: Mode::from(*mode),
                 allow,
                 deny,
-                countries: countries.as_ref().map(|spec| self.countries(spec)),
-                asns: asns.as_ref().map(|spec| self.asns(spec)),
+                countries: countries.as_ref().map(|spec| self.countries(spec, of(spec.mode))),
+                asns: asns.as_ref().map(|spec| self.asns(spec, of(spec.mode))),
                 sizes: limits.as_ref().map(|spec| self.sizes(spec, of(spec.mode))),
                 bots: bots.as_ref().map(|spec| self.bots(spec, of(spec.mode))),
                 injection: injection.as_ref().map(|spec| self.injection(spec, of(spec.mode))),
@@ -116,8 +116,8 @@ impl Compiler {
         networks
     }
 
-    fn countries(&mut self, spec: &CountriesSpec) -> Listing<Country> {
-        let CountriesSpec { allow, deny, unknown } = spec;
+    fn countries(&mut self, spec: &CountriesSpec, mode: Mode) -> Listing<Country> {
+        let CountriesSpec { mode: _, allow, deny, unknown } = spec;
         for (list, path) in [(allow, "spec.countries.allow"), (deny, "spec.countries.deny")] {
             for (at, code) in list.iter().enumerate() {
                 if !COUNTRIES.split(' ').any(|known| known == code) {
@@ -133,31 +133,28 @@ impl Compiler {
                 }
             }
         }
+        self.one_side(allow, deny, *unknown, "spec.countries");
         let codes = |list: &[String]| list.iter().filter_map(|code| Country::known(code)).collect();
-        self.listing(
-            codes(allow),
-            codes(deny),
-            (allow.is_empty(), deny.is_empty()),
-            *unknown,
-            "spec.countries",
-        )
+        if allow.is_empty() {
+            Listing::deny(mode, codes(deny))
+        } else {
+            Listing::allow(mode, codes(allow), *unknown == UnknownSpec::Deny)
+        }
     }
 
-    fn asns(&mut self, spec: &AsnsSpec) -> Listing<u32> {
-        let AsnsSpec { allow, deny, unknown } = spec;
-        let empty = (allow.is_empty(), deny.is_empty());
-        self.listing(allow.clone(), deny.clone(), empty, *unknown, "spec.asns")
+    fn asns(&mut self, spec: &AsnsSpec, mode: Mode) -> Listing<u32> {
+        let AsnsSpec { mode: _, allow, deny, unknown } = spec;
+        self.one_side(allow, deny, *unknown, "spec.asns");
+        if allow.is_empty() {
+            Listing::deny(mode, deny.clone())
+        } else {
+            Listing::allow(mode, allow.clone(), *unknown == UnknownSpec::Deny)
+        }
     }
 
-    fn listing<T: Ord>(
-        &mut self,
-        allow: Vec<T>,
-        deny: Vec<T>,
-        empty: (bool, bool),
-        unknown: UnknownSpec,
-        path: &str,
-    ) -> Listing<T> {
-        match empty {
+    /// Those who alone may come or those who may not, and what that leaves of the unknown.
+    fn one_side<T>(&mut self, allow: &[T], deny: &[T], unknown: UnknownSpec, path: &str) {
+        match (allow.is_empty(), deny.is_empty()) {
             (true, true) => self.flaw(path, "neither allow nor deny", "one of them"),
             (false, false) => self.flaw(path, "both allow and deny", "one of them"),
             (true, false) if unknown == UnknownSpec::Deny => {
@@ -169,7 +166,6 @@ impl Compiler {
             }
             _ => {}
         }
-        if empty.0 { Listing::deny(deny) } else { Listing::allow(allow, unknown == UnknownSpec::Deny) }
     }
 
     fn sizes(&mut self, spec: &SizesSpec, mode: Mode) -> Sizes {
