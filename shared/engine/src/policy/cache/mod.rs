@@ -12,7 +12,7 @@
 //!
 //! Where the target's whole answer is not stored, it takes the place of the entry found all the same, which is forgotten
 //! ([`Responded::forget`]): with all variants where that is at the primary key, and alone at a key of its own. Requests that
-//! go past the cache forget nothing.
+//! go past the cache forget nothing, nor do those that ask past an entry which still serves others.
 
 mod arrival;
 mod date;
