@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::Subject;
-use super::vary::{self, Ties};
+use super::vary::{self, Reader, Ties};
 use crate::facts::{Scheme, percent_decode};
 use crate::headers::Headers;
 use crate::limits::CACHE_KEY_BYTES_MAX;
@@ -138,7 +138,7 @@ pub(super) fn at(
         parts.part("w:", rewrite);
     }
     for name in &policy.headers {
-        parts.named("h:", name, vary::value_named(name, &facts.headers).as_deref());
+        parts.named("h:", name, vary::value(name, &facts.headers, Reader::Any).as_deref());
     }
     for name in &policy.cookies {
         parts.named("k:", name, cookies(&facts.headers, name).as_deref().map(digest).as_deref());
@@ -188,7 +188,7 @@ pub(super) fn secondary(
     let mut parts = Parts(text.to_owned());
     parts.part("g:", &generation.to_string());
     for name in names {
-        parts.named("y:", name, vary::value_known(name, request, ties).as_deref());
+        parts.named("y:", name, vary::value(name, request, Reader::Variant(ties)).as_deref());
     }
     parts.key(tenant).0
 }

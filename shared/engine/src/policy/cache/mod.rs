@@ -42,7 +42,7 @@ use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
 use self::validate::{condition, is_not_modified, of_part, remove_conditions, take_content};
-use self::vary::Ties;
+use self::vary::{Reader, Ties};
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
@@ -293,7 +293,7 @@ impl Lookup {
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
-            vary::value_for(name, &entry.headers, request, self.ties) == *value
+            vary::value(name, request, Reader::Of(&entry.headers, self.ties)) == *value
                 || (name == "accept-language" && vary::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {
