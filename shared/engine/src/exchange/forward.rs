@@ -9,7 +9,7 @@ use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
-use crate::headers::Headers;
+use crate::headers::{Headers, is_one_variable};
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
@@ -178,7 +178,7 @@ impl Exchange {
                 "sec-websocket-key" | "sec-websocket-version" | "sec-websocket-extensions" => {
                     !self.web_socket
                 }
-                name if OVERRIDES.contains(&name) => !self.is_unkeyed(name),
+                name if OVERRIDES.iter().any(|other| is_one_variable(other, name)) => !self.is_unkeyed(name),
                 // The signed context says who it is; the token itself goes no further.
                 "authorization" => !to_origin,
                 _ => true,
@@ -190,6 +190,7 @@ impl Exchange {
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);
         for (name, value) in self.upstream().iter().flat_map(|upstream| &upstream.headers) {
+            headers.retain(|other, _| !is_one_variable(other, name));
             headers.set(name.as_str(), value.as_str());
         }
         let client = &self.client;
@@ -226,7 +227,7 @@ impl Exchange {
 
     /// Whether the answer may be kept for others who do not send this field.
     fn is_unkeyed(&self, name: &str) -> bool {
-        let is_key = |policy: &CachePolicy| policy.headers.iter().any(|header| header == name);
+        let is_key = |policy: &CachePolicy| policy.headers.iter().any(|header| is_one_variable(header, name));
         self.lookup.is_some() && !self.cache_policy().is_some_and(is_key)
     }
 
