@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::Exchange;
 use super::attempt::Attempt;
 use super::resolve::not_ready;
-use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
@@ -13,9 +13,8 @@ use crate::headers::{Headers, is_one_variable};
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
-use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
-use crate::policy::request::CDN_ID;
-use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
+use crate::policy::request::{CDN_ID, is_own_cookie};
+use crate::policy::steering::{Ask, Candidate, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{
@@ -408,18 +407,14 @@ impl Exchange {
 
 /// Takes the edge's own cookies out of what goes on.
 fn strip_own_cookies(headers: &mut Headers) {
-    let own = |pair: &str| {
-        let name = pair.split('=').next().unwrap_or_default().trim();
-        matches!(name, SESSION_COOKIE | UNIT_COOKIE | GIVEN_COOKIE | REGION_COOKIE)
-    };
-    if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(own) {
+    if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(is_own_cookie) {
         return;
     }
     let kept: Vec<&str> = headers
         .get_all("cookie")
         .flat_map(|cookies| cookies.split(';'))
         .map(str::trim)
-        .filter(|pair| !pair.is_empty() && !own(pair))
+        .filter(|pair| !pair.is_empty() && !is_own_cookie(pair))
         .collect();
     let kept = kept.join("; ");
     headers.remove("cookie");

@@ -3,11 +3,16 @@
 
 use std::borrow::Cow;
 
+use super::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
+use super::steering::REGION_COOKIE;
 use super::transform::is_reserved;
 use crate::facts::{Facts, host_of, normalise_path};
 use crate::headers::{Headers, hyphened, is_field_name, is_field_value, is_token};
 use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, LOOPS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
 use crate::problem::Problem;
+
+/// Cookie that holds the session token of a client which keeps cookies.
+pub const SESSION_COOKIE: &str = "meridian_session";
 
 /// What every request that goes on from here says in `CDN-Loop`: where it has been (RFC 8586, section 2).
 pub const CDN_ID: &str = "meridian";
@@ -264,6 +269,13 @@ pub fn is_internal(name: &str) -> bool {
         Cow::Borrowed(name) => is_ours(name) && name != "meridian-session",
         Cow::Owned(name) => is_ours(&name) || is_reserved(&name),
     }
+}
+
+/// Whether a cookie is the edge's own, which no target sees. `pair` is its name and value.
+#[must_use]
+pub(crate) fn is_own_cookie(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default().trim();
+    matches!(name, SESSION_COOKIE | UNIT_COOKIE | GIVEN_COOKIE | REGION_COOKIE)
 }
 
 #[cfg(test)]
