@@ -256,8 +256,8 @@ fn check_host(facts: &mut Facts) -> Result<(), Malformed> {
 }
 
 /// Fields that only the platform may set. A client's session token is its own to bring; who came before us was looked
-/// at when the client's address was found, and is told anew to whoever comes next. What some targets take for such a field, or for
-/// one that frames the message, is one as well: `x_forwarded_for`.
+/// at when the client's address was found, and is told anew to whoever comes next. What some targets take for such a field, or
+/// for one that frames the message, is one as well: `x_forwarded_for`.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {
     let is_ours = |name: &str| {

@@ -145,9 +145,9 @@ impl Lookup {
     /// Whether a response that is not stored, for this reason, is what there is from now on in the place of the entry found, which
     /// must not be served stale any more then (RFC 9111, sections 4.2.4 and 4.3.3). It is where it is whole, answers the request
     /// that was forwarded with what its URI has become, and not with what became of the request, the connection or a part. An
-    /// error of the server says nothing of that. What is for who asks alone, as far as credentials say so (section 3.5; cookies are
-    /// some), is in nobody else's place, and what was purged on its way in nobody's. An entry that still serves others stays where
-    /// only this client's wish goes past it: nobody shall empty the cache by asking.
+    /// error of the server says nothing of that. What is for who asks alone, as far as credentials say so (section 3.5; cookies
+    /// are some), is in nobody else's place, and what was purged on its way in nobody's. An entry that still serves others stays
+    /// where only this client's wish goes past it: nobody shall empty the cache by asking.
     fn takes_its_place(&self, arrival: &Arrival<'_>, why: &'static str) -> bool {
         let Some((_, notes)) = &self.found else { return false };
         let serves_others = notes.freshness(arrival.now_ms).is_fresh() && !notes.no_cache;

@@ -205,8 +205,8 @@ fn only(query: &str, names: &[String]) -> String {
 }
 
 /// All cookies of a name with their names, in their order; `None` where there is none. Which of several counts is the target's to
-/// say (RFC 6265, section 5.4). Where any cookie holds what none may, targets disagree about where each of them begins and ends: some
-/// read quotes, some split at commas or spaces, some read no more. All cookies that a target sees are in the key then.
+/// say (RFC 6265, section 5.4). Where any cookie holds what none may, targets disagree about where each of them begins and ends:
+/// some read quotes, some split at commas or spaces, some read no more. All cookies that a target sees are in the key then.
 fn cookies(request: &Headers, name: &str) -> Option<String> {
     let name = broad(name);
     let pairs = request.get_all("cookie").flat_map(|cookies| cookies.split(';')).map(str::trim_start);

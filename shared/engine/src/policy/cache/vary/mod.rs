@@ -51,8 +51,8 @@ pub(super) enum Reader<'a> {
     /// The target, by the word of a policy that has the field in the key: all that it can say counts, as it came where nothing
     /// says what its parts mean.
     Any,
-    /// The target, which has answered that it varies by the field, by an answer that is not known yet: for the key of a variant. Of
-    /// codings those count that are known here, as an answer in another one is told apart by [`Reader::Of`].
+    /// The target, which varies by the field, for an answer that is not known yet: for the key of a variant. Of codings those count
+    /// that are known here, as an answer in another one is told apart by [`Reader::Of`].
     Variant(Ties),
     /// The target, which has chosen this response by it.
     Of(&'a Headers, Ties),
@@ -72,8 +72,8 @@ pub(super) fn value(name: &str, request: &Headers, reader: Reader<'_>) -> Option
     text.map(|text| digest(&text))
 }
 
-/// A field as it came, with all that some targets take for it, where there is such a thing: which of them counts is the target's to
-/// say. No value holds the line breaks between them.
+/// A field as it came, with all that some targets take for it, where there is such a thing: which of them counts is the target's
+/// to say. No value holds the line breaks between them.
 fn spelled(name: &str, request: &Headers) -> Option<String> {
     if !request.iter().any(|(other, _)| other != name && is_one_variable(other, name)) {
         return None;

@@ -53,9 +53,9 @@ fn begins_field(at: At<'_>) -> bool {
         || is_request()
 }
 
-/// The last byte of a sequence of UTF-8 that is longer than its letter needs (RFC 3629, section 3), where attacks need that letter.
-/// The same bytes are letters in older character sets, as 括 in GBK and 을 in EUC-KR: what stands in a word of those is one, unless
-/// it leads out of a folder.
+/// The last byte of a sequence of UTF-8 that is longer than its letter needs (RFC 3629, section 3), where attacks need that
+/// letter. The same bytes are letters in older character sets, as 括 in GBK and 을 in EUC-KR: what stands in a word of those is
+/// one, unless it leads out of a folder.
 fn continued(at: At<'_>) -> bool {
     let Some(last) = byte(at.after).filter(|last| (0x80..0xc0).contains(last)) else { return false };
     let is_upper_half = at.found == "%c1%" || at.found.ends_with("81%");
