@@ -216,6 +216,20 @@ pub fn is_field_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| is_token(byte) && !byte.is_ascii_uppercase())
 }
 
+/// Whether two names, in lower case, are one to targets that read fields as variables, whose names have `_` for `-` (RFC 3875,
+/// section 4.1.18) and, in PHP, for `.` as well.
+#[must_use]
+pub(crate) fn is_one_variable(name: &str, other: &str) -> bool {
+    let folded = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    name.len() == other.len() && name.bytes().map(folded).eq(other.bytes().map(folded))
+}
+
+/// A name as it is spelled in fields that have another name to nobody: with `-` for what [`is_one_variable`] takes for it.
+#[must_use]
+pub(crate) fn hyphened(name: &str) -> Cow<'_, str> {
+    if name.contains(['_', '.']) { Cow::Owned(name.replace(['_', '.'], "-")) } else { Cow::Borrowed(name) }
+}
+
 /// Whether a character can be part of a token (RFC 9110, section 5.6.2).
 #[must_use]
 pub(crate) fn is_token(byte: u8) -> bool {
@@ -270,6 +284,13 @@ mod tests {
         ]);
         headers.strip_hop_by_hop();
         assert_eq!(headers, Headers::from_iter([("accept", "*/*")]));
+    }
+
+    #[test]
+    fn some_names_are_one_variable() {
+        assert!(is_one_variable("x-a_b.c", "x_a-b_c") && is_one_variable("accept", "accept"));
+        assert!(!is_one_variable("x-a", "x-a-") && !is_one_variable("x-a", "x-b"));
+        assert_eq!((&*hyphened("x_a.b"), &*hyphened("accept")), ("x-a-b", "accept"));
     }
 
     #[test]

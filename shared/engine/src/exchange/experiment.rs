@@ -6,8 +6,7 @@ use super::Exchange;
 use crate::decision::{Conversion, Exposure, Participation};
 use crate::node::Node;
 use crate::policy::experiment::{
-    asked_for, assign, forget_given, give, given, is_canary, new_unit, says_given, unit_cookie, unit_hash,
-    unit_of_cookie,
+    Given, asked_for, assign, forget_given, give, is_canary, new_unit, unit_cookie, unit_hash, unit_of_cookie,
 };
 use crate::ruleset::{Experiment, Newcomers, Ruleset, Unit};
 use crate::secret::SignedBy;
@@ -75,8 +74,10 @@ impl Exchange {
         }
         if let Some(rules) = &rules {
             self.reach_goals(node, &rules.ruleset, &mut cookie);
-            if uncounted.is_empty() && says_given(&self.facts) {
-                self.count_given(node, &rules.ruleset, &mut cookie);
+            if uncounted.is_empty()
+                && let Some(given) = Given::of(&self.facts)
+            {
+                self.count_given(node, &rules.ruleset, &given, &mut cookie);
             }
         }
         self.consult_cache(node)
@@ -159,12 +160,12 @@ impl Exchange {
 
     /// Counts what the client's unit was given while it was new, on whatever route: its cookie has come back. Where the
     /// experiment has another version by now, what was given is no part of it.
-    fn count_given(&mut self, node: &Node, rules: &Ruleset, cookie: &mut CookieUnit) {
+    fn count_given(&mut self, node: &Node, rules: &Ruleset, given: &Given, cookie: &mut CookieUnit) {
         self.cookies.push(forget_given(&self.facts));
         self.read_unit(node, cookie);
         let Some(unit) = cookie.brought() else { return };
         let tenant = self.tenant.as_deref().unwrap_or_default();
-        let given = given(&self.facts, &node.secrets.signing, tenant, unit);
+        let given = given.experiments(&node.secrets.signing, tenant, unit);
         let experiment = |(name, version): (&str, &str)| {
             let mut all = rules.experiments.iter();
             all.find(|experiment| *experiment.rule.name == *name && *experiment.version == *version)

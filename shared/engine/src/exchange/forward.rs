@@ -3,19 +3,18 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::Exchange;
 use super::attempt::Attempt;
 use super::resolve::not_ready;
-use super::{Exchange, SESSION_COOKIE};
 use crate::decision::Outcome;
 use crate::expr::Inputs;
 use crate::facts::{BodySize, Scheme};
-use crate::headers::Headers;
+use crate::headers::{Headers, is_one_variable};
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
-use crate::policy::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
-use crate::policy::request::{CDN_ID, forwards_left};
-use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, region_of_cookie};
+use crate::policy::request::{CDN_ID, forwards_left, is_own_cookie};
+use crate::policy::steering::{Ask, Candidate, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{
@@ -180,7 +179,7 @@ impl Exchange {
                 "sec-websocket-key" | "sec-websocket-version" | "sec-websocket-extensions" => {
                     !self.web_socket
                 }
-                name if OVERRIDES.contains(&name) => !self.is_unkeyed(name),
+                name if OVERRIDES.iter().any(|other| is_one_variable(other, name)) => !self.is_unkeyed(name),
                 // The signed context says who it is; the token itself goes no further.
                 "authorization" => !to_origin,
                 _ => true,
@@ -195,6 +194,7 @@ impl Exchange {
         strip_own_cookies(&mut headers);
         self.transform(false, &mut headers);
         for (name, value) in self.upstream().iter().flat_map(|upstream| &upstream.headers) {
+            headers.retain(|other, _| !is_one_variable(other, name));
             headers.set(name.as_str(), value.as_str());
         }
         let client = &self.client;
@@ -231,7 +231,7 @@ impl Exchange {
 
     /// Whether the answer may be kept for others who do not send this field.
     fn is_unkeyed(&self, name: &str) -> bool {
-        let is_key = |policy: &CachePolicy| policy.headers.iter().any(|header| header == name);
+        let is_key = |policy: &CachePolicy| policy.headers.iter().any(|header| is_one_variable(header, name));
         self.lookup.is_some() && !self.cache_policy().is_some_and(is_key)
     }
 
@@ -412,18 +412,14 @@ impl Exchange {
 
 /// Takes the edge's own cookies out of what goes on.
 fn strip_own_cookies(headers: &mut Headers) {
-    let own = |pair: &str| {
-        let name = pair.split('=').next().unwrap_or_default().trim();
-        matches!(name, SESSION_COOKIE | UNIT_COOKIE | GIVEN_COOKIE | REGION_COOKIE)
-    };
-    if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(own) {
+    if !headers.get_all("cookie").flat_map(|cookies| cookies.split(';')).any(is_own_cookie) {
         return;
     }
     let kept: Vec<&str> = headers
         .get_all("cookie")
         .flat_map(|cookies| cookies.split(';'))
         .map(str::trim)
-        .filter(|pair| !pair.is_empty() && !own(pair))
+        .filter(|pair| !pair.is_empty() && !is_own_cookie(pair))
         .collect();
     let kept = kept.join("; ");
     headers.remove("cookie");

@@ -32,15 +32,13 @@ use crate::node::Node;
 use crate::policy::cache::{CacheStatus, Lookup};
 use crate::policy::jwt::{Identity, Pending};
 use crate::policy::rate_limit::{LimitCheck, LimitReport};
+pub use crate::policy::request::SESSION_COOKIE;
 use crate::policy::request::{admit, asks_for_web_socket, is_looping};
 use crate::policy::security::Sample;
 use crate::policy::steering::Plan;
 use crate::ruleset::{Platform, RegionId, Route, RuleRef};
 use crate::step::{After, Answer, FetchFault, FetchKeys, LoadKey, Step};
 use crate::trace::Trace;
-
-/// Cookie that holds the session token of a client which keeps cookies.
-pub const SESSION_COOKIE: &str = "meridian_session";
 
 /// One request on its way through the pipeline: begun with its facts, resumed with each answer, ended by a reply.
 #[derive(Debug)]

@@ -179,22 +179,29 @@ pub fn give(
     set_cookie(facts, GIVEN_COOKIE, format_args!("g1.{given}.{signature}"), GIVEN_LIFE_S)
 }
 
-/// Whether the client says what it was given, whatever that is worth.
-#[must_use]
-pub fn says_given(facts: &Facts) -> bool {
-    cookie(&facts.headers, GIVEN_COOKIE).is_some()
-}
+/// What the client says that it was given while its unit was new, whatever that is worth.
+#[derive(Clone, Debug)]
+pub struct Given(String);
 
-/// Name and version of each experiment that the client's unit was given something of while it was new. What this platform did
-/// not sign for the tenant and the unit is nothing.
-#[must_use]
-pub fn given<'a>(facts: &'a Facts, signing: &Signing, tenant: &str, unit: &str) -> Vec<(&'a str, &'a str)> {
-    let said = cookie(&facts.headers, GIVEN_COOKIE).and_then(|value| value.strip_prefix("g1."));
-    let said = said.and_then(|value| value.rsplit_once('.'));
-    let signed = said
-        .filter(|(given, signature)| signing.verify(signed_given(tenant, unit, given), signature).is_some());
-    let all = signed.into_iter().flat_map(|(given, _)| given.split('~'));
-    all.take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')).collect()
+impl Given {
+    /// `None` where the client says nothing of it.
+    #[must_use]
+    pub fn of(facts: &Facts) -> Option<Self> {
+        cookie(&facts.headers, GIVEN_COOKIE).map(|value| Self(value.to_owned()))
+    }
+
+    /// Name and version of each experiment that the unit was given something of. What this platform did not sign for the tenant
+    /// and the unit is nothing.
+    #[must_use]
+    pub fn experiments(&self, signing: &Signing, tenant: &str, unit: &str) -> Vec<(&str, &str)> {
+        let said = self.0.strip_prefix("g1.").and_then(|value| value.rsplit_once('.'));
+        let is_signed = |given: &str, signature: &str| {
+            signing.verify(signed_given(tenant, unit, given), signature).is_some()
+        };
+        let signed = said.filter(|(given, signature)| is_signed(given, signature));
+        let all = signed.into_iter().flat_map(|(given, _)| given.split('~'));
+        all.take(EXPERIMENTS_GIVEN_MAX).filter_map(|one| one.split_once(':')).collect()
+    }
 }
 
 /// The `Set-Cookie` value that makes the client forget what it was given: it is counted.
@@ -406,7 +413,8 @@ mod tests {
         let mut check = |cookie: String, signing: &Signing, tenant, unit, expect: bool| {
             facts.headers = Headers::from_iter([("cookie", cookie)]);
             let expect = if expect { vec![("one.of", "v"), ("two", "v")] } else { vec![] };
-            assert_eq!(given(&facts, signing, tenant, unit), expect);
+            let given = Given::of(&facts).unwrap();
+            assert_eq!(given.experiments(signing, tenant, unit), expect);
         };
         check(sent.clone(), &ours.signing, "acme", "u", true);
         check(sent.clone(), &ours.signing, "globex", "u", false);
@@ -415,5 +423,6 @@ mod tests {
         check(format!("{GIVEN_COOKIE}=one.of:v~two:v"), &ours.signing, "acme", "u", false);
         check(sent.clone(), &rotated.signing, "acme", "u", false);
         check(sent, &rotated.with_older([[9; 32]]).signing, "acme", "u", true);
+        assert!(Given::of(&request("GET", "acme.example", "/")).is_none());
     }
 }

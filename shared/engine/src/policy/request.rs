@@ -1,10 +1,18 @@
 //! The shape of a request, before anything is decided by it. What two servers could read in two ways is refused
 //! (RFC 9112, section 11.2), never guessed; what only the platform may say is taken out.
 
+use std::borrow::Cow;
+
+use super::experiment::{GIVEN_COOKIE, UNIT_COOKIE};
+use super::steering::REGION_COOKIE;
+use super::transform::is_reserved;
 use crate::facts::{Facts, host_of, normalise_path};
-use crate::headers::{Headers, is_field_name, is_field_value, is_token};
+use crate::headers::{Headers, hyphened, is_field_name, is_field_value, is_token};
 use crate::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX, LOOPS_MAX, METHOD_BYTES_MAX, URL_BYTES_MAX};
 use crate::problem::Problem;
+
+/// Cookie that holds the session token of a client which keeps cookies.
+pub const SESSION_COOKIE: &str = "meridian_session";
 
 /// What every request that goes on from here says in `CDN-Loop`: where it has been (RFC 8586, section 2).
 pub const CDN_ID: &str = "meridian";
@@ -99,7 +107,7 @@ pub fn admit(facts: &mut Facts) -> Result<(), Malformed> {
     if query.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'#') {
         return Err(Malformed::Query);
     }
-    if let std::borrow::Cow::Owned(path) = normalise_path(&facts.path)? {
+    if let Cow::Owned(path) = normalise_path(&facts.path)? {
         facts.path = path;
     }
     facts.headers.strip_hop_by_hop();
@@ -269,12 +277,26 @@ fn check_host(facts: &mut Facts) -> Result<(), Malformed> {
 }
 
 /// Fields that only the platform may set. A client's session token is its own to bring; who came before us was looked
-/// at when the client's address was found, and is told anew to whoever comes next.
+/// at when the client's address was found, and is told anew to whoever comes next. What some targets take for such a field, or
+/// for one that frames the message, is one as well: `x_forwarded_for`.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {
-    (name.starts_with("meridian-") && name != "meridian-session")
-        || name.starts_with("x-forwarded-")
-        || matches!(name, "forwarded" | "x-real-ip" | "cf-connecting-ip" | "true-client-ip")
+    let is_ours = |name: &str| {
+        name.starts_with("meridian-")
+            || name.starts_with("x-forwarded-")
+            || matches!(name, "forwarded" | "x-real-ip" | "cf-connecting-ip" | "true-client-ip")
+    };
+    match hyphened(name) {
+        Cow::Borrowed(name) => is_ours(name) && name != "meridian-session",
+        Cow::Owned(name) => is_ours(&name) || is_reserved(&name),
+    }
+}
+
+/// Whether a cookie is the edge's own, which no target sees. `pair` is its name and value.
+#[must_use]
+pub(crate) fn is_own_cookie(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default().trim();
+    matches!(name, SESSION_COOKIE | UNIT_COOKIE | GIVEN_COOKIE | REGION_COOKIE)
 }
 
 #[cfg(test)]
@@ -434,5 +456,21 @@ mod tests {
         assert_eq!(admit(&mut facts), Ok(()));
         assert_eq!(facts.headers, Headers::from_iter([("meridian-session", "s1.k.p.m"), ("accept", "*/*")]));
         assert_eq!(facts.path, "/a");
+    }
+
+    #[test]
+    fn what_some_targets_take_for_a_field_of_the_platform_is_taken_out_and_nothing_else() {
+        let mut facts = request("GET", "acme.example", "/");
+        let (ours, theirs) = (
+            ["X_Forwarded_For", "X-Forwarded_Proto", "x.forwarded.for", "Meridian_Session", "Content_Length"],
+            ["api_key", "x_theme", "x_forwarded", "accept_language"],
+        );
+        facts.headers = ours.into_iter().chain(theirs).map(|name| (name, "1")).collect();
+        for ours in ["x_real_ip", "Transfer_Encoding", "Cf_Connecting-Ip", "CDN_Loop"] {
+            facts.headers.append(ours, "1");
+        }
+        assert_eq!(admit(&mut facts), Ok(()));
+        let left: Headers = theirs.into_iter().map(|name| (name, "1")).collect();
+        assert_eq!(facts.headers, left, "RFC 3875, section 4.1.18");
     }
 }

@@ -176,6 +176,24 @@ pub enum HeaderChange {
     Remove(String),
 }
 
+impl HeaderChange {
+    /// The field, in lower case.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let (Self::Set(name, _) | Self::Append(name, _) | Self::Remove(name)) = self;
+        name
+    }
+
+    /// What is set or added.
+    #[must_use]
+    pub fn value(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Set(_, value) | Self::Append(_, value) => Some(value),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
 /// Value of a [`HeaderChange`].
 #[derive(Clone, Debug)]
 pub enum HeaderValue {

@@ -4,7 +4,7 @@
 use super::freshness::{Freshness, Times, has_validator, judge, write_seen};
 use super::notes::Notes;
 use super::validate::{is_about, storable_headers, updated};
-use super::{CacheStatus, Lookup, Serve, groups, vary};
+use super::{CacheStatus, Fwd, Lookup, Serve, groups, vary};
 use crate::headers::Headers;
 use crate::purge::{PurgeJournal, Purged};
 use crate::ruleset::CachePolicy;
@@ -44,6 +44,7 @@ pub struct Responded {
     /// What to store.
     pub store: Option<Store>,
     /// The key of the entry found, where the response takes its place and is not stored: nobody is to be answered with it again.
+    /// What another request has stored there since goes with it, which costs a miss and no more.
     pub forget: Option<CacheKey>,
     /// A 304 to our own condition, about another response than the one stored: nothing may be made of it (RFC 9111, section
     /// 4.3.4). Forward again, after [`Lookup::disown`].
@@ -144,17 +145,21 @@ impl Lookup {
     /// Whether a response that is not stored, for this reason, is what there is from now on in the place of the entry found, which
     /// must not be served stale any more then (RFC 9111, sections 4.2.4 and 4.3.3). It is where it is whole, answers the request
     /// that was forwarded with what its URI has become, and not with what became of the request, the connection or a part. An
-    /// error of the server says nothing of that. What is for who asks alone, as far as credentials say so (section 3.5), is in
-    /// nobody else's place, and what was purged on its way in nobody's.
+    /// error of the server says nothing of that. What is for who asks alone, as far as credentials say so (section 3.5; cookies
+    /// are some), is in nobody else's place, and what was purged on its way in nobody's. An entry that still serves others stays
+    /// where only this client's wish goes past it: nobody shall empty the cache by asking.
     fn takes_its_place(&self, arrival: &Arrival<'_>, why: &'static str) -> bool {
+        let Some((_, notes)) = &self.found else { return false };
+        let serves_others = notes.freshness(arrival.now_ms).is_fresh() && !notes.no_cache;
         let status = arrival.head.status;
-        let is_of_bearer = arrival.request.get("authorization").is_some()
+        let is_of_bearer = ["authorization", "cookie"].iter().any(|name| arrival.request.get(name).is_some())
             && (matches!(why, "authorization" | "private" | "set-cookie") || matches!(status, 401 | 403));
         let is_whole = matches!(status, 200..=399 | 401 | 403 | 404 | 405 | 410 | 451)
             && !matches!(status, 206 | 304)
             && self.is_for_whole
             && !self.is_head;
-        self.found.is_some() && is_whole && !is_of_bearer && why != "purged"
+        let is_for_all = self.fwd != Fwd::Request || !serves_others;
+        is_for_all && is_whole && !is_of_bearer && why != "purged"
     }
 
     /// What to store for a response, or in a word why nothing. `judged` are the fields to judge it by.

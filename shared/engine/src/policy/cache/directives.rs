@@ -99,8 +99,8 @@ impl Directives {
     }
 }
 
-/// Seconds as section 1.2.2 wants them; what is no such number is 0: stale.
-fn seconds(value: Option<&str>) -> u64 {
+/// Seconds as section 1.2.2 wants them; what is no such number is 0, a lifetime that is over and an age that says nothing.
+pub(super) fn seconds(value: Option<&str>) -> u64 {
     let digits = value.unwrap_or_default();
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return 0;

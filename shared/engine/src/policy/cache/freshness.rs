@@ -1,7 +1,7 @@
 //! Which responses are stored, for how long, and how old they are (RFC 9111, sections 3, 4.2 and 5).
 
 use super::date::date_ms;
-use super::directives::{Control, Directives, split};
+use super::directives::{Control, Directives, seconds, split};
 use super::notes::Notes;
 use super::vary::{self, Ties};
 use crate::headers::Headers;
@@ -155,8 +155,7 @@ fn initial_age_ms(response: &Headers, date_ms: u64, times: Times) -> u64 {
     let apparent_ms = (times.received_ms - times.received_ms % 1_000).saturating_sub(date_ms);
     let delay_ms = times.received_ms.saturating_sub(times.requested_ms);
     let age = response.get("age").map(|age| age.split(',').next().unwrap_or_default().trim());
-    let age_s: u64 = age.and_then(|age| age.parse().ok()).unwrap_or(0);
-    apparent_ms.max(age_s.saturating_mul(1_000).saturating_add(delay_ms))
+    apparent_ms.max(seconds(age).saturating_mul(1_000).saturating_add(delay_ms))
 }
 
 /// Whether a response can be validated (section 4.3.1).
@@ -423,9 +422,20 @@ mod tests {
         check("age_value, a list", &[("age", "10, 20")], 10_500);
         check("age_value, invalid", &[("age", "-7")], 500);
         check("age_value, invalid", &[("age", "x")], 500);
+        check("age_value, invalid", &[("age", "+7")], 500);
         check("apparent_age", &[("date", "Fri, 15 Jan 2027 07:59:00 GMT")], 60_000);
         check("apparent_age, from the future", &[("date", HOUR_LATER)], 500);
         check("the larger of both", &[("date", "Fri, 15 Jan 2027 07:59:00 GMT"), ("age", "70")], 70_500);
+    }
+
+    #[test]
+    fn an_age_beyond_all_numbers_is_old_and_not_new() {
+        for age in ["2147483648", "18446744073709551615", "18446744073709551616", "99999999999999999999999"] {
+            let headers = Headers::from_iter([("age", age), ("cache-control", "max-age=86400")]);
+            assert_eq!(initial_age_ms(&headers, NOW_MS, times()), 2_147_483_648_500, "RFC 9111 1.2.2");
+            let judged = judge(&policy(), &Headers::default(), 200, &headers, times(), Ties::Ordered);
+            assert!(judged.is_err(), "{age}");
+        }
     }
 
     #[test]

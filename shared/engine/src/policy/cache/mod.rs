@@ -12,7 +12,7 @@
 //!
 //! Where the target's whole answer is not stored, it takes the place of the entry found all the same, which is forgotten
 //! ([`Responded::forget`]): with all variants where that is at the primary key, and alone at a key of its own. Requests that
-//! go past the cache forget nothing.
+//! go past the cache forget nothing, nor do those that ask past an entry which still serves others.
 
 mod arrival;
 mod date;
@@ -42,7 +42,7 @@ use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};
 use self::validate::{condition, is_not_modified, of_part, remove_conditions, take_content};
-use self::vary::Ties;
+use self::vary::{Reader, Ties};
 use crate::facts::{BodySize, Facts};
 use crate::headers::Headers;
 use crate::policy::jwt::Identity;
@@ -293,7 +293,7 @@ impl Lookup {
             return self.forward();
         };
         let is_for_it = |(name, value): &(String, Option<String>)| {
-            vary::value_for(name, &entry.headers, request, self.ties) == *value
+            vary::value(name, request, Reader::Of(&entry.headers, self.ties)) == *value
                 || (name == "accept-language" && vary::is_preferred(&entry.headers, request))
         };
         if !notes.vary.iter().all(is_for_it) {

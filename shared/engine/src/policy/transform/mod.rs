@@ -17,34 +17,38 @@ pub use self::hardening::harden;
 pub use self::html::{detach, edits, make_private, unfit};
 
 use crate::expr::{Inputs, Seen};
-use crate::headers::{Headers, is_field_name, is_field_value};
+use crate::headers::{Headers, is_field_name, is_field_value, is_one_variable};
 use crate::ruleset::{HeaderChange, HeaderValue};
 
 /// Fields with digests of bytes as they are coded (RFC 9530; RFC 1864).
 const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
 
 /// Makes changes in order. Gives back what was left out, for the explanation: fields that are the platform's own or
-/// frame the message, values that are no text, and values that can't be in a header field.
+/// frame the message, values that are no text, and values that can't be in a header field. With a field that is set or removed
+/// goes what some targets take for it, unless a change names that itself.
 pub fn apply(changes: &[HeaderChange], inputs: &Inputs<'_>, headers: &mut Headers) -> Vec<String> {
     let mut left_out = Vec::new();
     for change in changes {
-        let (name, value) = match change {
-            HeaderChange::Set(name, value) | HeaderChange::Append(name, value) => (name, Some(value)),
-            HeaderChange::Remove(name) => (name, None),
-        };
+        let (name, value) = (change.name(), change.value());
         if is_reserved(name) || !is_field_name(name) {
             left_out.push(format!("{name}: reserved"));
             continue;
         }
+        let is_gone = |other: &str| {
+            let is_named = || changes.iter().any(|change| change.name() == other);
+            other == name || is_one_variable(other, name) && !is_named()
+        };
         let Some(value) = value else {
-            headers.remove(name);
+            headers.retain(|other, _| !is_gone(other));
             continue;
         };
         match text(value, inputs) {
-            Ok(text) if is_field_value(&text) => match change {
-                HeaderChange::Append(..) => headers.append(name.as_str(), text),
-                _ => headers.set(name.as_str(), text),
-            },
+            Ok(text) if is_field_value(&text) => {
+                if matches!(change, HeaderChange::Set(..)) {
+                    headers.retain(|other, _| !is_gone(other));
+                }
+                headers.append(name, text);
+            }
             Ok(_) => left_out.push(format!("{name}: not a field value")),
             Err(fault) => left_out.push(format!("{name}: {fault}")),
         }
@@ -150,6 +154,33 @@ mod tests {
     use super::*;
     use crate::expr::{Expr, Fact};
     use crate::fixtures::request;
+
+    #[test]
+    fn with_a_field_goes_what_some_targets_take_for_it() {
+        let set =
+            |name: &str, value: &str| HeaderChange::Set(name.to_owned(), HeaderValue::Text(value.to_owned()));
+        let changes = [
+            set("x-user", "ours"),
+            HeaderChange::Remove("x-secret".to_owned()),
+            set("both-of", "1"),
+            set("both_of", "2"),
+            HeaderChange::Append("x-more".to_owned(), HeaderValue::Text("b".to_owned())),
+        ];
+        let facts = request("GET", "acme.example", "/");
+        let came =
+            [("x_user", "evil"), ("x.user", "evil"), ("x_secret", "s"), ("x_more", "a"), ("api_key", "k")];
+        let mut headers = Headers::from_iter(came);
+        assert!(apply(&changes, &Inputs::anonymous(&facts, "acme"), &mut headers).is_empty());
+        let expect = [
+            ("x_more", "a"),
+            ("api_key", "k"),
+            ("x-user", "ours"),
+            ("both-of", "1"),
+            ("both_of", "2"),
+            ("x-more", "b"),
+        ];
+        assert_eq!(headers, Headers::from_iter(expect), "RFC 3875, section 4.1.18");
+    }
 
     #[test]
     fn changes_are_made_in_order_and_the_rest_is_told() {

@@ -80,10 +80,15 @@ fn a_request_says_how_stale_an_answer_it_takes_where_the_origin_fails() {
 
 /// Whether an entry that was found stale may still be served after this answer to a request.
 fn stays(facts: &Facts, status: u16, answer: &[(&str, &str)]) -> bool {
-    let mut world = world(&[("cache-control", "max-age=60, stale-if-error=900")]);
+    stays_after(61_000, "max-age=60, stale-if-error=900", facts, status, answer)
+}
+
+/// The same of an entry of this age and with these directives.
+fn stays_after(age_ms: u64, stored: &str, facts: &Facts, status: u16, answer: &[(&str, &str)]) -> bool {
+    let mut world = world(&[("cache-control", stored)]);
     world.policy.stale_while_revalidate_ms = 0;
     world.ask(&get("/a", &[]));
-    world.now_ms += 61_000;
+    world.now_ms += age_ms;
     world.answers(status, answer);
     world.ask(facts);
     world.answers(503, &[]);
@@ -133,6 +138,33 @@ fn an_answer_that_is_about_something_else_leaves_a_stale_entry() {
     check("RFC 9111 3.5", &bearer, 200, &[("cache-control", "private")]);
     check("RFC 9111 3.5", &bearer, 200, &[("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
     check("RFC 9110 15.5.2", &bearer, 401, &no_store);
+    let known = asks("cookie", "session=1");
+    check("RFC 6265 8.2", &known, 200, &[("cache-control", "private")]);
+    check("RFC 6265 8.2", &known, 200, &[("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
+    check("RFC 6265 8.2", &known, 403, &no_store);
+    assert!(!stays(&known, 410, &no_store), "it is gone for all");
+}
+
+#[test]
+fn nobody_empties_the_cache_by_asking_past_it() {
+    let stored = "max-age=60, stale-if-error=900";
+    let stays = |facts: &Facts, status: u16, answer: &[(&str, &str)]| {
+        stays_after(30_000, stored, facts, status, answer)
+    };
+    for asked in ["no-cache", "max-age=0", "max-age=9", "min-fresh=50"] {
+        let plain = get("/a", &[("cache-control", asked)]);
+        let known = get("/a", &[("cache-control", asked), ("cookie", "session=1")]);
+        for (status, answer) in [
+            (200, [("cache-control", "private")]),
+            (200, [("set-cookie", "a=1")]),
+            (302, [("location", "/")]),
+            (403, [("cache-control", "no-store")]),
+            (404, [("cache-control", "no-store")]),
+        ] {
+            assert!(stays(&plain, status, &answer), "RFC 9111 5.2.1, {asked}: {status} {answer:?}");
+            assert!(stays(&known, status, &answer), "RFC 9111 5.2.1, {asked}, a cookie: {status} {answer:?}");
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod codings;
 use std::cmp::Reverse;
 
 use super::key::digest;
-use crate::headers::Headers;
+use crate::headers::{Headers, is_one_variable};
 use crate::policy::personal;
 
 /// What the order of languages of one weight says in `Accept-Language`.
@@ -32,7 +32,7 @@ pub(super) fn of(response: &Headers, request: &Headers, ties: Ties) -> Option<Ve
         return None;
     }
     let valued = |name: String| {
-        let value = value_for(&name, response, request, ties);
+        let value = value(&name, request, Reader::Of(response, ties));
         (name, value)
     };
     Some(names.into_iter().map(valued).collect())
@@ -45,36 +45,41 @@ pub(super) fn is_of_edge(name: &str) -> bool {
         || name.starts_with("meridian-")
 }
 
+/// Who reads a request's value of a field, which says how much of it counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader<'a> {
+    /// The target, by the word of a policy that has the field in the key: all that it can say counts, as it came where nothing
+    /// says what its parts mean.
+    Any,
+    /// The target, which varies by the field, for an answer that is not known yet: for the key of a variant. Of codings those count
+    /// that are known here, as an answer in another one is told apart by [`Reader::Of`].
+    Variant(Ties),
+    /// The target, which has chosen this response by it.
+    Of(&'a Headers, Ties),
+}
+
 /// This request's value of a field, hashed.
-pub(super) fn value(name: &str, request: &Headers, ties: Ties) -> Option<String> {
-    normal(request, name, ties).map(|value| digest(&value))
-}
-
-/// This request's value of a field that a policy names, hashed: all that the field can say, and as it came where nothing says
-/// what its parts mean.
-pub(super) fn value_named(name: &str, request: &Headers) -> Option<String> {
-    match name {
-        "accept" | "accept-charset" | "accept-encoding" | "accept-language" => {
-            value(name, request, Ties::Ordered)
+pub(super) fn value(name: &str, request: &Headers, reader: Reader<'_>) -> Option<String> {
+    let text = spelled(name, request).or_else(|| match (name, reader) {
+        ("accept-encoding", Reader::Variant(_)) => codings::known(request),
+        ("accept-encoding", Reader::Of(response, _)) => codings::chosen(response, request),
+        ("accept" | "accept-charset" | "accept-encoding" | "accept-language", Reader::Any) => {
+            normal(request, name, Ties::Ordered)
         }
-        name => request.value(name).map(|value| digest(&value)),
-    }
+        (_, Reader::Any) => request.joined(name),
+        (_, Reader::Variant(ties) | Reader::Of(_, ties)) => normal(request, name, ties),
+    });
+    text.map(|text| digest(&text))
 }
 
-/// The same as [`value`], as far as a response in a coding that is known here can have been chosen by it.
-pub(super) fn value_known(name: &str, request: &Headers, ties: Ties) -> Option<String> {
-    match name {
-        "accept-encoding" => codings::known(request).map(|value| digest(&value)),
-        name => value(name, request, ties),
+/// A field as it came, with all that some targets take for it, where there is such a thing: which of them counts is the target's
+/// to say. No value holds the line breaks between them.
+fn spelled(name: &str, request: &Headers) -> Option<String> {
+    if !request.iter().any(|(other, _)| other != name && is_one_variable(other, name)) {
+        return None;
     }
-}
-
-/// This request's value of a field, hashed, as far as this response was chosen by it.
-pub(super) fn value_for(name: &str, response: &Headers, request: &Headers, ties: Ties) -> Option<String> {
-    match name {
-        "accept-encoding" => codings::chosen(response, request).map(|value| digest(&value)),
-        name => value(name, request, ties),
-    }
+    let fields = request.iter().filter(|(other, _)| is_one_variable(other, name));
+    Some(fields.map(|(name, value)| format!("{name}:{value}\n")).collect())
 }
 
 /// A field's value in one form (RFC 9111, section 4.1): joined, without white space around commas; where its values are a list
@@ -137,8 +142,13 @@ mod tests {
     #[test]
     fn equal_preferences_have_one_form() {
         let is_one = |ties: Ties, a: &str, b: &str| {
-            let form =
-                |text| value("accept-language", &Headers::from_iter([("accept-language", text)]), ties);
+            let form = |text| {
+                value(
+                    "accept-language",
+                    &Headers::from_iter([("accept-language", text)]),
+                    Reader::Variant(ties),
+                )
+            };
             form(a) == form(b)
         };
         let check = |expect: bool, a: &str, b: &str| {
@@ -158,12 +168,38 @@ mod tests {
 
     #[test]
     fn a_comma_counts_where_nothing_says_that_it_separates() {
-        let form = |name: &str, text: &str| value(name, &Headers::from_iter([(name, text)]), Ties::Ordered);
+        let reader = Reader::Variant(Ties::Ordered);
+        let form = |name: &str, text: &str| value(name, &Headers::from_iter([(name, text)]), reader);
         for other in ["a,", ",a", "a,,", ""] {
             assert_ne!(form("x-theme", "a"), form("x-theme", other), "{other}");
         }
         assert_eq!(form("x-theme", "a,b"), form("x-theme", "a , b"), "RFC 9111 4.1");
         assert_eq!(form("accept", "a/b,, c/d,"), form("accept", "A/b,c/d"), "RFC 9110 5.6.1");
+    }
+
+    #[test]
+    fn a_field_counts_with_all_that_some_targets_take_for_it() {
+        let response = Headers::default();
+        let names = ["x-theme", "accept", "accept-encoding", "accept-language"];
+        let readers = [Reader::Any, Reader::Variant(Ties::Ordered), Reader::Of(&response, Ties::Unordered)];
+        for (name, reader) in names.into_iter().flat_map(|name| readers.map(|reader| (name, reader))) {
+            let form = |fields: &[(&str, &str)]| value(name, &fields.iter().copied().collect(), reader);
+            let (low, dotted) = (name.replace('-', "_"), name.replace('-', "."));
+            let plain = [form(&[]), form(&[(name, "a")]), form(&[(name, "b")])];
+            for other in [low.as_str(), dotted.as_str()].into_iter().filter(|other| *other != name) {
+                let forms = [
+                    form(&[(other, "b")]),
+                    form(&[(name, "a"), (other, "b")]),
+                    form(&[(other, "b"), (name, "a")]),
+                ];
+                for (at, form) in forms.iter().enumerate() {
+                    assert!(
+                        !plain.contains(form) && !forms[..at].contains(form),
+                        "RFC 3875 4.1.18: {name} {other}"
+                    );
+                }
+            }
+        }
     }
 
     proptest! {
@@ -174,7 +210,7 @@ mod tests {
         ) {
             let headers = |text: &str| Headers::from_iter([("accept-language", text)]);
             let (a, b) = (headers(&a), headers(&b));
-            let form = |request: &Headers, ties| value("accept-language", request, ties);
+            let form = |request: &Headers, ties| value("accept-language", request, Reader::Variant(ties));
             if form(&a, Ties::Ordered) == form(&b, Ties::Ordered) {
                 prop_assert_eq!(personal::language(&a), personal::language(&b));
             }

@@ -129,13 +129,14 @@ fn line(at: At<'_>) -> bool {
         || is_behind_an_address && program_call(&unquoted(line), &ENDS, |name| ALONE.contains(&name))
 }
 
-/// The same with the name of the program as a shell reads it: `c'a't /etc/…` and `c\at /etc/…` are `cat /etc/…`. Words in quotes
-/// as a whole are no commands.
+/// The same with the name of the program as a shell reads it: `c'a't /etc/…`, `c\at /etc/…` and `\cat /etc/…` are `cat /etc/…`.
+/// Words in quotes as a whole are no commands.
 fn unquoted(text: &str) -> Cow<'_, str> {
+    const AROUND: [char; 2] = ['\'', '"'];
     const QUOTES: [char; 3] = ['\'', '"', '\\'];
     let text = text.trim_start();
     let (name, rest) = text.split_at_checked(text.find(' ').unwrap_or(text.len())).unwrap_or((text, ""));
-    if name.len() > 24 || !name.trim_matches(QUOTES).contains(QUOTES) {
+    if name.len() > 24 || !name.trim_matches(AROUND).contains(QUOTES) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(name.replace(QUOTES, "") + rest)
@@ -154,7 +155,7 @@ fn substituted(at: At<'_>) -> bool {
     let is_in_brackets = at.found != "`";
     let closes = rest.starts_with([')', '`']) || is_in_brackets && rest.trim_start().starts_with(')');
     match at.found {
-        "${ifs" | "$ifs" => true,
+        "${ifs" | "$ifs" => !at.after.starts_with(is_of_word),
         "{" => {
             // A list of names is none: what follows is an option, a file or an address.
             let takes = ["/", "-", "$", "http", "."]

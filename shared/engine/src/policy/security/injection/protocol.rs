@@ -53,11 +53,38 @@ fn begins_field(at: At<'_>) -> bool {
         || is_request()
 }
 
-/// A byte that continues a sequence of UTF-8 that is longer than its letter needs (RFC 3629, section 3). An À before a space that
-/// does not break is the same in older character sets.
+/// The last byte of a sequence of UTF-8 that is longer than its letter needs (RFC 3629, section 3), where attacks need that
+/// letter. The same bytes are letters in older character sets, as 括 in GBK and 을 in EUC-KR: what stands in a word of those is
+/// one, unless it leads out of a folder.
 fn continued(at: At<'_>) -> bool {
-    let is_letter = at.found == "%c0%" && at.after.starts_with("a0");
-    hexadecimal(at, 2) && at.after.starts_with(['8', '9', 'a', 'b']) && !is_letter
+    let Some(last) = byte(at.after).filter(|last| (0x80..0xc0).contains(last)) else { return false };
+    let is_upper_half = at.found == "%c1%" || at.found.ends_with("81%");
+    let letter = last & 0x3f | if is_upper_half { 0x40 } else { 0 };
+    match letter {
+        b'.' | b'/' | b'\\' => true,
+        b'\'' | b'"' | b'<' | b'>' | b'(' | b')' | b';' | b'%' | ..=0x1f | 0x7f => !is_in_a_word(at),
+        _ => false,
+    }
+}
+
+/// Whether a letter of two bytes stands beside this one, which is no sequence of the same kind.
+fn is_in_a_word(at: At<'_>) -> bool {
+    let before = at.before.len().checked_sub(6).and_then(|start| at.before.get(start..));
+    [before, at.after.get(2..)].into_iter().flatten().any(|beside| {
+        let first = beside.strip_prefix('%').and_then(byte);
+        let second = beside.get(3..).and_then(|rest| byte(rest.strip_prefix('%')?));
+        first.zip(second).is_some_and(|(first, second)| {
+            let is_overlong =
+                matches!((first, second), (0xc0 | 0xc1, 0x80..0xc0) | (0xe0, 0x80 | 0x81) | (0xf0, 0x80));
+            first >= 0xa1 && second >= 0x80 && !is_overlong
+        })
+    })
+}
+
+/// The byte that a text begins with, in hexadecimal.
+fn byte(text: &str) -> Option<u8> {
+    let digits = text.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 fn hexadecimal(at: At<'_>, digits: usize) -> bool {
