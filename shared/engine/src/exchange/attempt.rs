@@ -2,7 +2,7 @@
 //! hedges and the first takes its time. The first good answer wins, and what is still out then is given up.
 //!
 //! Where a region has several addresses, they are tried before the next region, but for the last attempt: that goes to another
-//! region, so that one that is gone as a whole loses nothing for it.
+//! region where one stands no worse, so that one that is gone as a whole loses nothing for it.
 
 use super::{Exchange, Waiting};
 use crate::explanation::Explanation;

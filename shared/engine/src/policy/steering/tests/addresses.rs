@@ -97,3 +97,27 @@ fn a_region_that_is_behind_is_so_at_every_address() {
     plan.prefer_elsewhere(&AP.into());
     assert_eq!(addresses(&plan)[..2], ["eu-west-1 1", "ap-southeast-1 1"]);
 }
+
+#[test]
+fn no_region_that_stands_worse_comes_before_the_other_address() {
+    let mut world = doubled();
+    world.positions = vec![(3, 7)];
+    // Of those that take traffic, only the first has what the session has seen.
+    world.hear(&[(US, 1, true, &[(3, 7)]), (EU, 2, true, &[(3, 6)])]);
+    world.platform.regions[0].state = RegionState::Down;
+    let mut plan = world.plan(NOW_MS);
+    assert_eq!(addresses(&plan), ["us-east-1 1", "us-east-1 2", "eu-west-1 1", "eu-west-1 2"]);
+    assert_eq!(plan.candidates[2].standing, Standing::Behind);
+    assert_eq!(&*plan.take_next().unwrap().region, US);
+    plan.prefer_elsewhere(&US.into());
+    assert_eq!(addresses(&plan), ["us-east-1 2", "eu-west-1 1", "eu-west-1 2"]);
+    // Where all are behind, none stands worse.
+    world.hear(&[(US, 1, true, &[(3, 6)]), (EU, 2, true, &[(3, 6)])]);
+    let mut plan = world.plan(NOW_MS);
+    assert_eq!(&*plan.take_next().unwrap().region, US);
+    plan.prefer_elsewhere(&US.into());
+    assert_eq!(addresses(&plan), ["eu-west-1 1", "us-east-1 2", "eu-west-1 2"]);
+    plan.candidates.clear();
+    plan.prefer_elsewhere(&US.into());
+    assert!(plan.candidates.is_empty());
+}
