@@ -19,7 +19,7 @@ use crate::policy::steering::{Ask, Candidate, REGION_COOKIE, region_cookie, regi
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{
-    Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UpstreamRef, UserSegment,
+    Affinity, CachePolicy, RegionId, RouteTarget, RuleRef, Transform, Upstream, UpstreamRef, UserSegment,
 };
 use crate::step::{After, ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
@@ -62,6 +62,15 @@ impl Exchange {
         match self.named_upstream()? {
             UpstreamRef::Own(number) => ruleset.upstreams.get(*number),
             UpstreamRef::Platform(name) => self.platform.as_ref()?.upstream(name, &ruleset.tenant.slug),
+        }
+    }
+
+    /// Where the upstream stands in the tenant's rules. Where one of the platform stands in the platform's is no business of a
+    /// tenant.
+    pub(super) fn upstream_rule(&self) -> Option<RuleRef> {
+        match self.named_upstream()? {
+            UpstreamRef::Own(_) => self.upstream().map(|upstream| upstream.rule.clone()),
+            UpstreamRef::Platform(_) => None,
         }
     }
 
@@ -382,7 +391,7 @@ impl Exchange {
 
     /// A response is longer than it may be: another region's would be too.
     pub(super) fn too_large(&mut self, node: &mut Node, head: &ResponseHead) -> Step {
-        let rule = self.upstream().map(|upstream| upstream.rule.clone());
+        let rule = self.upstream_rule();
         let bytes_max = self.upstream().and_then(|upstream| upstream.response_bytes_max).unwrap_or_default();
         let inputs = vec![
             ("bytes", head.body_bytes().unwrap_or_default().to_string()),
