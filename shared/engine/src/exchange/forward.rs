@@ -101,8 +101,8 @@ impl Exchange {
             self.explain("steering", None, "no regions at hand", Vec::new());
             return self.without_response(node, None);
         };
-        if !self.is_for_origin() && self.upstream().is_none() {
-            return self.no_upstream(node);
+        if let Some(missing) = self.named_upstream().filter(|_| self.upstream().is_none()).cloned() {
+            return self.no_upstream(node, &missing);
         }
         let person = self.identity.as_ref().filter(|_| route.steering.affinity == Affinity::Subject);
         let person = person.and_then(|identity| identity.person());
@@ -364,14 +364,15 @@ impl Exchange {
         self.stale_or(node, problem)
     }
 
-    /// The rules name an upstream that the platform has not, or not for this tenant. Which of the two is told to nobody: names of
-    /// what others use are none of a tenant's business.
-    fn no_upstream(&mut self, node: &mut Node) -> Step {
-        let name = match self.named_upstream() {
-            Some(UpstreamRef::Platform(name)) => name.to_string(),
-            Some(UpstreamRef::Own(_)) | None => String::new(),
+    /// The rules name an upstream that is not there: as a rule one that the platform has not, or not for this tenant. Which of the
+    /// two is told to nobody: names of what others use are none of a tenant's business.
+    fn no_upstream(&mut self, node: &mut Node, missing: &UpstreamRef) -> Step {
+        let (outcome, name) = match missing {
+            UpstreamRef::Platform(name) => {
+                ("the platform has no such upstream for this tenant", name.to_string())
+            }
+            UpstreamRef::Own(number) => ("the rules have no such upstream", number.to_string()),
         };
-        let outcome = "the platform has no such upstream for this tenant";
         self.explain("forward", None, outcome, vec![("upstream", name)]);
         let problem =
             Problem::new(503, "no-upstream", "The upstream is not there").header("retry-after", "1");
