@@ -78,8 +78,10 @@ pub const CHECK_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHECKED_PAGE_ROWS: i64 = 500;
 /// Bundles that one look reads; more are read by the next ones.
 pub const CHECKED_BUNDLES_MAX: usize = 20;
-/// Tenants whose upstreams are checked, or were once: those that have none checked make place for others.
+/// Tenants whose upstreams are checked, or would be if there were room.
 pub const CHECKED_TENANTS_MAX: usize = 10_000;
+/// Tenants of which is remembered that they have none checked here; releases of those beyond are read again and again.
+pub const IDLE_TENANTS_MAX: usize = 50_000;
 /// Upstreams that are checked, of a tenant as many as its rules may have checked (`HEALTH_CHECKS_MAX`); those beyond count as
 /// healthy until there is room.
 pub const CHECKS_MAX: usize = 2_000;
