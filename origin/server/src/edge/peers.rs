@@ -5,7 +5,7 @@
 //! A region that does not answer says nothing new of its upstreams: its last word counts until it is due to be asked again and for
 //! [`PEER_WORD_KEEP`] after that, and then they count as healthy again, as everything does that nobody checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::unhealthy::Unhealthy;
 use crate::checks::verdict::{Thresholds, Verdict};
 use crate::config::Peer;
 use crate::context::now_ms;
@@ -122,8 +123,10 @@ pub struct Peers {
 
 /// What is known of a region.
 struct Known {
-    /// What it said last.
+    /// What it said last, but for the upstreams.
     said: Readiness,
+    /// Which upstreams were unhealthy there.
+    unhealthy: Unhealthy,
     /// When that was.
     heard: Instant,
     /// Whether it is ready, by the checks so far.
@@ -134,16 +137,15 @@ impl Known {
     /// The first check decides: an origin that has just started must not take regions for unhealthy for as long as theirs have
     /// to be healthy in a row.
     fn of(first: bool) -> Self {
-        Self { said: Readiness::default(), heard: Instant::now(), verdict: Verdict::new(first) }
+        let (said, unhealthy) = (Readiness::default(), Unhealthy::default());
+        Self { said, unhealthy, heard: Instant::now(), verdict: Verdict::new(first) }
     }
 
-    /// What counts of it now, where it is asked that often.
-    fn readiness(&self, interval: Duration) -> Readiness {
-        let mut readiness = Readiness { ready: self.verdict.is_healthy(), ..self.said.clone() };
-        if self.heard.elapsed() > interval + PEER_WORD_KEEP {
-            readiness.unhealthy.clear();
-        }
-        readiness
+    /// What counts of it now, where it is asked that often: the upstreams for themselves.
+    fn readiness(&self, interval: Duration) -> (Readiness, Unhealthy) {
+        let readiness = Readiness { ready: self.verdict.is_healthy(), ..self.said.clone() };
+        let is_of_now = self.heard.elapsed() <= interval + PEER_WORD_KEEP;
+        (readiness, if is_of_now { self.unhealthy.clone() } else { Unhealthy::default() })
     }
 }
 
@@ -162,15 +164,19 @@ impl Peers {
     }
 
     /// The other regions in the order of the configuration, each with what it last said of itself. A region whose checks
-    /// fail counts as not ready, with the positions that it had.
+    /// fail counts as not ready, with the positions that it had. Of upstreams only those of these tenants are told.
     #[must_use]
-    pub fn known(&self) -> Vec<(Peer, Readiness)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let readiness = |peer: &Peer| {
+    pub fn known(&self, tenants: &BTreeSet<&str>) -> Vec<(Peer, Readiness)> {
+        let known = |peer: &Peer| {
             let interval = self.asked(peer).0.interval;
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.get(&peer.ordinal).map(|known| known.readiness(interval)).unwrap_or_default()
         };
-        self.peers.iter().map(|peer| (peer.clone(), readiness(peer))).collect()
+        let told = |peer: &Peer| {
+            let (readiness, unhealthy) = known(peer);
+            (peer.clone(), Readiness { unhealthy: unhealthy.of_tenants(tenants), ..readiness })
+        };
+        self.peers.iter().map(told).collect()
     }
 
     /// From now on asks the regions like this, by their ids, and those that are not named as usual.
@@ -218,6 +224,8 @@ impl Peers {
             answers.sort_by_key(|said| !said.ready);
             said = answers.into_iter().next();
         }
+        let unhealthy = said.as_mut().map(|said| std::mem::take(&mut said.unhealthy)).unwrap_or_default();
+        let unhealthy = Unhealthy::of(unhealthy.into_iter().take(CHECKS_MAX).collect());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = said.as_ref().is_some_and(|said| said.ready);
         let is_first = !known.contains_key(&peer.ordinal);
@@ -225,9 +233,8 @@ impl Peers {
         if known.verdict.take(passed, check.thresholds) || is_first {
             tracing::info!(region = peer.region, ready = passed, "another region's readiness changed");
         }
-        if let Some(mut said) = said {
-            said.unhealthy.truncate(CHECKS_MAX);
-            (known.said, known.heard) = (said, Instant::now());
+        if let Some(said) = said {
+            (known.said, known.unhealthy, known.heard) = (said, unhealthy, Instant::now());
         }
     }
 
@@ -438,7 +445,7 @@ mod tests {
         ] {
             let (peers, peer) = peers(configured, &others);
             peers.check(&peer).await;
-            let (_, said) = peers.known().remove(0);
+            let (_, said) = peers.known(&BTreeSet::new()).remove(0);
             let applied = said.applied.get(&1).copied().unwrap_or_default();
             assert_eq!((said.ready, applied), expect, "{configured}");
         }
@@ -446,17 +453,21 @@ mod tests {
 
     #[test]
     fn the_last_word_on_upstreams_counts_for_a_while() {
-        let said = Readiness { ready: true, unhealthy: vec!["acme/own".to_owned()], ..Readiness::default() };
+        let said = Readiness { ready: true, ..Readiness::default() };
+        let unhealthy = Unhealthy::of(vec!["acme/own".to_owned()]);
         let interval = Duration::from_secs(10);
         let after = |age: Duration| {
             let heard = Instant::now().checked_sub(age).expect("the machine is up for longer");
-            Known { said: said.clone(), heard, verdict: Verdict::new(false) }.readiness(interval)
+            let (said, unhealthy) = (said.clone(), unhealthy.clone());
+            let known = Known { said, unhealthy, heard, verdict: Verdict::new(false) };
+            let (said, unhealthy) = known.readiness(interval);
+            (said.ready, unhealthy.of_tenants(&BTreeSet::from(["acme"])))
         };
-        assert_eq!(after(Duration::ZERO).unhealthy, ["acme/own"]);
-        assert!(!after(Duration::ZERO).ready, "it is the checks that say so");
+        // Whether it is ready, the checks say.
+        assert_eq!(after(Duration::ZERO), (false, vec!["acme/own".to_owned()]));
         // Until the next check nobody can have said anything else.
-        assert_eq!(after(PEER_WORD_KEEP + interval / 2).unhealthy, ["acme/own"]);
-        assert!(after(PEER_WORD_KEEP + 2 * interval).unhealthy.is_empty());
+        assert_eq!(after(PEER_WORD_KEEP + interval / 2).1, ["acme/own"]);
+        assert!(after(PEER_WORD_KEEP + 2 * interval).1.is_empty());
     }
 
     #[test]
