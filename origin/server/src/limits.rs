@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meridian_wire::limits::NAME_CHARS_MAX;
+use meridian_wire::limits::{NAME_CHARS_MAX, SLUG_BYTES_MAX};
 
 /// Bytes of a request's body: records, batches, leases.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -108,7 +108,7 @@ pub const HOME_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of another region's answer.
 pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 // A region may say of all upstreams that are checked there that they are unhealthy, each as `"SLUG/NAME",`.
-const _: () = assert!(CHECKS_MAX * (63 + NAME_CHARS_MAX + 4) < PEER_ANSWER_BYTES_MAX);
+const _: () = assert!(CHECKS_MAX * (SLUG_BYTES_MAX + NAME_CHARS_MAX + 4) < PEER_ANSWER_BYTES_MAX);
 /// Connections to the database.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
 /// How long everything is still served after the signal to stop, every answer closing its connection.
