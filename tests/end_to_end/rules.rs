@@ -283,8 +283,15 @@ fn an_upstream_of_the_platform_is_for_those_it_names(stack: &Stack) -> Result<()
         },
     );
     let outcome = served.and_then(|()| answers(503));
+    let named = head(stack)?;
     roll_back(stack, &before)?;
-    outcome
+    outcome?;
+    // Going back to rules that name it goes through, and says what is missing.
+    let back = stack.meridian(&["rules", "rollback", "--target", "tenant:acme", "--to", &named])?;
+    roll_back(stack, &before)?;
+    let why = "an upstream that the platform has for this tenant";
+    ensure!(back.code == 0 && back.stderr.contains(why), "{}{}", back.stdout, back.stderr);
+    Ok(())
 }
 
 fn a_list_of_a_million_networks_is_for_both_edges(stack: &Stack) -> Result<()> {

@@ -7,7 +7,9 @@ use std::{
 
 use crate::limits;
 
-/// Events of one kind that the operator is told of.
+/// Events of one kind that the operator is told of. Those that come within [`limits::TELL_INTERVAL`] after some were told are told
+/// with the next one that comes later, so that the last of a burst may be told late, and never where none follows: what was
+/// told says that it happens, not how often it did.
 #[derive(Default)]
 pub struct Seldom(Mutex<Untold>);
 

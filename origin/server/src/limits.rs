@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meridian_wire::limits::NAME_CHARS_MAX;
+use meridian_wire::limits::{NAME_CHARS_MAX, SLUG_BYTES_MAX};
 
 /// Bytes of a request's body: records, batches, leases.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -78,8 +78,10 @@ pub const CHECK_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHECKED_PAGE_ROWS: i64 = 500;
 /// Bundles that one look reads; more are read by the next ones.
 pub const CHECKED_BUNDLES_MAX: usize = 20;
-/// Tenants whose upstreams are checked, or were once: those that have none checked make place for others.
+/// Tenants whose upstreams are checked, or would be if there were room.
 pub const CHECKED_TENANTS_MAX: usize = 10_000;
+/// Tenants of which is remembered that they have none checked here; releases of those beyond are read again and again.
+pub const IDLE_TENANTS_MAX: usize = 50_000;
 /// Upstreams that are checked, of a tenant as many as its rules may have checked (`HEALTH_CHECKS_MAX`); those beyond count as
 /// healthy until there is room.
 pub const CHECKS_MAX: usize = 2_000;
@@ -106,7 +108,7 @@ pub const HOME_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of another region's answer.
 pub const PEER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 // A region may say of all upstreams that are checked there that they are unhealthy, each as `"SLUG/NAME",`.
-const _: () = assert!(CHECKS_MAX * (63 + NAME_CHARS_MAX + 4) < PEER_ANSWER_BYTES_MAX);
+const _: () = assert!(CHECKS_MAX * (SLUG_BYTES_MAX + NAME_CHARS_MAX + 4) < PEER_ANSWER_BYTES_MAX);
 /// Connections to the database.
 pub const DATABASE_CONNECTIONS_MAX: u32 = 16;
 /// How long everything is still served after the signal to stop, every answer closing its connection.

@@ -217,6 +217,48 @@ async fn a_push_tells_what_is_odd_with_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_back_to_what_is_not_there_any_longer_is_possible_and_told() {
+    let region = Region::alone().await;
+    region.tenant("acme").await;
+    let release = async |target: &str, files: &[(&str, &str)]| {
+        let head = region.control(Method::GET, &format!("/targets/{target}/head"), None).await;
+        let parent = (head.status == StatusCode::OK).then(|| version(&head));
+        let body = push(parent.as_deref(), files);
+        let made = region.control(Method::POST, &format!("/targets/{target}/releases"), Some(&body)).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        version(&made)
+    };
+    let place = "apiVersion: meridian/v1
+kind: Region
+metadata: { name: us-east-1 }
+spec: { ordinal: 1, coordinates: { latitude: 39.0, longitude: -77.5 }, origins: [\"http://127.0.0.1:1\"] }
+";
+    let lent = "apiVersion: meridian/v1
+kind: Upstream
+metadata: { name: lent }
+spec: { regions: { us-east-1: \"https://lent.example\" }, tenants: all }
+";
+    release("platform", &[("regions.yaml", place), ("lent.yaml", lent)]).await;
+    let named = ROUTES.to_owned() + "  upstream: \"platform:lent\"\n";
+    let named = release("tenant:acme", &[("routes.yaml", &named)]).await;
+    let plain = release("tenant:acme", &[("routes.yaml", ROUTES)]).await;
+    let back = async |parent: &str, to: &str| {
+        let body = json!({"parent": parent, "to": to});
+        let made = region.control(Method::POST, "/targets/tenant:acme/rollback", Some(&body)).await;
+        assert_eq!((made.status, version(&made).as_str()), (StatusCode::CREATED, to), "{made:?}");
+        made.json()["warnings"].clone()
+    };
+    assert_eq!(back(&plain, &named).await, json!([]));
+    assert_eq!(back(&named, &plain).await, json!([]));
+    release("platform", &[("regions.yaml", place)]).await;
+    let what =
+        "spec.upstream: found \"platform:lent\", expected an upstream that the platform has for this tenant";
+    let told = json!([{"file": "routes.yaml", "line": 1, "what": what}]);
+    assert_eq!(back(&plain, &named).await, told);
+    region.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_never_released() {
     let region = Region::alone().await;
     region.tenant("acme").await;

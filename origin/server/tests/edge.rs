@@ -4,13 +4,19 @@ mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use meridian_origin::serve::start;
+use meridian_origin::traces::Traces;
 use meridian_wire::authored::File;
 use meridian_wire::context::Context;
 use meridian_wire::signature::Ticket;
 use serde_json::{Value, json};
-use support::{CONTROL_TOKEN, METRICS_TOKEN, Region, Reply, bundle_keys, context, until};
+use support::cluster::Cluster;
+use support::{
+    CONTROL_TOKEN, METRICS_TOKEN, Region, Reply, bundle_keys, config, context, context_keys, free_port, until,
+};
 
 /// The least that is a function's component.
 const COMPONENT: &[u8] = include_bytes!("../../../tests/corpus/rules/shop/shop/pass.wasm");
@@ -35,6 +41,41 @@ async fn edges_prove_to_be_edges() {
         );
     }
     region.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_signed_for_one_url_of_an_origin_is_for_no_other() {
+    let cluster = Cluster::start("us-east-1", 1).await;
+    let mut config = config(&cluster, free_port(), vec![]);
+    let urls = ["https://us.origin.example", "https://us-2.origin.example:8443"];
+    config.public_urls = urls.map(|url| url.parse().expect("a URL")).to_vec();
+    let region = Region::of(cluster, start(config, Traces::default()).await.expect("the origin starts"));
+    let path = "/edge/v1/sync";
+    let own = region.authority();
+    for (signed_for, host, status) in [
+        ("us.origin.example", "us.origin.example", StatusCode::OK),
+        ("us-2.origin.example:8443", "us-2.origin.example:8443", StatusCode::OK),
+        ("us.origin.example", "us-2.origin.example:8443", StatusCode::UNAUTHORIZED),
+        ("us-2.origin.example:8443", "us.origin.example", StatusCode::UNAUTHORIZED),
+        ("us-2.origin.example", "us-2.origin.example:8443", StatusCode::UNAUTHORIZED),
+        // A server in front may name another host: then it is the first.
+        ("us.origin.example", "behind.example", StatusCode::OK),
+        ("us-2.origin.example:8443", "behind.example", StatusCode::UNAUTHORIZED),
+        ("eu.origin.example", "eu.origin.example", StatusCode::UNAUTHORIZED),
+        // Where it listens says nothing of who it is.
+        (own.as_str(), own.as_str(), StatusCode::UNAUTHORIZED),
+    ] {
+        let edge = Context { tenant: None, subject: None, ..context("", &[]) };
+        let request = Request::post(path)
+            .header(HOST, host)
+            .header("meridian-context", edge.sign(&context_keys(), "POST", signed_for, path))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::from(json!({"edge": "e", "targets": {}, "purge_cursor": null}).to_string()))
+            .expect("a request");
+        let reply = region.send(request).await;
+        assert_eq!(reply.status, status, "{signed_for} at {host}: {reply:?}");
+    }
+    region.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,8 @@ pub const HTML_RULES_MAX: usize = 64;
 pub const SELECTOR_BYTES_MAX: usize = 1024;
 /// Bytes that a `Transform` document may ask of content before it is coded.
 pub const CODED_BYTES_MIN_MAX: u32 = 1024 * 1024;
+/// Bytes of a tenant's slug or a region's id: a label of a hostname (RFC 1035, section 2.3.4).
+pub const SLUG_BYTES_MAX: usize = 63;
 /// Characters of a document's name.
 pub const NAME_CHARS_MAX: usize = 253;
 /// Segments of a route's path.

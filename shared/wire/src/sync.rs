@@ -8,7 +8,9 @@ use meridian_engine::ruleset::Target;
 use meridian_engine::step::{AddressName, Purge, RegionNews, SyncAsk, SyncNews};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{SYNC_ADDRESSES_MAX, SYNC_PURGES_MAX, SYNC_TARGETS_MAX, SYNC_UNHEALTHY_MAX};
+use crate::limits::{
+    SLUG_BYTES_MAX, SYNC_ADDRESSES_MAX, SYNC_PURGES_MAX, SYNC_TARGETS_MAX, SYNC_UNHEALTHY_MAX,
+};
 use crate::session::Positions;
 
 /// What an edge has, and asks to hear beyond.
@@ -137,7 +139,7 @@ pub fn parse_target(text: &str) -> Result<Target, InvalidTarget> {
 /// Whether a text can be a tenant's slug or a region's id: 1 to 63 lower-case letters, digits and inner hyphens.
 #[must_use]
 pub fn is_slug(text: &str) -> bool {
-    (1..=63).contains(&text.len())
+    (1..=SLUG_BYTES_MAX).contains(&text.len())
         && !text.starts_with('-')
         && !text.ends_with('-')
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use meridian_engine::ruleset::Target;
-use meridian_wire::authored::{Compiled, File};
+use meridian_wire::authored::{Compiled, File, Warning};
 use meridian_wire::bundle::Bundle;
 use meridian_wire::document::{Body, Document, Metadata, PlanSpec, Source, TenantSpec, TenantStateSpec};
 use serde::de::DeserializeOwned;
@@ -120,7 +120,10 @@ impl Rollback {
         let answer = client.post(&format!("{base}/rollback"), &body)?;
         if json {
             print::json(&json!({ "pushed": answer.status == 201, "release": answer.body }));
-        } else if answer.status == 201 {
+            return Ok(());
+        }
+        show::warnings(&warnings(&answer.body));
+        if answer.status == 201 {
             print::line(&format!("{}, as {to}", released(&answer.body)));
         } else {
             print::line(&format!("nothing to release: {} is the same", cell(&answer.body, "version")));
@@ -148,6 +151,12 @@ impl List {
 
 fn released(release: &Value) -> String {
     format!("released {} (sequence {})", cell(release, "version"), cell(release, "sequence"))
+}
+
+/// What the server says of a release that it made; none from one that says nothing of the kind.
+fn warnings(release: &Value) -> Vec<Warning> {
+    let warnings = release.get("warnings").cloned();
+    warnings.and_then(|warnings| serde_json::from_value(warnings).ok()).unwrap_or_default()
 }
 
 /// A refused push, with the lines of the files that it is about.

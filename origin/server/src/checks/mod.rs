@@ -10,11 +10,13 @@ mod probe;
 pub mod verdict;
 mod watched;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use meridian_store::release::Head;
 use meridian_store::{Access, Fault, release};
+use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::checked::{Checked, checked};
 use self::probe::{Outcome, Probe};
-use self::watched::{Begun, Watched};
+use self::watched::{Begun, LeftOut, Watched};
 use crate::config::UpstreamChecks;
 use crate::limits::{
     CHECK_FOLLOW_INTERVAL, CHECK_TICK, CHECKED_BUNDLES_MAX, CHECKED_PAGE_ROWS, CHECKS_AT_ONCE_MAX,
@@ -39,6 +41,12 @@ impl Checks {
     #[must_use]
     pub fn unhealthy(&self) -> Vec<String> {
         self.watched().unhealthy().collect()
+    }
+
+    /// The same of these tenants alone, and at most [`SYNC_UNHEALTHY_MAX`].
+    #[must_use]
+    pub fn unhealthy_of(&self, tenants: &BTreeSet<&str>) -> Vec<String> {
+        self.watched().unhealthy_of(tenants).take(SYNC_UNHEALTHY_MAX).collect()
     }
 
     /// How many upstreams are checked, and how many of them are unhealthy.
@@ -126,11 +134,12 @@ impl Checks {
             }
         };
         let left_out = self.watched().take(&tenant, head.sequence, wanted, Instant::now());
-        if left_out > 0 {
+        if let Some(LeftOut { count, limit }) = left_out {
             tracing::warn!(
                 tenant,
-                left_out,
-                "no room to check these upstreams (CHECKS_MAX): they count as healthy until there is some"
+                left_out = count,
+                limit,
+                "no room to check these upstreams: they count as healthy until there is some"
             );
         }
     }

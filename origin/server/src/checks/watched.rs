@@ -1,6 +1,6 @@
 //! What this process knows of what it checks: when each is due, and how it stands. No clock, no sockets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,14 +8,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::checked::Checked;
 use super::verdict::Verdict;
-use crate::limits::{CHECKED_TENANTS_MAX, CHECKS_MAX, TENANT_CHECKS_AT_ONCE_MAX};
+use crate::limits::{CHECKED_TENANTS_MAX, CHECKS_MAX, IDLE_TENANTS_MAX, TENANT_CHECKS_AT_ONCE_MAX};
 
 /// Everything that is checked, by tenant.
 #[derive(Default)]
 pub(super) struct Watched {
     tenants: BTreeMap<String, Tenant>,
+    /// How many of them have nothing checked. They are kept so that their releases are not read again and again.
+    idle: usize,
     /// Upstreams of all of them.
     checks: usize,
+}
+
+/// Upstreams that found no room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// How many.
+    pub(super) count: usize,
+    /// Name of the limit that was reached.
+    pub(super) limit: &'static str,
 }
 
 struct Tenant {
@@ -51,6 +62,11 @@ impl Tenant {
     fn is_idle(&self) -> bool {
         self.upstreams.is_empty() && self.left_out == 0
     }
+
+    fn unhealthy(&self) -> impl Iterator<Item = String> {
+        let unhealthy = self.upstreams.values().filter(|upstream| !upstream.verdict.is_healthy());
+        unhealthy.map(|upstream| format!("{}/{}", upstream.checked.tenant, upstream.checked.name))
+    }
 }
 
 impl Watched {
@@ -58,22 +74,33 @@ impl Watched {
     /// there is now.
     pub(super) fn wants(&self, tenant: &str, sequence: i64) -> bool {
         match self.tenants.get(tenant) {
-            Some(known) => known.sequence != sequence || (known.left_out > 0 && self.checks < CHECKS_MAX),
-            None => self.tenants.len() < CHECKED_TENANTS_MAX || self.idle().is_some(),
+            Some(known) if !known.is_idle() => {
+                known.sequence != sequence || (known.left_out > 0 && self.checks < CHECKS_MAX)
+            }
+            // Whatever it wants, there is no place for it.
+            _ if self.is_full() => false,
+            Some(idle) => idle.sequence != sequence,
+            None => true,
         }
     }
 
     /// Takes what a tenant's newest release has checked. What is asked as before keeps how it stands; what is new, or asked in
-    /// another way, counts as healthy until its checks say otherwise, and is due at once. Returns how many found no room: they
+    /// another way, counts as healthy until its checks say otherwise, and is due at once. Returns those that found no room: they
     /// are wanted again as soon as there is some.
-    pub(super) fn take(&mut self, tenant: &str, sequence: i64, checked: Vec<Checked>, now: Instant) -> usize {
-        if !self.tenants.contains_key(tenant) && self.tenants.len() >= CHECKED_TENANTS_MAX {
-            match self.idle() {
-                Some(idle) if !checked.is_empty() => self.tenants.remove(&idle),
-                _ => return checked.len(),
-            };
+    pub(super) fn take(
+        &mut self,
+        tenant: &str,
+        sequence: i64,
+        checked: Vec<Checked>,
+        now: Instant,
+    ) -> Option<LeftOut> {
+        let has_place = self.tenants.get(tenant).is_some_and(|known| !known.is_idle());
+        if !checked.is_empty() && !has_place && self.is_full() {
+            return Some(LeftOut { count: checked.len(), limit: "CHECKED_TENANTS_MAX" });
         }
-        let mut before = self.tenants.remove(tenant).unwrap_or_else(Tenant::new);
+        let before = self.tenants.remove(tenant);
+        self.idle -= usize::from(before.as_ref().is_some_and(Tenant::is_idle));
+        let mut before = before.unwrap_or_else(Tenant::new);
         self.checks -= before.upstreams.len();
         let room = CHECKS_MAX.saturating_sub(self.checks);
         let left_out = checked.len().saturating_sub(room);
@@ -86,8 +113,13 @@ impl Watched {
         let upstreams: BTreeMap<_, _> = checked.into_iter().take(room).map(upstream).collect();
         self.checks += upstreams.len();
         let taken = Tenant { sequence, upstreams, left_out, turns: before.turns };
-        self.tenants.insert(tenant.to_owned(), taken);
-        left_out
+        let is_idle = taken.is_idle();
+        // Those beyond are read again with every look, as slowly as it reads.
+        if !is_idle || self.idle < IDLE_TENANTS_MAX {
+            self.tenants.insert(tenant.to_owned(), taken);
+            self.idle += usize::from(is_idle);
+        }
+        (left_out > 0).then_some(LeftOut { count: left_out, limit: "CHECKS_MAX" })
     }
 
     /// What is to be checked now, at most `room` of them, and of a tenant no more than [`TENANT_CHECKS_AT_ONCE_MAX`] with those
@@ -138,14 +170,17 @@ impl Watched {
 
     /// What is unhealthy, as `tenant/name`, in this order.
     pub(super) fn unhealthy(&self) -> impl Iterator<Item = String> {
-        let all = self.tenants.values().flat_map(|tenant| tenant.upstreams.values());
-        let unhealthy = all.filter(|upstream| !upstream.verdict.is_healthy());
-        unhealthy.map(|upstream| format!("{}/{}", upstream.checked.tenant, upstream.checked.name))
+        self.tenants.values().flat_map(Tenant::unhealthy)
     }
 
-    /// A tenant that has nothing checked, whose place another may have.
-    fn idle(&self) -> Option<String> {
-        self.tenants.iter().find(|(_, tenant)| tenant.is_idle()).map(|(slug, _)| slug.clone())
+    /// The same of these tenants alone.
+    pub(super) fn unhealthy_of(&self, tenants: &BTreeSet<&str>) -> impl Iterator<Item = String> {
+        tenants.iter().filter_map(move |slug| self.tenants.get(*slug)).flat_map(Tenant::unhealthy)
+    }
+
+    /// Whether as many tenants have something checked, or want it, as may.
+    fn is_full(&self) -> bool {
+        self.tenants.len() - self.idle >= CHECKED_TENANTS_MAX
     }
 }
 
@@ -184,6 +219,14 @@ mod tests {
         (0..count).map(named).collect()
     }
 
+    /// How many found no room for there are too many.
+    fn count(left_out: Option<LeftOut>) -> usize {
+        left_out.map_or(0, |LeftOut { count, limit }| {
+            assert_eq!(limit, "CHECKS_MAX");
+            count
+        })
+    }
+
     fn unhealthy(watched: &Watched) -> Vec<String> {
         watched.unhealthy().collect()
     }
@@ -192,7 +235,7 @@ mod tests {
     fn each_is_due_once_an_interval_and_changes_by_checks_in_a_row() {
         let (mut watched, start) = (Watched::default(), Instant::now());
         assert!(watched.wants("acme", 1));
-        assert_eq!(watched.take("acme", 1, upstreams(&[("a", "/"), ("b", "/")]), start), 0);
+        assert_eq!(watched.take("acme", 1, upstreams(&[("a", "/"), ("b", "/")]), start), None);
         assert!(!watched.wants("acme", 1) && watched.wants("acme", 2));
         let first = watched.due(start, 1);
         assert_eq!((first.len(), first[0].checked.name.as_str()), (1, "a"));
@@ -239,11 +282,11 @@ mod tests {
     #[test]
     fn there_are_no_more_checks_than_may_be() {
         let (mut watched, now) = (Watched::default(), Instant::now());
-        assert_eq!(watched.take("acme", 1, many("acme", CHECKS_MAX - 1), now), 0);
-        assert_eq!(watched.take("globex", 1, many("globex", 3), now), 2);
+        assert_eq!(watched.take("acme", 1, many("acme", CHECKS_MAX - 1), now), None);
+        assert_eq!(count(watched.take("globex", 1, many("globex", 3), now)), 2);
         assert_eq!(watched.len(), CHECKS_MAX);
         // A release that asks for the same again does not count twice.
-        assert_eq!(watched.take("acme", 2, many("acme", CHECKS_MAX - 1), now), 0);
+        assert_eq!(watched.take("acme", 2, many("acme", CHECKS_MAX - 1), now), None);
         assert_eq!(watched.due(now, 7).len(), 7);
     }
 
@@ -251,7 +294,7 @@ mod tests {
     fn what_found_no_room_is_taken_up_when_there_is_some() {
         let (mut watched, now) = (Watched::default(), Instant::now());
         watched.take("acme", 1, many("acme", CHECKS_MAX - 1), now);
-        assert_eq!(watched.take("globex", 1, many("globex", 3), now), 2);
+        assert_eq!(count(watched.take("globex", 1, many("globex", 3), now)), 2);
         let due = watched.due(now, CHECKS_MAX);
         let theirs = due.iter().find(|begun| begun.checked.tenant == "globex").expect("the first of them");
         for _ in 0..2 {
@@ -260,26 +303,64 @@ mod tests {
         assert!(!watched.wants("globex", 1), "there is no room");
         watched.take("acme", 2, many("acme", CHECKS_MAX - 2), now);
         assert!(watched.wants("globex", 1));
-        assert_eq!(watched.take("globex", 1, many("globex", 3), now), 1);
+        assert_eq!(count(watched.take("globex", 1, many("globex", 3), now)), 1);
         assert!(!watched.wants("globex", 1) && watched.len() == CHECKS_MAX);
         watched.take("acme", 3, Vec::new(), now);
         assert!(watched.wants("globex", 1));
-        assert_eq!(watched.take("globex", 1, many("globex", 3), now), 0);
+        assert_eq!(watched.take("globex", 1, many("globex", 3), now), None);
         assert!(!watched.wants("globex", 1) && watched.len() == 3);
         assert_eq!(unhealthy(&watched), ["globex/u0"], "what was checked all along stands as it did");
     }
 
     #[test]
-    fn who_has_nothing_checked_makes_place_for_others() {
+    fn who_has_nothing_checked_takes_nobodys_place_and_is_read_once() {
         let (mut watched, now) = (Watched::default(), Instant::now());
-        for number in 0..CHECKED_TENANTS_MAX {
-            assert_eq!(watched.take(&format!("t{number}"), 1, Vec::new(), now), 0);
+        let one = many("t", 1);
+        for number in 0..CHECKED_TENANTS_MAX - 1 {
+            watched.take(&format!("t{number}"), 1, one.clone(), now);
         }
-        assert!(watched.wants("acme", 1));
-        assert_eq!(watched.take("acme", 1, many("acme", 1), now), 0);
-        assert_eq!((watched.len(), watched.tenants.len()), (1, CHECKED_TENANTS_MAX));
-        watched.take("globex", 1, Vec::new(), now);
-        assert!(!watched.wants("acme", 1) && watched.wants("globex", 1), "nothing makes place for nothing");
+        assert!(watched.wants("idle", 1) && watched.wants("acme", 1));
+        assert_eq!(watched.take("idle", 1, Vec::new(), now), None);
+        assert!(!watched.wants("idle", 1) && watched.wants("idle", 2) && watched.wants("acme", 1));
+        assert_eq!(watched.take("acme", 1, many("acme", 1), now).unwrap().limit, "CHECKS_MAX");
+        // Nothing of others is wanted any more, known or not, and what was read already has no place.
+        assert!(!watched.wants("idle", 2) && !watched.wants("globex", 1));
+        let left_out = Some(LeftOut { count: 2, limit: "CHECKED_TENANTS_MAX" });
+        assert_eq!(watched.take("globex", 1, many("globex", 2), now), left_out);
+        assert_eq!(watched.take("idle", 2, many("idle", 2), now), left_out);
+        assert_eq!(watched.take("nothing", 1, Vec::new(), now), None);
+        assert_eq!((watched.len(), watched.tenants.len()), (CHECKS_MAX, CHECKED_TENANTS_MAX + 2));
+        // One that has nothing checked any longer makes place, and is not read again.
+        watched.take("t0", 2, Vec::new(), now);
+        assert!(!watched.wants("t0", 2) && !watched.wants("nothing", 1) && watched.wants("globex", 1));
+        assert_eq!(watched.take("globex", 1, many("globex", 2), now).unwrap().count, 1);
+        assert_eq!((watched.len(), watched.idle), (CHECKS_MAX, 3));
+    }
+
+    #[test]
+    fn of_those_that_have_nothing_checked_no_more_are_known_than_may_be() {
+        let (mut watched, now) = (Watched::default(), Instant::now());
+        for number in 0..=IDLE_TENANTS_MAX {
+            watched.take(&format!("t{number}"), 1, Vec::new(), now);
+        }
+        assert_eq!((watched.idle, watched.tenants.len()), (IDLE_TENANTS_MAX, IDLE_TENANTS_MAX));
+        assert_eq!(watched.take("t0", 2, many("t0", 1), now), None);
+        assert_eq!((watched.idle, watched.tenants.len()), (IDLE_TENANTS_MAX - 1, IDLE_TENANTS_MAX));
+    }
+
+    #[test]
+    fn an_edge_hears_of_its_tenants_alone() {
+        let (mut watched, now) = (Watched::default(), Instant::now());
+        for tenant in ["acme", "acme-2", "globex"] {
+            watched.take(tenant, 1, many(tenant, 1), now);
+        }
+        for begun in watched.due(now, 9) {
+            watched.ended(&begun.checked, Some(false));
+            watched.ended(&begun.checked, Some(false));
+        }
+        let tenants = BTreeSet::from(["acme", "gone", "globex"]);
+        assert_eq!(watched.unhealthy_of(&tenants).collect::<Vec<_>>(), ["acme/u0", "globex/u0"]);
+        assert_eq!(unhealthy(&watched), ["acme/u0", "acme-2/u0", "globex/u0"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::StatusCode;
 use meridian_engine::destination::Destination;
 use meridian_engine::ruleset::{Platform, Route, RouteTarget, Ruleset, Target, UpstreamRef, Version};
 use meridian_store::{Scope as Transaction, release};
-use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, nearest, run_tests};
+use meridian_wire::authored::{self, Invalid, TestFailure, TestReport, Warning, nearest, run_tests};
 use meridian_wire::bundle::{Bundle, InvalidBundle, Rules};
 use meridian_wire::document::{Body, Document};
 use meridian_wire::encoding::version;
@@ -104,8 +104,7 @@ fn refused(errors: &[Invalid]) -> Problem {
     Problem::invalid(json!(errors)).detail(detail)
 }
 
-/// Makes sure that no upstream leads to an origin: of a region as it is released, this one or a peer. To an origin nothing goes
-/// but what is signed for it. And that the platform as it is released has those that routes name, for this tenant.
+/// Makes sure that nothing is out of reach.
 ///
 /// # Errors
 /// 422 with an error for each such URL and name; a fault of the database.
@@ -114,10 +113,41 @@ pub(super) async fn reach(
     transaction: &mut Transaction,
     compiled: &Compiled,
 ) -> Result<(), Problem> {
-    let Rules::Tenant(ruleset) = &compiled.rules else { return Ok(()) };
+    let wrong = out_of_reach(origin, transaction, compiled).await?;
+    if wrong.is_empty() { Ok(()) } else { Err(refused(&wrong)) }
+}
+
+/// The same as a warning for each, where rules are released that were so before.
+///
+/// # Errors
+/// A fault of the database.
+pub(super) async fn warn_of_reach(
+    origin: &Origin,
+    transaction: &mut Transaction,
+    compiled: &mut Compiled,
+) -> Result<(), Problem> {
+    let wrong = out_of_reach(origin, transaction, compiled).await?;
+    let warning = |Invalid { file, line, path, found, expected, .. }: Invalid| {
+        json!(Warning { file, line, what: format!("{path}: found {found}, expected {expected}") })
+    };
+    compiled.warnings.extend(wrong.into_iter().map(warning));
+    Ok(())
+}
+
+/// Upstreams that lead to an origin: of a region as it is released, this one or a peer. To an origin nothing goes but what is signed
+/// for it. And what routes name of the platform that it has not as it is released, or not for this tenant.
+///
+/// # Errors
+/// A fault of the database.
+async fn out_of_reach(
+    origin: &Origin,
+    transaction: &mut Transaction,
+    compiled: &Compiled,
+) -> Result<Vec<Invalid>, Problem> {
+    let Rules::Tenant(ruleset) = &compiled.rules else { return Ok(Vec::new()) };
     let is_shared = |upstream: &UpstreamRef| matches!(upstream, UpstreamRef::Platform(_));
     if ruleset.upstreams.is_empty() && !ruleset.routes.iter().flat_map(Route::upstreams).any(is_shared) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let platform = platform(transaction).await?;
     let released = platform.regions.iter().flat_map(|region| &region.origins).map(|url| &**url);
@@ -142,8 +172,7 @@ pub(super) async fn reach(
         expected: "a service that is no origin of the platform".to_owned(),
         suggestion: None,
     });
-    let wrong: Vec<Invalid> = wrong.chain(missing(ruleset, &platform)).take(INVALID_MAX).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(refused(&wrong)) }
+    Ok(wrong.chain(missing(ruleset, &platform)).take(INVALID_MAX).collect())
 }
 
 /// An error for each upstream of the platform that a route names and that is not there for the tenant. Names of those that are for

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use meridian_engine::ruleset::Target;
 use meridian_store::limits::TENANT_DEPTH_MAX;
 use meridian_store::tenant::Tenant;
@@ -73,19 +73,22 @@ async fn round(origin: &Arc<Origin>) -> Result<bool, Fault> {
         let mut transaction = origin.store.begin(Access::Control).await?;
         let slugs = tenant::unsettled(&mut transaction, region, &after, LINEAGE_ROWS_MAX).await?;
         transaction.commit().await?;
-        for some in slugs.chunks(LINEAGE_AT_ONCE_MAX) {
-            let settled = join_all(some.iter().map(|slug| settle(origin, slug))).await;
-            for (slug, settled) in some.iter().zip(settled) {
-                // One that can't be released must not keep others from it.
-                if let Err(problem) = settled {
-                    tracing::warn!(tenant = %slug, status = %problem.status(), ?problem,
-                        "a tenant could not be released as those above it have it");
-                    all_done = false;
-                }
+        let is_full = i64::try_from(slugs.len()).is_ok_and(|many| many >= LINEAGE_ROWS_MAX);
+        let last = slugs.last().filter(|_| is_full).cloned();
+        let settling = slugs.into_iter().map(|slug| async move {
+            let settled = settle(origin, &slug).await;
+            (slug, settled)
+        });
+        let mut settled = stream::iter(settling).buffer_unordered(LINEAGE_AT_ONCE_MAX);
+        while let Some((slug, settled)) = settled.next().await {
+            // One that can't be released must not keep others from it.
+            if let Err(problem) = settled {
+                tracing::warn!(tenant = %slug, status = %problem.status(), ?problem,
+                    "a tenant could not be released as those above it have it");
+                all_done = false;
             }
         }
-        let is_full = i64::try_from(slugs.len()).is_ok_and(|many| many >= LINEAGE_ROWS_MAX);
-        match slugs.into_iter().next_back().filter(|_| is_full) {
+        match last {
             Some(last) => after = last,
             None => return Ok(all_done),
         }

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::auth::Operator;
-use super::compile::{Compiled, compile, reach, renew, test};
+use super::compile::{Compiled, compile, reach, renew, test, warn_of_reach};
 use super::home;
 use crate::context::{now_ms, now_ms_i64};
 use crate::problem::Problem;
@@ -70,7 +70,8 @@ pub(super) async fn push(
     made.release(transaction, head, files, compiled).await
 }
 
-/// Releases the documents of an earlier release again, with the tenant and its hostnames as they are now.
+/// Releases the documents of an earlier release again, with the tenant and its hostnames as they are now. What they name and is
+/// not there any longer is a warning: going back must not depend on what others have changed since.
 ///
 /// # Errors
 /// 421 where this is not the target's home, 404 where there is no such release, 409 where the parent is not the head, 422
@@ -91,8 +92,9 @@ pub(super) async fn rollback(
     let files = files(&contents)?;
     let generated = generated(transaction, target).await?;
     // Their tests passed when they were pushed, and going back must not depend on what tests mean today.
-    let compiled = compile(target, &files, generated).await?;
+    let mut compiled = compile(target, &files, generated).await?;
     compiled.within_plan()?;
+    warn_of_reach(origin, transaction, &mut compiled).await?;
     let made = Making { origin, operator, target, kind: "rollback", note };
     made.release(transaction, head, files, compiled).await
 }

@@ -8,6 +8,7 @@ pub(crate) mod hosts;
 mod leases;
 mod sync;
 mod tls;
+mod unhealthy;
 
 pub mod authority;
 pub mod journal;

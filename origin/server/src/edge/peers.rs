@@ -5,7 +5,7 @@
 //! A region that does not answer says nothing new of its upstreams: its last word counts until it is due to be asked again and for
 //! [`PEER_WORD_KEEP`] after that, and then they count as healthy again, as everything does that nobody checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::unhealthy::Unhealthy;
 use crate::checks::verdict::{Thresholds, Verdict};
 use crate::config::Peer;
 use crate::context::now_ms;
@@ -80,9 +81,12 @@ impl Default for Check {
 /// Why another region could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AskFault {
-    /// No connection, or it broke.
+    /// No connection: nothing was received.
     #[error("the region can't be reached")]
-    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    NoConnection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke, and what was asked may have been received.
+    #[error("the connection to the region broke")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No answer in time.
     #[error("the region did not answer in time")]
     Timeout,
@@ -119,8 +123,10 @@ pub struct Peers {
 
 /// What is known of a region.
 struct Known {
-    /// What it said last.
+    /// What it said last, but for the upstreams.
     said: Readiness,
+    /// Which upstreams were unhealthy there.
+    unhealthy: Unhealthy,
     /// When that was.
     heard: Instant,
     /// Whether it is ready, by the checks so far.
@@ -131,16 +137,15 @@ impl Known {
     /// The first check decides: an origin that has just started must not take regions for unhealthy for as long as theirs have
     /// to be healthy in a row.
     fn of(first: bool) -> Self {
-        Self { said: Readiness::default(), heard: Instant::now(), verdict: Verdict::new(first) }
+        let (said, unhealthy) = (Readiness::default(), Unhealthy::default());
+        Self { said, unhealthy, heard: Instant::now(), verdict: Verdict::new(first) }
     }
 
-    /// What counts of it now, where it is asked that often.
-    fn readiness(&self, interval: Duration) -> Readiness {
-        let mut readiness = Readiness { ready: self.verdict.is_healthy(), ..self.said.clone() };
-        if self.heard.elapsed() > interval + PEER_WORD_KEEP {
-            readiness.unhealthy.clear();
-        }
-        readiness
+    /// What counts of it now, where it is asked that often: the upstreams for themselves.
+    fn readiness(&self, interval: Duration) -> (Readiness, Unhealthy) {
+        let readiness = Readiness { ready: self.verdict.is_healthy(), ..self.said.clone() };
+        let is_of_now = self.heard.elapsed() <= interval + PEER_WORD_KEEP;
+        (readiness, if is_of_now { self.unhealthy.clone() } else { Unhealthy::default() })
     }
 }
 
@@ -159,15 +164,19 @@ impl Peers {
     }
 
     /// The other regions in the order of the configuration, each with what it last said of itself. A region whose checks
-    /// fail counts as not ready, with the positions that it had.
+    /// fail counts as not ready, with the positions that it had. Of upstreams only those of these tenants are told.
     #[must_use]
-    pub fn known(&self) -> Vec<(Peer, Readiness)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let readiness = |peer: &Peer| {
+    pub fn known(&self, tenants: &BTreeSet<&str>) -> Vec<(Peer, Readiness)> {
+        let known = |peer: &Peer| {
             let interval = self.asked(peer).0.interval;
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.get(&peer.ordinal).map(|known| known.readiness(interval)).unwrap_or_default()
         };
-        self.peers.iter().map(|peer| (peer.clone(), readiness(peer))).collect()
+        let told = |peer: &Peer| {
+            let (readiness, unhealthy) = known(peer);
+            (peer.clone(), Readiness { unhealthy: unhealthy.of_tenants(tenants), ..readiness })
+        };
+        self.peers.iter().map(told).collect()
     }
 
     /// From now on asks the regions like this, by their ids, and those that are not named as usual.
@@ -208,15 +217,15 @@ impl Peers {
         let (check, others) = self.asked(peer);
         let mut said = self.readiness(peer, peer.url.as_str(), check.timeout).await;
         if said.as_ref().is_none_or(|said| !said.ready) {
-            let others = others.iter().map(|url| url.trim_end_matches('/'));
-            let others = others.filter(|url| *url != peer.url.as_str());
-            let asking = others.map(|url| self.readiness(peer, url, check.timeout));
+            let asking = beside(peer, &others).map(|url| self.readiness(peer, url, check.timeout));
             let answers = futures_util::future::join_all(asking).await;
             // One that is ready, or else the first that says anything.
             let mut answers: Vec<Readiness> = std::iter::once(said).chain(answers).flatten().collect();
             answers.sort_by_key(|said| !said.ready);
             said = answers.into_iter().next();
         }
+        let unhealthy = said.as_mut().map(|said| std::mem::take(&mut said.unhealthy)).unwrap_or_default();
+        let unhealthy = Unhealthy::of(unhealthy.into_iter().take(CHECKS_MAX).collect());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = said.as_ref().is_some_and(|said| said.ready);
         let is_first = !known.contains_key(&peer.ordinal);
@@ -224,9 +233,8 @@ impl Peers {
         if known.verdict.take(passed, check.thresholds) || is_first {
             tracing::info!(region = peer.region, ready = passed, "another region's readiness changed");
         }
-        if let Some(mut said) = said {
-            said.unhealthy.truncate(CHECKS_MAX);
-            (known.said, known.heard) = (said, Instant::now());
+        if let Some(said) = said {
+            (known.said, known.unhealthy, known.heard) = (said, unhealthy, Instant::now());
         }
     }
 
@@ -238,42 +246,60 @@ impl Peers {
         if let Ok(proof) = HeaderValue::try_from(proof) {
             request.headers_mut().insert(PEER, proof);
         }
-        let answer = self.ask_at(base, request, timeout).await.ok()?;
+        let asking = self.ask_at(base, request);
+        let answer = tokio::time::timeout(timeout, asking).await.ok()?.ok()?;
         let said: Readiness = serde_json::from_slice(answer.body()).ok()?;
         (said.ordinal == peer.ordinal && said.region == peer.region).then_some(said)
     }
 
-    /// Asks one of them something: `path_and_query` of the request is taken, whatever authority it has.
+    /// Asks one of them something: `path_and_query` of the request is taken, whatever authority it has. Where there is no
+    /// connection to the URL that is configured, it is asked at those that the rules name, one after the other; a request that may
+    /// have been received is not sent again. What is meant for `https` goes to no other URL without it: operators' tokens are in it.
     ///
     /// # Errors
-    /// Where no answer comes within the timeout, or it is larger than an answer may be.
+    /// Where no answer comes within the timeout, which is for all URLs together, or it is larger than an answer may be.
     pub async fn ask(
         &self,
         peer: &Peer,
         request: Request<Full<Bytes>>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, AskFault> {
-        self.ask_at(peer.url.as_str(), request, timeout).await
+        let (_, others) = self.asked(peer);
+        let may_be_plain = peer.url.as_str().starts_with("http://");
+        let others = beside(peer, &others).filter(|url| may_be_plain || url.starts_with("https://"));
+        let others: Vec<&str> = others.collect();
+        let asking = async {
+            let mut answer = self.ask_at(peer.url.as_str(), request.clone()).await;
+            for url in others {
+                if !matches!(answer, Err(AskFault::NoConnection(_))) {
+                    break;
+                }
+                answer = self.ask_at(url, request.clone()).await;
+            }
+            answer
+        };
+        tokio::time::timeout(timeout, asking).await.unwrap_or(Err(AskFault::Timeout))
     }
 
     async fn ask_at(
         &self,
         base: &str,
         mut request: Request<Full<Bytes>>,
-        timeout: Duration,
     ) -> Result<Response<Bytes>, AskFault> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let uri = format!("{base}{path}").parse().map_err(|_| AskFault::Url)?;
         *request.uri_mut() = uri;
-        let exchange = async {
-            let unreachable = |error: hyper_util::client::legacy::Error| AskFault::Unreachable(error.into());
-            let response = self.client.request(request).await.map_err(unreachable)?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, PEER_ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(AskFault::Unreachable)?;
-            Ok(Response::from_parts(head, body.to_bytes()))
+        let fault = |error: hyper_util::client::legacy::Error| {
+            if error.is_connect() {
+                AskFault::NoConnection(error.into())
+            } else {
+                AskFault::Broken(error.into())
+            }
         };
-        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(AskFault::Timeout))
+        let response = self.client.request(request).await.map_err(fault)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, PEER_ANSWER_BYTES_MAX).collect().await.map_err(AskFault::Broken)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     }
 
     /// Asks all of them at once, with the bearer token that this request came with.
@@ -293,6 +319,11 @@ impl Peers {
         };
         futures_util::future::join_all(self.peers.iter().map(ask)).await
     }
+}
+
+/// The base URLs of a region that its rules name beside the one that is configured.
+fn beside<'a>(peer: &'a Peer, named: &'a [String]) -> impl Iterator<Item = &'a str> {
+    named.iter().map(|url| url.trim_end_matches('/')).filter(|url| *url != peer.url.as_str())
 }
 
 /// A request of the control API to another region. It names `local=true`, so that nobody asks on.
@@ -341,14 +372,70 @@ mod tests {
         url
     }
 
+    /// A base URL at which nobody listens.
+    async fn closed() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    /// A region that takes every request and hangs up. Its base URL.
+    async fn breaking() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let _ = socket.read(&mut [0; 4096]).await;
+            }
+        });
+        url
+    }
+
+    /// Peers that know the region `eu` by this URL, and by what the rules say by these others.
+    fn peers(configured: &str, others: &[&String]) -> (Peers, Peer) {
+        let peer: Peer = format!("eu:2={configured}").parse().unwrap();
+        let keys = MacKeyring::parse("k:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE").unwrap();
+        let tls = meridian_cdc::tls::trust(None).unwrap();
+        let peers = Peers::new("us", std::slice::from_ref(&peer), keys, &tls);
+        let others = others.iter().map(|url| (*url).clone()).collect();
+        peers.obey(BTreeMap::from([("eu".to_owned(), (Check::default(), others))]));
+        (peers, peer)
+    }
+
+    #[tokio::test]
+    async fn what_was_not_received_is_asked_at_another_address() {
+        let (ready, breaking, closed) = (region(true).await, breaking().await, closed().await);
+        for (configured, others, expect) in [
+            (&ready, vec![&closed], "answered"),
+            (&closed, vec![&closed, &ready], "answered"),
+            (&closed, vec![&closed], "no connection"),
+            // It may have been received there.
+            (&breaking, vec![&ready], "broken"),
+            (&closed, vec![&breaking, &ready], "broken"),
+        ] {
+            let (peers, peer) = peers(configured, &others);
+            let request = local(Method::GET, "/control/v1/head", None, Bytes::new()).unwrap();
+            let answer = match peers.ask(&peer, request, PEER_ASK_TIMEOUT).await {
+                Ok(_) => "answered",
+                Err(AskFault::NoConnection(_)) => "no connection",
+                Err(AskFault::Broken(_)) => "broken",
+                Err(AskFault::Timeout | AskFault::Url) => "else",
+            };
+            assert_eq!(answer, expect, "{configured}, {others:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_meant_for_https_goes_nowhere_without() {
+        let (ready, closed) = (region(true).await, closed().await);
+        let (peers, peer) = peers(&closed.replace("http://", "https://"), &[&ready]);
+        let request = local(Method::GET, "/control/v1/head", None, Bytes::new()).unwrap();
+        let answer = peers.ask(&peer, request, PEER_ASK_TIMEOUT).await;
+        assert!(matches!(answer, Err(AskFault::NoConnection(_))), "{answer:?}");
+    }
+
     #[tokio::test]
     async fn a_region_is_ready_where_it_is_so_at_one_of_its_addresses() {
-        let (ready, unready) = (region(true).await, region(false).await);
-        let closed = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            format!("http://{}", listener.local_addr().unwrap())
-        };
-        let keys = MacKeyring::parse("k:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE").unwrap();
+        let (ready, unready, closed) = (region(true).await, region(false).await, closed().await);
         for (configured, others, expect) in [
             (&closed, vec![], (false, 0)),
             (&closed, vec![&closed, &unready], (false, 7)),
@@ -356,13 +443,9 @@ mod tests {
             (&unready, vec![&closed, &ready], (true, 7)),
             (&ready, vec![&closed], (true, 7)),
         ] {
-            let peer: Peer = format!("eu:2={configured}").parse().unwrap();
-            let tls = meridian_cdc::tls::trust(None).unwrap();
-            let peers = Peers::new("us", std::slice::from_ref(&peer), keys.clone(), &tls);
-            let others = others.into_iter().cloned().collect();
-            peers.obey(BTreeMap::from([("eu".to_owned(), (Check::default(), others))]));
+            let (peers, peer) = peers(configured, &others);
             peers.check(&peer).await;
-            let (_, said) = peers.known().remove(0);
+            let (_, said) = peers.known(&BTreeSet::new()).remove(0);
             let applied = said.applied.get(&1).copied().unwrap_or_default();
             assert_eq!((said.ready, applied), expect, "{configured}");
         }
@@ -370,17 +453,21 @@ mod tests {
 
     #[test]
     fn the_last_word_on_upstreams_counts_for_a_while() {
-        let said = Readiness { ready: true, unhealthy: vec!["acme/own".to_owned()], ..Readiness::default() };
+        let said = Readiness { ready: true, ..Readiness::default() };
+        let unhealthy = Unhealthy::of(vec!["acme/own".to_owned()]);
         let interval = Duration::from_secs(10);
         let after = |age: Duration| {
             let heard = Instant::now().checked_sub(age).expect("the machine is up for longer");
-            Known { said: said.clone(), heard, verdict: Verdict::new(false) }.readiness(interval)
+            let (said, unhealthy) = (said.clone(), unhealthy.clone());
+            let known = Known { said, unhealthy, heard, verdict: Verdict::new(false) };
+            let (said, unhealthy) = known.readiness(interval);
+            (said.ready, unhealthy.of_tenants(&BTreeSet::from(["acme"])))
         };
-        assert_eq!(after(Duration::ZERO).unhealthy, ["acme/own"]);
-        assert!(!after(Duration::ZERO).ready, "it is the checks that say so");
+        // Whether it is ready, the checks say.
+        assert_eq!(after(Duration::ZERO), (false, vec!["acme/own".to_owned()]));
         // Until the next check nobody can have said anything else.
-        assert_eq!(after(PEER_WORD_KEEP + interval / 2).unhealthy, ["acme/own"]);
-        assert!(after(PEER_WORD_KEEP + 2 * interval).unhealthy.is_empty());
+        assert_eq!(after(PEER_WORD_KEEP + interval / 2).1, ["acme/own"]);
+        assert!(after(PEER_WORD_KEEP + 2 * interval).1.is_empty());
     }
 
     #[test]

@@ -7,7 +7,6 @@ use meridian_engine::ruleset::Target;
 use meridian_store::{Access, Fault, release};
 use meridian_wire::bundle::Bundle;
 use meridian_wire::document::{Body, RegionSpec, RegionStateSpec};
-use meridian_wire::limits::SYNC_UNHEALTHY_MAX;
 use meridian_wire::sync::RegionStatus;
 use moka::future::Cache;
 use tokio::sync::watch;
@@ -58,15 +57,15 @@ pub async fn status(origin: &Arc<Origin>, tenants: &BTreeSet<&str>) -> Result<Ve
         state: state(&own.region),
         healthy: true,
         applied: applied(origin),
-        unhealthy: told(origin.checks.unhealthy(), tenants),
+        unhealthy: origin.checks.unhealthy_of(tenants),
     }];
-    regions.extend(origin.peers.known().into_iter().map(|(peer, said)| RegionStatus {
+    regions.extend(origin.peers.known(tenants).into_iter().map(|(peer, said)| RegionStatus {
         state: state(&peer.region),
         id: peer.region,
         ordinal: peer.ordinal,
         healthy: said.ready,
         applied: said.applied,
-        unhealthy: told(said.unhealthy, tenants),
+        unhealthy: said.unhealthy,
     }));
     Ok(regions)
 }
@@ -91,13 +90,6 @@ async fn keep_following(origin: &Origin) {
             origin.peers.obey(checks.collect());
         }
     }
-}
-
-/// Those of `tenant/name` that are of these tenants, at most [`SYNC_UNHEALTHY_MAX`]; others' take none of their places.
-fn told(unhealthy: Vec<String>, tenants: &BTreeSet<&str>) -> Vec<String> {
-    let is_theirs =
-        |upstream: &String| upstream.split_once('/').is_some_and(|(tenant, _)| tenants.contains(tenant));
-    unhealthy.into_iter().filter(is_theirs).take(SYNC_UNHEALTHY_MAX).collect()
 }
 
 async fn said(origin: &Origin) -> Result<Arc<BTreeMap<String, Said>>, Arc<Fault>> {
@@ -152,15 +144,5 @@ mod tests {
         assert_eq!(said["seldom"].state, "draining");
         assert_ne!(said["seldom"].check, Check::default());
         assert!(read(b"odd").is_empty());
-    }
-
-    #[test]
-    fn an_edge_hears_of_the_upstreams_of_its_tenants() {
-        let unhealthy = ["acme/a", "acme-2/a", "globex/b"].map(str::to_owned).to_vec();
-        assert_eq!(told(unhealthy, &BTreeSet::from(["acme", "globex"])), ["acme/a", "globex/b"]);
-        let many = (0..=SYNC_UNHEALTHY_MAX).map(|number| format!("acme/{number:04}"));
-        let many: Vec<String> = many.chain(["globex/b".to_owned()]).collect();
-        assert_eq!(told(many.clone(), &BTreeSet::from(["globex"])), ["globex/b"]);
-        assert_eq!(told(many, &BTreeSet::from(["acme"])).len(), SYNC_UNHEALTHY_MAX);
     }
 }

@@ -2,7 +2,7 @@
 //! hedges and the first takes its time. The first good answer wins, and what is still out then is given up.
 //!
 //! Where a region has several addresses, they are tried before the next region, but for the last attempt: that goes to another
-//! region, so that one that is gone as a whole loses nothing for it.
+//! region where one stands no worse, so that one that is gone as a whole loses nothing for it.
 
 use super::{Exchange, Waiting};
 use crate::explanation::Explanation;
@@ -110,17 +110,16 @@ impl Exchange {
     fn connection(&mut self, node: &mut Node) -> Option<Connection> {
         let in_function_ms = self.function_call().map_or(0, |call| call.timeout_ms);
         let timeout_ms = self.timeout_ms().max(in_function_ms);
-        let upstream = self.upstream()?;
-        let max = upstream.connections_max?;
-        let rule = upstream.rule.clone();
+        let max = self.upstream()?.connections_max?;
+        let (tenant, rule) = (self.tenant.clone()?, self.upstream_rule());
         while let Some(candidate) = self.plan.candidates.first() {
-            if let Some(connection) = node.regions.connect(candidate, max, timeout_ms, self.now_ms) {
+            if let Some(connection) = node.regions.connect(&tenant, candidate, max, timeout_ms, self.now_ms) {
                 return Some(connection);
             }
             let inputs = vec![("region", candidate.region.to_string()), ("connections_max", max.to_string())];
             self.plan.candidates.remove(0);
             self.attempts.busy = true;
-            self.explain("forward", Some(&rule), "passed over: all connections are in use", inputs);
+            self.explain("forward", rule.as_ref(), "passed over: all connections are in use", inputs);
         }
         None
     }

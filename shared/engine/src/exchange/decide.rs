@@ -247,13 +247,16 @@ impl Exchange {
     fn explain_limits(&mut self, report: &LimitReport) {
         let Some(rules) = &self.rules else { return };
         for state in &report.limits {
-            let outcome = match (state.exceeded, state.shadow) {
-                (false, _) => "passed",
-                (true, true) => "exceeded, in shadow",
-                (true, false) => "exceeded",
+            let limit = rules.ruleset.limits.get(state.index);
+            let fails_closed = state.away && limit.is_some_and(|limit| limit.fail == Fail::Closed);
+            let outcome = match (state.exceeded, fails_closed, state.shadow) {
+                (true, _, true) => "exceeded, in shadow",
+                (true, _, false) => "exceeded",
+                (false, true, true) => "denied, in shadow: the authority is away",
+                (false, true, false) => "denied: the authority is away",
+                (false, false, _) => "passed",
             };
-            let rule = rules.ruleset.limits.get(state.index).map(|limit| &limit.rule);
-            let explanation = self.explanation.note("limit", rule, outcome);
+            let explanation = self.explanation.note("limit", limit.map(|limit| &limit.rule), outcome);
             explanation.with("remaining", format_args!("{}/{}", state.remaining, state.quota));
             if state.exceeded {
                 explanation.with("reset_ms", state.reset_ms);

@@ -18,7 +18,7 @@ use crate::policy::steering::{Ask, Candidate, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
 use crate::ruleset::{
-    Affinity, CachePolicy, RegionId, RouteTarget, Transform, Upstream, UpstreamRef, UserSegment,
+    Affinity, CachePolicy, RegionId, RouteTarget, RuleRef, Transform, Upstream, UpstreamRef, UserSegment,
 };
 use crate::step::{After, ClientFault, ContextClaims, ForwardFault, Ran, ReplyBody, ResponseHead, Step};
 
@@ -64,6 +64,15 @@ impl Exchange {
         }
     }
 
+    /// Where the upstream stands in the tenant's rules. Where one of the platform stands in the platform's is no business of a
+    /// tenant.
+    pub(super) fn upstream_rule(&self) -> Option<RuleRef> {
+        match self.named_upstream()? {
+            UpstreamRef::Own(_) => self.upstream().map(|upstream| upstream.rule.clone()),
+            UpstreamRef::Platform(_) => None,
+        }
+    }
+
     /// The region that the client is to stay at.
     fn sticky(&self, node: &Node) -> Option<&str> {
         let by_cookie = self.route()?.steering.affinity == Affinity::Cookie;
@@ -91,8 +100,8 @@ impl Exchange {
             self.explain("steering", None, "no regions at hand", Vec::new());
             return self.without_response(node, None);
         };
-        if !self.is_for_origin() && self.upstream().is_none() {
-            return self.no_upstream(node);
+        if let Some(missing) = self.named_upstream().filter(|_| self.upstream().is_none()).cloned() {
+            return self.no_upstream(node, &missing);
         }
         let person = self.identity.as_ref().filter(|_| route.steering.affinity == Affinity::Subject);
         let person = person.and_then(|identity| identity.person());
@@ -360,14 +369,15 @@ impl Exchange {
         self.stale_or(node, problem)
     }
 
-    /// The rules name an upstream that the platform has not, or not for this tenant. Which of the two is told to nobody: names of
-    /// what others use are none of a tenant's business.
-    fn no_upstream(&mut self, node: &mut Node) -> Step {
-        let name = match self.named_upstream() {
-            Some(UpstreamRef::Platform(name)) => name.to_string(),
-            Some(UpstreamRef::Own(_)) | None => String::new(),
+    /// The rules name an upstream that is not there: as a rule one that the platform has not, or not for this tenant. Which of the
+    /// two is told to nobody: names of what others use are none of a tenant's business.
+    fn no_upstream(&mut self, node: &mut Node, missing: &UpstreamRef) -> Step {
+        let (outcome, name) = match missing {
+            UpstreamRef::Platform(name) => {
+                ("the platform has no such upstream for this tenant", name.to_string())
+            }
+            UpstreamRef::Own(number) => ("the rules have no such upstream", number.to_string()),
         };
-        let outcome = "the platform has no such upstream for this tenant";
         self.explain("forward", None, outcome, vec![("upstream", name)]);
         let problem =
             Problem::new(503, "no-upstream", "The upstream is not there").header("retry-after", "1");
@@ -387,7 +397,7 @@ impl Exchange {
 
     /// A response is longer than it may be: another region's would be too.
     pub(super) fn too_large(&mut self, node: &mut Node, head: &ResponseHead) -> Step {
-        let rule = self.upstream().map(|upstream| upstream.rule.clone());
+        let rule = self.upstream_rule();
         let bytes_max = self.upstream().and_then(|upstream| upstream.response_bytes_max).unwrap_or_default();
         let inputs = vec![
             ("bytes", head.body_bytes().unwrap_or_default().to_string()),

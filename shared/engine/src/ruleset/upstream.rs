@@ -47,7 +47,7 @@ pub struct Upstream {
     pub connect_timeout_ms: Option<u32>,
     /// The longest pause in a response's body.
     pub body_timeout_ms: Option<u32>,
-    /// Connections to each region of it that a node may have in use at once.
+    /// Connections to each region of it that a node may have in use at once for one tenant.
     pub connections_max: Option<u32>,
     /// Bytes that a response's body may have.
     pub response_bytes_max: Option<u64>,

@@ -74,10 +74,11 @@ pub struct UpstreamSpec {
     /// edge's host decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_timeout: Option<Span>,
-    /// Connections that each isolate or instance of an edge may have in use at once to each region of it, 1 to 10,000; by
-    /// default the edge's host decides. One is in use from the request until the response's body has come, at the most 10
-    /// minutes after its head; on Cloudflare until the head. A request that finds all of them in use goes to the next region, and where there is none it
-    /// gets 503 `upstream-busy`, or what is stored where a failure lets that be served.
+    /// Connections that each isolate or instance of an edge may have in use at once to each region of it, 1 to 10,000; of one of
+    /// the platform's, for each tenant. By default the edge's host decides. One is in use from the request until the response's
+    /// body has come, at the most 10 minutes after its head; on Cloudflare until the head. A request that finds all of them in
+    /// use goes to the next region, and where there is none it gets 503 `upstream-busy`, or what is stored where a failure lets
+    /// that be served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
     /// Bytes that the body of a response may have, 1 to 2⁴⁰. One that says that it is longer is not passed on (502

@@ -189,6 +189,23 @@ fn a_region_wide_limit_asks_its_authority_and_fails_as_the_rule_says() {
 }
 
 #[test]
+fn what_is_said_of_a_limit_whose_authority_is_away_is_what_it_did() {
+    for (fail, mode, status, said) in [
+        (Fail::Open, Mode::Block, 200, "passed  (RateLimit"),
+        (Fail::Closed, Mode::Block, 503, "denied: the authority is away"),
+        (Fail::Open, Mode::Log, 200, "passed  (RateLimit"),
+        (Fail::Closed, Mode::Log, 200, "denied, in shadow: the authority is away"),
+    ] {
+        let mut rules = ruleset(vec![route("/**")]);
+        rules.limits.push(RateLimit { mode, ..limit(LimitScope::Region, fail, 2) });
+        rules.routes[0].limits.push(0);
+        let reply = Host::new(rules).get("/");
+        assert_eq!(reply.status, status, "{fail:?}, {mode:?}");
+        assert!(stages(&reply).contains(said), "{fail:?}, {mode:?}: {}", stages(&reply));
+    }
+}
+
+#[test]
 fn only_regions_that_the_tenant_allows_count_for_one_that_is_away() {
     let asked = |scope| {
         let mut rules = ruleset(vec![route("/**")]);

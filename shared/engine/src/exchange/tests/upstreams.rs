@@ -154,6 +154,48 @@ fn is_missing(host: &mut Host) {
     assert!(told.contains(line), "{told}");
 }
 
+/// The same, with what the platform says of it changed.
+fn shared_but(change: impl FnOnce(&mut Upstream)) -> Host {
+    let mut host = shared(None);
+    let mut platform = platform();
+    let said = host.platform.as_ref().unwrap().upstreams.get("platform:shared").unwrap();
+    let SharedUpstream { mut upstream, tenants } = said.clone();
+    upstream.rule.file = "platform.yaml".into();
+    change(&mut upstream);
+    platform.upstreams.insert("platform:shared".into(), SharedUpstream { upstream, tenants });
+    host.platform = Some(Arc::new(platform));
+    host
+}
+
+#[test]
+fn where_the_platforms_rules_stand_is_told_to_no_tenant() {
+    let mut host = shared_but(|upstream| {
+        upstream.response_bytes_max = Some(10);
+        upstream.connections_max = Some(1);
+    });
+    host.says("us-east-1", length("11"));
+    let too_large = host.get("/");
+    // Its body has not come yet.
+    let busy = host.get("/other");
+    for (reply, said) in [(too_large, "response too large"), (busy, "passed over")] {
+        let told = stages(&reply);
+        assert!(told.contains(said) && !told.contains("platform.yaml"), "{told}");
+    }
+}
+
+#[test]
+fn what_one_tenant_uses_of_an_upstream_of_the_platform_is_taken_from_no_other() {
+    let mut host = shared_but(|upstream| upstream.connections_max = Some(1));
+    assert_eq!((host.get("/").status, host.get("/other").status), (200, 503));
+    let mut rules = (**host.rules.as_ref().unwrap()).clone();
+    rules.tenant.slug = "other".to_owned();
+    rules.tenant.domains = vec!["other.example".to_owned()];
+    host.hosts.insert("other.example".to_owned(), "other".to_owned());
+    host.rules = Some(Arc::new(rules));
+    let statuses = ["/", "/other"].map(|path| host.send(request("GET", "other.example", path)).status);
+    assert_eq!(statuses, [200, 503], "it has as many of its own");
+}
+
 #[test]
 fn an_upstream_of_the_platform_is_for_those_that_it_names() {
     for tenants in [None, Some(&["other", "acme"][..])] {

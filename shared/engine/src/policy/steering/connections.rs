@@ -1,4 +1,4 @@
-//! Connections that are in use: as many to a service at once as its rule allows.
+//! Connections that are in use: as many of a tenant to a service at once as its rule allows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,7 +21,7 @@ impl Connection {
     }
 }
 
-/// The connections to one service.
+/// The connections of one tenant to one service.
 #[derive(Debug, Default)]
 pub(super) struct Connections(Vec<Weak<AtomicU64>>);
 

@@ -43,7 +43,8 @@ pub struct SteeringMemory {
     heard: Option<Since>,
     addresses: Bounded<AddressKey, Experience>,
     latencies: Bounded<ServiceKey, Latency>,
-    connections: Bounded<ServiceKey, Connections>,
+    /// By tenant: one that takes all that it may have of an upstream of the platform takes none from the others.
+    connections: Bounded<(Arc<str>, ServiceKey), Connections>,
     /// By tenant: what one tenant's upstreams need is not taken from the others.
     budgets: Bounded<Arc<str>, RetryBudget>,
     keyed: Keyed,
@@ -57,7 +58,8 @@ struct Experience {
     by_tenant: Bounded<Arc<str>, Health>,
 }
 
-/// A region and, where it is not the region's own origin, the upstream.
+/// A region and, where it is not the region's own origin, the upstream. What is known by it of an upstream of the platform is of
+/// all tenants that use it: how fast it is, and that nobody reaches it, is the same for each of them.
 type ServiceKey = (RegionId, Option<Arc<str>>);
 
 /// A service and one of its base URLs.
@@ -235,15 +237,17 @@ impl SteeringMemory {
         true
     }
 
-    /// A connection for an attempt that may take `timeout_ms`, where fewer than `max` are in use to the candidate's service.
+    /// A connection for an attempt that may take `timeout_ms`, where the tenant uses fewer than `max` to the candidate's service.
     pub fn connect(
         &mut self,
+        tenant: &Arc<str>,
         candidate: &Candidate,
         max: u32,
         timeout_ms: u32,
         now_ms: u64,
     ) -> Option<Connection> {
-        let connections = self.connections.get_or_insert_with(candidate.key(), Connections::default);
+        let key = (Arc::clone(tenant), candidate.key());
+        let connections = self.connections.get_or_insert_with(key, Connections::default);
         connections.take(max, timeout_ms, now_ms)
     }
 

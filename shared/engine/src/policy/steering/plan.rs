@@ -89,9 +89,12 @@ impl Plan {
         self.candidates.iter().find(|candidate| candidate.region != *region)
     }
 
-    /// Another region comes next, if there is one among the candidates left.
+    /// Another region comes next, if there is one among the candidates left that stands no worse than the one that would.
     pub fn prefer_elsewhere(&mut self, region: &RegionId) {
-        if let Some(at) = self.candidates.iter().position(|candidate| candidate.region != *region) {
+        let Some(standing) = self.candidates.first().map(|first| first.standing) else { return };
+        let is_as_good =
+            |candidate: &Candidate| candidate.region != *region && candidate.standing <= standing;
+        if let Some(at) = self.candidates.iter().position(is_as_good) {
             let next = self.candidates.remove(at);
             self.candidates.insert(0, next);
         }
