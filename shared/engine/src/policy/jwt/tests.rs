@@ -304,7 +304,7 @@ fn the_last_good_set_serves_until_it_is_stale_and_garbage_keeps_it() {
     claims["exp"] = json!(NOW_MS / 1000 + 86_400);
     let token_of = |jti: u32| {
         let mut claims = claims.clone();
-        claims["jti"] = json!(jti);
+        claims["jti"] = json!(jti.to_string());
         token(json!({"alg": "EdDSA", "kid": "k1"}), claims, &[9; 64])
     };
     assert_eq!(drive(&mut memory, &rules, &token_of(0), Some(&key_set(&["k1"])), NOW_MS).1, 1);
