@@ -223,7 +223,7 @@ fn serves_at_the_second_address(stack: &Stack, edge: &str) -> Result<()> {
             told = output.stdout;
             Ok(())
         })?;
-        ensure!(told.contains("address=2"), "{edge}: {told}");
+        ensure!(told.contains("address = 2"), "{edge}: {told}");
         Ok(())
     })?;
     Ok(())

@@ -7,6 +7,7 @@
 use super::{Exchange, Waiting};
 use crate::explanation::Explanation;
 use crate::facts::BodySize;
+use crate::headers::Headers;
 use crate::limits::{ATTEMPTS_MAX, HEDGE_AFTER_MS_MIN};
 use crate::node::Node;
 use crate::policy::cache::date_text;
@@ -246,6 +247,7 @@ impl Exchange {
             return Err(ForwardFault::Broken);
         }
         head.headers.strip_hop_by_hop();
+        say_length_once(&mut head.headers)?;
         // RFC 9110, section 6.6.1: for whoever gets it, now or from the cache.
         if head.headers.get("date").is_none() {
             head.headers.append("date", date_text(self.now_ms));
@@ -328,6 +330,21 @@ impl Attempt {
             explanation.with("service", service);
         }
     }
+}
+
+/// A length that is said again is said once, as a reply with two is none that a host can send (RFC 9110, section 8.6); of two
+/// lengths nobody knows which is right.
+fn say_length_once(headers: &mut Headers) -> Result<(), ForwardFault> {
+    let once = {
+        let mut lengths = headers.get_all("content-length");
+        let Some(first) = lengths.next() else { return Ok(()) };
+        if lengths.any(|length| length != first) {
+            return Err(ForwardFault::Broken);
+        }
+        first.to_owned()
+    };
+    headers.set("content-length", once);
+    Ok(())
 }
 
 /// The region that a response says its own is behind of.

@@ -24,11 +24,20 @@ fn failures_go_to_the_next_region_when_the_request_may_be_repeated() {
     check("GET", false, ok(503, &[]), 200, 2);
     check("GET", false, ok(500, &[]), 500, 1);
     check("GET", false, ok(101, &[]), 200, 2);
+    check("GET", false, ok(200, &[("content-length", "2"), ("content-length", "45")]), 200, 2);
     check("POST", false, ok(503, &[]), 503, 1);
     check("POST", false, Err(ForwardFault::Timeout), 504, 1);
     check("POST", false, Err(ForwardFault::Connect), 200, 2);
     check("POST", true, Err(ForwardFault::Timeout), 200, 2);
     check("PUT", false, ok(502, &[]), 200, 2);
+}
+
+#[test]
+fn a_length_that_is_said_again_is_said_once() {
+    let mut host = Host::new(ruleset(vec![route("/**")]));
+    host.says("us-east-1", ok(200, &[("content-length", "2"), ("content-length", "2")]));
+    let reply = host.get("/");
+    assert_eq!(reply.headers.get_all("content-length").collect::<Vec<_>>(), ["2"]);
 }
 
 #[test]
