@@ -12,9 +12,9 @@ use meridian_engine::ruleset::Mode;
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
-use crate::bundle::networks::unpack;
+use crate::bundle::networks::{unpack, unpack_numbers};
 use crate::document::{
-    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, FailSpec, InjectionSpec, ModeSpec, NetworkFile,
+    AsnFile, AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, FailSpec, InjectionSpec, ModeSpec, NetworkFile,
     SecuritySpec, SizesSpec, UnknownSpec, UnverifiedSpec,
 };
 use crate::limits::{CRAWLER_AGENT_CHARS_MIN, INSPECTED_HEADERS_MAX};
@@ -65,25 +65,24 @@ impl Compiler {
                 self.flaw("spec", "nothing to check", expected);
             }
             let of = |section: Option<ModeSpec>| Mode::from(section.unwrap_or(*mode));
-            let allow = self.addresses(allow, allow_from, "spec.allow");
-            let deny = self.addresses(deny, deny_from, "spec.deny");
-            let fits = list_bytes <= TENANT_LIST_BYTES_MAX;
-            list_bytes += allow.bytes() + deny.bytes();
-            if fits && list_bytes > TENANT_LIST_BYTES_MAX {
-                let found = format!("{list_bytes} bytes of networks in memory, those before included");
-                self.flaw("spec", found, format!("at most {TENANT_LIST_BYTES_MAX} (TENANT_LIST_BYTES_MAX)"));
-            }
-            security.push(Security {
+            let policy = Security {
                 rule: rule(document),
                 mode: Mode::from(*mode),
-                allow,
-                deny,
+                allow: self.addresses(allow, allow_from, "spec.allow"),
+                deny: self.addresses(deny, deny_from, "spec.deny"),
                 countries: countries.as_ref().map(|spec| self.countries(spec, of(spec.mode))),
                 asns: asns.as_ref().map(|spec| self.asns(spec, of(spec.mode))),
                 sizes: limits.as_ref().map(|spec| self.sizes(spec, of(spec.mode))),
                 bots: bots.as_ref().map(|spec| self.bots(spec, of(spec.mode))),
                 injection: injection.as_ref().map(|spec| self.injection(spec, of(spec.mode))),
-            });
+            };
+            let fits = list_bytes <= TENANT_LIST_BYTES_MAX;
+            list_bytes += policy.list_bytes();
+            if fits && list_bytes > TENANT_LIST_BYTES_MAX {
+                let found = format!("{list_bytes} bytes of lists in memory, those before included");
+                self.flaw("spec", found, format!("at most {TENANT_LIST_BYTES_MAX} (TENANT_LIST_BYTES_MAX)"));
+            }
+            security.push(policy);
         }
         security
     }
@@ -133,7 +132,7 @@ impl Compiler {
                 }
             }
         }
-        self.one_side(allow, deny, *unknown, "spec.countries");
+        self.one_side(!allow.is_empty(), !deny.is_empty(), *unknown, "spec.countries");
         let codes = |list: &[String]| list.iter().filter_map(|code| Country::known(code)).collect();
         if allow.is_empty() {
             Listing::deny(mode, codes(deny))
@@ -143,21 +142,41 @@ impl Compiler {
     }
 
     fn asns(&mut self, spec: &AsnsSpec, mode: Mode) -> Listing<u32> {
-        let AsnsSpec { mode: _, allow, deny, unknown } = spec;
-        self.one_side(allow, deny, *unknown, "spec.asns");
-        if allow.is_empty() {
-            Listing::deny(mode, deny.clone())
+        let AsnsSpec { mode: _, allow, deny, allow_from, deny_from, unknown } = spec;
+        // A file takes its side even where it lists nobody: then nobody is known to be among those who alone may come.
+        let allows = !allow.is_empty() || !allow_from.is_empty();
+        let denies = !deny.is_empty() || !deny_from.is_empty();
+        self.one_side(allows, denies, *unknown, "spec.asns");
+        let allow = self.numbers(allow, allow_from, "spec.asns.allow");
+        let deny = self.numbers(deny, deny_from, "spec.asns.deny");
+        if allows {
+            Listing::allow(mode, allow, *unknown == UnknownSpec::Deny)
         } else {
-            Listing::allow(mode, allow.clone(), *unknown == UnknownSpec::Deny)
+            Listing::deny(mode, deny)
         }
     }
 
+    /// The numbers of a list and of the files that go on with it.
+    fn numbers(&mut self, list: &[u32], files: &[AsnFile], path: &str) -> Vec<u32> {
+        let mut numbers = list.to_vec();
+        for (at, file) in files.iter().enumerate() {
+            match file.asns.as_deref().and_then(unpack_numbers) {
+                Some(more) => numbers.extend(more),
+                None => {
+                    let found = format!("{:?} without its numbers", short(&file.file));
+                    self.flaw(format!("{path}From[{at}]"), found, "the packed numbers of the file");
+                }
+            }
+        }
+        numbers
+    }
+
     /// Those who alone may come or those who may not, and what that leaves of the unknown.
-    fn one_side<T>(&mut self, allow: &[T], deny: &[T], unknown: UnknownSpec, path: &str) {
-        match (allow.is_empty(), deny.is_empty()) {
-            (true, true) => self.flaw(path, "neither allow nor deny", "one of them"),
-            (false, false) => self.flaw(path, "both allow and deny", "one of them"),
-            (true, false) if unknown == UnknownSpec::Deny => {
+    fn one_side(&mut self, allows: bool, denies: bool, unknown: UnknownSpec, path: &str) {
+        match (allows, denies) {
+            (false, false) => self.flaw(path, "neither allow nor deny", "one of them"),
+            (true, true) => self.flaw(path, "both allow and deny", "one of them"),
+            (false, true) if unknown == UnknownSpec::Deny => {
                 self.flaw(
                     format!("{path}.unknown"),
                     "deny beside a deny list",
