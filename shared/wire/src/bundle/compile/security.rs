@@ -359,17 +359,22 @@ mod tests {
     use super::*;
     use crate::bundle::Rules;
     use crate::bundle::compile::compile;
+    use crate::bundle::networks::pack_numbers;
     use crate::limits::NETWORKS_MAX;
 
     fn policy(networks: usize) -> Result<Rules, Vec<Flaw>> {
         let deny: Vec<String> = (0..networks)
             .map(|number| format!("{}.{}.{}.0/25", 1 + (number >> 16), number >> 8 & 255, number & 255))
             .collect();
+        policy_of(&serde_json::json!({ "deny": deny, "everyRequest": true }))
+    }
+
+    fn policy_of(spec: &serde_json::Value) -> Result<Rules, Vec<Flaw>> {
         let documents = serde_json::json!([
             { "kind": "Tenant", "metadata": { "name": "acme" }, "source": { "file": "a", "line": 1 },
               "spec": { "homeRegion": "us-east-1", "allowedRegions": ["us-east-1"] } },
             { "kind": "Security", "metadata": { "name": "long" }, "source": { "file": "a", "line": 2 },
-              "spec": { "deny": deny, "everyRequest": true } },
+              "spec": spec },
         ]);
         let documents: Vec<Document> = serde_json::from_value(documents).unwrap();
         let version = Version { sequence: 1, hash: String::new() };
@@ -383,6 +388,30 @@ mod tests {
         assert_eq!(rules.tenant.security, [0]);
         let flaws = policy(NETWORKS_MAX + 1).unwrap_err();
         assert_eq!(flaws[0].to_string(), "spec.deny: found 50001 entries, expected at most 50000");
+    }
+
+    #[test]
+    fn packed_numbers_count_as_what_they_take_in_memory() {
+        let policy = |packed: Option<String>| {
+            let mut file = serde_json::json!({ "file": "long.asnset" });
+            match packed {
+                Some(packed) => file["asns"] = packed.into(),
+                None => file = file["file"].take(),
+            }
+            policy_of(&serde_json::json!({ "asns": { "denyFrom": [file] }, "everyRequest": true }))
+        };
+        let most = u32::try_from(TENANT_LIST_BYTES_MAX / 4).unwrap();
+        let numbers = |count: u32| Some(pack_numbers(&(0..count).collect::<Vec<_>>()));
+        let Ok(Rules::Tenant(rules)) = policy(numbers(most)) else { panic!("no rules") };
+        assert_eq!(rules.list_bytes(), TENANT_LIST_BYTES_MAX);
+        let refused = |packed| policy(packed).unwrap_err()[0].to_string();
+        assert_eq!(
+            refused(numbers(most + 1)),
+            "spec: found 16777220 bytes of lists in memory, those before included, expected at most 16777216 (TENANT_LIST_BYTES_MAX)"
+        );
+        let without = "spec.asns.denyFrom[0]: found \"long.asnset\" without its numbers, expected the packed numbers of the file";
+        assert_eq!(refused(None), without);
+        assert_eq!(refused(Some("AQ".to_owned())), without, "one number, which is not there");
     }
 
     #[test]
