@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::limits::FOLDER_DEPTH_MAX;
 
 /// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder and those below, and the lists of networks
-/// (`.netset`, `.ipset`) and components (`.wasm`) among them, in the order of their names.
+/// (`.netset`, `.ipset`) and of autonomous systems (`.asnset`) and components (`.wasm`) among them, in the order of their names.
 /// Hidden files and folders are left out.
 ///
 /// # Errors

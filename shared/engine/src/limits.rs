@@ -18,9 +18,10 @@ pub const LOAD_WAIT_MS: u64 = 2_000;
 pub const LOAD_RETRY_MS: u64 = 500;
 /// Tenants in memory at once.
 pub const TENANTS_MAX: usize = 1_000;
-/// Bytes of all tenants' lists of addresses in memory at once.
+/// Bytes of all tenants' lists of addresses and of autonomous systems in memory at once.
 pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of one tenant's lists of addresses in memory: two million ranges of IPv4, or half a million of IPv6.
+/// Bytes of one tenant's lists of addresses and of autonomous systems in memory: two million ranges of IPv4, half a million of
+/// IPv6, or four million numbers.
 pub const TENANT_LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of all tenants' routes in memory at once, as [`Route::bytes`](crate::ruleset::Route::bytes) counts them.
 pub const ROUTE_BYTES_MAX: usize = 48 * 1024 * 1024;

@@ -1,6 +1,6 @@
 //! Every limit of the serialised shapes, in one place. Reaching one is an error that names it.
 
-/// Bytes of a bundle. Nearly all of a large one are lists of networks, or routes: 10,000 of 800 bytes.
+/// Bytes of a bundle. Nearly all of a large one are lists of a security policy, or routes: 10,000 of 800 bytes.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Documents of a bundle.
 pub const DOCUMENTS_MAX: usize = 14_000;
@@ -22,7 +22,7 @@ pub const GOALS_MAX: usize = 20;
 pub const KIND_MAX: usize = 500;
 /// Entries of any list or map in a document.
 pub const ENTRIES_MAX: usize = 1_000;
-/// Entries of a list in a `Security` document; longer lists of networks are files of their own.
+/// Entries of a list in a `Security` document; longer lists are files of their own.
 pub const NETWORKS_MAX: usize = 50_000;
 /// Characters of the word by which a crawler of a tenant's own is known.
 pub const CRAWLER_AGENT_CHARS_MIN: usize = 5;
@@ -151,10 +151,12 @@ pub const FILES_MAX: usize = 500;
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of all files of documents of a push.
 pub const FILES_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes of all lists of networks of a push.
+/// Bytes of all lists of networks and of autonomous systems of a push.
 pub const LISTS_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Networks of a file that lists them.
 pub const LIST_NETWORKS_MAX: usize = 1_000_000;
+/// Numbers of a file that lists autonomous systems.
+pub const LIST_ASNS_MAX: usize = 1_000_000;
 /// Documents of a file.
 pub const FILE_DOCUMENTS_MAX: usize = 1_000;
 /// Values of a file, those that aliases repeat included.

@@ -29,7 +29,7 @@ use crate::state::Origin;
 pub(super) struct File {
     /// Path relative to what is pushed.
     pub path: String,
-    /// YAML or JSON; a list of networks; of a component (`.wasm`), base64.
+    /// YAML or JSON; a list of networks or of autonomous systems; of a component (`.wasm`), base64.
     pub content: String,
 }
 

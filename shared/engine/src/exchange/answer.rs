@@ -15,18 +15,20 @@ use crate::node::Node;
 use crate::policy::request::forwards_left;
 use crate::policy::route::Matched;
 use crate::policy::security::Sample;
-use crate::policy::transform::preflight_method;
+use crate::policy::transform::{announced_fields, preflight_method};
 use crate::ruleset::{Cors, RuleRef, Transform};
 use crate::step::Step;
 
 impl Exchange {
-    /// Answers a preflight to a route that shares across origins. Any other `OPTIONS` goes the usual way.
+    /// Answers a preflight to a route that shares across origins. Any other `OPTIONS` goes the usual way. Of the fields that
+    /// the page will send it tells the names alone (Fetch standard, section 3.3.2), and the route is found by them.
     pub(super) fn preflight(&mut self, node: &mut Node, rules: &Arc<Compiled>) -> Option<Step> {
         let method = preflight_method(&self.facts)?.to_owned();
         let mut asked = self.facts.clone();
         asked.method.clone_from(&method);
         let inputs = Inputs { facts: &asked, ..self.inputs() };
-        let Matched::Route(number) = rules.routes.find(&rules.ruleset.routes, &inputs, &mut Vec::new())
+        let fields = announced_fields(&self.facts);
+        let Matched::Route(number) = rules.routes.find_announced(&rules.ruleset.routes, &inputs, &fields)
         else {
             return None;
         };

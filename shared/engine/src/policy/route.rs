@@ -97,12 +97,28 @@ impl RouteIndex {
     /// The most specific route that matches the request. `faults` takes the conditions that could not be evaluated, which
     /// therefore did not match.
     pub fn find(&self, routes: &[Route], inputs: &Inputs<'_>, faults: &mut Vec<String>) -> Matched {
+        self.find_with(routes, inputs, &[], faults)
+    }
+
+    /// The most specific route that a request may take of which no more is known than that it will have `fields`: their
+    /// names in lower case and in order. One that asks for a value of such a field may match: the request itself decides.
+    pub(crate) fn find_announced(&self, routes: &[Route], inputs: &Inputs<'_>, fields: &[String]) -> Matched {
+        self.find_with(routes, inputs, fields, &mut Vec::new())
+    }
+
+    fn find_with(
+        &self,
+        routes: &[Route],
+        inputs: &Inputs<'_>,
+        announced: &[String],
+        faults: &mut Vec<String>,
+    ) -> Matched {
         let mut methods = Vec::new();
         for number in self.covering(&inputs.facts.host, &inputs.facts.path) {
             let Some(route) = routes.get(number) else { continue };
             if !method_matches(&route.matcher.methods, &inputs.facts.method) {
                 methods.extend(route.matcher.methods.iter().cloned());
-            } else if matches_rest(route, inputs, faults) {
+            } else if matches_rest(route, inputs, announced, faults) {
                 return Matched::Route(number);
             }
         }
@@ -239,9 +255,12 @@ pub fn method_matches(methods: &[String], method: &str) -> bool {
         || (method == "HEAD" && methods.iter().any(|have| have == "GET"))
 }
 
-fn matches_rest(route: &Route, inputs: &Inputs<'_>, faults: &mut Vec<String>) -> bool {
+fn matches_rest(route: &Route, inputs: &Inputs<'_>, announced: &[String], faults: &mut Vec<String>) -> bool {
     let Matcher { headers, query, when, path, .. } = &route.matcher;
-    if !headers.iter().all(|(name, value)| has_header(inputs.facts, name, value.as_deref()))
+    let will_come = |name: &str| announced.binary_search_by(|field| field.as_str().cmp(name)).is_ok();
+    if !headers
+        .iter()
+        .all(|(name, value)| will_come(name) || has_header(inputs.facts, name, value.as_deref()))
         || !query.iter().all(|(name, value)| has_parameter(inputs.facts, name, value.as_deref()))
     {
         return false;
@@ -384,6 +403,28 @@ mod tests {
         check(&["1", "2"], 1);
         check(&["1, 2"], 1);
         check(&["2", "1"], 2);
+    }
+
+    #[test]
+    fn a_field_that_is_announced_may_have_any_value() {
+        let with = |name: &str, value: Option<&str>| {
+            let mut route = route("/a");
+            route.matcher.headers = vec![(name.to_owned(), value.map(str::to_owned))];
+            route
+        };
+        let routes = [with("x-beta", Some("1")), with("x-trace", None)];
+        let index = RouteIndex::new(&routes);
+        let facts = request("GET", "acme.example", "/a");
+        let check = |fields: &[&str], expect: Matched| {
+            let names: Vec<String> = fields.iter().map(ToString::to_string).collect();
+            let found = index.find_announced(&routes, &Inputs::anonymous(&facts, "acme"), &names);
+            assert_eq!(found, expect, "{fields:?}");
+        };
+        check(&[], Matched::None);
+        check(&["x-other"], Matched::None);
+        check(&["x-beta"], Matched::Route(0));
+        check(&["x-beta", "x-trace"], Matched::Route(0));
+        check(&["x-other", "x-trace"], Matched::Route(1));
     }
 
     #[test]

@@ -157,10 +157,10 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Bytes that its lists of addresses take in memory.
+    /// Bytes that its lists of addresses and of autonomous systems take in memory.
     #[must_use]
     pub fn list_bytes(&self) -> usize {
-        self.security.iter().map(|security| security.allow.bytes() + security.deny.bytes()).sum()
+        self.security.iter().map(Security::list_bytes).sum()
     }
 
     /// Bytes that its routes take in memory, as [`Route::bytes`] counts them.

@@ -139,8 +139,10 @@ fn forget_trees(value: &mut Value) {
                 members.remove("tree");
             }
             // Long, and unreadable: that they differ is enough.
-            if let Some(Value::String(packed)) = members.get_mut("networks") {
-                *packed = version(packed.as_bytes());
+            for list in ["networks", "asns"] {
+                if let Some(Value::String(packed)) = members.get_mut(list) {
+                    *packed = version(packed.as_bytes());
+                }
             }
             members.values_mut().for_each(forget_trees);
         }

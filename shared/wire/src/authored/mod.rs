@@ -60,6 +60,8 @@ pub enum FileKind {
     Documents,
     /// A list of networks (`.netset`, `.ipset`).
     Networks,
+    /// A list of autonomous systems (`.asnset`).
+    Asns,
     /// A component of a function (`.wasm`), in base64.
     Component,
 }
@@ -67,8 +69,8 @@ pub enum FileKind {
 /// What a file of this name holds.
 #[must_use]
 pub fn kind_of(path: &str) -> FileKind {
-    if networks::is_list(path) {
-        FileKind::Networks
+    if let Some(kind) = networks::list_kind(path) {
+        kind
     } else if components::is_component(path) {
         FileKind::Component
     } else {
@@ -93,7 +95,7 @@ impl File {
     pub fn of(path: String, bytes: Vec<u8>) -> Result<Self, FromUtf8Error> {
         let content = match kind_of(&path) {
             FileKind::Component => components::content(&bytes),
-            FileKind::Documents | FileKind::Networks => String::from_utf8(bytes)?,
+            FileKind::Documents | FileKind::Networks | FileKind::Asns => String::from_utf8(bytes)?,
         };
         Ok(Self { path, content })
     }

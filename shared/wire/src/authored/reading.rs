@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::located::{self, At, Located, Node};
+use super::networks::Missing;
 use super::{File, FileKind, Invalid, KINDS, Test, TestSpec, Warning};
 use super::{check, components, conditions, invalid, nearest, networks, schema};
 use crate::bundle::{BLANK, Flaw};
@@ -34,7 +35,8 @@ impl Reading {
             let of_kind = files.iter().filter(|file| file.kind() == kind);
             of_kind.map(|file| file.content.len()).sum()
         };
-        let (documents, lists) = (bytes(FileKind::Documents), bytes(FileKind::Networks));
+        let documents = bytes(FileKind::Documents);
+        let lists = bytes(FileKind::Networks) + bytes(FileKind::Asns);
         // Three bytes are four letters.
         let components = bytes(FileKind::Component) / 4 * 3;
         let too_many = documents > FILES_BYTES_MAX || lists > LISTS_BYTES_MAX || files.len() > FILES_MAX;
@@ -198,18 +200,17 @@ impl Reading {
         self.documents.extend(generated.iter().cloned());
     }
 
-    /// Reads the lists of networks, and gives them to the documents that name them.
+    /// Reads the lists of networks and of autonomous systems, and gives them to the documents that name them.
     pub(super) fn lists(&mut self, files: &[File]) {
-        let lists = files.iter().filter(|file| file.kind() == FileKind::Networks);
-        let lists = networks::read(lists, &mut self.invalid);
+        let lists = networks::read(files, &mut self.invalid);
         let mut documents = std::mem::take(&mut self.documents);
         for document in &mut documents {
             let source = &document.source;
-            for (path, found, suggestion) in networks::resolve(&mut document.body, &lists) {
+            for missing in networks::resolve(&mut document.body, &lists) {
+                let Missing { path, found, expected, suggestion } = missing;
                 let node = self.nodes.get(&(source.file.clone(), source.line));
                 let at = node.map_or(At { line: source.line.max(1), column: 1 }, |node| node.locate(&path));
-                let expected = "the path of a file of the push that ends with .netset or .ipset".to_owned();
-                self.report(&source.file, at, &path, found, expected, suggestion);
+                self.report(&source.file, at, &path, found, expected.to_owned(), suggestion);
             }
         }
         self.documents = documents;

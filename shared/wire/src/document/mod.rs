@@ -58,8 +58,8 @@ pub use route::{
     SteeringSpec, StrategySpec,
 };
 pub use security::{
-    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, ExclusionSpec, InjectionSpec, ModeSpec, NetworkFile,
-    SecuritySpec, SizesSpec, UnknownSpec, UnverifiedSpec,
+    AsnFile, AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, ExclusionSpec, InjectionSpec, ModeSpec,
+    NetworkFile, SecuritySpec, SizesSpec, UnknownSpec, UnverifiedSpec,
 };
 pub use segment::SegmentSpec;
 pub use transform::{ChangesSpec, CorsSpec, HeaderText, RedirectSpec, RewriteSpec, TransformSpec};

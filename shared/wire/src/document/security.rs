@@ -84,6 +84,44 @@ impl schemars::JsonSchema for NetworkFile {
     }
 }
 
+/// A file that lists autonomous systems. Written as its name; a bundle carries `{"file": NAME, "asns": PACKED}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AsnFileForm")]
+pub struct AsnFile {
+    /// Its path in the pushed folder.
+    pub file: String,
+    /// What it lists, packed; only a bundle has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asns: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum AsnFileForm {
+    Named(String),
+    Read { file: String, asns: String },
+}
+
+impl From<AsnFileForm> for AsnFile {
+    fn from(form: AsnFileForm) -> Self {
+        match form {
+            AsnFileForm::Named(file) => Self { file, asns: None },
+            AsnFileForm::Read { file, asns } => Self { file, asns: Some(asns) },
+        }
+    }
+}
+
+#[cfg(feature = "documents")]
+impl schemars::JsonSchema for AsnFile {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AsnFile".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "description": "A file that lists numbers of autonomous systems, one a line." })
+    }
+}
+
 spec! {
 /// Countries that alone may come, or that may not: one of `allow` and `deny`.
 #[derive(Eq)]
@@ -116,6 +154,13 @@ pub struct AsnsSpec {
     /// Numbers that may not.
     #[serde(default)]
     pub deny: Vec<u32>,
+    /// Files beside this one that list further numbers of `allow`, one a line, `64500` or `AS64500`; `#` begins a comment.
+    /// Their names end with `.asnset`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<AsnFile>,
+    /// Files beside this one that list further numbers of `deny`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_from: Vec<AsnFile>,
     /// With `allow`: what becomes of clients whose number is not known.
     #[serde(default)]
     pub unknown: UnknownSpec,

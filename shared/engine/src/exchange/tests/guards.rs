@@ -275,6 +275,37 @@ fn what_the_rules_answer_themselves_is_limited_by_what_needs_no_token() {
 }
 
 #[test]
+fn a_preflight_finds_a_route_by_the_fields_that_the_page_will_send() {
+    for value in [None, Some("1".to_owned())] {
+        let mut rules = ruleset(vec![route("/")]);
+        rules.routes[0].matcher.headers = vec![("x-beta".to_owned(), value)];
+        let cors = Cors {
+            origins: vec![OriginPattern::Any],
+            methods: vec!["PATCH".to_owned()],
+            headers: vec!["x-beta".to_owned()],
+            expose: vec![],
+            credentials: false,
+            max_age_s: 5,
+        };
+        rules.transforms.push(Transform { cors: Some(cors), ..Transform::new(rule("Transform")) });
+        rules.routes[0].transforms.push(0);
+        let mut host = Host::new(rules);
+        let mut ask = |fields: &str| {
+            let mut facts = request("OPTIONS", "acme.example", "/");
+            facts.headers = Headers::from_iter([
+                ("origin", "https://a.example"),
+                ("access-control-request-method", "PATCH"),
+                ("access-control-request-headers", fields),
+            ]);
+            let reply = host.send(facts);
+            (reply.status, reply.headers.get("access-control-allow-headers").map(str::to_owned))
+        };
+        assert_eq!(ask("x-other, X-Beta"), (204, Some("X-Beta".to_owned())));
+        assert_eq!(ask("x-other"), (404, None));
+    }
+}
+
+#[test]
 fn an_upstream_gets_the_token_but_neither_context_nor_session() {
     let mut rules = ruleset(vec![route("/**")]);
     let regions = vec![("eu-west-1".into(), "https://shop.example/base/".to_owned())];

@@ -14,7 +14,8 @@ const SECONDS_MAX: u64 = 1 << 31;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Directives {
     pub(super) no_store: bool,
-    /// The qualified form, which names fields, counts as the plain one: stricter than needed, never wrong.
+    /// Of this one and `private` the qualified form, which names fields, counts as the plain one: stricter than needed,
+    /// never wrong. So it does in a targeted field, where the names are a string.
     pub(super) no_cache: bool,
     pub(super) private: bool,
     pub(super) public: bool,
@@ -146,7 +147,8 @@ fn parse_targeted(field: &str) -> Option<Directives> {
         match member {
             Member::True => directives.take(name, None),
             Member::Number(seconds) => directives.take(name, Some(&seconds.to_string())),
-            Member::Other => {}
+            Member::Text if matches!(name, "private" | "no-cache") => directives.take(name, None),
+            Member::Text | Member::Other => {}
         }
     }
     Some(directives)
@@ -225,6 +227,16 @@ mod tests {
             "2.1, wrong type is ignored",
             "max-age=\"60\", no-store=?1, max-age=6.5",
             Some(Directives { no_store: true, ..Directives::default() }),
+        );
+        check(
+            "2.1, quoted strings are strings",
+            "private=\"x-user\", max-age=60",
+            max_age(60).map(|rest| Directives { private: true, ..rest }),
+        );
+        check(
+            "2.1, quoted strings are strings",
+            "no-cache=\"x-user\"",
+            Some(Directives { no_cache: true, ..Directives::default() }),
         );
         check("2.1, invalid", "MAX-AGE=60", None);
         check("2.1, invalid", "max-age=60, =", None);

@@ -13,6 +13,8 @@ pub(super) enum Member {
     True,
     /// An integer that is not negative.
     Number(u64),
+    /// A string, whatever it says.
+    Text,
     /// Anything else.
     Other,
 }
@@ -56,6 +58,7 @@ impl<'de> EntryVisitor<'de> for Value<'_> {
                 BareItemFromInput::Integer(number) => {
                     u64::try_from(i64::from(number)).map_or(Member::Other, Member::Number)
                 }
+                BareItemFromInput::String(_) => Member::Text,
                 _ => Member::Other,
             };
             Ok::<_, Infallible>(Ignored)

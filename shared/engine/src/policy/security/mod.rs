@@ -150,6 +150,12 @@ impl Security {
         (self.mode == Mode::Off || !lists) && sections.iter().flatten().all(|mode| *mode == Mode::Off)
     }
 
+    /// Bytes that its lists of addresses and of autonomous systems take in memory.
+    #[must_use]
+    pub fn list_bytes(&self) -> usize {
+        self.allow.bytes() + self.deny.bytes() + self.asns.as_ref().map_or(0, Listing::bytes)
+    }
+
     /// How many of the first bytes of a body it looks at.
     #[must_use]
     pub fn body_bytes_max(&self) -> Option<u32> {

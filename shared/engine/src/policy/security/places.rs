@@ -55,7 +55,14 @@ impl<T: Ord> Listing<T> {
     fn new(mode: Mode, mut entries: Vec<T>, side: Side) -> Self {
         entries.sort_unstable();
         entries.dedup();
+        entries.shrink_to_fit();
         Self { mode, entries, side }
+    }
+
+    /// Bytes that its entries take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<T>()
     }
 
     /// What is wrong with one, if anything is.
@@ -89,6 +96,17 @@ mod tests {
         assert_eq!(Listing::deny(Mode::Block, vec![1]).hit(None), None);
         assert_eq!(Listing::allow(Mode::Block, vec![1], false).hit(None), None);
         assert_eq!(Listing::allow(Mode::Block, vec![1], true).hit(None), Some("unknown"));
+    }
+
+    #[test]
+    fn a_million_numbers_take_four_megabytes() {
+        let scattered = |number: u32| number.wrapping_mul(2_654_435_761);
+        let listing = Listing::deny(Mode::Block, (0..1_000_000).map(scattered).collect());
+        assert_eq!(listing.bytes(), 4_000_000);
+        for number in [0, 1, 77_777, 999_999] {
+            assert!(listing.hit(Some(&scattered(number))).is_some(), "{number}");
+            assert!(listing.hit(Some(&scattered(number + 1_000_000))).is_none(), "{number}");
+        }
     }
 
     proptest! {

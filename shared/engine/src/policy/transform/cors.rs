@@ -11,6 +11,17 @@ pub fn preflight_method(facts: &Facts) -> Option<&str> {
     (facts.method == "OPTIONS" && facts.headers.get("origin").is_some()).then_some(asked)
 }
 
+/// The fields that a preflight asks for (Fetch standard, section 3.3.2), in lower case, in order and each once.
+#[must_use]
+pub fn announced_fields(facts: &Facts) -> Vec<String> {
+    let asked = facts.headers.joined("access-control-request-headers").unwrap_or_default();
+    let names = asked.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let mut fields: Vec<String> = names.map(str::to_ascii_lowercase).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields
+}
+
 impl Cors {
     /// The answer to a preflight: what may be sent from that origin. Nothing is said to an origin that may not.
     #[must_use]
@@ -143,6 +154,7 @@ mod tests {
         facts.headers.append("access-control-request-method", "PATCH");
         facts.headers.append("access-control-request-headers", "x-trace, x-secret");
         assert_eq!(preflight_method(&facts), Some("PATCH"));
+        assert_eq!(announced_fields(&facts), ["x-secret", "x-trace"]);
         let headers = cors(&[exact()], true).preflight(&facts, "PATCH");
         let get = |name| headers.get(name);
         assert_eq!(get("access-control-allow-origin"), Some("https://app.example"));

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 pub(in crate::policy) use self::compress::choose as choose_coding;
 pub(in crate::policy) use self::compress::member as accepted_coding;
 pub use self::compress::{Verdict, judge};
-pub use self::cors::preflight_method;
+pub use self::cors::{announced_fields, preflight_method};
 pub use self::hardening::harden;
 pub use self::html::{detach, edits, make_private, unfit};
 

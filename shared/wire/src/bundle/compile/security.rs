@@ -12,9 +12,9 @@ use meridian_engine::ruleset::Mode;
 
 use super::policies::is_field_name;
 use super::{Body, Compiler, Document, Flaw, is_host, of_kind, rule, short};
-use crate::bundle::networks::unpack;
+use crate::bundle::networks::{unpack, unpack_numbers};
 use crate::document::{
-    AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, FailSpec, InjectionSpec, ModeSpec, NetworkFile,
+    AsnFile, AsnsSpec, BotsSpec, CountriesSpec, CrawlerSpec, FailSpec, InjectionSpec, ModeSpec, NetworkFile,
     SecuritySpec, SizesSpec, UnknownSpec, UnverifiedSpec,
 };
 use crate::limits::{CRAWLER_AGENT_CHARS_MIN, INSPECTED_HEADERS_MAX};
@@ -65,25 +65,24 @@ impl Compiler {
                 self.flaw("spec", "nothing to check", expected);
             }
             let of = |section: Option<ModeSpec>| Mode::from(section.unwrap_or(*mode));
-            let allow = self.addresses(allow, allow_from, "spec.allow");
-            let deny = self.addresses(deny, deny_from, "spec.deny");
-            let fits = list_bytes <= TENANT_LIST_BYTES_MAX;
-            list_bytes += allow.bytes() + deny.bytes();
-            if fits && list_bytes > TENANT_LIST_BYTES_MAX {
-                let found = format!("{list_bytes} bytes of networks in memory, those before included");
-                self.flaw("spec", found, format!("at most {TENANT_LIST_BYTES_MAX} (TENANT_LIST_BYTES_MAX)"));
-            }
-            security.push(Security {
+            let policy = Security {
                 rule: rule(document),
                 mode: Mode::from(*mode),
-                allow,
-                deny,
+                allow: self.addresses(allow, allow_from, "spec.allow"),
+                deny: self.addresses(deny, deny_from, "spec.deny"),
                 countries: countries.as_ref().map(|spec| self.countries(spec, of(spec.mode))),
                 asns: asns.as_ref().map(|spec| self.asns(spec, of(spec.mode))),
                 sizes: limits.as_ref().map(|spec| self.sizes(spec, of(spec.mode))),
                 bots: bots.as_ref().map(|spec| self.bots(spec, of(spec.mode))),
                 injection: injection.as_ref().map(|spec| self.injection(spec, of(spec.mode))),
-            });
+            };
+            let fits = list_bytes <= TENANT_LIST_BYTES_MAX;
+            list_bytes += policy.list_bytes();
+            if fits && list_bytes > TENANT_LIST_BYTES_MAX {
+                let found = format!("{list_bytes} bytes of lists in memory, those before included");
+                self.flaw("spec", found, format!("at most {TENANT_LIST_BYTES_MAX} (TENANT_LIST_BYTES_MAX)"));
+            }
+            security.push(policy);
         }
         security
     }
@@ -133,7 +132,7 @@ impl Compiler {
                 }
             }
         }
-        self.one_side(allow, deny, *unknown, "spec.countries");
+        self.one_side(!allow.is_empty(), !deny.is_empty(), *unknown, "spec.countries");
         let codes = |list: &[String]| list.iter().filter_map(|code| Country::known(code)).collect();
         if allow.is_empty() {
             Listing::deny(mode, codes(deny))
@@ -143,21 +142,41 @@ impl Compiler {
     }
 
     fn asns(&mut self, spec: &AsnsSpec, mode: Mode) -> Listing<u32> {
-        let AsnsSpec { mode: _, allow, deny, unknown } = spec;
-        self.one_side(allow, deny, *unknown, "spec.asns");
-        if allow.is_empty() {
-            Listing::deny(mode, deny.clone())
+        let AsnsSpec { mode: _, allow, deny, allow_from, deny_from, unknown } = spec;
+        // A file takes its side even where it lists nobody: then nobody is known to be among those who alone may come.
+        let allows = !allow.is_empty() || !allow_from.is_empty();
+        let denies = !deny.is_empty() || !deny_from.is_empty();
+        self.one_side(allows, denies, *unknown, "spec.asns");
+        let allow = self.numbers(allow, allow_from, "spec.asns.allow");
+        let deny = self.numbers(deny, deny_from, "spec.asns.deny");
+        if allows {
+            Listing::allow(mode, allow, *unknown == UnknownSpec::Deny)
         } else {
-            Listing::allow(mode, allow.clone(), *unknown == UnknownSpec::Deny)
+            Listing::deny(mode, deny)
         }
     }
 
+    /// The numbers of a list and of the files that go on with it.
+    fn numbers(&mut self, list: &[u32], files: &[AsnFile], path: &str) -> Vec<u32> {
+        let mut numbers = list.to_vec();
+        for (at, file) in files.iter().enumerate() {
+            match file.asns.as_deref().and_then(unpack_numbers) {
+                Some(more) => numbers.extend(more),
+                None => {
+                    let found = format!("{:?} without its numbers", short(&file.file));
+                    self.flaw(format!("{path}From[{at}]"), found, "the packed numbers of the file");
+                }
+            }
+        }
+        numbers
+    }
+
     /// Those who alone may come or those who may not, and what that leaves of the unknown.
-    fn one_side<T>(&mut self, allow: &[T], deny: &[T], unknown: UnknownSpec, path: &str) {
-        match (allow.is_empty(), deny.is_empty()) {
-            (true, true) => self.flaw(path, "neither allow nor deny", "one of them"),
-            (false, false) => self.flaw(path, "both allow and deny", "one of them"),
-            (true, false) if unknown == UnknownSpec::Deny => {
+    fn one_side(&mut self, allows: bool, denies: bool, unknown: UnknownSpec, path: &str) {
+        match (allows, denies) {
+            (false, false) => self.flaw(path, "neither allow nor deny", "one of them"),
+            (true, true) => self.flaw(path, "both allow and deny", "one of them"),
+            (false, true) if unknown == UnknownSpec::Deny => {
                 self.flaw(
                     format!("{path}.unknown"),
                     "deny beside a deny list",
@@ -340,17 +359,22 @@ mod tests {
     use super::*;
     use crate::bundle::Rules;
     use crate::bundle::compile::compile;
+    use crate::bundle::networks::pack_numbers;
     use crate::limits::NETWORKS_MAX;
 
     fn policy(networks: usize) -> Result<Rules, Vec<Flaw>> {
         let deny: Vec<String> = (0..networks)
             .map(|number| format!("{}.{}.{}.0/25", 1 + (number >> 16), number >> 8 & 255, number & 255))
             .collect();
+        policy_of(&serde_json::json!({ "deny": deny, "everyRequest": true }))
+    }
+
+    fn policy_of(spec: &serde_json::Value) -> Result<Rules, Vec<Flaw>> {
         let documents = serde_json::json!([
             { "kind": "Tenant", "metadata": { "name": "acme" }, "source": { "file": "a", "line": 1 },
               "spec": { "homeRegion": "us-east-1", "allowedRegions": ["us-east-1"] } },
             { "kind": "Security", "metadata": { "name": "long" }, "source": { "file": "a", "line": 2 },
-              "spec": { "deny": deny, "everyRequest": true } },
+              "spec": spec },
         ]);
         let documents: Vec<Document> = serde_json::from_value(documents).unwrap();
         let version = Version { sequence: 1, hash: String::new() };
@@ -364,6 +388,30 @@ mod tests {
         assert_eq!(rules.tenant.security, [0]);
         let flaws = policy(NETWORKS_MAX + 1).unwrap_err();
         assert_eq!(flaws[0].to_string(), "spec.deny: found 50001 entries, expected at most 50000");
+    }
+
+    #[test]
+    fn packed_numbers_count_as_what_they_take_in_memory() {
+        let policy = |packed: Option<String>| {
+            let mut file = serde_json::json!({ "file": "long.asnset" });
+            match packed {
+                Some(packed) => file["asns"] = packed.into(),
+                None => file = file["file"].take(),
+            }
+            policy_of(&serde_json::json!({ "asns": { "denyFrom": [file] }, "everyRequest": true }))
+        };
+        let most = u32::try_from(TENANT_LIST_BYTES_MAX / 4).unwrap();
+        let numbers = |count: u32| Some(pack_numbers(&(0..count).collect::<Vec<_>>()));
+        let Ok(Rules::Tenant(rules)) = policy(numbers(most)) else { panic!("no rules") };
+        assert_eq!(rules.list_bytes(), TENANT_LIST_BYTES_MAX);
+        let refused = |packed| policy(packed).unwrap_err()[0].to_string();
+        assert_eq!(
+            refused(numbers(most + 1)),
+            "spec: found 16777220 bytes of lists in memory, those before included, expected at most 16777216 (TENANT_LIST_BYTES_MAX)"
+        );
+        let without = "spec.asns.denyFrom[0]: found \"long.asnset\" without its numbers, expected the packed numbers of the file";
+        assert_eq!(refused(None), without);
+        assert_eq!(refused(Some("AQ".to_owned())), without, "one number, which is not there");
     }
 
     #[test]
