@@ -20,6 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::authority::Authority;
 pub use self::bound::passed_max;
+pub use self::counter::burst_max;
 use self::counter::{Counters, KeyHash, Rate};
 use self::lease::{Held, Question, Shape, Standing};
 use crate::bounded::Keyed;
