@@ -140,12 +140,10 @@ impl Counter {
         }
     }
 
-    /// How long until nothing counts any more.
-    pub(super) fn whole_ms(&self, now_ms: u64) -> u64 {
-        match &self.used {
-            Used::Gcra(used) => used.whole_ms(),
-            Used::Window(used) => used.whole_ms(self.rate, now_ms),
-        }
+    /// How long until there are more units than now; `None` where all are there.
+    pub(super) fn more_ms(&self, now_ms: u64) -> Option<u64> {
+        let left = self.remaining();
+        (left < self.rate.burst()).then(|| self.wait_ms(left.saturating_add(1), now_ms))
     }
 
     /// When nothing counts any more: what a counter is then, a new one would be too.
@@ -265,6 +263,25 @@ mod tests {
         check(u32::MAX, 1, u32::MAX, u32::MAX);
         check(1, u64::MAX, 10, 0);
         check(0, 60_000, 10, 0);
+    }
+
+    #[test]
+    fn more_is_there_when_one_more_unit_is() {
+        let window = Rate::new(LimitAlgorithm::SlidingWindow, 5, 10_000, 5);
+        for (rate, next_ms) in
+            [(gcra(5, 10_000, 5), [2_000, 2_000, 1_500]), (window, [11_000, 11_000, 10_500])]
+        {
+            let mut counter = Counter::new(rate, 20_000);
+            assert_eq!(counter.more_ms(20_000), None, "{rate:?}");
+            counter.spend(1);
+            assert_eq!(counter.more_ms(20_000), Some(next_ms[0]), "{rate:?}");
+            counter.spend(4);
+            assert_eq!(counter.more_ms(20_000), Some(next_ms[1]), "{rate:?}");
+            counter.settle(rate, 20_500);
+            assert_eq!(counter.more_ms(20_500), Some(next_ms[2]), "{rate:?}");
+            counter.settle(rate, 40_000);
+            assert_eq!(counter.more_ms(40_000), None, "{rate:?}");
+        }
     }
 
     #[test]
