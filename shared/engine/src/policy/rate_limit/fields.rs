@@ -3,6 +3,9 @@
 use std::cmp::Reverse;
 use std::fmt::{self, Write};
 
+use sfv::Parser;
+use sfv::visitor::Ignored;
+
 use super::{LimitReport, LimitState};
 use crate::headers::{Headers, joined};
 use crate::ruleset::Fail;
@@ -30,16 +33,14 @@ impl LimitReport {
             let window_s = limit.window_ms.div_ceil(1_000).max(1);
             write!(f, "{};q={};w={window_s}", name(limit), limit.quota)
         });
-        headers.set_display("ratelimit-policy", policies);
+        add(headers, "ratelimit-policy", Some(policies), &shown);
         let told = self.told().map(|limit| {
             fmt::from_fn(move |f| {
                 write!(f, "{};r={}", name(limit), limit.remaining)?;
                 limit.more_ms.map_or(Ok(()), |more_ms| write!(f, ";t={}", more_ms.div_ceil(1_000)))
             })
         });
-        if let Some(told) = told {
-            headers.set_display("ratelimit", told);
-        }
+        add(headers, "ratelimit", told, &shown);
     }
 
     /// The limit that `RateLimit` tells of. None is told where one whose authority is away said no: when that comes back nobody
@@ -60,6 +61,46 @@ impl LimitReport {
 fn tightness(limit: &LimitState) -> (bool, u64, Reverse<(u64, Option<u64>)>) {
     let left = limit.remaining.saturating_mul(1_000_000) / u64::from(limit.quota.max(1));
     (!limit.exceeded, left, Reverse((limit.wait_ms, limit.more_ms)))
+}
+
+/// Adds our members of a list to those that came with the response, which are about limits of the target's own.
+fn add(headers: &mut Headers, field: &str, own: Option<impl fmt::Display>, shown: &[&LimitState]) {
+    let theirs = headers.value(field).map(|list| theirs(&list, shown)).unwrap_or_default();
+    match (own, theirs.is_empty()) {
+        (Some(own), true) => headers.set_display(field, own),
+        (Some(own), false) => headers.set_display(field, format_args!("{own}, {theirs}")),
+        (None, false) => headers.set(field, theirs),
+        (None, true) => headers.remove(field),
+    }
+}
+
+/// The members of a list but those that are called as one of our limits, by which clients could not tell the two apart. Nothing of
+/// a list that is malformed: clients would read nothing of it, and nothing of ours beside it (RFC 9651, section 4.2).
+fn theirs(list: &str, shown: &[&LimitState]) -> String {
+    if Parser::new(list).parse_list_with_visitor(Ignored).is_err() {
+        return String::new();
+    }
+    let names: Vec<_> = shown.iter().map(|limit| name(limit).to_string()).collect();
+    let is_ours = |member: &str| {
+        let parameters = names.iter().find_map(|name| member.strip_prefix(name.as_str()));
+        parameters.is_some_and(|parameters| parameters.is_empty() || parameters.starts_with(';'))
+    };
+    let members = members(list).map(str::trim).filter(|member| !member.is_empty() && !is_ours(member));
+    members.collect::<Vec<_>>().join(", ")
+}
+
+/// The members of a list, as they are written: a comma in a string parts none (RFC 9651, section 3.3.3).
+fn members(list: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    list.split(move |c: char| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        c == ',' && !is_quoted
+    })
 }
 
 /// The limit's name as a structured-field string (RFC 9651, section 3.3.3).
@@ -138,5 +179,42 @@ mod tests {
             Some(r#""whole";r=10"#),
         );
         check(vec![state("a\"\\é", 1, 1_000, 1)], Some(r#""a\"\\";q=1;w=1"#), Some(r#""a\"\\";r=1;t=2"#));
+    }
+
+    #[test]
+    fn what_the_target_says_of_its_own_limits_stays() {
+        let check =
+            |limit: LimitState, policy: &[&str], limits: &[&str], told: (Option<&str>, Option<&str>)| {
+                let policy = policy.iter().map(|line| ("ratelimit-policy", *line));
+                let mut headers: Headers =
+                    policy.chain(limits.iter().map(|line| ("ratelimit", *line))).collect();
+                LimitReport { limits: vec![limit] }.write_headers(&mut headers);
+                let value = |name| headers.value(name);
+                assert_eq!((value("ratelimit-policy").as_deref(), value("ratelimit").as_deref()), told);
+            };
+        let ours = || state("a", 10, 1_000, 4);
+        check(
+            ours(),
+            &[r#""daily";q=5;w=9;pk=:cHJl:"#],
+            &[r#""daily";r=1"#, r#""b,c\"";r=2;t=3 , default;r=4"#],
+            (
+                Some(r#""a";q=10;w=1, "daily";q=5;w=9;pk=:cHJl:"#),
+                Some(r#""a";r=4;t=2, "daily";r=1, "b,c\"";r=2;t=3, default;r=4"#),
+            ),
+        );
+        // Of one name there is one limit, and it is ours.
+        check(
+            ours(),
+            &[r#""a";q=1;w=1, "ab";q=2"#, r#""a""#],
+            &[r#""a";r=0;t=9"#],
+            (Some(r#""a";q=10;w=1, "ab";q=2"#), Some(r#""a";r=4;t=2"#)),
+        );
+        // Ours would be as unreadable as what it stands beside.
+        check(ours(), &["a b"], &[r#""x"#], (Some(r#""a";q=10;w=1"#), Some(r#""a";r=4;t=2"#)));
+        let away = || LimitState { away: Some(Fail::Open), ..ours() };
+        check(away(), &[], &[r#""daily";r=1"#], (Some(r#""a";q=10;w=1"#), Some(r#""daily";r=1"#)));
+        check(away(), &[], &[r#""a";r=1"#], (Some(r#""a";q=10;w=1"#), None));
+        let shadow = LimitState { shadow: true, ..ours() };
+        check(shadow, &[r#""a";q=1"#], &[r#""a";r=1"#], (Some(r#""a";q=1"#), Some(r#""a";r=1"#)));
     }
 }
