@@ -23,7 +23,8 @@ impl LimitReport {
     /// `t` is the seconds until there are more units than `r`, on a reply that passed as on one that did not (section 4.1.2):
     /// by the generic cell rate until the next unit has come back, of a sliding window until the oldest slot that counts has
     /// left. Of what an authority counts it is 0 where that has had more since it was last asked. Where all units are there,
-    /// or nothing was heard of that authority yet, `t` is left out.
+    /// or nothing was heard of that authority yet, `t` is left out; so it is where the reply has an earlier `Retry-After` for
+    /// another reason, which would contradict it (section 6).
     pub fn write_headers(&self, headers: &mut Headers) {
         let shown: Vec<_> = self.shown().collect();
         if shown.is_empty() {
@@ -34,10 +35,13 @@ impl LimitReport {
             write!(f, "{};q={};w={window_s}", name(limit), limit.quota)
         });
         add(headers, "ratelimit-policy", Some(policies), &shown);
+        let again_s: Option<u64> = headers.get("retry-after").and_then(|again| again.trim().parse().ok());
         let told = self.told().map(|limit| {
+            let more_s = limit.more_ms.map(|more_ms| more_ms.div_ceil(1_000));
+            let more_s = more_s.filter(|more_s| again_s.is_none_or(|again_s| *more_s <= again_s));
             fmt::from_fn(move |f| {
                 write!(f, "{};r={}", name(limit), limit.remaining)?;
-                limit.more_ms.map_or(Ok(()), |more_ms| write!(f, ";t={}", more_ms.div_ceil(1_000)))
+                more_s.map_or(Ok(()), |more_s| write!(f, ";t={more_s}"))
             })
         });
         add(headers, "ratelimit", told, &shown);
@@ -179,6 +183,18 @@ mod tests {
             Some(r#""whole";r=10"#),
         );
         check(vec![state("a\"\\é", 1, 1_000, 1)], Some(r#""a\"\\";q=1;w=1"#), Some(r#""a\"\\";r=1;t=2"#));
+    }
+
+    #[test]
+    fn no_reply_says_to_come_again_before_there_is_more() {
+        let told = |again: &str| {
+            let mut headers = Headers::from_iter([("retry-after", again)]);
+            LimitReport { limits: vec![state("a", 10, 1_000, 4)] }.write_headers(&mut headers);
+            headers.get("ratelimit").unwrap().to_owned()
+        };
+        assert_eq!(told("1"), r#""a";r=4"#);
+        assert_eq!(told("2"), r#""a";r=4;t=2"#);
+        assert_eq!(told("Fri, 31 Dec 1999 23:59:59 GMT"), r#""a";r=4;t=2"#);
     }
 
     #[test]
