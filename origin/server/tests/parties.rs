@@ -184,6 +184,7 @@ async fn a_plan_is_released_and_bounds_what_is_pushed() {
     for (plan, path) in [
         (json!({"limits": [{"quota": 0, "window": "1m"}]}), "spec.plan.limits[0].quota"),
         (json!({"limits": vec![json!({"quota": 1, "window": "1m"}); 5]}), "spec.plan.limits"),
+        (json!({"limits": [{"quota": 1, "window": "366d", "burst": 292}]}), "plan.limits[0].burst"),
     ] {
         let refused = change(plan).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");

@@ -143,6 +143,9 @@ pub const KEY_FETCH_JOINED_MAX: u32 = 64;
 pub const KEY_FETCH_LOST_MS: u64 = KEY_FETCH_TIMEOUT_MS as u64 + 1_000;
 /// Differences between the clocks of exchanges up to this count as no time at all.
 pub const CLOCK_JITTER_MS: u64 = 1_000;
+/// Longest time, in nanoseconds, in which a whole burst comes back: 292 years. It is half of what their count holds, so that
+/// what is owed and what a request costs never leave it together.
+pub const LIMIT_DEPTH_NS_MAX: u64 = u64::MAX / 2;
 /// Shortest life of a lease: hosts wait less for an authority's answer, and what has lapsed when it comes is not spent.
 pub const LEASE_MS_MIN: u64 = 1_000;
 /// Longest life of a lease.

@@ -163,8 +163,10 @@ pub struct Lease {
     pub granted: u32,
     /// Units that are left at the authority.
     pub remaining: u32,
-    /// Until at least one more unit is there.
+    /// Until at least one more unit is there than those; 0 where all are.
     pub reset_ms: u64,
+    /// Until as many are there as the request costs, where the limit is reached; 0 where it is not.
+    pub wait_ms: u64,
     /// When unspent units lapse, in milliseconds since the Unix epoch.
     pub expires_ms: u64,
 }

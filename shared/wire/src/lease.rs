@@ -42,8 +42,12 @@ pub struct LeaseReply {
     pub granted: u32,
     /// Units that are left.
     pub remaining: u32,
-    /// Until at least one more unit is there.
+    /// Until at least one more unit is there than those; 0 where all are.
     pub reset_ms: u64,
+    /// Until as many are there as `cost` says, where the limit is reached; 0 where it is not. An authority of before this was
+    /// said tells it in `reset_ms`.
+    #[serde(default)]
+    pub wait_ms: u64,
     /// When unspent units lapse, in milliseconds since the Unix epoch.
     pub expires_ms: u64,
 }
@@ -137,15 +141,15 @@ impl From<LeaseRequest> for Take {
 
 impl From<LeaseReply> for Lease {
     fn from(reply: LeaseReply) -> Self {
-        let LeaseReply { granted, remaining, reset_ms, expires_ms } = reply;
-        Self { granted, remaining, reset_ms, expires_ms }
+        let LeaseReply { granted, remaining, reset_ms, wait_ms, expires_ms } = reply;
+        Self { granted, remaining, reset_ms, wait_ms, expires_ms }
     }
 }
 
 impl From<Lease> for LeaseReply {
     fn from(lease: Lease) -> Self {
-        let Lease { granted, remaining, reset_ms, expires_ms } = lease;
-        Self { granted, remaining, reset_ms, expires_ms }
+        let Lease { granted, remaining, reset_ms, wait_ms, expires_ms } = lease;
+        Self { granted, remaining, reset_ms, wait_ms, expires_ms }
     }
 }
 
@@ -181,6 +185,13 @@ mod tests {
                 "amount must be at least the cost, and no more than a million or the cost"
             );
         }
+    }
+
+    #[test]
+    fn a_reply_that_only_says_when_there_is_more_is_read() {
+        let before = r#"{"granted":0,"remaining":2,"reset_ms":6000,"expires_ms":1800000000000}"#;
+        let reply: LeaseReply = serde_json::from_str(before).unwrap();
+        assert_eq!((reply.reset_ms, reply.wait_ms), (6_000, 0));
     }
 
     #[test]

@@ -50,6 +50,18 @@ fn a_release_goes_on_with_a_salt_that_a_push_may_not_share() {
 }
 
 #[test]
+fn a_release_goes_on_with_a_burst_that_takes_too_long_to_come_back() {
+    let wide = changed(|it| {
+        let limit = spec(it, "RateLimit");
+        limit["algorithm"] = json!("gcra");
+        limit["quota"] = json!(10);
+        limit["window"] = json!("30d");
+        limit["burst"] = json!(100_000);
+    });
+    assert_eq!(wide, "accepted");
+}
+
+#[test]
 fn bad_bundles_are_refused_in_clear_words() {
     assert_eq!(changed(|_| {}), "accepted");
     let cases: [(&str, Change); 14] = [

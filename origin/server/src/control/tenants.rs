@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use meridian_engine::policy::rate_limit::burst_max;
 use meridian_engine::ruleset::Target;
 use meridian_store::record::rfc3339;
 use meridian_store::tenant::{self, Tenant as Row};
@@ -315,10 +316,18 @@ fn state(state: String) -> Result<String, Problem> {
     one_of("state", state, &["active", "suspended"])
 }
 
-/// A plan as it is stored: none where it says nothing. What its members may be is checked with the bundle that it goes into.
+/// A plan as it is stored: none where it says nothing. What its members may be is checked with the bundle that it goes into, but
+/// for what a release may have and a push may not.
 fn plan(plan: PlanSpec) -> Result<Option<Value>, Problem> {
     if let Some(name) = &plan.name {
         text("plan.name", name)?;
+    }
+    for (at, limit) in plan.limits.iter().enumerate().filter(|(_, limit)| limit.quota > 0) {
+        let max = burst_max(limit.quota, limit.window.ms);
+        if let Some(burst) = limit.burst.filter(|burst| *burst > max) {
+            let expected = format!("at most {max}, what comes back in 292 years");
+            return Err(invalid(&format!("plan.limits[{at}].burst"), &burst.to_string(), &expected));
+        }
     }
     let stored = (!plan.is_empty()).then(|| serde_json::to_value(&plan)).transpose();
     stored.map_err(|error| Problem::internal(&error))

@@ -23,7 +23,7 @@ use crate::state::Origin;
         content_type = "application/json"
     ),
     responses(
-        (status = 200, description = "{granted, remaining, reset_ms, expires_ms}", body = Object),
+        (status = 200, description = "{granted, remaining, reset_ms, wait_ms, expires_ms}", body = Object),
         (status = 422, description = "A number makes no sense"),
     ),
     security(("context" = []))

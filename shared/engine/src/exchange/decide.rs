@@ -248,8 +248,7 @@ impl Exchange {
         let Some(rules) = &self.rules else { return };
         for state in &report.limits {
             let limit = rules.ruleset.limits.get(state.index);
-            let fails_closed = state.away && limit.is_some_and(|limit| limit.fail == Fail::Closed);
-            let outcome = match (state.exceeded, fails_closed, state.shadow) {
+            let outcome = match (state.exceeded, state.away == Some(Fail::Closed), state.shadow) {
                 (true, _, true) => "exceeded, in shadow",
                 (true, _, false) => "exceeded",
                 (false, true, true) => "denied, in shadow: the authority is away",
@@ -259,9 +258,9 @@ impl Exchange {
             let explanation = self.explanation.note("limit", limit.map(|limit| &limit.rule), outcome);
             explanation.with("remaining", format_args!("{}/{}", state.remaining, state.quota));
             if state.exceeded {
-                explanation.with("reset_ms", state.reset_ms);
+                explanation.with("wait_ms", state.wait_ms);
             }
-            if state.away {
+            if state.away.is_some() {
                 explanation.with("authority", "away");
             }
         }

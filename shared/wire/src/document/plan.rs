@@ -37,7 +37,7 @@ pub struct PlanLimitSpec {
     pub quota: u32,
     /// Window, 1s or more.
     pub window: Span,
-    /// Requests that may come at once. Without it, the quota.
+    /// Requests that may come at once, at most as many as come back in 292 years. Without it, the quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
     /// Who counts.

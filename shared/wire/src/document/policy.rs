@@ -21,7 +21,8 @@ pub struct RateLimitSpec {
     pub quota: u32,
     /// Window.
     pub window: Span,
-    /// Units that may be taken at once. Without it, the quota; a sliding window has none.
+    /// Units that may be taken at once, at most as many as come back in 292 years. Without it, the quota; a sliding window has
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
     /// Units of one request, 1 at the least: where an expression says more than the burst, it never passes. Here too,

@@ -21,16 +21,17 @@ fn grant(counter: &mut Counter, rate: Rate, take: &Take, now_ms: u64) -> Lease {
     let available = counter.remaining();
     if !counter.allows(take.cost, now_ms) {
         let wait_ms = if rate.bears(take.cost) { counter.wait_ms(take.cost, now_ms) } else { take.window_ms };
-        return Lease { granted: 0, remaining: available, reset_ms: wait_ms, expires_ms: now_ms };
+        let reset_ms = counter.more_ms(now_ms).unwrap_or(0);
+        return Lease { granted: 0, remaining: available, reset_ms, wait_ms, expires_ms: now_ms };
     }
     let share = (available / LEASE_SHARE).min(LEASE_UNITS_MAX);
     let granted = take.amount.min(share).max(take.cost);
     counter.spend(granted);
-    let remaining = counter.remaining();
     Lease {
         granted,
-        remaining,
-        reset_ms: counter.wait_ms(remaining.saturating_add(1).min(rate.burst()), now_ms),
+        remaining: counter.remaining(),
+        reset_ms: counter.more_ms(now_ms).unwrap_or(0),
+        wait_ms: 0,
         expires_ms: now_ms.saturating_add(lease_ms(take.window_ms)),
     }
 }
@@ -133,7 +134,7 @@ mod tests {
         let total: u32 = (0..100).map(|_| authority.take(&ask("acme", "k", 10, 1), NOW_MS).granted).sum();
         assert_eq!(total, 40);
         let lease = authority.take(&ask("acme", "k", 10, 1), NOW_MS);
-        assert_eq!((lease.granted, lease.remaining, lease.reset_ms), (0, 0, 1_000));
+        assert_eq!((lease.granted, lease.remaining, lease.reset_ms, lease.wait_ms), (0, 0, 1_000, 1_000));
         assert_eq!(authority.take(&ask("acme", "k", 10, 1), NOW_MS + 1_000).granted, 1);
         assert_eq!(authority.take(&ask("globex", "k", 1, 1), NOW_MS).granted, 1, "another tenant");
         assert_eq!(authority.take(&ask("acme", "k2", 1, 1), NOW_MS).granted, 1, "another key");
@@ -164,7 +165,7 @@ mod tests {
                 second.restore(&of(after_ms), &saved, NOW_MS);
                 // Whatever the old count is worth, the new limit bears no longer wait than its own.
                 let answer = second.take(&of(after_ms), NOW_MS);
-                assert!(answer.reset_ms <= after_ms + after_ms / 10, "{algorithm:?}: {answer:?}");
+                assert!(answer.wait_ms <= after_ms + after_ms / 10, "{algorithm:?}: {answer:?}");
                 let later_ms = NOW_MS + after_ms + after_ms / 10;
                 assert_eq!(second.take(&of(after_ms), later_ms).granted, 50, "{algorithm:?}");
                 let whole_at_ms = Authority::whole_at_ms(&second.saved(&of(after_ms)).unwrap()).unwrap();
@@ -176,6 +177,15 @@ mod tests {
     #[test]
     fn a_cost_beyond_the_burst_never_passes() {
         let lease = Authority::default().take(&ask("acme", "k", 50, 41), NOW_MS);
-        assert_eq!((lease.granted, lease.reset_ms), (0, 60_000));
+        assert_eq!((lease.granted, lease.reset_ms, lease.wait_ms), (0, 0, 60_000), "all units are there");
+    }
+
+    #[test]
+    fn when_there_is_more_is_told_apart_from_when_there_is_enough() {
+        let mut authority = Authority::default();
+        let lease = authority.take(&ask("acme", "k", 38, 38), NOW_MS);
+        assert_eq!((lease.granted, lease.remaining, lease.reset_ms, lease.wait_ms), (38, 2, 1_000, 0));
+        let lease = authority.take(&ask("acme", "k", 8, 8), NOW_MS + 400);
+        assert_eq!((lease.granted, lease.remaining, lease.reset_ms, lease.wait_ms), (0, 2, 600, 5_600));
     }
 }

@@ -6,9 +6,26 @@ use super::gcra::Gcra;
 use super::window::{self, Window};
 use crate::bounded::Keyed;
 use crate::fair::Fair;
+use crate::limits::LIMIT_DEPTH_NS_MAX;
 use crate::ruleset::LimitAlgorithm;
 
 pub(super) const NS_PER_MS: u64 = 1_000_000;
+
+/// The most units that may be taken at once where so many come back in a window: as many as come back within
+/// [`LIMIT_DEPTH_NS_MAX`]. None where the quota is 0.
+#[must_use]
+pub fn burst_max(quota: u32, window_ms: u64) -> u32 {
+    u32::try_from(LIMIT_DEPTH_NS_MAX / unit_ns(quota, window_ms)).unwrap_or(u32::MAX)
+}
+
+/// How long a unit takes to come back: at least 1.
+fn unit_ns(quota: u32, window_ms: u64) -> u64 {
+    let window_ns = u128::from(window_ms) * u128::from(NS_PER_MS);
+    match u128::from(quota) {
+        0 => u64::MAX,
+        quota => u64::try_from(window_ns.div_ceil(quota)).unwrap_or(u64::MAX).max(1),
+    }
+}
 
 /// How fast a limit refills and how much it bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +38,13 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// `burst` is for the generic cell rate algorithm; a sliding window bears its quota.
+    /// `burst` is for the generic cell rate algorithm, [`burst_max`] at the most; a sliding window bears its quota.
     pub(super) fn new(algorithm: LimitAlgorithm, quota: u32, window_ms: u64, burst: u32) -> Self {
         let burst = match algorithm {
-            LimitAlgorithm::Gcra => burst,
+            LimitAlgorithm::Gcra => burst.min(burst_max(quota, window_ms)),
             LimitAlgorithm::SlidingWindow => quota,
         };
-        if quota == 0 {
-            return Self { algorithm, quota, window_ms, burst: 0, unit_ns: u64::MAX };
-        }
-        let unit_ns = (u128::from(window_ms) * u128::from(NS_PER_MS)).div_ceil(u128::from(quota)).max(1);
-        Self { algorithm, quota, window_ms, burst, unit_ns: u64::try_from(unit_ns).unwrap_or(u64::MAX) }
+        Self { algorithm, quota, window_ms, burst, unit_ns: unit_ns(quota, window_ms) }
     }
 
     pub(super) fn quota(self) -> u32 {
@@ -127,12 +140,10 @@ impl Counter {
         }
     }
 
-    /// How long until nothing counts any more.
-    pub(super) fn whole_ms(&self, now_ms: u64) -> u64 {
-        match &self.used {
-            Used::Gcra(used) => used.whole_ms(),
-            Used::Window(used) => used.whole_ms(self.rate, now_ms),
-        }
+    /// How long until there are more units than now; `None` where all are there.
+    pub(super) fn more_ms(&self, now_ms: u64) -> Option<u64> {
+        let left = self.remaining();
+        (left < self.rate.burst()).then(|| self.wait_ms(left.saturating_add(1), now_ms))
     }
 
     /// When nothing counts any more: what a counter is then, a new one would be too.
@@ -235,6 +246,42 @@ mod tests {
 
     fn gcra(quota: u32, window_ms: u64, burst: u32) -> Rate {
         Rate::new(LimitAlgorithm::Gcra, quota, window_ms, burst)
+    }
+
+    #[test]
+    fn a_burst_comes_back_within_what_can_be_counted() {
+        const DAY_MS: u64 = 86_400_000;
+        let check = |quota, window_ms, burst, expected| {
+            let rate = gcra(quota, window_ms, burst);
+            assert_eq!(rate.burst(), expected, "{quota} in {window_ms} ms, {burst} at once");
+            assert!(rate.depth_ns() <= LIMIT_DEPTH_NS_MAX && rate.unit_ns() > 0);
+        };
+        check(10, 30 * DAY_MS, 100_000, 35_583);
+        check(1, 366 * DAY_MS, 1_000, 291);
+        check(1, 366 * DAY_MS, 291, 291);
+        check(u32::MAX, 366 * DAY_MS, u32::MAX, u32::MAX);
+        check(u32::MAX, 1, u32::MAX, u32::MAX);
+        check(1, u64::MAX, 10, 0);
+        check(0, 60_000, 10, 0);
+    }
+
+    #[test]
+    fn more_is_there_when_one_more_unit_is() {
+        let window = Rate::new(LimitAlgorithm::SlidingWindow, 5, 10_000, 5);
+        for (rate, next_ms) in
+            [(gcra(5, 10_000, 5), [2_000, 2_000, 1_500]), (window, [11_000, 11_000, 10_500])]
+        {
+            let mut counter = Counter::new(rate, 20_000);
+            assert_eq!(counter.more_ms(20_000), None, "{rate:?}");
+            counter.spend(1);
+            assert_eq!(counter.more_ms(20_000), Some(next_ms[0]), "{rate:?}");
+            counter.spend(4);
+            assert_eq!(counter.more_ms(20_000), Some(next_ms[1]), "{rate:?}");
+            counter.settle(rate, 20_500);
+            assert_eq!(counter.more_ms(20_500), Some(next_ms[2]), "{rate:?}");
+            counter.settle(rate, 40_000);
+            assert_eq!(counter.more_ms(40_000), None, "{rate:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! A unit costs `unit_ns = ⌈window / quota⌉` nanoseconds of debt, a limit bears `depth_ns = burst × unit_ns` of it, and
 //! time pays debt off one for one. A request of `cost` units passes iff `debt_ns + cost × unit_ns ≤ depth_ns`. (The usual
 //! "theoretical arrival time" is the time of the last look plus the debt.) Rounding up can only grant less, by less than
-//! `quota` nanoseconds a window. What passes in any time is thus at most `burst + quota × time / window`.
+//! `quota` nanoseconds a window. What passes in any time is thus at most `burst + quota × time / window`. A depth is at most
+//! [`LIMIT_DEPTH_NS_MAX`](crate::limits::LIMIT_DEPTH_NS_MAX), which the debt and the cost of a request that may pass overflow
+//! not even together.
 //!
 //! A clock that steps back pays nothing and takes nothing: debt is kept as a duration, and only the time of the last look
 //! moves. Steps back of less than [`CLOCK_JITTER_MS`] count as no time at all, so that exchanges whose clocks differ a
@@ -149,6 +151,28 @@ mod tests {
                     granted += u64::from(cost);
                 }
                 let bound = u128::from(burst) * u128::from(window_ms) + u128::from(quota) * u128::from(passed_ms);
+                prop_assert!(u128::from(granted) * u128::from(window_ms) <= bound);
+            }
+        }
+
+        #[test]
+        fn no_burst_is_too_large_and_no_window_too_long_to_be_counted(
+            quota in 1u32..1_000,
+            window_ms in 1_000u64..=366 * 86_400_000,
+            burst in any::<u32>(),
+            steps in proptest::collection::vec((0u64..86_400_000, 0u32..=100), 1..100),
+        ) {
+            let rate = rate(quota, window_ms, burst);
+            let (mut counter, mut now_ms, mut granted) = (Gcra::default(), 0u64, 0u64);
+            for (step_ms, percent) in steps {
+                now_ms += step_ms;
+                let cost = (burst / 100).saturating_mul(percent).max(1);
+                counter.settle(rate, now_ms);
+                if allows(&counter, rate, cost) {
+                    counter.spend(rate, cost);
+                    granted += u64::from(cost);
+                }
+                let bound = u128::from(burst) * u128::from(window_ms) + u128::from(quota) * u128::from(now_ms);
                 prop_assert!(u128::from(granted) * u128::from(window_ms) <= bound);
             }
         }

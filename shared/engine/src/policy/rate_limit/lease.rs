@@ -57,6 +57,8 @@ pub(super) struct Held {
     asked: u32,
     /// Units that the authority had left when last heard of.
     left: u32,
+    /// When that was, and how long until it would have more.
+    more: Option<(u64, u64)>,
     /// The authority said no: until then it is not asked again for more than it has left, and until `wait_until_ms` it will
     /// say so.
     quiet_until: Until,
@@ -119,12 +121,15 @@ impl Held {
         let Question { amount, asked_ms } = question;
         self.asked = amount;
         self.left = lease.remaining;
+        self.more = Some((now_ms, lease.reset_ms));
         // What an authority grants beyond what was asked for is its mistake, not ours to spend.
         let granted = lease.granted.min(amount.max(cost));
         let Some(rest) = granted.checked_sub(cost) else {
             self.asked = 0;
-            self.quiet_until = Until::after(now_ms, lease.reset_ms.clamp(1, LEASE_DENIED_MS_MAX));
-            self.wait_until_ms = now_ms.saturating_add(lease.reset_ms.max(1));
+            // An authority of before only says one of the two.
+            let wait_ms = lease.wait_ms.max(lease.reset_ms).max(1);
+            self.quiet_until = Until::after(now_ms, wait_ms.min(LEASE_DENIED_MS_MAX));
+            self.wait_until_ms = now_ms.saturating_add(wait_ms);
             return None;
         };
         let life_ms = lease.expires_ms.saturating_sub(asked_ms);
@@ -164,11 +169,11 @@ impl Held {
         self.units().saturating_add(self.left).min(self.shape.burst)
     }
 
-    /// How long until nothing is owed any more, as far as is known here.
-    pub(super) fn whole_ms(&self) -> u64 {
-        let owed = u128::from(self.shape.burst.saturating_sub(self.remaining()));
-        let ms = (owed * u128::from(self.shape.window_ms)).div_ceil(u128::from(self.shape.quota.max(1)));
-        u64::try_from(ms).unwrap_or(u64::MAX)
+    /// How long until there are more units than now; `None` where all are there, or the authority was never heard of. It is 0
+    /// where that has had more since.
+    pub(super) fn more_ms(&self, now_ms: u64) -> Option<u64> {
+        let (heard_ms, reset_ms) = self.more.filter(|_| self.remaining() < self.shape.burst)?;
+        Some(reset_ms.saturating_sub(now_ms.saturating_sub(heard_ms)))
     }
 }
 
@@ -182,7 +187,8 @@ mod tests {
     /// Holds what is left of a lease of this size after `cost`, asked for and granted at once.
     fn grant(held: &mut Held, granted: u32, cost: u32, now_ms: u64) -> Until {
         held.settle(SHAPE, now_ms);
-        let lease = Lease { granted, remaining: 400, reset_ms: 1, expires_ms: now_ms + LEASE_MS_MAX };
+        let expires_ms = now_ms + LEASE_MS_MAX;
+        let lease = Lease { granted, remaining: 400, reset_ms: 1, wait_ms: 0, expires_ms };
         held.granted(lease, Question { amount: granted, asked_ms: now_ms }, cost, now_ms).unwrap()
     }
 
@@ -203,6 +209,30 @@ mod tests {
         assert_eq!(left(&mut held, NOW_MS + 8_999), 12);
         assert_eq!(left(&mut held, NOW_MS + 9_000), 2);
         assert_eq!(left(&mut held, NOW_MS + 13_000), 0);
+    }
+
+    #[test]
+    fn more_is_there_when_the_authority_said_and_no_later_by_a_clock_that_is_set_back() {
+        let mut held = Held::default();
+        held.settle(SHAPE, NOW_MS);
+        assert_eq!(held.more_ms(NOW_MS), None, "nothing is known");
+        let lease =
+            Lease { granted: 10, remaining: 90, reset_ms: 700, wait_ms: 0, expires_ms: NOW_MS + 1_000 };
+        held.granted(lease, Question { amount: 10, asked_ms: NOW_MS }, 1, NOW_MS).unwrap();
+        let told = [0, 500, 700, 2_000].map(|passed_ms| held.more_ms(NOW_MS + passed_ms));
+        assert_eq!(told, [Some(700), Some(200), Some(0), Some(0)]);
+        assert_eq!(held.more_ms(NOW_MS - 3_600_000), Some(700));
+        held.left = SHAPE.burst;
+        assert_eq!(held.more_ms(NOW_MS), None, "all are there");
+    }
+
+    #[test]
+    fn an_authority_that_only_says_when_to_come_again_is_understood() {
+        let mut held = Held::default();
+        held.settle(SHAPE, NOW_MS);
+        let lease = Lease { granted: 0, remaining: 2, reset_ms: 6_000, wait_ms: 0, expires_ms: NOW_MS };
+        assert_eq!(held.granted(lease, Question { amount: 8, asked_ms: NOW_MS }, 8, NOW_MS), None);
+        assert_eq!(held.standing(8, NOW_MS), Standing::Refused { wait_ms: 6_000 });
     }
 
     #[test]
@@ -231,8 +261,8 @@ mod tests {
         for authority_ms in [NOW_MS - 60_000, NOW_MS, NOW_MS + 60_000] {
             let mut held = Held::default();
             held.settle(SHAPE, NOW_MS);
-            let lease =
-                Lease { granted: 10, remaining: 0, reset_ms: 1, expires_ms: authority_ms + LEASE_MS_MAX };
+            let expires_ms = authority_ms + LEASE_MS_MAX;
+            let lease = Lease { granted: 10, remaining: 0, reset_ms: 1, wait_ms: 0, expires_ms };
             let question = Question { amount: 10, asked_ms: NOW_MS };
             let until = held.granted(lease, question, 1, NOW_MS + 900).unwrap();
             assert!(until.is_ahead(NOW_MS + 900));

@@ -20,6 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::authority::Authority;
 pub use self::bound::passed_max;
+pub use self::counter::burst_max;
 use self::counter::{Counters, KeyHash, Rate};
 use self::lease::{Held, Question, Shape, Standing};
 use crate::bounded::Keyed;
@@ -85,14 +86,16 @@ pub struct LimitState {
     pub window_ms: u64,
     /// Units left, as far as this node knows.
     pub remaining: u64,
-    /// Until the limit is whole again, or, where it said no, until the request would pass.
-    pub reset_ms: u64,
+    /// Until there are more units than that; `None` where all are there, or this node has never heard of them.
+    pub more_ms: Option<u64>,
+    /// Where it said no: until the request would pass.
+    pub wait_ms: u64,
     /// Only counts and reports.
     pub shadow: bool,
     /// Whether it said, or would have said, no.
     pub exceeded: bool,
-    /// The authority was away; `fail` decided.
-    pub away: bool,
+    /// The authority was away, and this decided.
+    pub away: Option<Fail>,
 }
 
 /// What a client is told that may not pass.
@@ -209,7 +212,8 @@ impl LimitCheck {
                 .collect(),
         };
         if denied {
-            LimitVerdict::Denied(report.clone(), self.denial(&looks))
+            let denial = self.denial(&looks, &report);
+            LimitVerdict::Denied(report, denial)
         } else {
             LimitVerdict::Passed(report)
         }
@@ -231,7 +235,7 @@ impl LimitCheck {
         }
     }
 
-    fn denial(&self, looks: &[Look]) -> Denial {
+    fn denial(&self, looks: &[Look], report: &LimitReport) -> Denial {
         let denying = || self.items.iter().zip(looks).filter(|(item, look)| item.denies(look));
         let waits_ms = || {
             denying().filter_map(|(item, look)| match look {
@@ -239,7 +243,9 @@ impl LimitCheck {
                 _ => None,
             })
         };
-        match waits_ms().map(|(_, wait_ms)| wait_ms).max() {
+        // Nobody is sent away for less time than `RateLimit` says (section 6).
+        let more_ms = report.told().and_then(|limit| limit.more_ms);
+        match waits_ms().map(|(_, wait_ms)| wait_ms).max().map(|wait_ms| wait_ms.max(more_ms.unwrap_or(0))) {
             Some(wait_ms) => Denial {
                 status: 429,
                 problem_type: fields::QUOTA_EXCEEDED,
@@ -335,13 +341,13 @@ impl Item {
     ) -> LimitState {
         let takes = !denied && matches!(look, Look::Passes);
         let rate = self.rate();
-        let (remaining, whole_ms) = match self.scope {
+        let (remaining, more_ms) = match self.scope {
             LimitScope::Node => {
                 let counter = memory.counters.get(tenant, self.key, rate, now_ms);
                 if takes {
                     counter.spend(self.cost);
                 }
-                (counter.remaining(), counter.whole_ms(now_ms))
+                (counter.remaining(), counter.more_ms(now_ms))
             }
             LimitScope::Region | LimitScope::Global => {
                 let granted = match std::mem::replace(&mut self.asked, Asked::No) {
@@ -354,20 +360,20 @@ impl Item {
                     (false, Some(until)) => held.give_back(cost, until),
                     _ => {}
                 }
-                (held.remaining(), held.whole_ms())
+                (held.remaining(), held.more_ms(now_ms))
             }
         };
-        let reset_ms = if let Look::Exceeded { wait_ms } = look { *wait_ms } else { whole_ms };
         LimitState {
             index: self.index,
             name: self.name.clone(),
             quota: self.shape.quota,
             window_ms: self.shape.window_ms,
             remaining: u64::from(remaining),
-            reset_ms,
+            more_ms,
+            wait_ms: if let Look::Exceeded { wait_ms } = look { *wait_ms } else { 0 },
             shadow: self.shadow,
             exceeded: matches!(look, Look::Exceeded { .. }),
-            away: matches!(look, Look::Away),
+            away: matches!(look, Look::Away).then_some(self.fail),
         }
     }
 }

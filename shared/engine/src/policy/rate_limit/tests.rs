@@ -208,10 +208,71 @@ fn the_rule_says_what_happens_while_the_authority_is_away() {
         let rules = rules(vec![RateLimit { fail, mode, ..limit("l", LimitScope::Region, 60, 10) }]);
         drive(&mut memory(), check(&rules, "192.0.2.1"), None, NOW_MS).0
     };
-    assert!(outcome(Fail::Open, Mode::Block).is_ok_and(|report| report.limits[0].away));
-    assert!(outcome(Fail::Closed, Mode::Log).is_ok_and(|report| report.limits[0].away));
+    assert!(outcome(Fail::Open, Mode::Block).is_ok_and(|report| report.limits[0].away == Some(Fail::Open)));
+    assert!(outcome(Fail::Closed, Mode::Log).is_ok_and(|report| report.limits[0].away == Some(Fail::Closed)));
     let denial = outcome(Fail::Closed, Mode::Block).unwrap_err();
     assert_eq!((denial.status, denial.problem_type), (503, fields::REDUCED_CAPACITY));
+}
+
+#[test]
+fn when_there_is_more_is_told_to_who_passes_and_to_who_does_not() {
+    for (algorithm, more_ms) in [(LimitAlgorithm::Gcra, 20_000), (LimitAlgorithm::SlidingWindow, 66_000)] {
+        for scope in [LimitScope::Node, LimitScope::Global] {
+            let rules = rules(vec![RateLimit { algorithm, ..limit("l", scope, 3, 3) }]);
+            let (mut memory, mut authority) = (memory(), Authority::default());
+            let mut told = || {
+                let mut check = check(&rules, "192.0.2.1");
+                loop {
+                    match check.poll(&mut memory, &secret(7), NOW_MS) {
+                        LimitVerdict::Passed(report) => return (report.limits[0].more_ms, None),
+                        LimitVerdict::Denied(report, denial) => {
+                            return (report.limits[0].more_ms, Some(denial.retry_after_s));
+                        }
+                        LimitVerdict::NeedTake(takes) => {
+                            let answers: Vec<_> =
+                                takes.iter().map(|take| Some(authority.take(take, NOW_MS))).collect();
+                            check.taken(&mut memory, &answers, NOW_MS);
+                        }
+                    }
+                }
+            };
+            let passed = [told(), told(), told()];
+            assert_eq!(passed, [(Some(more_ms), None); 3], "{algorithm:?} {scope:?}");
+            assert_eq!(told(), (Some(more_ms), Some(more_ms / 1_000)), "{algorithm:?} {scope:?}");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_to_come_again_before_there_is_more() {
+    // More than the window bears is refused for a window's time, and the slot that is full goes a tenth of it later.
+    let of = |cost| {
+        let algorithm = LimitAlgorithm::SlidingWindow;
+        rules(vec![RateLimit { algorithm, cost: Cost::Units(cost), ..limit("l", LimitScope::Node, 3, 3) }])
+    };
+    let mut memory = memory();
+    assert!(drive(&mut memory, check(&of(3), "192.0.2.1"), None, NOW_MS).0.is_ok());
+    let denial = drive(&mut memory, check(&of(4), "192.0.2.1"), None, NOW_MS).0.unwrap_err();
+    assert_eq!((denial.status, denial.retry_after_s), (429, 66));
+}
+
+#[test]
+fn no_limit_is_told_beside_one_that_nobody_can_count() {
+    let slow = RateLimit { window_ms: 3_600_000, ..limit("slow", LimitScope::Node, 10, 10) };
+    let told = |fail| {
+        let away = RateLimit { fail, ..limit("away", LimitScope::Region, 60, 10) };
+        let rules = rules(vec![slow.clone(), away]);
+        let (mut memory, mut check) = (memory(), check(&rules, "192.0.2.1"));
+        let LimitVerdict::NeedTake(_) = check.poll(&mut memory, &secret(7), NOW_MS) else { panic!() };
+        check.taken(&mut memory, &[None], NOW_MS);
+        let report = match check.poll(&mut memory, &secret(7), NOW_MS) {
+            LimitVerdict::Passed(report) | LimitVerdict::Denied(report, _) => report,
+            LimitVerdict::NeedTake(takes) => panic!("{takes:?}"),
+        };
+        report.told().map(|limit| limit.name.to_string())
+    };
+    assert_eq!(told(Fail::Open).as_deref(), Some("slow"));
+    assert_eq!(told(Fail::Closed), None);
 }
 
 #[test]

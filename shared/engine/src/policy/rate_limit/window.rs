@@ -62,23 +62,25 @@ impl Window {
         now_ms.saturating_add(self.ahead_ms)
     }
 
-    fn used(&self) -> u32 {
-        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    fn used(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
     }
 
     /// Units left. Settle first.
     pub(super) fn remaining(&self, rate: Rate) -> u32 {
-        rate.quota().saturating_sub(self.used())
+        let left = u64::from(rate.quota()).saturating_sub(self.used());
+        u32::try_from(left).unwrap_or(u32::MAX)
     }
 
     /// How long until `cost` units, at most the quota, may be taken; 0 is now. Settle first.
     pub(super) fn wait_ms(&self, rate: Rate, cost: u32, now_ms: u64) -> u64 {
-        let mut short = cost.saturating_sub(self.remaining(rate));
+        // More than the quota counts where the limit has become smaller.
+        let mut short = (self.used() + u64::from(cost)).saturating_sub(rate.quota().into());
         for (age, count) in self.counts.iter().enumerate().rev() {
             if short == 0 {
                 break;
             }
-            short = short.saturating_sub(*count);
+            short = short.saturating_sub(u64::from(*count));
             if short == 0 {
                 return self.gone_ms(rate, age).saturating_sub(self.own_ms(now_ms)).max(1);
             }
@@ -145,6 +147,19 @@ mod tests {
         assert_eq!(take(30_999, 1), (0, 1));
         assert_eq!(take(31_000, 1), (1, 0));
         assert_eq!(take(90_000, 5), (0, 0));
+    }
+
+    #[test]
+    fn who_used_more_than_a_smaller_quota_waits_for_as_much_to_leave() {
+        let mut window = Window::at(rate(4, 10_000), 20_000);
+        window.spend(2);
+        window.settle(rate(4, 10_000), 25_000);
+        window.spend(2);
+        let smaller = rate(2, 10_000);
+        // When the first two leave, two are too many still.
+        assert_eq!(window.wait_ms(smaller, 1, 25_000), 11_000);
+        window.settle(smaller, 36_000);
+        assert_eq!(window.remaining(smaller), 2);
     }
 
     #[test]

@@ -213,7 +213,9 @@ impl Trial {
         *taken += granted;
         let remaining = left - granted;
         let reset_ms = take.window_ms / u64::from(take.quota.max(1));
-        Lease { granted, remaining, reset_ms, expires_ms: NOW_MS + take.window_ms }
+        let short = if granted == 0 { u64::from(take.cost.saturating_sub(remaining)) } else { 0 };
+        let wait_ms = reset_ms.saturating_mul(short);
+        Lease { granted, remaining, reset_ms, wait_ms, expires_ms: NOW_MS + take.window_ms }
     }
 }
 

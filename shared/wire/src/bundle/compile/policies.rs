@@ -1,6 +1,7 @@
 //! Limits and cache policies.
 
 use meridian_engine::expr::Expr;
+use meridian_engine::policy::rate_limit::burst_max;
 use meridian_engine::ruleset::{
     CachePolicy, Cost, Fail, KeyPart, LimitAlgorithm, LimitKey, LimitScope, Mode, RateLimit, RuleRef,
 };
@@ -45,8 +46,15 @@ impl Compiler {
                 );
             }
             self.rate(spec.quota, spec.window, "spec");
-            if let (Some(burst), LimitAlgorithmSpec::SlidingWindow) = (spec.burst, spec.algorithm) {
-                self.flaw("spec.burst", burst, "no burst: a sliding window lets its quota through at once");
+            match (spec.burst, spec.algorithm) {
+                (Some(burst), LimitAlgorithmSpec::SlidingWindow) => {
+                    let expected = "no burst: a sliding window lets its quota through at once";
+                    self.flaw("spec.burst", burst, expected);
+                }
+                (Some(burst), LimitAlgorithmSpec::Gcra) => {
+                    self.burst(burst, spec.quota, spec.window, "spec");
+                }
+                (None, _) => {}
             }
             if spec.shadow && spec.mode == ModeSpec::Off {
                 self.flaw("spec.shadow", "a shadow with mode: off", "mode: log, or no shadow");
@@ -96,6 +104,9 @@ impl Compiler {
             if spec.burst == Some(0) {
                 self.flaw(format!("{path}.burst"), 0, "1 or more");
             }
+            if let Some(burst) = spec.burst {
+                self.burst(burst, spec.quota, spec.window, &path);
+            }
             // No document's name has a colon, so that clients take none of the tenant's own limits for one of these.
             let name = format!("plan:{}", at + 1).into();
             limits.push(RateLimit {
@@ -120,6 +131,15 @@ impl Compiler {
         }
         if window.ms < 1_000 {
             self.flaw(format!("{path}.window"), window, "1s or more");
+        }
+    }
+
+    /// Refuses to push what takes too long to come back. In a release the edges take as much of it as may be.
+    fn burst(&mut self, burst: u32, quota: u32, window: Span, path: &str) {
+        let max = burst_max(quota, window.ms);
+        if self.is_push && quota > 0 && burst > max {
+            let expected = format!("at most {max}, what comes back in 292 years (LIMIT_DEPTH_NS_MAX)");
+            self.flaw(format!("{path}.burst"), burst, expected);
         }
     }
 

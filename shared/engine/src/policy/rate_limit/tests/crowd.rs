@@ -139,6 +139,34 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Windows up to the longest, and bursts of which no count would hold how long they take to come back.
+    #[test]
+    fn however_much_may_come_at_once_no_more_passes_than_the_bound(
+        sliding in any::<bool>(),
+        scope in prop_oneof![Just(LimitScope::Node), Just(LimitScope::Region)],
+        quota in prop_oneof![1u32..20, any::<u32>().prop_map(|quota| quota.max(1))],
+        window_ms in 1_000u64..=366 * 86_400_000,
+        burst in prop_oneof![1u32..100_000, any::<u32>().prop_map(|burst| burst.max(1))],
+        events in proptest::collection::vec((prop_oneof![0u64..5, 0u64..86_400_000], 1u32..=100), 1..60),
+    ) {
+        let (algorithm, burst) =
+            if sliding { (LimitAlgorithm::SlidingWindow, quota) } else { (LimitAlgorithm::Gcra, burst) };
+        let rule = RateLimit { algorithm, window_ms, ..limit("l", scope, quota, burst) };
+        let (mut crowd, mut now_ms) = (Crowd::new(), NOW_MS);
+        for (step_ms, percent) in events {
+            now_ms += step_ms;
+            let cost = (burst / 100).saturating_mul(percent).max(1);
+            let rules = rules(vec![RateLimit { cost: Cost::Units(cost), ..rule.clone() }]);
+            let asking = Asking { edge: 0, cost, check: check(&rules, "192.0.2.1"), answers: Vec::new() };
+            crowd.go_on(asking, Fate::Comes, now_ms);
+            prop_assert_eq!(crowd.exceeded(&rule), None);
+        }
+    }
+}
+
 #[test]
 fn what_another_limit_refuses_keeps_nothing_beyond_its_time() {
     let rule = limit("l", LimitScope::Region, 600, 1_600);
