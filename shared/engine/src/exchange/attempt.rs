@@ -337,8 +337,8 @@ impl Attempt {
 fn say_length_once(headers: &mut Headers) -> Result<(), ForwardFault> {
     let once = {
         let mut lengths = headers.get_all("content-length");
-        let Some(first) = lengths.next() else { return Ok(()) };
-        if lengths.any(|length| length != first) {
+        let (Some(first), Some(second)) = (lengths.next(), lengths.next()) else { return Ok(()) };
+        if second != first || lengths.any(|length| length != first) {
             return Err(ForwardFault::Broken);
         }
         first.to_owned()
