@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use hyper::body::{Body, Frame};
 use meridian_engine::{
     headers::Headers,
@@ -36,7 +36,12 @@ pub fn check_request(method: &Method, headers: &mut HeaderMap) -> Result<(), Mal
 /// Checks where the body of a response ends, and removes the fields that `Connection` names. Components see a length alone, and not
 /// that a coding stands beside it; and no coding but `chunked` is taken from a body here.
 pub fn check_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    // Where no coding is `chunked`, the body ends with the connection (RFC 9112, section 6.3), and nobody can read it otherwise.
+    let is_chunked =
+        |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(7).any(|part| part == b"chunked");
+    let ends_otherwise = headers.contains_key(header::CONTENT_LENGTH)
+        || headers.get_all(header::TRANSFER_ENCODING).iter().any(is_chunked);
+    if ends_otherwise && headers.contains_key(header::TRANSFER_ENCODING) {
         check_length(&only(headers, [header::TRANSFER_ENCODING, header::CONTENT_LENGTH].iter())?)?;
     }
     remove_nominated(headers);
@@ -139,7 +144,9 @@ mod tests {
         check(&[("transfer-encoding", "chunked"), ("content-length", "2")], Err(Malformed::Length));
         check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Malformed::Length));
         check(&[("transfer-encoding", "gzip, chunked")], Err(Malformed::TransferCoding));
-        check(&[("transfer-encoding", "identity")], Err(Malformed::TransferCoding));
+        check(&[("transfer-encoding", "xchunked")], Err(Malformed::TransferCoding));
+        check(&[("transfer-encoding", "identity")], Ok(()));
+        check(&[("transfer-encoding", "identity"), ("content-length", "2")], Err(Malformed::Length));
     }
 
     #[test]
