@@ -246,6 +246,21 @@ spec:
 }
 
 #[test]
+fn a_tenant_that_the_control_plane_has_otherwise_is_warned_of() {
+    let target = Target::Tenant("acme".to_owned());
+    let warned = |allowed: &str| {
+        let content = format!(
+            "apiVersion: meridian/v1\nkind: Tenant\nmetadata: {{name: acme}}\nspec: {{homeRegion: us-east-1, allowedRegions: {allowed}}}\n"
+        );
+        let files = [File { path: "tenant.yaml".to_owned(), content }];
+        let warnings = compile(&target, &files, Some(&generated())).expect("accepted").warnings;
+        warnings.iter().any(|warning| warning.what.contains("the control plane's counts"))
+    };
+    assert!(!warned("[us-east-1, eu-west-1]") && !warned("[eu-west-1, us-east-1]"));
+    assert!(warned("[us-east-1]"));
+}
+
+#[test]
 fn the_order_of_files_does_not_matter() {
     let target = Target::Tenant("acme".to_owned());
     let mut files = demo("acme");

@@ -11,7 +11,7 @@ use super::networks::Missing;
 use super::{File, FileKind, Invalid, KINDS, Test, TestSpec, Warning};
 use super::{check, components, conditions, invalid, nearest, networks, schema};
 use crate::bundle::{BLANK, Flaw};
-use crate::document::{API_VERSION, Body, Document, Metadata, Source};
+use crate::document::{API_VERSION, Body, Document, Metadata, Source, TenantSpec};
 use crate::limits::{
     COMPONENTS_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, INVALID_MAX, LISTS_BYTES_MAX, TESTS_MAX,
 };
@@ -183,7 +183,7 @@ impl Reading {
         let by_table = |document: &Document| matches!(document.body, Body::Tenant(_) | Body::Domain(_));
         for document in self.documents.iter().filter(|document| by_table(document)) {
             let same = |other: &&Document| {
-                other.body == document.body && other.metadata.name == document.metadata.name
+                says_the_same(&other.body, &document.body) && other.metadata.name == document.metadata.name
             };
             if !generated.iter().any(|other| same(&other)) {
                 let (kind, name) = (document.body.kind(), &document.metadata.name);
@@ -318,4 +318,15 @@ impl Reading {
         invalid::limit(&mut self.invalid, INVALID_MAX, |invalid| &mut invalid.expected);
         self.invalid
     }
+}
+
+/// Whether two documents say the same; regions are allowed in any order.
+fn says_the_same(one: &Body, other: &Body) -> bool {
+    let (Body::Tenant(one), Body::Tenant(other)) = (one, other) else { return one == other };
+    let in_order = |tenant: &TenantSpec| {
+        let mut tenant = tenant.clone();
+        tenant.allowed_regions.sort();
+        tenant
+    };
+    in_order(one) == in_order(other)
 }
