@@ -6,7 +6,7 @@ use super::directives::Directives;
 use super::freshness::{Times, has_validator, is_explicit, judge};
 use super::validate::storable_headers;
 use super::vary::Ties;
-use super::{Store, Subject, groups, key};
+use super::{Store, Subject, groups, key, names};
 use crate::facts::{Facts, normalise_host, normalise_path};
 use crate::limits::{CACHE_FORGET_MAX, CACHE_TAG_BYTES_MAX};
 use crate::ruleset::{CachePolicy, KeyPart};
@@ -174,7 +174,7 @@ pub(super) fn uri_tags(policy: &CachePolicy, facts: &Facts) -> Vec<String> {
 
 /// The tag of a URI with what the key takes of its query, which all that share the entry have.
 fn keyed_tag(policy: &CachePolicy, host: &str, path: &str, query: Option<&str>) -> String {
-    uri_tag(host, path, key::query_part(policy, query).as_deref())
+    uri_tag(host, path, names::query_part(policy, query).as_deref())
 }
 
 /// A request target in origin form, its path normalised.

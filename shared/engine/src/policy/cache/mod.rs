@@ -21,6 +21,7 @@ mod freshness;
 mod groups;
 mod invalidate;
 mod key;
+mod names;
 mod notes;
 mod range;
 mod status;
