@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use hyper::body::{Body, Frame};
 use meridian_engine::{
     headers::Headers,
@@ -34,15 +34,16 @@ pub fn check_request(method: &Method, headers: &mut HeaderMap) -> Result<(), Mal
 }
 
 /// Checks where the body of a response ends, and removes the fields that `Connection` names. Components see a length alone, and not
-/// that a coding stands beside it; and no coding but `chunked` is taken from a body here.
+/// that a coding stands beside it. A body without a length and without chunks ends with its connection (RFC 9112, section 6.3),
+/// whatever coding is named.
 pub fn check_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
-    // Where no coding is `chunked`, the body ends with the connection (RFC 9112, section 6.3), and nobody can read it otherwise.
-    let is_chunked =
-        |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(7).any(|part| part == b"chunked");
-    let ends_otherwise = headers.contains_key(header::CONTENT_LENGTH)
-        || headers.get_all(header::TRANSFER_ENCODING).iter().any(is_chunked);
-    if ends_otherwise && headers.contains_key(header::TRANSFER_ENCODING) {
-        check_length(&only(headers, [header::TRANSFER_ENCODING, header::CONTENT_LENGTH].iter())?)?;
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        let framing = only(headers, [header::TRANSFER_ENCODING, header::CONTENT_LENGTH].iter())?;
+        let mut codings = framing.get_all("transfer-encoding");
+        let is_chunked = codings.any(|coding| coding.to_ascii_lowercase().contains("chunked"));
+        if is_chunked || framing.get("content-length").is_some() {
+            check_length(&framing)?;
+        }
     }
     remove_nominated(headers);
     Ok(())
