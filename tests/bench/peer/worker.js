@@ -54,7 +54,7 @@ const PER_SUBJECT = { name: "per-subject", quota: 60_000_000, windowMs: 60_000, 
 const PER_SUBJECT_HERE = { ...PER_SUBJECT, name: "per-subject-here", arrivals: new Map() };
 const FEW_PER_SUBJECT = { name: "few-per-subject", quota: 5, windowMs: 60_000, arrivals: new Map() };
 const FEW_PER_SUBJECT_HERE = { ...FEW_PER_SUBJECT, name: "few-per-subject-here", arrivals: new Map() };
-const SUBJECTS_MAX = 10_000;
+const SUBJECTS_MAX = 50_000;
 
 async function full(c, seen, claims, limit) {
   if (!(claims.scope ?? "").split(" ").includes("bench")) return refused(c, seen, 403, "The scope is missing");
