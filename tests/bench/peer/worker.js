@@ -1,7 +1,7 @@
 // What a good hand-written worker does for the same requests: Hono routes, jose verifies by WebCrypto, the platform's own
 // cache keeps responses, and every request gets what a worker in production gives it: an id, its trace continued, an event in
-// a batch, and what proxies say of a request that they forward. Below /full/ it also does what the edge does there: scope,
-// limit, split, headers. It knows one tenant, no rules that change, no steering, no explanation.
+// a batch, and what proxies say of a request that they forward. Below /full/ and /counted-here/ it also does what the edge does
+// there: scope, limit, split, headers. It knows one tenant, no rules that change, no steering, no explanation.
 
 import { Hono } from "hono";
 import { claimsOf } from "./token.js";
@@ -21,9 +21,11 @@ app.all("/auth/*", withToken("auth", async (c, seen, claims) => {
   return answered(c, seen, await forward(c, seen, headersFor(c, seen, claims.sub)));
 }));
 
-// Answered by the upstream, with the whole pipeline.
+// Answered by the upstream, with the whole pipeline. Only the edge tells these limits apart: this isolate counts all of them.
 app.get("/full/*", withToken("full", (c, seen, claims) => full(c, seen, claims, PER_SUBJECT)));
+app.get("/counted-here/*", withToken("counted-here", (c, seen, claims) => full(c, seen, claims, PER_SUBJECT_HERE)));
 app.get("/limited/*", withToken("limited", (c, seen, claims) => full(c, seen, claims, FEW_PER_SUBJECT)));
+app.get("/limited-here/*", withToken("limited-here", (c, seen, claims) => full(c, seen, claims, FEW_PER_SUBJECT_HERE)));
 
 // Answered by the cache.
 app.get("/cached/*", async (c) => {
@@ -49,8 +51,10 @@ function withToken(route, handler) {
 }
 
 const PER_SUBJECT = { name: "per-subject", quota: 60_000_000, windowMs: 60_000, arrivals: new Map() };
+const PER_SUBJECT_HERE = { ...PER_SUBJECT, name: "per-subject-here", arrivals: new Map() };
 const FEW_PER_SUBJECT = { name: "few-per-subject", quota: 5, windowMs: 60_000, arrivals: new Map() };
-const SUBJECTS_MAX = 10_000;
+const FEW_PER_SUBJECT_HERE = { ...FEW_PER_SUBJECT, name: "few-per-subject-here", arrivals: new Map() };
+const SUBJECTS_MAX = 50_000;
 
 async function full(c, seen, claims, limit) {
   if (!(claims.scope ?? "").split(" ").includes("bench")) return refused(c, seen, 403, "The scope is missing");

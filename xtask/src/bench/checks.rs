@@ -19,8 +19,21 @@ const HITS: usize = 8;
 
 /// What takes any valid token.
 const TOKEN: &str = "/auth/items";
-/// What takes a token with the scope, and does all else.
-const FULL: &str = "/full/items";
+/// What takes a token with the scope, and does all else. The edges count the first by the region, the second by themselves.
+const FULL: &[Pipeline] = &[
+    Pipeline { items: "/full/items", head: "/full/head", limited: "/limited/items" },
+    Pipeline { items: "/counted-here/items", head: "/counted-here/head", limited: "/limited-here/items" },
+];
+
+/// Paths of one way through the full pipeline.
+struct Pipeline {
+    /// What is measured.
+    items: &'static str,
+    /// Tells what the upstream sees of a request.
+    head: &'static str,
+    /// Counts in the same way, and allows five a minute.
+    limited: &'static str,
+}
 
 /// A server that is looked at.
 struct Checked<'a> {
@@ -37,15 +50,17 @@ pub fn check(field: &Field) -> Result<()> {
     for server in field.contest.servers {
         let asked: Vec<&str> = field.contest.cells.iter().filter_map(|cell| cell.path_on(server)).collect();
         let checked = Checked { field, title: server.title, url: field.url(server)? };
-        for path in [TOKEN, FULL].into_iter().filter(|path| asked.contains(path)) {
+        let full: Vec<&Pipeline> = FULL.iter().filter(|pipeline| asked.contains(&pipeline.items)).collect();
+        let token = [TOKEN].into_iter().filter(|path| asked.contains(path));
+        for path in token.chain(full.iter().map(|pipeline| pipeline.items)) {
             checked
                 .refuses(path)
                 .with_context(|| format!("{} with tokens that are not valid", server.title))?;
         }
-        if asked.contains(&FULL) {
-            checked.transforms().with_context(|| format!("{} with headers", server.title))?;
-            checked.splits().with_context(|| format!("{} with the split", server.title))?;
-            checked.limits().with_context(|| format!("{} with the limit", server.title))?;
+        for pipeline in full {
+            checked.transforms(pipeline).with_context(|| format!("{} with headers", server.title))?;
+            checked.splits(pipeline).with_context(|| format!("{} with the split", server.title))?;
+            checked.limits(pipeline).with_context(|| format!("{} with the limit", server.title))?;
         }
         checked.caches().with_context(|| format!("{} with its cache", server.title))?;
         say(&format!("  ✓ {} does what is measured", server.title));
@@ -69,7 +84,7 @@ impl Checked<'_> {
             ensure!([401, 403].contains(&status), "{path} answers {status} to token {number}, expected 401");
         }
         let unscoped = Tokens::first(&self.field.tokens.unscoped)?;
-        let (expected, forwarded) = if path == FULL { (403, 0) } else { (200, 1) };
+        let (expected, forwarded) = if path == TOKEN { (200, 1) } else { (403, 0) };
         let status = self.get(path, Some(&unscoped))?.status;
         ensure!(
             status == expected,
@@ -81,12 +96,12 @@ impl Checked<'_> {
     }
 
     /// The upstream sees the header that is set, and the subject in place of the token.
-    fn transforms(&self) -> Result<()> {
+    fn transforms(&self, pipeline: &Pipeline) -> Result<()> {
         let token = Tokens::first(&self.field.tokens.es256)?;
         for (path, header) in [
             ("/auth/head", "x-subject: client-00000"),
-            ("/full/head", "x-subject: client-00000"),
-            ("/full/head", "x-edge: bench"),
+            (pipeline.head, "x-subject: client-00000"),
+            (pipeline.head, "x-edge: bench"),
         ] {
             let head = self.get(path, Some(&token))?.body.to_ascii_lowercase();
             ensure!(
@@ -99,11 +114,11 @@ impl Checked<'_> {
     }
 
     /// Both variants occur, and a subject keeps its own.
-    fn splits(&self) -> Result<()> {
+    fn splits(&self, pipeline: &Pipeline) -> Result<()> {
         let variants = || -> Result<Vec<String>> {
             let tokens = Tokens::some(&self.field.tokens.es256, SUBJECTS)?;
             let variant = |token: &String| {
-                let answer = self.get("/full/items", Some(token))?;
+                let answer = self.get(pipeline.items, Some(token))?;
                 let variant = answer.header("x-checkout").map(str::to_owned);
                 variant.with_context(|| format!("an answer {} without X-Checkout", answer.status))
             };
@@ -118,10 +133,10 @@ impl Checked<'_> {
     }
 
     /// Five a minute are allowed to a subject; another subject is not held for it.
-    fn limits(&self) -> Result<()> {
+    fn limits(&self, pipeline: &Pipeline) -> Result<()> {
         let mut tokens = Tokens::some(&self.field.tokens.es256, SUBJECTS + 2)?;
         let (other, token) = (tokens.pop().context("a token")?, tokens.pop().context("a token")?);
-        let statuses = (0..LIMITED_REQUESTS).map(|_| Ok(self.get("/limited/items", Some(&token))?.status));
+        let statuses = (0..LIMITED_REQUESTS).map(|_| Ok(self.get(pipeline.limited, Some(&token))?.status));
         let statuses = statuses.collect::<Result<Vec<u16>>>()?;
         ensure!(
             statuses.first() == Some(&200),
@@ -133,7 +148,7 @@ impl Checked<'_> {
             "request {LIMITED_REQUESTS} is answered {:?}, expected 429",
             statuses.last()
         );
-        let status = self.get("/limited/items", Some(&other))?.status;
+        let status = self.get(pipeline.limited, Some(&other))?.status;
         ensure!(status == 200, "another subject is answered {status}, expected 200");
         Ok(())
     }

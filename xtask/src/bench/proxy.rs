@@ -78,7 +78,9 @@ What they do beside that, and what not:
 
 - **Meridian in the Spin host**: rules come from a running origin, signed, and change without a restart; every decision has an id
   and is reported to the origin; the limit is shared by the edges of a region, so that an origin is asked for a part of
-  it for each subject that is not counted here yet; forwarded requests get `Forwarded`, `Via` and `traceparent`; cached answers can be purged by tag.
+  it for each subject that is not counted here yet (where tokens are always new, once for every request, which waits for the
+  answer; the origin's own processor time is not in the numbers); forwarded requests get `Forwarded`, `Via` and `traceparent`;
+  cached answers can be purged by tag.
 - **HAProxy**: verdicts in a stick table by the token's SHA-256, claims read from the token at every request; the limit is a
   sliding count in one process; one key an algorithm, no key set.
 - **nginx + Lua**: verdicts with their claims in a table of each worker; the limit is a leaky bucket in shared memory; the cache is
