@@ -9,11 +9,11 @@ import Instance, { LimitAuthority } from "./build/index.js";
 export { LimitAuthority };
 
 // Called straight: constructing the entry point for every request, with its proxies, would cost more than routing.
-const { fetch: serve, scheduled, waitMsMax } = Instance.prototype;
+const { serve, scheduled, waitMsMax } = Instance.prototype;
 /** A request whose client left never comes to an end by itself; after this time it is forgotten. Named in src/limits.rs. */
 const WAIT_MS_MAX = waitMsMax();
 
-/** What ends each request that waits for the present instance, with the time since when it does, the oldest first. */
+/** What the present instance owes to requests that wait, with the time since when they do, the oldest first. */
 const waiting = new Map();
 let broken = false;
 /** Methods that change nothing (RFC 9110, section 9.2.1), which may be made again. */
@@ -24,7 +24,7 @@ addEventListener("error", breakDown);
 
 function breakDown() {
   broken = true;
-  for (const end of waiting.keys()) end();
+  for (const owed of waiting.keys()) owed.resolve();
   waiting.clear();
 }
 
@@ -35,8 +35,8 @@ function renew(env, ctx) {
 
 export default {
   fetch(request, env, ctx) {
-    const answer = begin(request, env, ctx);
-    return answer instanceof Response ? answer : answered(answer, request, env, ctx);
+    const owed = new Owed();
+    return begin(request, env, ctx, owed) ?? answered(owed, request, env, ctx);
   },
 
   async scheduled(event, env, ctx) {
@@ -45,47 +45,52 @@ export default {
   },
 };
 
-/** The response to a request, or a promise of it. */
-function begin(request, env, ctx) {
+/** An answer that the instance gives later. */
+class Owed {
+  resolve = undefined;
+  reject = undefined;
+
+  /** What comes of it; nothing where the instance breaks before. */
+  async paid() {
+    const now = Date.now();
+    for (const [oldest, since] of waiting) {
+      if (now - since < WAIT_MS_MAX) break;
+      waiting.delete(oldest);
+    }
+    waiting.set(this, now);
+    try {
+      return await new Promise((resolve, reject) => {
+        this.resolve = resolve;
+        this.reject = reject;
+      });
+    } finally {
+      waiting.delete(this);
+    }
+  }
+}
+
+/** The response to a request; nothing where it is owed. */
+function begin(request, env, ctx, owed) {
   if (broken) renew(env, ctx);
   try {
-    return serve.call({ env, ctx }, request);
+    return serve(request, env, ctx, owed);
   } catch (error) {
     if (error instanceof WebAssembly.RuntimeError) breakDown();
     return failure(error, request, Date.now());
   }
 }
 
-async function answered(promise, request, env, ctx) {
+async function answered(owed, request, env, ctx) {
   const now = Date.now();
   try {
-    let answer = await unlessBroken(promise);
+    let answer = await owed.paid();
     if (answer === undefined && SAFE.has(request.method) && request.body === null) {
-      answer = await unlessBroken(begin(request, env, ctx));
+      answer = begin(request, env, ctx, owed) ?? (await owed.paid());
     }
     // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.
     return answer ?? failure("the instance that would have answered is broken", request, now);
   } catch (error) {
     return failure(error, request, now);
-  }
-}
-
-/** What comes of a promise; nothing where the instance breaks before. */
-async function unlessBroken(promise) {
-  const now = Date.now();
-  for (const [oldest, since] of waiting) {
-    if (now - since < WAIT_MS_MAX) break;
-    waiting.delete(oldest);
-  }
-  let end;
-  try {
-    return await new Promise((resolve, reject) => {
-      end = resolve;
-      waiting.set(end, now);
-      Promise.resolve(promise).then(resolve, reject);
-    });
-  } finally {
-    waiting.delete(end);
   }
 }
 

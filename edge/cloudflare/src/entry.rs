@@ -1,8 +1,6 @@
 //! Where requests and timers come in.
 
-use std::future::Future;
 use std::rc::Rc;
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use meridian_engine::exchange::Exchange;
@@ -11,7 +9,6 @@ use meridian_engine::refusal::Refusal;
 use meridian_wire::event::Seen;
 use wasm_bindgen::prelude::*;
 use worker::js_sys::Uint8Array;
-use worker::wasm_bindgen_futures::future_to_promise;
 use worker::worker_sys::Context as JsContext;
 use worker::{Context, Env, ScheduleContext, ScheduledEvent, console_error, event};
 
@@ -20,17 +17,12 @@ use crate::forward::RequestBody;
 use crate::isolate::Isolate;
 use crate::limits::{SYNC_BACKGROUND_MS, WAIT_MS_MAX};
 use crate::perform::Passage;
-use crate::{bundle, events, host};
+use crate::{bundle, events, host, serving};
 
-/// Serves a request: a `Response`, or a promise of one where something has to be waited for.
-#[wasm_bindgen]
-pub fn fetch(request: JsValue, env: Env, ctx: JsContext) -> Result<JsValue, JsValue> {
-    let mut serving = Box::pin(serve(request, env, Context::new(ctx)));
-    // Most of the time everything is at hand, and neither a promise nor a task is needed.
-    match serving.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
-        Poll::Ready(response) => response,
-        Poll::Pending => Ok(future_to_promise(serving).into()),
-    }
+/// Serves a request: a `Response`, or `undefined` where something has to be waited for. `owed` is resolved to it then.
+#[wasm_bindgen(js_name = serve)]
+pub fn fetch(request: JsValue, env: Env, ctx: JsContext, owed: JsValue) -> Result<JsValue, JsValue> {
+    serving::serve(serve(request, env, Context::new(ctx)), owed).unwrap_or(Ok(JsValue::UNDEFINED))
 }
 
 /// Tells `worker.js` the limit that it shares with the waits in here.

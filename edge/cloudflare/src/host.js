@@ -15,6 +15,15 @@ export function head(request) {
   return text;
 }
 
+/** Pays what `worker.js` is owed: the response to a request. */
+export function pay(owed, response) {
+  owed.resolve(response);
+}
+
+export function fail(owed, error) {
+  owed.reject(error);
+}
+
 export function bodyOf(message) {
   return message.body;
 }
@@ -453,11 +462,20 @@ export function onSettled(callback) {
 
 /** Tells the instance that watches, and no later one, what becomes of a promise. */
 export function watch(promise, slot, turn) {
-  const tell = settled;
+  const told = settled;
   promise.then(
-    (value) => tell(slot, turn, true, value),
-    (error) => tell(slot, turn, false, error),
+    (value) => tell(told, slot, turn, true, value),
+    (error) => tell(told, slot, turn, false, error),
   );
+}
+
+/** Requests go on in here: what breaks the instance is an error that nobody catches, and no rejection of this promise. */
+function tell(told, slot, turn, fulfilled, value) {
+  try {
+    told(slot, turn, fulfilled, value);
+  } catch (error) {
+    reportError(error);
+  }
 }
 
 export function sleep(ms) {

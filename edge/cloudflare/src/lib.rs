@@ -5,7 +5,7 @@
 //! What is decided is decided in the engine; nothing here forwards without its permit.
 //!
 //! Everything that is shared between requests is in the [`isolate`], bounded, and never borrowed across an `await`. The
-//! boundary to JavaScript is in [`host`] and [`wait`] alone.
+//! boundary to JavaScript is in [`host`], [`wait`] and [`serving`] alone.
 
 mod authority;
 mod bundle;
@@ -24,6 +24,7 @@ mod isolate;
 mod limits;
 mod origin;
 mod perform;
+mod serving;
 mod signature;
 mod sweep;
 mod wait;

@@ -63,6 +63,9 @@ struct Extent {
     /// Seconds of each single measurement.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+    /// Only rows whose names hold this; may be given again. No report is written.
+    #[arg(long)]
+    only: Vec<String>,
     /// Print everything measured as JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -72,6 +75,11 @@ struct Extent {
 }
 
 impl Extent {
+    /// Whether a row is measured.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
+
     /// How the measurement is repeated.
     fn command(&self, what: &str) -> String {
         let Self { rounds, seconds, .. } = self;
@@ -95,7 +103,9 @@ impl Extent {
         if self.json {
             println!("{}", serde_json::to_string(&results.measured)?);
         }
-        say(&format!("Written to {}", report::write(place, text)?.display()));
+        if self.only.is_empty() {
+            say(&format!("Written to {}", report::write(place, text)?.display()));
+        }
         match results.wrong() {
             0 => Ok(()),
             wrong => bail!("{wrong} answers were not those expected"),

@@ -11,11 +11,12 @@ use clap::{Args, ValueEnum};
 
 use super::contest::{Cell, Contest, Server, Token};
 use super::field::{Field, Place};
+use super::peer::{self, PEER};
 use super::program;
 use crate::progress::say;
 use crate::run::run;
 use crate::scratch::{Ports, Stop};
-use crate::setup::debian;
+use crate::setup::{debian, npm};
 use crate::{paths, report};
 
 /// Where the report goes.
@@ -45,7 +46,7 @@ pub struct ProfileBench {
     /// Use what an earlier build left.
     #[arg(long)]
     no_build: bool,
-    /// The edges listen on this port and the next, the upstream on the one after.
+    /// The edges listen on this port and the next; the upstream and the peer on the two after.
     #[arg(long, default_value_t = 18760)]
     port: u16,
     /// Origins of the stack listen on the ports from one above this, PostgreSQL from 101 above.
@@ -62,6 +63,8 @@ enum Subject {
     Spin,
     /// The worker on workerd.
     Cloudflare,
+    /// A worker written by hand, which does the same on the same workerd.
+    Peer,
 }
 
 /// What is asked for: the index of a cell.
@@ -81,6 +84,7 @@ static CONTEST: Contest = Contest {
     servers: &[
         Server { name: "spin", title: "Meridian in the Spin host", ours: true },
         Server { name: "cloudflare", title: "Meridian on workerd", ours: true },
+        Server { name: PEER.name, title: "Hono + jose on workerd", ours: false },
     ],
     cells: &[
         Cell::new("forwarded, no JWT", "/open/items", Token::None, 200, true),
@@ -90,6 +94,14 @@ static CONTEST: Contest = Contest {
     ],
     warm_up: &[],
 };
+
+/// What was found of one server.
+struct Part {
+    title: &'static str,
+    /// Microseconds of processor time for a request, where it was asked for requests.
+    request_us: Option<f64>,
+    functions: Vec<Function>,
+}
 
 /// A function, and its share of the samples in hundredths.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,9 +126,10 @@ impl ProfileBench {
         fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
         let mut parts = Vec::new();
         if self.wants(Subject::Engine) {
-            parts.push(("the engine alone, 1,000 routes", self.engine(&perf, &folder)?));
+            let functions = self.engine(&perf, &folder)?;
+            parts.push(Part { title: "the engine alone, 1,000 routes", request_us: None, functions });
         }
-        if self.wants(Subject::Spin) || self.wants(Subject::Cloudflare) {
+        if self.edge.iter().any(|subject| *subject != Subject::Engine) || self.edge.is_empty() {
             parts.extend(self.edges(&perf, &folder, &stop)?);
         }
         let text = self.report(&parts, &report::first_line(Command::new(&perf).arg("--version")));
@@ -139,7 +152,8 @@ impl ProfileBench {
         functions(perf, &data)
     }
 
-    fn edges(&self, perf: &Path, folder: &Path, stop: &Stop) -> Result<Vec<(&'static str, Vec<Function>)>> {
+    fn edges(&self, perf: &Path, folder: &Path, stop: &Stop) -> Result<Vec<Part>> {
+        let tools = npm::tools()?;
         let place = Place {
             folder,
             ports: Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port },
@@ -147,42 +161,51 @@ impl ProfileBench {
             no_build: self.no_build,
             perf_map: true,
         };
-        let field = Field::start(&CONTEST, &place, stop, |_, _| Ok(Vec::new()))?;
+        let field = Field::start(&CONTEST, &place, stop, |tokens, upstream| {
+            Ok(vec![peer::peer(PEER, &tools, folder, self.port + 3, tokens, &upstream.url)?])
+        })?;
         let cell = CONTEST.cells.get(self.request as usize).context("a request has a cell")?;
         let mut parts = Vec::new();
-        for (server, subject) in CONTEST.servers.iter().zip([Subject::Spin, Subject::Cloudflare]) {
+        let subjects = [Subject::Spin, Subject::Cloudflare, Subject::Peer];
+        for (server, subject) in CONTEST.servers.iter().zip(subjects) {
             if !self.wants(subject) {
                 continue;
             }
             let data = folder.join(format!("{}.data", server.name));
-            field.under_load(server, cell, self.seconds, |pid| {
+            let loaded = field.under_load(server, cell, self.seconds, |pid| {
                 let mut record = recording(perf, &data);
                 record.args(["--pid", &pid.to_string(), "--", "sleep", &self.seconds.to_string()]);
                 run(&format!("sample {}", server.title), &mut record).map(drop)
             })?;
             // While the process lives: what it compiled is known by its own file.
-            parts.push((server.title, functions(perf, &data)?));
+            let functions = functions(perf, &data)?;
+            parts.push(Part { title: server.title, request_us: Some(loaded.server_us), functions });
         }
         Ok(parts)
     }
 
-    fn report(&self, parts: &[(&str, Vec<Function>)], perf: &str) -> String {
+    fn report(&self, parts: &[Part], perf: &str) -> String {
         let Self { seconds, request, .. } = self;
         let kind = request.to_possible_value().map_or(String::new(), |kind| kind.get_name().to_owned());
         let command = format!("cargo xtask bench profile --request {kind} --seconds {seconds}");
         let mut text = report::heading("Where processor time goes", &command, perf);
         text.push_str(ABOUT);
-        for (title, functions) in parts {
+        for Part { title, request_us, functions } in parts {
             let mut objects: BTreeMap<&str, f64> = BTreeMap::new();
             for function in functions {
                 *objects.entry(&function.object).or_default() += function.share;
             }
             let mut objects: Vec<_> = objects.into_iter().collect();
             objects.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-            let rows =
-                objects.iter().map(|(object, share)| vec![format!("`{object}`"), format!("{share:.1}")]);
+            let us = |share: f64| request_us.map_or("–".to_owned(), |us| format!("{:.1}", us * share / 100.0));
+            let rows = objects
+                .iter()
+                .map(|(object, share)| vec![format!("`{object}`"), format!("{share:.1}"), us(*share)]);
             text.push_str(&format!("\n## {title}\n\n"));
-            text.push_str(&report::table(&["where", "%"], &rows.collect::<Vec<_>>()));
+            if let Some(us) = request_us {
+                text.push_str(&format!("{us:.1} µs of its processor time for a request.\n\n"));
+            }
+            text.push_str(&report::table(&["where", "%", "µs"], &rows.collect::<Vec<_>>()));
             let top = functions.iter().take(FUNCTIONS_MAX).map(|function| {
                 vec![
                     format!("`{}`", function.name),
@@ -201,14 +224,14 @@ impl ProfileBench {
 /// Samples by the clock of the processor: counters of the hardware are not there in most virtual machines.
 fn recording(perf: &Path, data: &Path) -> Command {
     let mut record = Command::new(perf);
-    record.args(["record", "--event", "cpu-clock", "--freq", FREQUENCY, "--output"]).arg(data);
+    record.args(["record", "--event", "cpu-clock", "--freq", FREQUENCY, "--call-graph", "fp", "--output"]).arg(data);
     record
 }
 
 /// What was sampled, the most first.
 fn functions(perf: &Path, data: &Path) -> Result<Vec<Function>> {
     let mut command = Command::new(perf);
-    command.args(["report", "--stdio", "--no-children", "--fields", "overhead,dso,symbol"]);
+    command.args(["report", "--stdio", "--no-children", "--fields", "overhead,dso,symbol", "--call-graph", "none"]);
     command.args(["--field-separator", "|", "--input"]).arg(data);
     let output = command.output().context("could not run perf report")?;
     let functions: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect();
