@@ -1,8 +1,8 @@
 //! Key-value stores: one file a key on disk, `spin:key-value` for components.
 //!
 //! Small values are in memory for reading; a change of one is seen by every reader at once and is on disk within
-//! [`limits::KEY_VALUE_FLUSH`]. Large ones are on disk alone, read and written as they are asked for, so that the memory
-//! of the host doesn't grow with them. A file is written beside its place and renamed, so a killed host leaves the old
+//! [`limits::KEY_VALUE_FLUSH`]. Large ones are on disk, written and read as they are asked for; of those that were read last so
+//! many stay in memory that the host's doesn't grow with them ([`limits::KEY_VALUE_RECENT_BYTES_MAX`]). A file is written beside its place and renamed, so a killed host leaves the old
 //! value or the new one, never half of one. It is meant for one machine; a store of production is the platform's own.
 
 mod interface;
@@ -17,6 +17,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use lru::LruCache;
 use sha2::{Digest, Sha256};
 
 pub use self::interface::link;
@@ -54,27 +55,75 @@ struct Shared {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     values: HashMap<String, Value>,
     bytes: usize,
     unwritten: HashSet<String>,
     closing: bool,
+    /// Large values that were written so far: tells one of a key from another.
+    written: u64,
+    /// Large values that were read last.
+    recent: LruCache<String, Arc<[u8]>>,
+    recent_bytes: usize,
 }
 
 /// Where a value is.
 #[derive(Clone)]
 enum Value {
     Memory(Arc<[u8]>),
-    /// In its file; so many bytes.
-    Disk(usize),
+    /// In its file.
+    Disk(Large),
+}
+
+/// A value in a file.
+#[derive(Clone, Copy, PartialEq)]
+struct Large {
+    bytes: usize,
+    /// Which of those that were written.
+    number: u64,
 }
 
 impl Value {
     fn len(&self) -> usize {
         match self {
             Self::Memory(value) => value.len(),
-            Self::Disk(bytes) => *bytes,
+            Self::Disk(large) => large.bytes,
+        }
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            values: HashMap::new(),
+            bytes: 0,
+            unwritten: HashSet::new(),
+            closing: false,
+            written: 0,
+            recent: LruCache::unbounded(),
+            recent_bytes: 0,
+        }
+    }
+
+    /// Keeps a large value that was read, if it is the key's still.
+    fn keep(&mut self, key: &str, large: Large, value: &Arc<[u8]>) {
+        let is_same = matches!(self.values.get(key), Some(Value::Disk(now)) if *now == large);
+        if !is_same || value.len() > limits::KEY_VALUE_RECENT_BYTES_MAX {
+            return;
+        }
+        self.forget(key);
+        while self.recent_bytes + value.len() > limits::KEY_VALUE_RECENT_BYTES_MAX {
+            let Some((_, oldest)) = self.recent.pop_lru() else { break };
+            self.recent_bytes -= oldest.len();
+        }
+        self.recent.put(key.to_owned(), Arc::clone(value));
+        self.recent_bytes += value.len();
+    }
+
+    /// Forgets what was read of a key.
+    fn forget(&mut self, key: &str) {
+        if let Some(value) = self.recent.pop(key) {
+            self.recent_bytes -= value.len();
         }
     }
 }
@@ -83,7 +132,7 @@ impl Store {
     /// Opens the store in `folder`, which is made where it is missing, with at most `bytes_max` bytes in it.
     pub fn open(folder: &Path, bytes_max: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut state = State::default();
+        let mut state = State::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             match read(&path, limits::VALUE_MEMORY_BYTES_MAX) {
@@ -116,20 +165,29 @@ impl Store {
 
     /// The value of a key. May wait for the disk.
     pub fn get(&self, key: &str) -> Option<Arc<[u8]>> {
-        let value = self.shared.lock().values.get(key).cloned();
-        match value? {
-            Value::Memory(value) => Some(value),
-            // Written anew meanwhile, it is the new value that is read; deleted, there is none.
-            Value::Disk(_) => match read(&self.shared.path(key), usize::MAX)? {
-                (_, Value::Memory(value)) => Some(value),
-                (_, Value::Disk(_)) => None,
-            },
+        let mut state = self.shared.lock();
+        let large = match state.values.get(key)? {
+            Value::Memory(value) => return Some(Arc::clone(value)),
+            Value::Disk(large) => *large,
+        };
+        if let Some(value) = state.recent.get(key) {
+            return Some(Arc::clone(value));
+        }
+        drop(state);
+        // Written anew meanwhile, it is the new value that is read; deleted, there is none.
+        match read(&self.shared.path(key), usize::MAX)? {
+            (_, Value::Memory(value)) => {
+                self.shared.lock().keep(key, large, &value);
+                Some(value)
+            }
+            (_, Value::Disk(_)) => None,
         }
     }
 
     /// Whether the value of a key is in memory, so that nobody waits for it.
     pub fn is_at_hand(&self, key: &str) -> bool {
-        !matches!(self.shared.lock().values.get(key), Some(Value::Disk(_)))
+        let state = self.shared.lock();
+        !matches!(state.values.get(key), Some(Value::Disk(_))) || state.recent.contains(key)
     }
 
     /// Whether a key has a value.
@@ -153,7 +211,6 @@ impl Store {
         let is_large = value.len() > limits::VALUE_MEMORY_BYTES_MAX;
         // One after the other: a file and what is known of it must not come from two writers.
         let writing = is_large.then(|| self.shared.writing());
-        let entry = if is_large { Value::Disk(value.len()) } else { Value::Memory(value.as_slice().into()) };
         let mut state = self.shared.lock();
         let old = state.values.get(&key).map_or(0, |value| key.len() + value.len());
         let bytes = state.bytes - old + key.len() + value.len();
@@ -165,9 +222,16 @@ impl Store {
             self.shared.write(&key, Some(&value)).map_err(|error| StoreError::Disk(error.kind()))?;
             state = self.shared.lock();
             state.unwritten.remove(&key);
+            state.written += 1;
         } else {
             state.unwritten.insert(key.clone());
         }
+        let entry = match is_large {
+            true => Value::Disk(Large { bytes: value.len(), number: state.written }),
+            false => Value::Memory(value.as_slice().into()),
+        };
+        // Whoever read the file before this may still come to keep it, as a value of another number.
+        state.forget(&key);
         let old = state.values.insert(key.clone(), entry).map_or(0, |old| key.len() + old.len());
         state.bytes = state.bytes - old + key.len() + value.len();
         drop((state, writing));
@@ -181,6 +245,7 @@ impl Store {
         if let Some(value) = state.values.remove(key) {
             state.bytes -= key.len() + value.len();
             state.unwritten.insert(key.to_owned());
+            state.forget(key);
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -287,7 +352,7 @@ fn read(path: &Path, bytes_max: usize) -> Option<(String, Value)> {
     }
     let bytes = usize::try_from(file.metadata().ok()?.len()).ok()?.checked_sub(4 + length)?;
     if bytes > bytes_max {
-        return Some((key, Value::Disk(bytes)));
+        return Some((key, Value::Disk(Large { bytes, number: 0 })));
     }
     let mut value = Vec::with_capacity(bytes);
     file.read_to_end(&mut value).ok()?;
@@ -378,6 +443,40 @@ mod tests {
         let most = (1 << 20) - "k".len() - large(2).len() - "l".len() - "small".len() - "n".len();
         assert_eq!(store.set("n".to_owned(), vec![0; most + 1]), Err(StoreError::Full(1 << 20)));
         store.set("n".to_owned(), vec![0; most]).unwrap();
+        drop(store);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn large_values_that_were_read_last_are_at_hand_and_never_old() {
+        let folder = folder("recent");
+        let large = |byte: u8| vec![byte; limits::VALUE_MEMORY_BYTES_MAX + 1];
+        let store = Store::open(&folder, 1 << 30).unwrap();
+        store.set("k".to_owned(), large(1)).unwrap();
+        assert_eq!(store.get("k").as_deref(), Some(large(1).as_slice()));
+        assert!(store.is_at_hand("k"));
+        store.set("k".to_owned(), large(2)).unwrap();
+        assert!(!store.is_at_hand("k"));
+        assert_eq!(store.get("k").as_deref(), Some(large(2).as_slice()));
+        store.delete("k");
+        assert!(store.get("k").is_none());
+
+        // Whoever read a value that was replaced since does not put it in the place of the new one.
+        store.set("k".to_owned(), large(3)).unwrap();
+        let Some(Value::Disk(before)) = store.shared.lock().values.get("k").cloned() else { panic!("small") };
+        store.set("k".to_owned(), large(4)).unwrap();
+        store.shared.lock().keep("k", before, &large(3).into());
+        assert_eq!(store.get("k").as_deref(), Some(large(4).as_slice()));
+
+        // No more than so many bytes of them, those that were read longest ago go first.
+        let most = limits::VALUE_BYTES_MAX;
+        let many = limits::KEY_VALUE_RECENT_BYTES_MAX / most + 1;
+        for number in 0..many {
+            store.set(format!("l{number}"), vec![0; most]).unwrap();
+            store.get(&format!("l{number}")).unwrap();
+        }
+        assert!(!store.is_at_hand("k") && !store.is_at_hand("l0") && store.is_at_hand("l1"));
+        assert!(store.shared.lock().recent_bytes <= limits::KEY_VALUE_RECENT_BYTES_MAX);
         drop(store);
         fs::remove_dir_all(folder).unwrap();
     }

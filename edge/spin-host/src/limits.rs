@@ -126,8 +126,10 @@ pub const KEY_VALUE_BYTES_MAX: usize = 2 << 30;
 pub const KEY_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one value.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of a value that is kept in memory; a larger one is on disk alone.
+/// Bytes of a value that is always in memory; a larger one is on disk.
 pub const VALUE_MEMORY_BYTES_MAX: usize = 32 << 10;
+/// Bytes of the larger ones that stay in memory once they were read, of one store.
+pub const KEY_VALUE_RECENT_BYTES_MAX: usize = 64 << 20;
 /// How long a change of a key-value store may wait before it is written to disk.
 pub const KEY_VALUE_FLUSH: Duration = Duration::from_millis(20);
 
