@@ -85,7 +85,9 @@ async function answered(owed, request, env, ctx) {
   try {
     let answer = await owed.paid();
     if (answer === undefined && SAFE.has(request.method) && request.body === null) {
-      answer = begin(request, env, ctx, owed) ?? (await owed.paid());
+      // An answer of the first attempt may still come, where it was not the instance that failed.
+      const again = new Owed();
+      answer = begin(request, env, ctx, again) ?? (await again.paid());
     }
     // A response belongs to the request in whose turn it is made, so that it is made here and not where the trap was.
     return answer ?? failure("the instance that would have answered is broken", request, now);

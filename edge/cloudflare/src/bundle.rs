@@ -14,8 +14,9 @@ use meridian_wire::limits::BUNDLE_BYTES_MAX;
 use meridian_wire::signature::TICKET_HEADER;
 use meridian_wire::sync::{HostReply, SyncReply, SyncRequest};
 use serde::{Deserialize, Serialize};
+use worker::js_sys::Uint8Array;
 use worker::wasm_bindgen::JsValue;
-use worker::{Context, KvStore, console_warn};
+use worker::{Context, console_warn};
 
 use crate::host::{self, SendFault};
 use crate::isolate::Isolate;
@@ -214,25 +215,36 @@ fn encoded(segment: &str) -> String {
     })
 }
 
-fn kv(isolate: &Isolate) -> Option<KvStore> {
-    isolate.env.kv(BUNDLES).inspect_err(|error| console_warn!("binding {BUNDLES}: {error}")).ok()
+/// The namespace, where it is bound.
+fn kv(isolate: &Isolate) -> Option<JsValue> {
+    let namespace = isolate.binding(BUNDLES);
+    if namespace.is_undefined() {
+        console_warn!("binding {BUNDLES} is missing");
+        return None;
+    }
+    Some(namespace)
 }
 
 async fn read(isolate: &Isolate, key: &str) -> Option<Vec<u8>> {
-    let read = kv(isolate)?.get(key).bytes().await;
-    read.inspect_err(|error| console_warn!("KV {key}: {error}")).ok().flatten()
+    let read = match host::read(&kv(isolate)?, key) {
+        Ok(reading) => host::wait(reading).await,
+        Err(error) => Err(error),
+    };
+    let warn = |error: &JsValue| console_warn!("KV {key}: {}", host::text_of(error));
+    let value = read.inspect_err(warn).ok().filter(|value| !value.is_undefined())?;
+    Some(Uint8Array::from(value).to_vec())
 }
 
 /// Writes to KV once the reply is on its way. Losing the write costs a later isolate a call.
 fn write(isolate: &Isolate, ctx: &Context, key: String, value: Vec<u8>) {
     let Some(kv) = kv(isolate) else { return };
     ctx.wait_until(async move {
-        let written = match kv.put_bytes(&key, &value) {
-            Ok(put) => put.execute().await,
+        let written = match host::write(&kv, &key, &value) {
+            Ok(writing) => host::wait(writing).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            console_warn!("KV {key} not written: {error}");
+            console_warn!("KV {key} not written: {}", host::text_of(&error));
         }
     });
 }

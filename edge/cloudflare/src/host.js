@@ -454,6 +454,7 @@ function hangUp(socket) {
   }
 }
 
+/** Tells the present instance, if that waits for anything. */
 let settled;
 
 export function onSettled(callback) {
@@ -471,9 +472,12 @@ export function watch(promise, slot, turn) {
 
 /** Requests go on in here: what breaks the instance is an error that nobody catches, and no rejection of this promise. */
 function tell(told, slot, turn, fulfilled, value) {
+  // One that is broken waits for nothing any more.
+  if (told !== settled) return;
   try {
     told(slot, turn, fulfilled, value);
   } catch (error) {
+    settled = undefined;
     reportError(error);
   }
 }
@@ -576,6 +580,18 @@ export function forget(key) {
 
 function urlOf(key) {
   return `https://cache.meridian.invalid/${encodeURIComponent(key)}`;
+}
+
+// Workers KV.
+
+/** Resolves to the bytes of a key, or to undefined. */
+export async function read(namespace, key) {
+  const buffer = await namespace.get(key, "arrayBuffer");
+  return buffer === null ? undefined : new Uint8Array(buffer);
+}
+
+export function write(namespace, key, value) {
+  return namespace.put(key, value);
 }
 
 // Limits: a Durable Object for each shard of a limit's keys.

@@ -126,6 +126,14 @@ extern "C" {
     /// Promise of having forgotten an entry.
     pub fn forget(key: &str) -> Promise;
 
+    /// Promise of the bytes of a key in a KV namespace, or of `undefined`.
+    #[wasm_bindgen(catch)]
+    pub fn read(namespace: &JsValue, key: &str) -> Result<Promise, JsValue>;
+
+    /// Promise of having given a key in a KV namespace its bytes.
+    #[wasm_bindgen(catch)]
+    pub fn write(namespace: &JsValue, key: &str, value: &[u8]) -> Result<Promise, JsValue>;
+
     /// Promise of a Durable Object's answer, or `undefined`.
     pub fn ask(namespace: &JsValue, name: &str, question: &str, timeout_ms: u32) -> Promise;
 

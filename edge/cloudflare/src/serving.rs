@@ -58,17 +58,22 @@ impl Handle {
                 task.serving.take()
             });
             let mut serving = serving?;
-            let polled = serving.as_mut().poll(&mut Context::from_waker(&waker));
-            let woken = TASKS.with_borrow_mut(|tasks| {
-                let task = tasks.get_mut(id)?;
-                match polled {
-                    Poll::Ready(answer) => return Some(Err((std::mem::take(&mut task.owed), answer))),
-                    Poll::Pending => task.serving = Some(serving),
+            match serving.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(answer) => {
+                    let owed =
+                        TASKS.with_borrow_mut(|tasks| Some(std::mem::take(&mut tasks.get_mut(id)?.owed)));
+                    return owed.map(|owed| (owed, answer));
                 }
-                task.woken.then_some(Ok(()))
-            });
-            if let Err(paid) = woken? {
-                return Some(paid);
+                Poll::Pending => {
+                    let woken = TASKS.with_borrow_mut(|tasks| {
+                        let task = tasks.get_mut(id)?;
+                        task.serving = Some(serving);
+                        Some(task.woken)
+                    });
+                    if woken != Some(true) {
+                        return None;
+                    }
+                }
             }
         }
     }

@@ -139,7 +139,10 @@ impl Future for Wait {
     fn poll(self: Pin<&mut Self>, context: &mut Context) -> Poll<Self::Output> {
         WAITS.with_borrow_mut(|waits| match waits.get(self.slot, self.turn) {
             Some(State::Pending(waker)) => {
-                *waker = Some(context.waker().clone());
+                // Always the same one: no other is dropped here.
+                if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                    *waker = Some(context.waker().clone());
+                }
                 Poll::Pending
             }
             _ => match waits.release(self.slot, self.turn) {

@@ -1,9 +1,10 @@
 //! Key-value stores: one file a key on disk, `spin:key-value` for components.
 //!
 //! Small values are in memory for reading; a change of one is seen by every reader at once and is on disk within
-//! [`limits::KEY_VALUE_FLUSH`]. Large ones are on disk, written and read as they are asked for; of those that were read last so
-//! many stay in memory that the host's doesn't grow with them ([`limits::KEY_VALUE_RECENT_BYTES_MAX`]). A file is written beside its place and renamed, so a killed host leaves the old
-//! value or the new one, never half of one. It is meant for one machine; a store of production is the platform's own.
+//! [`limits::KEY_VALUE_FLUSH`]. Large ones are on disk, written and read as they are asked for; of those that were read
+//! last so many stay in memory that the host's doesn't grow with them ([`limits::KEY_VALUE_RECENT_BYTES_MAX`]). A file is
+//! written beside its place and renamed, so a killed host leaves the old value or the new one, never half of one. It is
+//! meant for one machine; a store of production is the platform's own.
 
 mod interface;
 
@@ -105,19 +106,31 @@ impl State {
         }
     }
 
-    /// Keeps a large value that was read, if it is the key's still.
-    fn keep(&mut self, key: &str, large: Large, value: &Arc<[u8]>) {
+    /// The value of a key: `None` where it has to be read from the disk.
+    fn at_hand(&mut self, key: &str) -> Option<Option<Arc<[u8]>>> {
+        match self.values.get(key) {
+            None => Some(None),
+            Some(Value::Memory(value)) => Some(Some(Arc::clone(value))),
+            Some(Value::Disk(_)) => self.recent.get(key).map(|value| Some(Arc::clone(value))),
+        }
+    }
+
+    /// Keeps a large value that was read, if it is the key's still; what has to go for it is for the caller to drop.
+    fn keep(&mut self, key: &str, large: Large, value: &Arc<[u8]>) -> Vec<Arc<[u8]>> {
+        let mut gone = Vec::new();
         let is_same = matches!(self.values.get(key), Some(Value::Disk(now)) if *now == large);
         if !is_same || value.len() > limits::KEY_VALUE_RECENT_BYTES_MAX {
-            return;
+            return gone;
         }
         self.forget(key);
         while self.recent_bytes + value.len() > limits::KEY_VALUE_RECENT_BYTES_MAX {
             let Some((_, oldest)) = self.recent.pop_lru() else { break };
             self.recent_bytes -= oldest.len();
+            gone.push(oldest);
         }
         self.recent.put(key.to_owned(), Arc::clone(value));
         self.recent_bytes += value.len();
+        gone
     }
 
     /// Forgets what was read of a key.
@@ -166,28 +179,26 @@ impl Store {
     /// The value of a key. May wait for the disk.
     pub fn get(&self, key: &str) -> Option<Arc<[u8]>> {
         let mut state = self.shared.lock();
-        let large = match state.values.get(key)? {
-            Value::Memory(value) => return Some(Arc::clone(value)),
-            Value::Disk(large) => *large,
-        };
-        if let Some(value) = state.recent.get(key) {
-            return Some(Arc::clone(value));
+        if let Some(value) = state.at_hand(key) {
+            return value;
         }
+        let Some(Value::Disk(large)) = state.values.get(key) else { return None };
+        let large = *large;
         drop(state);
         // Written anew meanwhile, it is the new value that is read; deleted, there is none.
         match read(&self.shared.path(key), usize::MAX)? {
             (_, Value::Memory(value)) => {
-                self.shared.lock().keep(key, large, &value);
+                let gone = self.shared.lock().keep(key, large, &value);
+                drop(gone);
                 Some(value)
             }
             (_, Value::Disk(_)) => None,
         }
     }
 
-    /// Whether the value of a key is in memory, so that nobody waits for it.
-    pub fn is_at_hand(&self, key: &str) -> bool {
-        let state = self.shared.lock();
-        !matches!(state.values.get(key), Some(Value::Disk(_))) || state.recent.contains(key)
+    /// The value of a key as far as it is in memory: `None` where [`Store::get`] would wait for the disk.
+    pub fn at_hand(&self, key: &str) -> Option<Option<Arc<[u8]>>> {
+        self.shared.lock().at_hand(key)
     }
 
     /// Whether a key has a value.
@@ -424,11 +435,11 @@ mod tests {
         let large = |byte: u8| vec![byte; limits::VALUE_MEMORY_BYTES_MAX + 1];
         let store = Store::open(&folder, 1 << 20).unwrap();
         store.set("k".to_owned(), large(1)).unwrap();
-        assert!(!store.is_at_hand("k"));
+        assert!(store.at_hand("k").is_none());
         assert_eq!(store.get("k").as_deref(), Some(large(1).as_slice()));
         // Small, large and gone by turns: the last one counts, here and on disk.
         store.set("k".to_owned(), b"small".to_vec()).unwrap();
-        assert!(store.is_at_hand("k"));
+        assert!(store.at_hand("k").is_some());
         store.set("k".to_owned(), large(2)).unwrap();
         store.set("l".to_owned(), large(3)).unwrap();
         store.set("l".to_owned(), b"small".to_vec()).unwrap();
@@ -436,7 +447,7 @@ mod tests {
         store.delete("m");
         drop(store);
         let store = Store::open(&folder, 1 << 20).unwrap();
-        assert!(!store.is_at_hand("k") && store.is_at_hand("l"));
+        assert!(store.at_hand("k").is_none() && store.at_hand("l").is_some());
         assert_eq!(store.get("k").as_deref(), Some(large(2).as_slice()));
         assert_eq!(store.get("l").as_deref(), Some(b"small".as_slice()));
         assert!(store.get("m").is_none());
@@ -454,9 +465,9 @@ mod tests {
         let store = Store::open(&folder, 1 << 30).unwrap();
         store.set("k".to_owned(), large(1)).unwrap();
         assert_eq!(store.get("k").as_deref(), Some(large(1).as_slice()));
-        assert!(store.is_at_hand("k"));
+        assert!(store.at_hand("k").is_some());
         store.set("k".to_owned(), large(2)).unwrap();
-        assert!(!store.is_at_hand("k"));
+        assert!(store.at_hand("k").is_none());
         assert_eq!(store.get("k").as_deref(), Some(large(2).as_slice()));
         store.delete("k");
         assert!(store.get("k").is_none());
@@ -465,7 +476,7 @@ mod tests {
         store.set("k".to_owned(), large(3)).unwrap();
         let Some(Value::Disk(before)) = store.shared.lock().values.get("k").cloned() else { panic!("small") };
         store.set("k".to_owned(), large(4)).unwrap();
-        store.shared.lock().keep("k", before, &large(3).into());
+        assert!(store.shared.lock().keep("k", before, &large(3).into()).is_empty());
         assert_eq!(store.get("k").as_deref(), Some(large(4).as_slice()));
 
         // No more than so many bytes of them, those that were read longest ago go first.
@@ -475,7 +486,9 @@ mod tests {
             store.set(format!("l{number}"), vec![0; most]).unwrap();
             store.get(&format!("l{number}")).unwrap();
         }
-        assert!(!store.is_at_hand("k") && !store.is_at_hand("l0") && store.is_at_hand("l1"));
+        assert!(
+            store.at_hand("k").is_none() && store.at_hand("l0").is_none() && store.at_hand("l1").is_some()
+        );
         assert!(store.shared.lock().recent_bytes <= limits::KEY_VALUE_RECENT_BYTES_MAX);
         drop(store);
         fs::remove_dir_all(folder).unwrap();

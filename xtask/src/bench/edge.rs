@@ -68,6 +68,7 @@ impl EdgeBench {
     /// # Errors
     /// When something can't be built or started, or answers were not those expected.
     pub fn run(&self) -> Result<()> {
+        self.extent.check(&CONTEST)?;
         let stop = Stop::listen()?;
         say("Setting up");
         debian::need_debian(&["wrk"])?;

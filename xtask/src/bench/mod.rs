@@ -80,10 +80,21 @@ impl Extent {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
     }
 
+    /// Checks that there is a row for everything that is asked for.
+    fn check(&self, contest: &contest::Contest) -> Result<()> {
+        for part in &self.only {
+            let names: Vec<&str> = contest.cells.iter().map(|cell| cell.name).collect();
+            let is_there = names.iter().any(|name| name.contains(part));
+            ensure!(is_there, "no row has \"{part}\" in its name; there are: {}", names.join("; "));
+        }
+        Ok(())
+    }
+
     /// How the measurement is repeated.
     fn command(&self, what: &str) -> String {
         let Self { rounds, seconds, .. } = self;
-        format!("cargo xtask bench {what} --rounds {rounds} --seconds {seconds}")
+        let only: String = self.only.iter().map(|part| format!(" --only \"{part}\"")).collect();
+        format!("cargo xtask bench {what} --rounds {rounds} --seconds {seconds}{only}")
     }
 
     /// What the numbers of a table of costs are.

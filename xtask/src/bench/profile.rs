@@ -153,7 +153,6 @@ impl ProfileBench {
     }
 
     fn edges(&self, perf: &Path, folder: &Path, stop: &Stop) -> Result<Vec<Part>> {
-        let tools = npm::tools()?;
         let place = Place {
             folder,
             ports: Ports { cloudflare: self.port, spin: self.port + 1, base: self.base_port },
@@ -161,6 +160,7 @@ impl ProfileBench {
             no_build: self.no_build,
             perf_map: true,
         };
+        let tools = npm::tools()?;
         let field = Field::start(&CONTEST, &place, stop, |tokens, upstream| {
             Ok(vec![peer::peer(PEER, &tools, folder, self.port + 3, tokens, &upstream.url)?])
         })?;
@@ -197,7 +197,8 @@ impl ProfileBench {
             }
             let mut objects: Vec<_> = objects.into_iter().collect();
             objects.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-            let us = |share: f64| request_us.map_or("–".to_owned(), |us| format!("{:.1}", us * share / 100.0));
+            let us =
+                |share: f64| request_us.map_or("–".to_owned(), |us| format!("{:.1}", us * share / 100.0));
             let rows = objects
                 .iter()
                 .map(|(object, share)| vec![format!("`{object}`"), format!("{share:.1}"), us(*share)]);
@@ -224,14 +225,14 @@ impl ProfileBench {
 /// Samples by the clock of the processor: counters of the hardware are not there in most virtual machines.
 fn recording(perf: &Path, data: &Path) -> Command {
     let mut record = Command::new(perf);
-    record.args(["record", "--event", "cpu-clock", "--freq", FREQUENCY, "--call-graph", "fp", "--output"]).arg(data);
+    record.args(["record", "--event", "cpu-clock", "--freq", FREQUENCY, "--output"]).arg(data);
     record
 }
 
 /// What was sampled, the most first.
 fn functions(perf: &Path, data: &Path) -> Result<Vec<Function>> {
     let mut command = Command::new(perf);
-    command.args(["report", "--stdio", "--no-children", "--fields", "overhead,dso,symbol", "--call-graph", "none"]);
+    command.args(["report", "--stdio", "--no-children", "--fields", "overhead,dso,symbol"]);
     command.args(["--field-separator", "|", "--input"]).arg(data);
     let output = command.output().context("could not run perf report")?;
     let functions: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect();

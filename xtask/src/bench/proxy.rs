@@ -97,6 +97,7 @@ impl ProxyBench {
     /// # Errors
     /// When something can't be installed, built or started, or answers were not those expected.
     pub fn run(&self) -> Result<()> {
+        self.extent.check(&CONTEST)?;
         let stop = Stop::listen()?;
         say("Setting up");
         debian::need_debian(&["wrk"])?;

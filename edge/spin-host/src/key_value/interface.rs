@@ -55,9 +55,9 @@ pub fn link(linker: &mut Linker<Guest>) -> Result<()> {
             let store = opened(accessor, &store);
             Box::pin(async move {
                 let store = store?;
-                let value = match store.is_at_hand(&key) {
-                    true => store.get(&key),
-                    false => tokio::task::spawn_blocking(move || store.get(&key)).await?,
+                let value = match store.at_hand(&key) {
+                    Some(value) => value,
+                    None => tokio::task::spawn_blocking(move || store.get(&key)).await?,
                 };
                 Ok((Ok::<_, Error>(value),))
             })
