@@ -26,6 +26,10 @@ use meridian_wire::encoding::base64url;
 use meridian_wire::limits::FILE_DOCUMENTS_MAX;
 use serde_json::json;
 
+/// As in the Spin host.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const NOW_MS: u64 = 1_800_000_000_000;
 /// Requests of one round.
 const REQUESTS: usize = 100_000;

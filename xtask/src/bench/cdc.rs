@@ -78,7 +78,7 @@ impl CdcBench {
     pub fn run(&self) -> Result<()> {
         say("Setting up");
         let programs = postgres::programs()?;
-        let binary = program("bench-cdc", "bench", self.extent.no_build)?;
+        let binary = program("bench-cdc", "bench", "stack", self.extent.no_build)?;
         say("Measuring");
         let mut command = Command::new(&binary);
         let Extent { rounds, seconds, .. } = self.extent;

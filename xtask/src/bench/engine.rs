@@ -87,7 +87,7 @@ impl EngineBench {
     /// # Errors
     /// When the program can't be built or fails.
     pub fn run(&self) -> Result<()> {
-        let binary = program("bench-engine", "bench-engine", self.no_build)?;
+        let binary = program("bench-engine", "bench-engine", "release", self.no_build)?;
         let mut measured = Vec::new();
         for setting in &SETTINGS {
             say(&format!("Measuring: {}", setting.what));
@@ -114,7 +114,8 @@ impl EngineBench {
 
     fn report(&self, measured: &[Measured]) -> Result<String> {
         let command = format!("cargo xtask bench engine --rounds {}", self.rounds);
-        let mut text = report::heading("The engine alone", &command, "native, one thread");
+        let mut text =
+            report::heading("The engine alone", &command, "native, one thread, built for production");
         text.push_str(ABOUT);
         text.push_str(&format!(
             "\nMedian (least–greatest) of {} rounds of 100,000 decisions. {}\n\n",
@@ -172,11 +173,13 @@ fn verdict(microseconds: &[f64]) -> String {
 
 const ABOUT: &str = "
 Each decision is of a request with a token that the node remembers, a limit, an experiment, steering over three regions, a
-transform, and a response that is forwarded: everything of the pipeline but the cache. Steps are answered at once; making
-the request's facts is in the numbers, the host's work is not. *Memory* is what the process grew by until every hostname that is
-asked for had been asked for once: rules, hostnames and all that a node remembers. A node keeps at most 1,000 tenants,
-48 MiB of routes and 10,000 hostnames, those that it serves, however many there are; in the last setting none is remembered when it is asked for
-again, so that each decision also loads the hostname and now and then the tenant, whose rules are copied for it.
+transform, and a response that is forwarded: everything of the pipeline but the cache. Where each hostname has a route of its
+own, that has no limit, no experiment and no transform. Steps are answered at once; making the request's facts is in the
+numbers, the host's work is not. The program is built as the Spin host is for production, with its allocator. *Memory* is what
+the process grew by until every hostname that is asked for had been asked for once: rules, hostnames and all that a node
+remembers. A node keeps at most 1,000 tenants, 48 MiB of routes and 10,000 hostnames, those that it serves, however many there
+are; in the last setting none is remembered when it is asked for again, so that each decision also loads the hostname and now
+and then the tenant, whose rules are copied for it.
 
 *Bundle swap*: how long a node is busy with a new bundle of one of these tenants, from its bytes to rules that are ready for
 requests; verifying its signature and hash is not in it. *Push*: how long making that bundle of its files takes, once, with all

@@ -124,13 +124,13 @@ impl Extent {
     }
 }
 
-/// A measuring program of the crate `meridian-tests`, built with the feature that adds it, or with `no_build` as an earlier
-/// build left it.
-fn program(name: &str, feature: &str, no_build: bool) -> Result<PathBuf> {
-    let binary = paths::target()?.join("stack").join(name);
+/// A measuring program of the crate `meridian-tests`, built by this profile with the feature that adds it, or with `no_build`
+/// as an earlier build left it.
+fn program(name: &str, feature: &str, profile: &str, no_build: bool) -> Result<PathBuf> {
+    let binary = paths::target()?.join(profile).join(name);
     if !no_build {
         let mut cargo = paths::cargo();
-        cargo.args(["build", "--profile", "stack", "--package", "meridian-tests", "--features", feature]);
+        cargo.args(["build", "--profile", profile, "--package", "meridian-tests", "--features", feature]);
         run(&format!("build {name}"), cargo.args(["--bin", name]))?;
     }
     ensure!(binary.is_file(), "{} is not there: leave out --no-build", binary.display());

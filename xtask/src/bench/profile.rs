@@ -145,7 +145,7 @@ impl ProfileBench {
     }
 
     fn engine(&self, perf: &Path, folder: &Path) -> Result<Vec<Function>> {
-        let binary = program("bench-engine", "bench-engine", self.no_build)?;
+        let binary = program("bench-engine", "bench-engine", "release", self.no_build)?;
         let data = folder.join("engine.data");
         let mut record = recording(perf, &data);
         run("sample the engine", record.arg("--").arg(binary).args(ENGINE))?;
