@@ -1,24 +1,26 @@
 -- What wrk sends: HOST PATH [TOKENS FIRST COUNT]. With a file of tokens, requests walk through COUNT of its lines from
 -- line FIRST on and begin again at the file's end. Prints one line that starts with RESULT.
 
-local requests, at = {}, 0
+local host, path
+local tokens, requests, at = {}, {}, 0
 
 function init(args)
-  local host, path, file = args[1], args[2], args[3]
-  local function add(token)
-    local headers = { ["Host"] = host }
-    if token then headers["Authorization"] = "Bearer " .. token end
-    requests[#requests + 1] = wrk.format("GET", path, headers)
-  end
-  if not file then return add(nil) end
-  local tokens = {}
-  for token in io.lines(file) do tokens[#tokens + 1] = token end
+  host, path = args[1], args[2]
+  if not args[3] then return end
+  local all = {}
+  for token in io.lines(args[3]) do all[#all + 1] = token end
   local first, count = tonumber(args[4]), tonumber(args[5])
-  for index = first, first + count - 1 do add(tokens[index % #tokens + 1]) end
+  for index = first, first + count - 1 do tokens[#tokens + 1] = all[index % #all + 1] end
 end
 
+-- Made when it is first sent: tens of thousands of long texts that are alike take LuaJIT half a minute now and then.
 function request()
-  at = at % #requests + 1
+  at = at % math.max(#tokens, 1) + 1
+  if not requests[at] then
+    local headers = { ["Host"] = host }
+    if tokens[at] then headers["Authorization"] = "Bearer " .. tokens[at] end
+    requests[at] = wrk.format("GET", path, headers)
+  end
   return requests[at]
 end
 

@@ -24,7 +24,7 @@ use crate::stack::supervise::{Service, Supervisor};
 pub const HOST: &str = "bench.localhost";
 const TENANT: &str = "bench";
 /// Before the first round every server runs for this long, so that its code is compiled to the end.
-const COMPILE_SECONDS: u32 = 12;
+const COMPILE_SECONDS: u32 = 8;
 
 /// What runs, in the order in which it ends.
 pub struct Field {
