@@ -78,6 +78,8 @@ enum Kind {
     Full,
     /// From the cache.
     Cached,
+    /// Nothing that there is: answered by the edge itself.
+    Answered,
 }
 
 static CONTEST: Contest = Contest {
@@ -91,6 +93,7 @@ static CONTEST: Contest = Contest {
         Cell::new("forwarded, ES256 always new", "/auth/items", Token::Es256New, 200, true),
         Cell::new("full pipeline, ES256 remembered", "/full/items", Token::Es256Same, 200, true),
         Cell::new("cache hit, 1 KB", "/cached/kilobyte", Token::None, 200, false),
+        Cell::new("answered here, no JWT", "/local/open", Token::None, 404, false),
     ],
     warm_up: &[],
 };
