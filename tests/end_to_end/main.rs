@@ -112,6 +112,9 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
             trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));
         }
     }
+    for (name, test) in functions::SPIN_TESTS.iter().chain(slow::SPIN_TESTS) {
+        trials.push(trial(format!("spin::{name}"), stack, |stack: &Stack| test(stack, "spin")));
+    }
     // What kills processes comes last.
     for (name, test) in failures::TESTS {
         trials.push(trial((*name).to_owned(), stack, *test));

@@ -10,7 +10,7 @@ use meridian_fuzz::{TARGETS, corpus};
 /// Bytes of all kept inputs together.
 const CORPUS_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Kept inputs that a target has at least: fewer means that files were lost.
-const INPUTS_MIN: usize = 1;
+const INPUTS_MIN: usize = 100;
 
 fn inputs(target: &str) -> Vec<PathBuf> {
     let folder = corpus(target);
