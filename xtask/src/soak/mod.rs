@@ -204,7 +204,7 @@ const PROCESSES: &str = "
 ## Processes
 
 Each with its children; memory that several processes share counts in part; in parentheses what is no page of a file. Medians
-of the second tenth, of the tenth in the middle and of the last tenth of the time; of origins that were killed, what the first,
-the middle and the last held of those that lived from one kill to another, right before the latter.
+of the second tenth, of the tenth in the middle and of the last tenth of the time; of what was killed, what the first, the middle
+and the last held of those that began after the first tenth and lived from one kill to another, right before the latter.
 
 ";

@@ -12,6 +12,9 @@ use crate::limits::{
 };
 use crate::report::Spread;
 
+/// Share of the time in which nothing is compared yet.
+const WARM_UP: f64 = 0.1;
+
 /// What was seen of one process, and of those that took its place.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Series {
@@ -107,14 +110,16 @@ impl Series {
 
     /// What is compared, with what lies between. Of a process that ran all the time: medians of the second tenth, of the
     /// tenth in the middle and of the last tenth of the time. Of one that was killed again and again: the ends of the
-    /// first, the middle and the last of its lives that lasted from one kill to another, and so equally long; none where
-    /// there are no two of them.
+    /// first, the middle and the last of its lives that began after the first tenth, while there is little to keep yet, and
+    /// lasted from one kill to another, and so equally long; none where there are no two of them.
     fn compared(&self) -> Option<[Look; 3]> {
         match self.lives.as_slice() {
             [life] => {
-                Some([life.median(0.1, 0.2)?, life.median(0.45, 0.55)?, life.median(0.9, f64::INFINITY)?])
+                Some([life.median(WARM_UP, 0.2)?, life.median(0.45, 0.55)?, life.median(0.9, f64::INFINITY)?])
             }
-            [_, whole @ .., _] if whole.len() > 1 => {
+            [_, whole @ .., _] => {
+                let early = whole.iter().take_while(|life| life.began() < WARM_UP).count();
+                let whole = whole.get(early..).filter(|whole| whole.len() > 1)?;
                 let [first, middle, last] = [0, whole.len() / 2, whole.len() - 1].map(|at| whole.get(at));
                 Some([first?.end()?, middle?.end()?, last?.end()?])
             }
@@ -157,6 +162,11 @@ impl Life {
     /// What was seen last.
     fn end(&self) -> Option<Look> {
         self.samples.last().map(|sample| sample.look)
+    }
+
+    /// Share of the time that had passed when it was seen first.
+    fn began(&self) -> f64 {
+        self.samples.first().map_or(0.0, |sample| sample.at)
     }
 
     /// Medians of what was seen in this part of the time; none where nothing was.
@@ -222,6 +232,9 @@ mod tests {
         assert_eq!(watch(&lives).faults(&["edge"]), ["edge grew from 50 to 100 MB"]);
         assert_eq!(watch(&lives[..4]).faults(&["edge"]), ["edge grew from 50 to 90 MB"]);
         assert!(watch(&lives[..3]).faults(&["edge"]).is_empty(), "nothing to compare with");
+        let early = [(0.02, 10.0, 9.0, 9.0), (0.12, 10.0, 9.0, 9.0)];
+        let warm = [&early[..], &early[..], &life(50.0)[..], &life(60.0)[..], &life(10.0)[..]];
+        assert!(watch(&warm).faults(&["edge"]).is_empty(), "it had little to keep in the beginning");
         assert_eq!(watch(&lives[..3]).faults(&[]), ["edge was restarted 2 times"]);
     }
 }
