@@ -8,9 +8,7 @@ use meridian_engine::ruleset::LimitScope;
 use meridian_engine::step::{Lease, Take};
 use meridian_wire::lease::{LeaseReply, LeaseRequest};
 use wasm_bindgen::prelude::*;
-use worker::{
-    DurableObject, Env, ListOptions, Method, Request, Response, Result, State, console_warn, durable_object,
-};
+use worker::{DurableObject, Env, ListOptions, Method, Request, Response, Result, State, durable_object};
 
 use crate::host;
 use crate::isolate::Isolate;
@@ -27,11 +25,7 @@ const SWEPT: &str = "!swept";
 
 /// Takes from all limits at the same time; `None` where the authority does not answer.
 pub async fn take(isolate: &Isolate, takes: &[Take]) -> Vec<Option<Lease>> {
-    let namespace = isolate.binding(LIMITS);
-    if namespace.is_undefined() {
-        console_warn!("binding {LIMITS} is missing");
-        return vec![None; takes.len()];
-    }
+    let Some(namespace) = isolate.binding(LIMITS) else { return vec![None; takes.len()] };
     join_all(takes.iter().map(|take| take_one(&namespace, take))).await
 }
 

@@ -215,21 +215,9 @@ fn encoded(segment: &str) -> String {
     })
 }
 
-/// The namespace, where it is bound.
-fn kv(isolate: &Isolate) -> Option<JsValue> {
-    let namespace = isolate.binding(BUNDLES);
-    if namespace.is_undefined() {
-        console_warn!("binding {BUNDLES} is missing");
-        return None;
-    }
-    Some(namespace)
-}
-
 async fn read(isolate: &Isolate, key: &str) -> Option<Vec<u8>> {
-    let read = match host::read(&kv(isolate)?, key) {
-        Ok(reading) => host::wait(reading).await,
-        Err(error) => Err(error),
-    };
+    let namespace = isolate.binding(BUNDLES)?;
+    let read = host::wait(host::read(&namespace, key)).await;
     let warn = |error: &JsValue| console_warn!("KV {key}: {}", host::text_of(error));
     let value = read.inspect_err(warn).ok().filter(|value| !value.is_undefined())?;
     Some(Uint8Array::from(value).to_vec())
@@ -237,13 +225,9 @@ async fn read(isolate: &Isolate, key: &str) -> Option<Vec<u8>> {
 
 /// Writes to KV once the reply is on its way. Losing the write costs a later isolate a call.
 fn write(isolate: &Isolate, ctx: &Context, key: String, value: Vec<u8>) {
-    let Some(kv) = kv(isolate) else { return };
+    let Some(namespace) = isolate.binding(BUNDLES) else { return };
     ctx.wait_until(async move {
-        let written = match host::write(&kv, &key, &value) {
-            Ok(writing) => host::wait(writing).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        if let Err(error) = host::wait(host::write(&namespace, &key, &value)).await {
             console_warn!("KV {key} not written: {}", host::text_of(&error));
         }
     });

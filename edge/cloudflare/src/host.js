@@ -590,8 +590,9 @@ export async function read(namespace, key) {
   return buffer === null ? undefined : new Uint8Array(buffer);
 }
 
-export function write(namespace, key, value) {
-  return namespace.put(key, value);
+export async function write(namespace, key, value) {
+  // A copy: what comes in lies in the instance's memory, which goes on to change.
+  await namespace.put(key, value.slice());
 }
 
 // Limits: a Durable Object for each shard of a limit's keys.

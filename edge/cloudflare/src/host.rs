@@ -127,12 +127,10 @@ extern "C" {
     pub fn forget(key: &str) -> Promise;
 
     /// Promise of the bytes of a key in a KV namespace, or of `undefined`.
-    #[wasm_bindgen(catch)]
-    pub fn read(namespace: &JsValue, key: &str) -> Result<Promise, JsValue>;
+    pub fn read(namespace: &JsValue, key: &str) -> Promise;
 
     /// Promise of having given a key in a KV namespace its bytes.
-    #[wasm_bindgen(catch)]
-    pub fn write(namespace: &JsValue, key: &str, value: &[u8]) -> Result<Promise, JsValue>;
+    pub fn write(namespace: &JsValue, key: &str, value: &[u8]) -> Promise;
 
     /// Promise of a Durable Object's answer, or `undefined`.
     pub fn ask(namespace: &JsValue, name: &str, question: &str, timeout_ms: u32) -> Promise;

@@ -81,9 +81,14 @@ impl Isolate {
         self.random.borrow_mut().next()
     }
 
-    /// A binding by name; `undefined` where there is none.
-    pub fn binding(&self, name: &str) -> JsValue {
-        Reflect::get(&self.env, &JsValue::from_str(name)).unwrap_or_default()
+    /// A binding by name; where there is none that is logged.
+    pub fn binding(&self, name: &str) -> Option<JsValue> {
+        let binding = Reflect::get(&self.env, &JsValue::from_str(name)).unwrap_or_default();
+        if binding.is_undefined() {
+            console_warn!("binding {name} is missing");
+            return None;
+        }
+        Some(binding)
     }
 }
 

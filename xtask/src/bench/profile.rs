@@ -98,6 +98,9 @@ static CONTEST: Contest = Contest {
     warm_up: &[],
 };
 
+/// What the servers of the contest are, in their order.
+const SERVERS: [Subject; 3] = [Subject::Spin, Subject::Cloudflare, Subject::Peer];
+
 /// What was found of one server.
 struct Part {
     title: &'static str,
@@ -132,7 +135,7 @@ impl ProfileBench {
             let functions = self.engine(&perf, &folder)?;
             parts.push(Part { title: "the engine alone, 1,000 routes", request_us: None, functions });
         }
-        if self.edge.iter().any(|subject| *subject != Subject::Engine) || self.edge.is_empty() {
+        if SERVERS.into_iter().any(|subject| self.wants(subject)) {
             parts.extend(self.edges(&perf, &folder, &stop)?);
         }
         let text = self.report(&parts, &report::first_line(Command::new(&perf).arg("--version")));
@@ -169,8 +172,7 @@ impl ProfileBench {
         })?;
         let cell = CONTEST.cells.get(self.request as usize).context("a request has a cell")?;
         let mut parts = Vec::new();
-        let subjects = [Subject::Spin, Subject::Cloudflare, Subject::Peer];
-        for (server, subject) in CONTEST.servers.iter().zip(subjects) {
+        for (server, subject) in CONTEST.servers.iter().zip(SERVERS) {
             if !self.wants(subject) {
                 continue;
             }
