@@ -25,6 +25,8 @@ pub const SPIN_TESTS: &[(&str, EdgeTest)] = &[
     ("a_function_has_no_authority_but_its_request", a_function_has_no_authority_but_its_request),
     ("versions_of_a_function_are_those_of_the_rules", versions_of_a_function_are_those_of_the_rules),
     ("functions_of_one_tenant_leave_others_alone", functions_of_one_tenant_leave_others_alone),
+    ("a_function_is_bound_by_what_it_computes", a_function_is_bound_by_what_it_computes),
+    ("a_function_is_bound_while_its_body_passes", a_function_is_bound_while_its_body_passes),
 ];
 
 /// How long a decision may take to where it is explained.
@@ -238,6 +240,31 @@ fn functions_of_one_tenant_leave_others_alone(stack: &Stack, edge: &str) -> Resu
                 attack.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))
             })
         })
+    })
+}
+
+/// Six hundred milliseconds of waiting are nothing of the hundred that it may compute; pauses between don't give it more.
+fn a_function_is_bound_by_what_it_computes(stack: &Stack, edge: &str) -> Result<()> {
+    with_function(stack, edge, |url, _| {
+        let client = Client::new(url, "acme.localhost");
+        client.with("x-do", "patient").get("/through/probe/x")?.expect(200)?;
+        let bursts = client.with("x-do", "bursts").get("/through/probe/x")?.expect(502)?;
+        explained(stack, &bursts, "failed: cpu").map(drop)
+    })
+}
+
+/// A body that is not whole never looks as if it were.
+fn a_function_is_bound_while_its_body_passes(stack: &Stack, edge: &str) -> Result<()> {
+    with_function(stack, edge, |url, _| {
+        let client = Client::new(url, "acme.localhost");
+        for told in ["loop-in-body", "memory-in-body"] {
+            let since = Instant::now();
+            let cut = client.with("x-do", told).get("/through/probe/x");
+            ensure!(cut.is_err(), "{told}: {cut:?}");
+            ensure!(since.elapsed() < BESIDE_MAX, "{told} took {:?}", since.elapsed());
+            client.get("/through/probe/x")?.expect(200)?;
+        }
+        Ok(())
     })
 }
 

@@ -10,6 +10,7 @@
 //! that are the platform's own (`meridian-…`) are kept from it and put back.
 
 mod onward;
+mod work;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,16 +32,13 @@ use meridian_engine::step::{
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::{Engine, component::Linker};
-use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody,
-    handler::{InstantiationError, ProxyHandler, TrapOrPanicError},
-    p3::bindings::{ServicePre, http::types::ErrorCode},
-};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, p3::bindings::ServicePre};
 
 pub use self::onward::Onward;
+use self::work::Ended;
 use crate::{
     component,
-    instance::{Begun, Blueprint, Guest, InstanceLimits, Instances, Sending},
+    instance::{Blueprint, Guest, InstanceLimits, Sending},
     key_value::{self, hex},
     limits,
     outbound::{Answering, Outbound, Sent},
@@ -157,18 +155,17 @@ impl Functions {
                 busy_timeout: Duration::from_millis(call.cpu_ms_max.into()),
             },
             stopping: Arc::clone(&self.stopping),
-            function: Some(Arc::new(Bounds { notes: Arc::clone(&notes), _place: place })),
+            function: Some(Arc::clone(&notes)),
         };
-        let instances = ProxyHandler::new(Instances::isolated(Arc::new(blueprint)));
-        match tokio::time::timeout(timeout, instances.handle(Begun::default(), request)).await {
+        match tokio::time::timeout(timeout, work::answer(blueprint, place, request)).await {
             Ok(Ok(response)) => {
                 let ran = if notes.answered.load(Ordering::Relaxed) { Ran::SentOn } else { Ran::Answered };
                 Ok(ended(Some(response), Ok(ran)))
             }
-            Ok(Err(error)) => match notes.target.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Ok(Err(why)) => match notes.target.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 // It could not be sent on, and the function had nothing to say to that.
-                Some(fault) if error.downcast_ref::<ErrorCode>().is_some() => Err(fault),
-                _ => failed(notes.why(&error)),
+                Some(fault) if matches!(why, Ended::Error) => Err(fault),
+                _ => failed(notes.why(why)),
             },
             Err(_) => failed(FunctionFailure::Timeout),
         }
@@ -298,18 +295,9 @@ impl Drop for Place {
     }
 }
 
-/// What an instance of a function is bound by, for as long as it lives.
-pub struct Bounds {
-    /// What is noted of it.
-    pub notes: Arc<Notes>,
-    _place: Place,
-}
-
 /// What becomes known of a function while it runs.
 #[derive(Default)]
 pub struct Notes {
-    /// It took more processor time than it may.
-    pub cpu: AtomicBool,
     /// It asked for more memory than it may have.
     pub memory: AtomicBool,
     /// It has sent its request on.
@@ -325,18 +313,14 @@ impl Notes {
         FunctionFault { why, sent_on: self.sent.load(Ordering::Relaxed) }
     }
 
-    fn why(&self, error: &wasmtime::Error) -> FunctionFailure {
-        let is_start = error.is::<InstantiationError<Begun>>();
-        if self.cpu.load(Ordering::Relaxed) {
-            FunctionFailure::Cpu
-        } else if self.memory.load(Ordering::Relaxed) && (is_start || error.is::<TrapOrPanicError>()) {
-            FunctionFailure::Memory
-        } else if error.is::<ErrorCode>() {
-            FunctionFailure::Error
-        } else if is_start {
-            FunctionFailure::Unsupported
-        } else {
-            FunctionFailure::Trap
+    fn why(&self, ended: Ended) -> FunctionFailure {
+        let is_memory = self.memory.load(Ordering::Relaxed);
+        match ended {
+            Ended::Cpu => FunctionFailure::Cpu,
+            Ended::Error => FunctionFailure::Error,
+            Ended::Start | Ended::Trap if is_memory => FunctionFailure::Memory,
+            Ended::Start => FunctionFailure::Unsupported,
+            Ended::Trap => FunctionFailure::Trap,
         }
     }
 }

@@ -19,7 +19,6 @@ use tokio::{
 use wasmtime::{
     Engine, ResourceLimiter, Result, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
     component::{GuestTaskId, ResourceTable},
-    format_err,
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -29,7 +28,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    functions::{Bounds, Onward},
+    functions::{Notes, Onward},
     key_value, limits,
     logs::LogStream,
     outbound::{Client, Outbound},
@@ -73,7 +72,7 @@ pub struct InstanceLimits {
     pub memory_bytes_max: usize,
     /// How long a request may take until the component has answered.
     pub request_timeout: Duration,
-    /// How long the component may compute without waiting for anything.
+    /// How long the component may compute without waiting for anything; a function, altogether.
     pub busy_timeout: Duration,
 }
 
@@ -100,8 +99,8 @@ pub struct Blueprint {
     pub limits: InstanceLimits,
     /// Set when the host stops, so that instances which end with it are no failures.
     pub stopping: Arc<AtomicBool>,
-    /// Of a tenant's function: what it is bound by.
-    pub function: Option<Arc<Bounds>>,
+    /// Of a tenant's function: what becomes known of it.
+    pub function: Option<Arc<Notes>>,
 }
 
 /// The requests that an instance may send.
@@ -133,15 +132,15 @@ impl Sending {
 /// The memory of an instance within its limits.
 struct Memory {
     limits: StoreLimits,
-    /// Whose place is taken until the instance is gone, and who is told of a limit that was met.
-    function: Option<Arc<Bounds>>,
+    /// Who is told of a limit that was met.
+    function: Option<Arc<Notes>>,
 }
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         let grows = self.limits.memory_growing(current, desired, maximum)?;
         if let Some(function) = self.function.as_ref().filter(|_| !grows) {
-            function.notes.memory.store(true, Ordering::Relaxed);
+            function.memory.store(true, Ordering::Relaxed);
         }
         Ok(grows)
     }
@@ -164,6 +163,22 @@ impl ResourceLimiter for Memory {
 }
 
 impl Blueprint {
+    /// The store of a new instance. At every tick of the epoch at which the component computes, `interrupted` says whether it
+    /// may go on; it lets others run first.
+    pub fn store(
+        &self,
+        mut interrupted: impl FnMut() -> Result<()> + Send + Sync + 'static,
+    ) -> Result<Store<Guest>> {
+        let mut store = Store::new(&self.engine, self.guest()?);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |_| {
+            interrupted()?;
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        });
+        Ok(store)
+    }
+
     fn guest(&self) -> Result<Guest> {
         let mut wasi = WasiCtx::builder();
         wasi.envs(&self.environment)
@@ -226,28 +241,15 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> Result<Instance<Guest, Expiration, Working>> {
         let blueprint = &self.blueprint;
-        let mut store = Store::new(&blueprint.engine, blueprint.guest()?);
-        store.limiter(|guest| &mut guest.limits);
         let computing = Arc::new(AtomicBool::new(false));
         let beginning = Arc::new(Beginning::default());
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback({
+        let mut store = blueprint.store({
             let computing = Arc::clone(&computing);
-            let function = blueprint.function.clone();
-            let mut ticks_left = ticks(blueprint.limits.busy_timeout);
-            move |_| {
+            move || {
                 computing.store(true, Ordering::Relaxed);
-                // What a function computes in all is limited, and not only what it does without a pause.
-                if let Some(function) = &function {
-                    if ticks_left == 0 {
-                        function.notes.cpu.store(true, Ordering::Relaxed);
-                        return Err(format_err!("it took more processor time than it may"));
-                    }
-                    ticks_left -= 1;
-                }
-                Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+                Ok(())
             }
-        });
+        })?;
         tracing::debug!(component = %blueprint.id, "an instance is made");
         let service = tokio::time::timeout(
             blueprint.limits.request_timeout,
@@ -266,7 +268,6 @@ impl HandlerState for Instances {
                 requests_at_once_max: self.requests_at_once_max,
                 beginning,
                 stopping: Arc::clone(&blueprint.stopping),
-                is_function: blueprint.function.is_some(),
             },
         })
     }
@@ -343,7 +344,6 @@ pub struct Working {
     requests_at_once_max: usize,
     beginning: Arc<Beginning>,
     stopping: Arc<AtomicBool>,
-    is_function: bool,
 }
 
 impl WorkerState for Working {
@@ -378,11 +378,7 @@ impl WorkerState for Working {
         if let Err(error) = result
             && !self.stopping.load(Ordering::Relaxed)
         {
-            if self.is_function {
-                tracing::debug!(component = %self.id, "it ended: {error:#}");
-            } else {
-                tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
-            }
+            tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
         }
         drop(store);
     }

@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use wasip3::clocks::monotonic_clock::wait_for;
+use wasip3::clocks::monotonic_clock::{now, wait_for};
 use wasip3::http::client;
 use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
 use wasip3::wit_bindgen::StreamResult;
@@ -27,21 +27,25 @@ impl wasip3::exports::http::handler::Guest for Probe {
         };
         match said("x-do").as_str() {
             "answer" => answer(&format!("{VERSION} answers by itself")),
-            "loop" => loop {
-                black_box(());
-            },
-            "memory" => {
-                let mut held: Vec<Vec<u8>> = Vec::new();
-                loop {
-                    held.push(black_box(vec![1; 1 << 20]));
-                }
-            }
+            "loop" => compute(),
+            "memory" => hoard(),
             "trap" => panic!("on command"),
             "error" => Err(ErrorCode::InternalError(Some("on command".to_owned()))),
             "slow" => {
                 wait_for(60_000_000_000).await;
                 pass(request).await
             }
+            "patient" => {
+                for _ in 0..30 {
+                    wait_for(20_000_000).await;
+                }
+                pass(request).await
+            }
+            "bursts" => loop {
+                let begun = now();
+                while now() - begun < 5_000_000 {}
+                wait_for(1_000_000).await;
+            },
             "late-trap" => {
                 pass(request).await?;
                 panic!("after it was sent on")
@@ -54,8 +58,25 @@ impl wasip3::exports::http::handler::Guest for Probe {
             "elsewhere" => answer(&send(&like(&request, Some(&said("x-to")), None)).await),
             "path" => answer(&send(&like(&request, None, Some("/other"))).await),
             "look" => answer(&seen(&fields)),
+            "loop-in-body" => begin(compute),
+            "memory-in-body" => begin(hoard),
             _ => pass(request).await,
         }
+    }
+}
+
+/// Computes for ever.
+fn compute() -> ! {
+    loop {
+        black_box(());
+    }
+}
+
+/// Takes memory for ever.
+fn hoard() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(black_box(vec![1; 1 << 20]));
     }
 }
 
@@ -149,6 +170,17 @@ fn answer(text: &str) -> Result<Response, ErrorCode> {
     wasip3::spawn(async move {
         // What nobody reads is nobody's loss.
         let _ = writer.write_all(text).await;
+    });
+    let (response, _) = Response::new(Fields::new(), Some(stream), wit_future::new(|| Ok(None)).1);
+    Ok(response)
+}
+
+/// A response whose body begins; the function then does this.
+fn begin(then: fn() -> !) -> Result<Response, ErrorCode> {
+    let (mut writer, stream) = wit_stream::new();
+    wasip3::spawn(async move {
+        let _ = writer.write_all(VERSION.as_bytes().to_vec()).await;
+        then()
     });
     let (response, _) = Response::new(Fields::new(), Some(stream), wit_future::new(|| Ok(None)).1);
     Ok(response)
