@@ -7,6 +7,7 @@
 //! meant for one machine; a store of production is the platform's own.
 
 mod interface;
+mod recent;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,10 +19,10 @@ use std::{
     thread::JoinHandle,
 };
 
-use lru::LruCache;
 use sha2::{Digest, Sha256};
 
 pub use self::interface::link;
+use self::recent::Recent;
 use crate::limits;
 
 /// Why a store didn't do what was asked.
@@ -64,8 +65,7 @@ struct State {
     /// Large values that were written so far: tells one of a key from another.
     written: u64,
     /// Large values that were read last.
-    recent: LruCache<String, Arc<[u8]>>,
-    recent_bytes: usize,
+    recent: Recent,
 }
 
 /// Where a value is.
@@ -101,8 +101,7 @@ impl State {
             unwritten: HashSet::new(),
             closing: false,
             written: 0,
-            recent: LruCache::unbounded(),
-            recent_bytes: 0,
+            recent: Recent::new(),
         }
     }
 
@@ -111,33 +110,14 @@ impl State {
         match self.values.get(key) {
             None => Some(None),
             Some(Value::Memory(value)) => Some(Some(Arc::clone(value))),
-            Some(Value::Disk(_)) => self.recent.get(key).map(|value| Some(Arc::clone(value))),
+            Some(Value::Disk(_)) => self.recent.get(key).map(Some),
         }
     }
 
     /// Keeps a large value that was read, if it is the key's still; what has to go for it is for the caller to drop.
     fn keep(&mut self, key: &str, large: Large, value: &Arc<[u8]>) -> Vec<Arc<[u8]>> {
-        let mut gone = Vec::new();
         let is_same = matches!(self.values.get(key), Some(Value::Disk(now)) if *now == large);
-        if !is_same || value.len() > limits::KEY_VALUE_RECENT_BYTES_MAX {
-            return gone;
-        }
-        self.forget(key);
-        while self.recent_bytes + value.len() > limits::KEY_VALUE_RECENT_BYTES_MAX {
-            let Some((_, oldest)) = self.recent.pop_lru() else { break };
-            self.recent_bytes -= oldest.len();
-            gone.push(oldest);
-        }
-        self.recent.put(key.to_owned(), Arc::clone(value));
-        self.recent_bytes += value.len();
-        gone
-    }
-
-    /// Forgets what was read of a key.
-    fn forget(&mut self, key: &str) {
-        if let Some(value) = self.recent.pop(key) {
-            self.recent_bytes -= value.len();
-        }
+        if is_same { self.recent.put(key, value) } else { Vec::new() }
     }
 }
 
@@ -242,7 +222,7 @@ impl Store {
             false => Value::Memory(value.as_slice().into()),
         };
         // Whoever read the file before this may still come to keep it, as a value of another number.
-        state.forget(&key);
+        state.recent.remove(&key);
         let old = state.values.insert(key.clone(), entry).map_or(0, |old| key.len() + old.len());
         state.bytes = state.bytes - old + key.len() + value.len();
         drop((state, writing));
@@ -256,7 +236,7 @@ impl Store {
         if let Some(value) = state.values.remove(key) {
             state.bytes -= key.len() + value.len();
             state.unwritten.insert(key.to_owned());
-            state.forget(key);
+            state.recent.remove(key);
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -478,18 +458,6 @@ mod tests {
         store.set("k".to_owned(), large(4)).unwrap();
         assert!(store.shared.lock().keep("k", before, &large(3).into()).is_empty());
         assert_eq!(store.get("k").as_deref(), Some(large(4).as_slice()));
-
-        // No more than so many bytes of them, those that were read longest ago go first.
-        let most = limits::VALUE_BYTES_MAX;
-        let many = limits::KEY_VALUE_RECENT_BYTES_MAX / most + 1;
-        for number in 0..many {
-            store.set(format!("l{number}"), vec![0; most]).unwrap();
-            store.get(&format!("l{number}")).unwrap();
-        }
-        assert!(
-            store.at_hand("k").is_none() && store.at_hand("l0").is_none() && store.at_hand("l1").is_some()
-        );
-        assert!(store.shared.lock().recent_bytes <= limits::KEY_VALUE_RECENT_BYTES_MAX);
         drop(store);
         fs::remove_dir_all(folder).unwrap();
     }
