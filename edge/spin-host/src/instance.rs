@@ -19,6 +19,7 @@ use tokio::{
 use wasmtime::{
     Engine, ResourceLimiter, Result, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
     component::{GuestTaskId, ResourceTable},
+    format_err,
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
