@@ -12,6 +12,7 @@ mod failures;
 mod frames;
 mod functions;
 mod health;
+mod http2;
 mod idle;
 mod issuers;
 mod limits;
@@ -99,6 +100,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(broken::TESTS)
         .chain(functions::TESTS)
         .chain(surface::TESTS)
+        .chain(http2::TESTS)
         .chain(responses::TESTS)
         .chain(origins::TESTS)
         .chain(sockets::TESTS)
