@@ -31,7 +31,9 @@ pub enum Answer {
     Success,
     /// Another answer.
     Other,
-    /// The stream or the connection was ended with this error code.
+    /// The stream was ended with this error code.
+    Reset(u32),
+    /// The connection was ended with this one.
     Ended(u32),
     /// The connection was closed without a word.
     Closed,
@@ -95,13 +97,15 @@ pub fn take_nothing(url: &str, fields: &[(&str, &str)], patience: Duration) -> R
     Ok(begun.elapsed())
 }
 
-fn connect(url: &str, patience: Duration) -> Result<TcpStream> {
+pub fn connect(url: &str, patience: Duration) -> Result<TcpStream> {
     let stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     Ok(stream)
 }
 
-fn block(fields: &[(&str, &str)]) -> Result<Vec<u8>> {
+/// Fields as literals.
+pub fn block(fields: &[(&str, &str)]) -> Result<Vec<u8>> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -113,7 +117,8 @@ fn block(fields: &[(&str, &str)]) -> Result<Vec<u8>> {
     Ok(block)
 }
 
-fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+/// Adds a frame.
+pub fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
     bytes.extend_from_slice(&[kind, flags]);
     bytes.extend_from_slice(&stream.to_be_bytes());
@@ -121,7 +126,7 @@ fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) 
 }
 
 /// Kind, flags and payload of the next frame; `None` at the end of the connection.
-fn next(stream: &mut impl Read) -> Result<Option<(u8, u8, Vec<u8>)>> {
+pub fn next(stream: &mut impl Read) -> Result<Option<(u8, u8, Vec<u8>)>> {
     let mut head = [0; 9];
     match stream.read_exact(&mut head) {
         Ok(()) => {}
@@ -141,7 +146,8 @@ fn code(payload: &[u8], at: usize) -> Result<u32> {
     code.map(u32::from_be_bytes).context("an error code")
 }
 
-fn answer(stream: &mut impl Read) -> Result<Answer> {
+/// What comes next of those.
+pub fn answer(stream: &mut impl Read) -> Result<Answer> {
     while let Some((kind, _, payload)) = next(stream)? {
         match kind {
             HEADERS => {
@@ -149,7 +155,7 @@ fn answer(stream: &mut impl Read) -> Result<Answer> {
                 let first = payload.iter().find(|byte| **byte & 0xe0 != 0x20).context("a field")?;
                 return Ok(if *first == STATUS_200 { Answer::Success } else { Answer::Other });
             }
-            RST_STREAM => return Ok(Answer::Ended(code(&payload, 0)?)),
+            RST_STREAM => return Ok(Answer::Reset(code(&payload, 0)?)),
             GOAWAY => return Ok(Answer::Ended(code(&payload, 4)?)),
             _ => {}
         }

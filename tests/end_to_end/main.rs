@@ -12,6 +12,7 @@ mod failures;
 mod frames;
 mod functions;
 mod health;
+mod http2;
 mod idle;
 mod issuers;
 mod limits;
@@ -99,6 +100,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(broken::TESTS)
         .chain(functions::TESTS)
         .chain(surface::TESTS)
+        .chain(http2::TESTS)
         .chain(responses::TESTS)
         .chain(origins::TESTS)
         .chain(sockets::TESTS)
@@ -112,7 +114,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
             trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));
         }
     }
-    for (name, test) in functions::SPIN_TESTS.iter().chain(slow::SPIN_TESTS) {
+    for (name, test) in functions::SPIN_TESTS.iter().chain(slow::SPIN_TESTS).chain(http2::SPIN_TESTS) {
         trials.push(trial(format!("spin::{name}"), stack, |stack: &Stack| test(stack, "spin")));
     }
     // What kills processes comes last.

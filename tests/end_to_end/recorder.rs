@@ -26,6 +26,13 @@ pub struct Seen {
     pub line: String,
 }
 
+impl Seen {
+    /// Path and query.
+    pub fn target(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or_default()
+    }
+}
+
 /// The service. It speaks WebSocket at `/…/socket`, and answers everything else with 200 and a text that is different each
 /// time and names what the request says of its host, method and path beside its head.
 pub struct Recorder {

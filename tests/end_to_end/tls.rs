@@ -50,7 +50,7 @@ const FORGED: &str = "203.0.113.10";
 const HOST: &str = "acme.localhost";
 
 /// A Caddy that the test started; ended when dropped.
-struct Front {
+pub struct Front {
     child: Child,
     address: SocketAddr,
     roots: Arc<RootCertStore>,
@@ -116,8 +116,13 @@ impl Front {
         Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host)?, stream).await?)
     }
 
+    /// The host that it serves, with its port.
+    pub fn authority(&self) -> String {
+        format!("{HOST}:{}", self.address.port())
+    }
+
     fn request<B>(&self, path: &str, body: B) -> Result<Request<B>> {
-        let url = format!("https://{HOST}:{}{path}", self.address.port());
+        let url = format!("https://{}{path}", self.authority());
         let request = Request::get(url).header("x-forwarded-for", FORGED).header("x-forwarded-proto", "http");
         Ok(request.header("forwarded", format!("for={FORGED}")).body(body)?)
     }
@@ -128,8 +133,7 @@ impl Front {
         tokio::spawn(connection);
         let mut request = self.request("/tls/1", Empty::<Bytes>::new())?;
         // A target without its authority, and the host in a field (RFC 9112, section 3.2.1).
-        let host = format!("{HOST}:{}", self.address.port()).parse()?;
-        request.headers_mut().insert("host", host);
+        request.headers_mut().insert("host", self.authority().parse()?);
         *request.uri_mut() = "/tls/1".parse()?;
         whole(sender.send_request(request).await?).await
     }
@@ -168,11 +172,12 @@ impl Front {
     }
 
     /// A connection for HTTP/2, to be spoken by frames.
-    fn for_frames(&self) -> Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
+    pub fn for_frames(&self) -> Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
         let config = self.offer(&rustls::version::TLS13, b"h2")?;
         let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(HOST)?)?;
         let stream = std::net::TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
+        stream.set_write_timeout(Some(ANSWER_MAX))?;
         Ok(StreamOwned::new(connection, stream))
     }
 }
@@ -183,7 +188,11 @@ async fn whole(response: Response<hyper::body::Incoming>) -> Result<Response<Byt
 }
 
 /// Caddy in front of an edge that forwards `/tls/**` to a recorder, for the time of the test.
-fn with_front(stack: &Stack, edge: &str, test: impl FnOnce(&Front, &Recorder) -> Result<()>) -> Result<()> {
+pub fn with_front(
+    stack: &Stack,
+    edge: &str,
+    test: impl FnOnce(&Front, &Recorder) -> Result<()>,
+) -> Result<()> {
     let recorder = Recorder::start()?;
     let rules = format!(
         "---\napiVersion: meridian/v1\nkind: Upstream\nmetadata: {{name: recorder}}\n\
@@ -305,7 +314,7 @@ fn gets_one_request_for_one_behind_tls(stack: &Stack, edge: &str) -> Result<()> 
                 wrong.extend(error.map(|error| format!("{}: {error:#}", case.about)));
             }
         }
-        let smuggled = seen.iter().filter(|request| target(request).contains("smuggled")).count();
+        let smuggled = seen.iter().filter(|request| request.target().contains("smuggled")).count();
         ensure!(smuggled == 0, "{smuggled} requests were smuggled: {seen:?}");
         ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
         Ok(())
@@ -314,7 +323,7 @@ fn gets_one_request_for_one_behind_tls(stack: &Stack, edge: &str) -> Result<()> 
 
 impl Case {
     fn over_http2(&self, front: &Front, number: usize) -> Result<()> {
-        let authority = format!("{HOST}:{}", front.address.port());
+        let authority = front.authority();
         let filled = |text: &str| text.replace("{N}", &number.to_string()).replace("{A}", &authority);
         let pseudo =
             [(":method", "POST"), (":scheme", "https"), (":authority", "{A}"), (":path", "/tls/{N}")];
@@ -335,7 +344,7 @@ impl Case {
         if !(self.first.is_empty() && self.instead.is_empty()) {
             return None;
         }
-        let url = format!("https://{HOST}:{}/tls/{number}", front.address.port());
+        let url = format!("https://{}/tls/{number}", front.authority());
         let begun = Request::post(url);
         let fields = self.with.iter();
         fields
@@ -357,7 +366,7 @@ impl Case {
     fn reached(&self, number: usize, seen: &[Seen]) -> Result<()> {
         let path = format!("/tls/{number}");
         let is_it = |request: &&Seen| {
-            let behind = target(request).strip_prefix(path.as_str());
+            let behind = request.target().strip_prefix(path.as_str());
             behind.is_some_and(|behind| !behind.starts_with(|next: char| next.is_ascii_digit()))
         };
         let reached: Vec<&Seen> = seen.iter().filter(is_it).collect();
@@ -369,11 +378,6 @@ impl Case {
         }
         Ok(())
     }
-}
-
-/// The target of a request that reached the upstream.
-fn target(request: &Seen) -> &str {
-    request.line.split(' ').nth(1).unwrap_or_default()
 }
 
 /// What came of each handshake: nothing was wrong, or what the client said of it.

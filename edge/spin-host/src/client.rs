@@ -22,6 +22,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
+use wasmtime_wasi_http::Error;
 
 use crate::{hop, limits, refusal::last_answer};
 
@@ -183,9 +184,10 @@ impl Exchanges {
     pub fn begin<Q, R>(
         &self,
     ) -> (impl FnOnce(Q) -> Received<Q> + use<Q, R>, impl FnOnce(R) -> Sent<R> + use<Q, R>) {
+        let is_http2 = self.seen().protocol == Protocol::Http2;
         let (request, response) = (Open::new(self), Open::new(self));
         (
-            move |body| Received { body, open: Some(request) },
+            move |body| Received { body, is_http2, open: Some(request) },
             move |body| {
                 let mut sent = Sent { body, untaken: false, open: response };
                 // Its head: without room for anything, the server does not ask for the body at all.
@@ -212,23 +214,34 @@ impl Drop for Open {
     }
 }
 
-/// The body of a request.
+/// The body of a request, which is whole or ends with an error.
 pub struct Received<B> {
     body: B,
+    is_http2: bool,
     /// Until its end has come: a component may keep what is left of it for as long as it likes.
     open: Option<Open>,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Received<B>
+where
+    Error: From<B::Error>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut frame = Pin::new(&mut self.body).poll_frame(cx).map_err(Error::from);
+        let has_ended = self.body.is_end_stream();
+        // A stream or a connection that ends without an error code would end the body as well. That is how a server says that it
+        // needs no more of one (RFC 9113, section 8.1); from a client it is not the end of a request. Of HTTP/1.1 this does not
+        // hold, nor does a body in chunks say there that it has ended.
+        if self.is_http2 && !has_ended && matches!(frame, Poll::Ready(None)) {
+            frame = Poll::Ready(Some(Err(Error::ConnectionTerminated)));
+        }
+        if has_ended || matches!(frame, Poll::Ready(None | Some(Err(_)))) {
             self.open = None;
         }
         frame

@@ -247,7 +247,7 @@ impl Server {
             empty()
         } else {
             match body.size_hint().exact() {
-                Some(size) if size <= self.limits.body_bytes_max => body.map_err(Error::from).boxed_unsync(),
+                Some(size) if size <= self.limits.body_bytes_max => body.boxed_unsync(),
                 Some(_) => return Err(Failure::BodyTooLarge),
                 None => {
                     let bytes_max = usize::try_from(self.limits.body_bytes_max).unwrap_or(usize::MAX);
@@ -281,7 +281,7 @@ fn body_error(error: Box<dyn std::error::Error + Send + Sync>, exceeded: &Atomic
         exceeded.store(true, Ordering::Relaxed);
         return Error::HttpRequestBodySize(None);
     }
-    error.downcast::<hyper::Error>().map_or(Error::ConnectionTerminated, |error| Error::from(*error))
+    error.downcast::<Error>().map_or(Error::ConnectionTerminated, |error| *error)
 }
 
 fn empty() -> WasiBody {

@@ -6,6 +6,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    sync::mpsc,
     time::sleep,
 };
 
@@ -104,6 +105,37 @@ async fn who_takes_nothing_of_a_response_is_not_waited_for() {
     client.read_exact(&mut part).await.unwrap();
     served.await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 90);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_http2_a_body_that_is_given_up_is_not_whole() {
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    // `POST http://a/` by the static table (RFC 7541, appendix A), and the beginning of its body.
+    const BEGUN: &[u8] = b"\0\0\x06\x01\x04\0\0\0\x01\x83\x86\x84\x41\x01a\0\0\x03\0\0\0\0\0\x01abc";
+    const CASES: &[(&str, &[u8], bool)] = &[
+        ("its end", b"\0\0\0\0\x01\0\0\0\x01", true),
+        ("a reset with an error", b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08", false),
+        ("a reset without one", b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\0", false),
+    ];
+    for (about, end, is_whole) in CASES {
+        let (mut client, server) = duplex(1 << 16);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let (stream, exchanges) = Watched::new(server, PATIENCE);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (received, sent) = exchanges.begin();
+            let (request, tell) = (request.map(received), tell.clone());
+            async move {
+                let body = request.into_body().collect().await;
+                tell.send(body.is_ok()).unwrap();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())).map(sent))
+            }
+        });
+        tokio::spawn(async move {
+            let _ended = protocols().serve_connection(TokioIo::new(stream), service).await;
+        });
+        client.write_all(&[PREFACE, SETTINGS, BEGUN, *end].concat()).await.unwrap();
+        assert_eq!(told.recv().await, Some(*is_whole), "{about}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
