@@ -18,6 +18,7 @@ mod limits;
 mod load;
 mod origins;
 mod parties;
+mod poison;
 mod recorder;
 mod regions;
 mod requests;
@@ -99,6 +100,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(broken::TESTS)
         .chain(functions::TESTS)
         .chain(surface::TESTS)
+        .chain(poison::TESTS)
         .chain(responses::TESTS)
         .chain(origins::TESTS)
         .chain(sockets::TESTS)
