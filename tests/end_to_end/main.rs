@@ -10,6 +10,7 @@ mod crawlers;
 mod crowds;
 mod failures;
 mod frames;
+mod front;
 mod functions;
 mod health;
 mod idle;
@@ -108,6 +109,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(slow::TESTS)
         .chain(idle::TESTS)
         .chain(tls::TESTS)
+        .chain(front::TESTS)
     {
         for edge in EDGES {
             let test = *test;
