@@ -108,7 +108,7 @@ fn refuses_frames_that_break_the_protocol(stack: &Stack, edge: &str) -> Result<(
     if edge == "cloudflare" {
         return with_front(stack, edge, |front, recorder| {
             let target = Target { scheme: "https", authority: &front.authority(), folder: "/tls" };
-            try_all(&target, || front.for_frames(), recorder)
+            try_all(&target, || front.stream(b"h2"), recorder)
         });
     }
     with_recorder(stack, edge, |url, recorder| {

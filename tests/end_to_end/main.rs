@@ -10,6 +10,7 @@ mod crawlers;
 mod crowds;
 mod failures;
 mod frames;
+mod front;
 mod functions;
 mod health;
 mod http2;
@@ -19,6 +20,7 @@ mod limits;
 mod load;
 mod origins;
 mod parties;
+mod poison;
 mod recorder;
 mod regions;
 mod requests;
@@ -101,6 +103,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(functions::TESTS)
         .chain(surface::TESTS)
         .chain(http2::TESTS)
+        .chain(poison::TESTS)
         .chain(responses::TESTS)
         .chain(origins::TESTS)
         .chain(sockets::TESTS)
@@ -108,6 +111,7 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
         .chain(slow::TESTS)
         .chain(idle::TESTS)
         .chain(tls::TESTS)
+        .chain(front::TESTS)
     {
         for edge in EDGES {
             let test = *test;

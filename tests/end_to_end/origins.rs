@@ -3,11 +3,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use meridian_tests::client::Client;
 use meridian_tests::stack::Stack;
-use meridian_wire::context::Context;
+use meridian_wire::context::{Context, HEADER};
+use meridian_wire::encoding::{base64url, from_base64url};
 use meridian_wire::keyring::MacKeyring;
+use meridian_wire::limits::{CONTEXT_AGE_MS_MAX, CONTEXT_AHEAD_MS_MAX};
 use serde::Deserialize;
 
 use crate::stack::metrics;
@@ -114,7 +116,7 @@ fn origins_take_a_context_once(stack: &Stack) -> Result<()> {
     let authority = |region: &str| up.origins[region].url.trim_start_matches("http://").to_owned();
     let (here, there) = (authority("us-east-1"), authority("eu-west-1"));
     let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
-    let signed = |number: u32, issued_ms: u64, path: &str| {
+    let signed = |number: u32, issued_ms: u64, method: &str| {
         let context = Context {
             tenant: Some("acme".to_owned()),
             scopes: vec!["orders:read".to_owned()],
@@ -125,31 +127,73 @@ fn origins_take_a_context_once(stack: &Stack) -> Result<()> {
             issued_ms,
             ..Context::default()
         };
-        context.sign(&keys, "GET", &here, path)
+        context.sign(&keys, method, &here, PATH)
     };
-    let request = |context: &str, path: &str, more: &str| {
-        format!("GET {path} HTTP/1.1\r\nHost: {here}\r\nMeridian-Context: {context}\r\n{more}\r\n")
+    let request = |context: &str, more: &str| {
+        format!("GET {PATH} HTTP/1.1\r\nHost: {here}\r\nMeridian-Context: {context}\r\n{more}\r\n")
     };
     let last = "Connection: close\r\n";
-    let once = signed(0, now_ms, PATH);
-    let twice = request(&once, PATH, "") + &request(&once, PATH, last);
-    let forged = once.replacen("v1.", "v1.x", 1);
-    for (about, at, bytes, expected) in [
-        ("twice on one connection", &here, twice, &[200, 409][..]),
-        ("again on another", &here, request(&once, PATH, last), &[409]),
-        (
-            "at another region",
-            &there,
-            request(&signed(1, now_ms, PATH), PATH, last).replace(&here, &there),
-            &[401],
-        ),
-        ("for another path", &here, request(&signed(2, now_ms, PATH), "/v1/whoami", last), &[401]),
-        ("too late", &here, request(&signed(3, now_ms - 60_000, PATH), PATH, last), &[401]),
-        ("of no key", &here, request(&forged, PATH, last), &[401]),
-        ("two of them", &here, request(&once, PATH, &format!("Meridian-Context: {once}\r\n{last}")), &[401]),
+    let once = signed(0, now_ms, "GET");
+    for (about, bytes, expected) in [
+        ("twice on one connection", request(&once, "") + &request(&once, last), &[200, 409][..]),
+        ("two of them", request(&once, &format!("Meridian-Context: {once}\r\n{last}")), &[401]),
     ] {
-        let (statuses, _) = exchange(at, bytes.as_bytes())?;
+        let (statuses, _) = exchange(&here, bytes.as_bytes())?;
         ensure!(statuses == expected, "{about}: {statuses:?}, expected {expected:?}");
     }
+    let fresh = |number| signed(number, now_ms, "GET");
+    let bad = Err("bad-signature");
+    let (late_ms, early_ms) = (now_ms - 2 * CONTEXT_AGE_MS_MAX, now_ms + 10 * CONTEXT_AHEAD_MS_MAX);
+    for (about, at, path, context, expected) in [
+        ("again on another connection", &here, PATH, once.clone(), Err("replayed")),
+        ("at another region", &there, PATH, fresh(1), bad),
+        ("for another path", &here, "/v1/whoami", fresh(2), bad),
+        ("for another query", &here, "/v1/collections/orders/records", fresh(3), bad),
+        ("for another method", &here, PATH, signed(4, now_ms, "POST"), bad),
+        ("too late", &here, PATH, signed(5, late_ms, "GET"), Err("expired")),
+        ("from far ahead", &here, PATH, signed(6, early_ms, "GET"), Err("not-yet")),
+        ("by a clock that is a little ahead", &here, PATH, signed(7, now_ms + 2_000, "GET"), Ok(())),
+        ("of no key", &here, PATH, fresh(8).replacen("v1.", "v1.x", 1), Err("unknown-key")),
+        ("with another bit in its signature", &here, PATH, with_another_bit(&fresh(9))?, bad),
+        ("with half a signature", &here, PATH, with_half_a_signature(&fresh(10))?, Err("malformed")),
+        ("for another tenant", &here, PATH, saying(&fresh(11), "acme", "globex")?, bad),
+        ("for more", &here, PATH, saying(&fresh(12), "orders:read", "orders:write")?, bad),
+        ("as it was signed", &here, PATH, fresh(13), Ok(())),
+    ] {
+        let client = Client::new(&format!("http://{at}"), at).with(HEADER, &context);
+        let answer = client.get(path)?;
+        let Err(why) = expected else {
+            answer.expect(200).context(about)?;
+            continue;
+        };
+        let status = if why == "replayed" { 409 } else { 401 };
+        let kind = answer.expect(status).context(about)?.value()?["type"].to_string();
+        ensure!(kind.contains(&format!("context-{why}")), "{about}: {kind}");
+    }
     Ok(())
+}
+
+/// The same context, but for one bit of its signature.
+fn with_another_bit(context: &str) -> Result<String> {
+    let (signed, signature) = context.rsplit_once('.').context("a signature")?;
+    let mut signature = from_base64url(signature).context("a signature in base64url")?;
+    *signature.first_mut().context("a signature of some bytes")? ^= 1;
+    Ok(format!("{signed}.{}", base64url(&signature)))
+}
+
+/// The same context with the first half of its signature, which is right as far as it goes.
+fn with_half_a_signature(context: &str) -> Result<String> {
+    let (signed, signature) = context.rsplit_once('.').context("a signature")?;
+    let signature = from_base64url(signature).context("a signature in base64url")?;
+    Ok(format!("{signed}.{}", base64url(&signature[..signature.len() / 2])))
+}
+
+/// A context that says something else under the signature of this one.
+fn saying(context: &str, word: &str, other: &str) -> Result<String> {
+    let parts: Vec<&str> = context.split('.').collect();
+    let [version, key, json, signature] = parts[..] else { bail!("{context} is no context") };
+    let json = String::from_utf8(from_base64url(json).context("claims in base64url")?)?;
+    ensure!(json.contains(word), "{word} is not in {json}");
+    let json = base64url(json.replace(word, other).as_bytes());
+    Ok([version, key, &json, signature].join("."))
 }

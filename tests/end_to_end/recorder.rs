@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use meridian_tests::serve::serve;
+use meridian_wire::encoding::hex;
 
 use crate::sockets;
 
@@ -33,8 +34,9 @@ impl Seen {
     }
 }
 
-/// The service. It speaks WebSocket at `/…/socket`, and answers everything else with 200 and a text that is different each
-/// time and names what the request says of its host, method and path beside its head.
+/// The service. It speaks WebSocket at `/…/socket`, and answers everything else with 200, or the status that `x-provoke` asks
+/// for, and a text that is different each time and names what the request says of its host, method and path beside its head.
+/// The digest of the request's body is in `x-digest`, and what is answered below `/kept` and `/account` may be kept for a minute.
 pub struct Recorder {
     /// Where it is.
     pub url: String,
@@ -80,7 +82,7 @@ fn record(stream: &TcpStream, seen: &Mutex<Vec<Seen>>) -> std::io::Result<()> {
         if let Some(key) = key.filter(|_| target.ends_with("/socket")) {
             return sockets::echo(stream, &mut reader, &key);
         }
-        answer(stream, &head, target, (number, body.len()), seen)?;
+        answer(stream, &head, target, (number, body.as_str()), seen)?;
     }
 }
 
@@ -124,11 +126,16 @@ fn trailers(reader: &mut BufReader<&TcpStream>) -> std::io::Result<String> {
     }
 }
 
+/// What tells whether a body came as it was sent.
+pub fn digest(body: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, body).as_ref())
+}
+
 fn answer(
     mut stream: &TcpStream,
     head: &str,
     target: &str,
-    (number, body_bytes): (u32, usize),
+    (number, body): (u32, &str),
     seen: &Mutex<Vec<Seen>>,
 ) -> std::io::Result<()> {
     if target.ends_with("/events") {
@@ -164,11 +171,14 @@ fn answer(
     }
     let told: Vec<&str> =
         head.lines().filter(|line| line.starts_with("x-") || line.contains("evil")).collect();
-    let text = format!("{number}: body of {body_bytes} bytes; {}", told.join("; "));
-    let kept = if target.starts_with("/kept") { "cache-control: max-age=60\r\n" } else { "" };
+    let text = format!("{number}: body of {} bytes; {}", body.len(), told.join("; "));
+    let status = head.lines().find_map(|line| line.strip_prefix("x-provoke: ")).unwrap_or("200");
+    let is_kept = ["/kept/", "/account/"].iter().any(|path| target.starts_with(path));
+    let kept = if is_kept { "cache-control: max-age=60\r\n" } else { "" };
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\n{kept}content-type: text/plain\r\ncontent-length: {}\r\n\r\n{text}",
+        "HTTP/1.1 {status} Told\r\n{kept}content-type: text/plain\r\nx-digest: {}\r\ncontent-length: {}\r\n\r\n{text}",
+        digest(body.as_bytes()),
         text.len()
     )
 }

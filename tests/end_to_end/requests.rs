@@ -1,7 +1,7 @@
 //! One request through one edge: what each policy does, as a client sees it.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,11 @@ pub fn raw(url: &str, request: &[u8]) -> Result<Response> {
 pub fn begin(url: &str, request: &[u8]) -> Result<(Response, TcpStream)> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+    Ok((begin_over(&mut stream, request)?, stream))
+}
+
+/// The same on a connection that is there already.
+pub fn begin_over(stream: &mut (impl Read + Write), request: &[u8]) -> Result<Response> {
     stream.write_all(request)?;
     let mut bytes = Vec::new();
     while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -144,7 +149,7 @@ pub fn begin(url: &str, request: &[u8]) -> Result<(Response, TcpStream)> {
     let field = |line: &str| {
         line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    Ok((Response { status, headers: lines.map_while(field).collect(), body: Vec::new() }, stream))
+    Ok(Response { status, headers: lines.map_while(field).collect(), body: Vec::new() })
 }
 
 fn an_edge_without_a_configuration_says_so(stack: &Stack, name: &str) -> Result<()> {

@@ -6,14 +6,19 @@ use std::net::TcpStream;
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use meridian_tests::client::Response;
 use meridian_tests::stack::Stack;
 
 use crate::EdgeTest;
-use crate::requests::begin;
+use crate::recorder::Recorder;
+use crate::requests::{begin, begin_over};
 use crate::surface::with_recorder;
+use crate::tls::with_front;
 
-pub const TESTS: &[(&str, EdgeTest)] =
-    &[("a_websocket_passes_where_the_host_can", a_websocket_passes_where_the_host_can)];
+pub const TESTS: &[(&str, EdgeTest)] = &[
+    ("a_websocket_passes_where_the_host_can", a_websocket_passes_where_the_host_can),
+    ("a_websocket_passes_behind_tls", a_websocket_passes_behind_tls),
+];
 
 /// Bytes of a frame; those of these tests are below.
 const FRAME_BYTES_MAX: u64 = 1 << 20;
@@ -136,15 +141,34 @@ fn handshake(path: &str) -> String {
     )
 }
 
+/// Every message comes back, and so does the one that ends it.
+fn echoes(stream: &mut (impl Read + Write)) -> Result<()> {
+    let large = vec![7; 70_000];
+    for sent in [Frame::new(TEXT, b"one"), Frame::new(BINARY, &large), Frame::new(TEXT, &[b'.'; 300])] {
+        stream.write_all(&sent.bytes(Some(MASK)))?;
+        let got = Frame::read(stream).context("a message comes back")?;
+        ensure!(got == sent, "{} bytes came back of {}", got.payload.len(), sent.payload.len());
+    }
+    stream.write_all(&Frame::new(CLOSE, &1000_u16.to_be_bytes()).bytes(Some(MASK)))?;
+    let ended = Frame::read(stream).context("the end is answered")?;
+    ensure!(ended.kind == CLOSE, "{ended:?}");
+    Ok(())
+}
+
+/// A clear word, and nothing for the upstream.
+fn is_refused(answer: &Response, recorder: &Recorder) -> Result<()> {
+    ensure!(answer.status == 501, "{answer:?}");
+    ensure!(answer.header("content-type") == "application/problem+json", "{answer:?}");
+    ensure!(recorder.take().is_empty(), "the handshake reached the upstream");
+    Ok(())
+}
+
 /// On workerd to an upstream and back, behind auth and with a handshake of the edge's own; in Spin a clear word.
 fn a_websocket_passes_where_the_host_can(stack: &Stack, edge: &str) -> Result<()> {
     with_recorder(stack, edge, |url, recorder| {
         if edge == "spin" {
             let refused = begin(url, handshake("/seen/socket").as_bytes())?.0;
-            ensure!(refused.status == 501, "{refused:?}");
-            ensure!(refused.header("content-type") == "application/problem+json", "{refused:?}");
-            ensure!(recorder.take().is_empty(), "the handshake reached the upstream");
-            return Ok(());
+            return is_refused(&refused, recorder);
         }
         let (answer, mut stream) = begin(url, handshake("/seen/socket").as_bytes())?;
         ensure!(answer.status == 101, "{answer:?}");
@@ -153,15 +177,7 @@ fn a_websocket_passes_where_the_host_can(stack: &Stack, edge: &str) -> Result<()
             answer.header("x-echo") == "1" && answer.header("meridian-decision").len() == 26,
             "{answer:?}"
         );
-        let large = vec![7; 70_000];
-        for sent in [Frame::new(TEXT, b"one"), Frame::new(BINARY, &large), Frame::new(TEXT, &[b'.'; 300])] {
-            stream.write_all(&sent.bytes(Some(MASK)))?;
-            let got = Frame::read(&mut stream).context("a message comes back")?;
-            ensure!(got == sent, "{} bytes came back of {}", got.payload.len(), sent.payload.len());
-        }
-        stream.write_all(&Frame::new(CLOSE, &1000_u16.to_be_bytes()).bytes(Some(MASK)))?;
-        let ended = Frame::read(&mut stream).context("the end is answered")?;
-        ensure!(ended.kind == CLOSE, "{ended:?}");
+        echoes(&mut stream)?;
         let seen = recorder.take();
         let lines: Vec<&str> = seen.iter().map(|request| request.line.as_str()).collect();
         ensure!(lines == ["GET /seen/socket"], "{lines:?}");
@@ -183,6 +199,25 @@ fn a_websocket_passes_where_the_host_can(stack: &Stack, edge: &str) -> Result<()
         let refused = begin(url, known.as_bytes())?.0;
         ensure!(refused.status == 501, "{refused:?}");
         ensure!(refused.header("content-type") == "application/problem+json", "{refused:?}");
+        Ok(())
+    })
+}
+
+/// The same through Caddy, over HTTP/1.1 inside of TLS.
+fn a_websocket_passes_behind_tls(stack: &Stack, edge: &str) -> Result<()> {
+    with_front(stack, edge, |front, recorder| {
+        let mut stream = front.stream(b"http/1.1")?;
+        let answer = begin_over(&mut stream, handshake("/tls/socket").as_bytes())?;
+        if edge == "spin" {
+            return is_refused(&answer, recorder);
+        }
+        ensure!(answer.status == 101, "{answer:?}");
+        ensure!(answer.header("sec-websocket-accept") == accepts(KEY), "{answer:?}");
+        echoes(&mut stream)?;
+        let seen = recorder.take();
+        let lines: Vec<&str> = seen.iter().map(|request| request.line.as_str()).collect();
+        ensure!(lines == ["GET /tls/socket"], "{lines:?}");
+        ensure!(seen[0].head.contains("\r\nx-forwarded-proto: https\r\n"), "{:?}", seen[0].head);
         Ok(())
     })
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use meridian_tests::client::Client;
 use meridian_tests::stack::{SEEN_MAX, Stack, eventually, tool};
@@ -121,7 +122,8 @@ impl Front {
         format!("{HOST}:{}", self.address.port())
     }
 
-    fn request<B>(&self, path: &str, body: B) -> Result<Request<B>> {
+    /// A `GET` that says of the client what is not so.
+    pub fn request<B>(&self, path: &str, body: B) -> Result<Request<B>> {
         let url = format!("https://{}{path}", self.authority());
         let request = Request::get(url).header("x-forwarded-for", FORGED).header("x-forwarded-proto", "http");
         Ok(request.header("forwarded", format!("for={FORGED}")).body(body)?)
@@ -139,11 +141,17 @@ impl Front {
     }
 
     async fn http2(&self) -> Result<Response<Bytes>> {
+        let mut sender = self.over_http2().await?;
+        whole(sender.send_request(self.request("/tls/2", Full::default())?).await?).await
+    }
+
+    /// What sends requests on a connection of its own, within the runtime that this is asked in.
+    pub async fn over_http2(&self) -> Result<SendRequest<Full<Bytes>>> {
         let stream = self.connect(self.offer(&rustls::version::TLS13, b"h2")?).await?;
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await?;
+        let (sender, connection) = handshake.await?;
         tokio::spawn(connection);
-        whole(sender.send_request(self.request("/tls/2", Empty::<Bytes>::new())?).await?).await
+        Ok(sender)
     }
 
     async fn http3(&self) -> Result<Response<Bytes>> {
@@ -171,9 +179,9 @@ impl Front {
         Ok(response.map(|()| Bytes::from(body)))
     }
 
-    /// A connection for HTTP/2, to be spoken by frames.
-    pub fn for_frames(&self) -> Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
-        let config = self.offer(&rustls::version::TLS13, b"h2")?;
+    /// A connection on which nothing of this protocol is said yet.
+    pub fn stream(&self, protocol: &[u8]) -> Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
+        let config = self.offer(&rustls::version::TLS13, protocol)?;
         let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(HOST)?)?;
         let stream = std::net::TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -335,7 +343,7 @@ impl Case {
             self.first.iter().chain(&pseudo).chain(&self.with).cloned().collect();
         let fields: Vec<(&str, &str)> =
             fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let answer = frames::send_over(&mut front.for_frames()?, &fields, self.body.as_bytes())?;
+        let answer = frames::send_over(&mut front.stream(b"h2")?, &fields, self.body.as_bytes())?;
         self.fits(answer == Answer::Success).with_context(|| format!("{answer:?}"))
     }
 

@@ -1,6 +1,7 @@
 //! What is odd in a ruleset: allowed, but hardly meant. Findings are data; whoever pushes rules gets them as warnings, beside
 //! what `wire` finds odd in the documents themselves.
 
+use crate::policy::cache::query_part;
 use crate::policy::route::{RouteIndex, method_matches};
 use crate::ruleset::{Auth, Matcher, Mode, RuleRef, Ruleset, Strategy};
 
@@ -22,6 +23,7 @@ pub fn lint(rules: &Ruleset) -> Vec<Finding> {
     lint_security(rules, &mut findings);
     lint_experiments(rules, &mut findings);
     lint_upstreams(rules, &mut findings);
+    lint_caches(rules, &mut findings);
     findings.0
 }
 
@@ -113,12 +115,30 @@ fn lint_upstreams(rules: &Ruleset, findings: &mut Findings) {
     }
 }
 
+/// What a key leaves out of the query does not reach the target, not even what a route is chosen by.
+fn lint_caches(rules: &Ruleset, findings: &mut Findings) {
+    for route in &rules.routes {
+        let Some(policy) = route.cache.and_then(|number| rules.caches.get(number)) else { continue };
+        let reaches = |name: &str| query_part(policy, Some(name)).is_some();
+        for (name, _) in route.matcher.query.iter().filter(|(name, _)| !reaches(name)) {
+            let key = &policy.rule.name;
+            let found = format!(
+                "asks for the query parameter {name:?}, which does not reach its target: \
+                 the key of CachePolicy {key:?} leaves it out"
+            );
+            findings.add(&route.rule, found);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::fixtures::{route, rule, ruleset, upstream};
     use crate::policy::security::{AddressSet, Security};
-    use crate::ruleset::{Experiment, Hedge, Newcomers, Route, Unit, Variant};
+    use crate::ruleset::{CachePolicy, Experiment, Hedge, KeyPart, Newcomers, Route, Unit, Variant};
 
     fn check(rules: &Ruleset, expect: &[&str]) {
         let told = |finding: &Finding| format!("{} {}", finding.rule.kind, finding.found);
@@ -219,5 +239,38 @@ mod tests {
             "Upstream has a URL for mars-1, which the tenant may not use",
         ];
         check(&rules, &expect);
+    }
+
+    #[test]
+    fn a_parameter_that_a_route_asks_for_and_its_target_does_not_get_is_found() {
+        let of = |query: KeyPart| {
+            let mut rules = ruleset(vec![route("/search")]);
+            rules.routes[0].matcher.query = vec![("preview".to_owned(), None)];
+            rules.routes[0].cache = Some(0);
+            rules.caches.push(CachePolicy {
+                rule: rule("CachePolicy"),
+                default_ttl_ms: BTreeMap::new(),
+                query,
+                headers: vec![],
+                cookies: vec![],
+                claims: vec![],
+                variants: false,
+                values: vec![],
+                stale_while_revalidate_ms: 0,
+                stale_if_error_ms: 0,
+                heuristic: 0,
+                store_cookies: false,
+                tags: vec![],
+                bypass: None,
+            });
+            rules
+        };
+        let only = |name: &str| KeyPart::Only(vec![name.to_owned()]);
+        let found = "Route asks for the query parameter \"preview\", which does not reach its target: \
+                     the key of CachePolicy \"r\" leaves it out";
+        check(&of(only("page")), &[found]);
+        check(&of(KeyPart::None), &[found]);
+        check(&of(only("preview")), &[]);
+        check(&of(KeyPart::All), &[]);
     }
 }

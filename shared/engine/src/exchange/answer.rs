@@ -9,14 +9,15 @@ use super::secure::Secured;
 use crate::compiled::Compiled;
 use crate::decision::Outcome;
 use crate::expr::Inputs;
-use crate::facts::normalise_path;
+use crate::facts::{Facts, normalise_path};
 use crate::headers::Headers;
 use crate::node::Node;
+use crate::policy::cache::query_part;
 use crate::policy::request::forwards_left;
 use crate::policy::route::Matched;
 use crate::policy::security::Sample;
 use crate::policy::transform::{announced_fields, preflight_method};
-use crate::ruleset::{Cors, RuleRef, Transform};
+use crate::ruleset::{Cors, KeyPart, RuleRef, Transform};
 use crate::step::Step;
 
 impl Exchange {
@@ -97,30 +98,43 @@ impl Exchange {
         None
     }
 
-    /// Path and query for the target, where the route's transforms rewrite them. A path that is none any more stays as it
-    /// was, and the explanation says so.
+    /// Path and query for the target, where they are others than the client's: of what may be kept for others, the target gets
+    /// those parameters alone that are in the key, and the route's transforms rewrite them. A path that is none any more stays as
+    /// it was, and the explanation says so.
     pub(super) fn rewritten(&mut self) -> Option<(String, Option<String>)> {
         let rules = self.rules.clone()?;
         let route = rules.route(self.route)?;
-        let mut target = None;
+        let keyed = self.keyed();
+        let mut target = keyed.as_ref().map(|facts| (facts.path.clone(), facts.query.clone()));
         for transform in rules.transforms(self.route) {
             let Some(rewrite) = transform.rewrite.as_ref().filter(|_| self.applies(transform)) else {
                 continue;
             };
-            let (path, query) =
-                target.get_or_insert_with(|| (self.facts.path.clone(), self.facts.query.clone()));
+            let facts = keyed.as_ref().unwrap_or(&self.facts);
+            let (path, query) = target.get_or_insert_with(|| (facts.path.clone(), facts.query.clone()));
             if let Some(template) = &rewrite.query {
-                let rendered = template.render(&self.facts, &route.matcher.path);
+                let rendered = template.render(facts, &route.matcher.path);
                 *query = Some(rendered).filter(|query| !query.is_empty());
             }
             if let Some(template) = &rewrite.path {
-                match normalise_path(&template.render(&self.facts, &route.matcher.path)) {
+                match normalise_path(&template.render(facts, &route.matcher.path)) {
                     Ok(rewritten) => *path = rewritten.into_owned(),
                     Err(_) => self.explain("rewrite", Some(&transform.rule), "left out: no path", Vec::new()),
                 }
             }
         }
         target
+    }
+
+    /// The request without those parameters that the key of its answer leaves out: by them one client would choose what others
+    /// get. `None` where the key leaves out nothing, or where the answer is kept for nobody.
+    fn keyed(&self) -> Option<Facts> {
+        let policy = self.lookup.as_ref().and_then(|_| self.cache_policy())?;
+        if policy.query == KeyPart::All {
+            return None;
+        }
+        let query = query_part(policy, self.facts.query.as_deref());
+        (query != self.facts.query).then(|| Facts { query, ..self.facts.clone() })
     }
 }
 

@@ -87,7 +87,7 @@ pub struct Exchange {
     served_bytes: Option<u64>,
     /// Of a 304 from the cache: the status that is stored, and the fields that describe the content, which does not come.
     confirms: Option<(u16, Headers)>,
-    /// Path and query for the target, where the rules rewrite them.
+    /// Path and query for the target, where they are others than the client's.
     target: Option<(String, Option<String>)>,
     session: Session,
     lookup: Option<Box<Lookup>>,

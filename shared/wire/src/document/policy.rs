@@ -202,7 +202,7 @@ spec! {
 /// What tells cache entries apart.
 #[derive(Default)]
 pub struct CacheKeySpec {
-    /// Query parameters: `all`, `none`, or a list of names.
+    /// Query parameters: `all`, `none`, or a list of names. A target whose answer may be stored gets no others.
     #[serde(default)]
     pub query: QueryKeySpec,
     /// Header fields, beside what `Vary` names.

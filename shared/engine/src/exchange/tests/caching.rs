@@ -404,3 +404,29 @@ fn what_a_route_stored_while_it_asked_for_a_token_is_not_served_once_it_does_not
     assert_eq!(outcomes(&mut host), [Outcome::Forwarded, Outcome::Cached]);
     assert_eq!(host.store.len(), 2);
 }
+
+#[test]
+fn what_a_key_leaves_out_of_a_query_reaches_no_target_whose_answer_may_be_kept() {
+    let asked = |query: KeyPart, rewrite: Option<Rewrite>, method: &str| {
+        let mut rules = cached(ruleset(vec![route("/**")]));
+        rules.caches[0].query = query;
+        rules.transforms.push(Transform { rewrite, ..Transform::new(rule("Transform")) });
+        rules.routes[0].transforms.push(0);
+        let mut host = Host::new(rules);
+        let mut facts = request(method, "acme.example", "/a");
+        facts.query = Some("utm=evil&page=2".to_owned());
+        host.send(facts);
+        let url = &host.forwards[0].url;
+        url.strip_prefix("http://us-east-1.origin.example").unwrap_or(url).to_owned()
+    };
+    let page = || KeyPart::Only(vec!["page".to_owned()]);
+    assert_eq!(asked(KeyPart::All, None, "GET"), "/a?utm=evil&page=2");
+    assert_eq!(asked(page(), None, "GET"), "/a?page=2");
+    assert_eq!(asked(page(), None, "HEAD"), "/a?page=2");
+    assert_eq!(asked(KeyPart::None, None, "GET"), "/a");
+    assert_eq!(asked(KeyPart::None, None, "POST"), "/a?utm=evil&page=2", "its answer is kept for nobody");
+    let query = Template(vec![Piece::Text("all=1&".to_owned()), Piece::Query]);
+    assert_eq!(asked(page(), Some(Rewrite { path: None, query: Some(query) }), "GET"), "/a?all=1&page=2");
+    let path = Template(vec![Piece::Text("/b".to_owned())]);
+    assert_eq!(asked(page(), Some(Rewrite { path: Some(path), query: None }), "GET"), "/b?page=2");
+}

@@ -23,8 +23,8 @@ use crate::node::Fetched;
 use crate::policy::rate_limit::Authority;
 use crate::policy::security::{AddressSet, Injection, Security};
 use crate::ruleset::{
-    Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Personal, RouteTarget, Ruleset,
-    Target, TenantState, Transform, UpstreamRef, Version,
+    Auth, CachePolicy, Fail, HeaderChange, HeaderValue, KeyPart, Mode, Personal, Piece, Rewrite, RouteTarget,
+    Ruleset, Target, Template, TenantState, Transform, UpstreamRef, Version,
 };
 use crate::secret::Secrets;
 use crate::step::{

@@ -18,6 +18,11 @@ const UNDERSTOOD: [u16; 16] =
 /// Statuses that may be stored without an explicit lifetime (RFC 9110, section 15.1); a 206 is not stored here.
 const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
 
+/// Statuses that are not stored, whatever they say. No cache may store the last four (RFC 6585, sections 3 to 6): what one client
+/// sent, how often it came or where it is was wrong, and not what it asked for. The others are about a part (RFC 9110, sections
+/// 15.3.7 and 15.5.17) or about what the client has (section 15.4.5).
+const NEVER: [u16; 7] = [206, 304, 416, 428, 429, 431, 511];
+
 /// Times of one exchange with the target.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
@@ -89,7 +94,7 @@ fn check(
     status: u16,
     response: &Headers,
 ) -> Result<(), &'static str> {
-    if !(200..600).contains(&status) || matches!(status, 206 | 304) {
+    if !(200..600).contains(&status) || NEVER.contains(&status) {
         return Err("status");
     }
     if directives.must_understand {
@@ -287,6 +292,12 @@ mod tests {
         check("9111 3, any final status", 599, &plain("max-age=60"), Ok(60_000));
         check("9111 3.3, partial", 206, &plain("max-age=60"), Err("status"));
         check("9111 4.3.3", 304, &plain("max-age=60"), Err("status"));
+        check("9110 15.5.17", 416, &plain("public, max-age=60"), Err("status"));
+        for status in [428, 429, 431, 511] {
+            check("6585 3 to 6", status, &plain("public, max-age=60"), Err("status"));
+        }
+        check("9111 3, an error says itself for how long", 400, &plain("max-age=60"), Ok(60_000));
+        check("9111 3, an error says nothing", 400, &[], Err("no-lifetime"));
         check("9111 5.2.2.5", 200, &plain("no-store, max-age=60"), Err("no-store"));
         check("9111 5.2.2.3, understood", 200, &plain("must-understand, no-store, max-age=60"), Ok(60_000));
         check(

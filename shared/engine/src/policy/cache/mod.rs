@@ -39,6 +39,7 @@ use self::freshness::{Freshness, has_validator};
 use self::invalidate::uri_tags;
 pub use self::invalidate::{Invalidation, Keying, invalidate, url_tag};
 pub(crate) use self::key::route_mark;
+pub(crate) use self::names::query_part;
 use self::notes::Notes;
 use self::range::Wanted;
 pub use self::status::{CacheStatus, Fwd};

@@ -8,7 +8,7 @@ use crate::ruleset::{CachePolicy, KeyPart};
 
 /// What of a query is in the key. One with a `;`, or with a name that is odd, is all of it where only some parameters count:
 /// origins that take this for `&` read other parameters than those that do not, and either would poison the entry of the other.
-pub(super) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<String> {
+pub(crate) fn query_part(policy: &CachePolicy, query: Option<&str>) -> Option<String> {
     let is_ambiguous = |query: &str| query.contains(';') || query.split('&').map(name_of).any(is_odd);
     match (&policy.query, query) {
         (KeyPart::None, _) | (_, None) => None,
