@@ -1,10 +1,10 @@
-// What a good hand-written worker does for the same requests: Hono routes, jose verifies by WebCrypto, the platform's own
-// cache keeps responses, and every request gets what a worker in production gives it: an id, its trace continued, an event in
+// What a good hand-written worker does for the same requests: Hono routes, jose verifies by WebCrypto each token that the isolate
+// does not remember, the platform's own cache keeps responses, and every request gets what a worker in production gives it: an id, its trace continued, an event in
 // a batch, and what proxies say of a request that they forward. Below /full/ and /counted-here/ it also does what the edge does
 // there: scope, limit, split, headers. It knows one tenant, no rules that change, no steering, no explanation.
 
 import { Hono } from "hono";
-import { claimsOf } from "./token.js";
+import { rememberedClaimsOf } from "./token.js";
 
 const app = new Hono();
 
@@ -44,7 +44,7 @@ export default app;
 function withToken(route, handler) {
   return async (c) => {
     const seen = begin(c, route);
-    const claims = await claimsOf(c.req.raw, c.env);
+    const claims = await rememberedClaimsOf(c.req.raw, c.env);
     if (claims !== undefined) return handler(c, seen, claims);
     return refused(c, seen, 401, "A valid bearer token is needed", { "www-authenticate": "Bearer" });
   };

@@ -135,9 +135,9 @@ configuration, and have no rules that change, no explanation, no steering and no
 
 *Answered here*: without a JWT a 404, with one a 403 after it was verified. *Forwarded*: to a small server that always answers
 the same. *Full pipeline*: forwarded after a scope, a limit of the subject, an even split by the subject and headers that are
-changed. *Remembered*: one token all the time; the edges verify a token once and know it again, jose verifies it each time.
-*Always new*: 40,000 tokens of as many subjects in turn, four times what an edge remembers. In the full pipeline each counts them
-for itself: by isolate on workerd, Hono + jose too, and by instance in Spin.
+changed. *Remembered*: one token all the time; the edges and Hono + jose verify a token once and know it again, the lean one
+verifies it each time. *Always new*: 40,000 tokens of as many subjects in turn, four times what each remembers. In the full
+pipeline each counts them for itself: by isolate on workerd, Hono + jose too, and by instance in Spin.
 
 *Counted by the region*: here the edges alone share their count with others, those of their region, and Hono + jose
 counts by its isolate as before: the ratios are of unlike things. For every request an edge asks the region's authority for a
