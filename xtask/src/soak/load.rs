@@ -1,6 +1,8 @@
 //! The load: every kind of request to both edges, each in a thread of its own, with what came of it.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +28,10 @@ pub const HOST: &str = "acme.localhost";
 const RECORDS: &str = "/v1/collections/orders/records";
 /// Bytes of an upload: longer than what an edge keeps for another attempt.
 const UPLOAD_BYTES: usize = 1_000_000;
+/// Bytes of one whose client is gone then.
+const GONE_BYTES: usize = UPLOAD_BYTES / 4;
+/// Counted as the status of no answer.
+pub const NO_ANSWER: u16 = 0;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,15 +56,24 @@ pub enum Kind {
     Upload,
     /// Through a function of the tenant's own to an upstream.
     Function,
+    /// A list of records, each time with a token that nobody has seen.
+    Newcomer,
+    /// An upload whose client is gone before it is whole.
+    Gone,
 }
 
 impl Kind {
     /// Statuses that it explains.
     const fn explains(self, status: u16) -> bool {
         match self {
-            Self::Read | Self::Cached | Self::Forwarded | Self::Post | Self::Upload | Self::Function => {
-                status == 200
-            }
+            Self::Read
+            | Self::Cached
+            | Self::Forwarded
+            | Self::Post
+            | Self::Upload
+            | Self::Function
+            | Self::Newcomer => status == 200,
+            Self::Gone => status == NO_ANSWER,
             Self::Write => status == 201,
             Self::Nowhere => status == 404,
             Self::Expired => status == 401,
@@ -68,22 +83,22 @@ impl Kind {
 
     /// Whether an origin answers it: where it was on its way at a kill, it may fail. No upstream is killed.
     const fn meets_kills(self) -> bool {
-        matches!(self, Self::Read | Self::Cached | Self::Write | Self::Limited)
+        matches!(self, Self::Read | Self::Cached | Self::Write | Self::Limited | Self::Newcomer)
     }
 
     fn path(self, number: usize) -> String {
         match self {
-            Self::Read | Self::Limited | Self::Expired => format!("{RECORDS}?limit=1"),
+            Self::Read | Self::Limited | Self::Expired | Self::Newcomer => format!("{RECORDS}?limit=1"),
             Self::Cached => format!("{RECORDS}?limit={}", 1 + number % 20),
             Self::Write => RECORDS.to_owned(),
             Self::Nowhere => format!("/nowhere/{}", number % 1_000),
-            Self::Forwarded | Self::Post | Self::Upload => format!("/soak/{}", number % 1_000),
+            Self::Forwarded | Self::Post | Self::Upload | Self::Gone => format!("/soak/{}", number % 1_000),
             Self::Function => format!("/soak/function/{}", number % 1_000),
         }
     }
 
     const fn pause(self) -> Duration {
-        if matches!(self, Self::Upload) { SOAK_UPLOAD_PAUSE } else { SOAK_REQUEST_PAUSE }
+        if matches!(self, Self::Upload | Self::Gone) { SOAK_UPLOAD_PAUSE } else { SOAK_REQUEST_PAUSE }
     }
 }
 
@@ -92,7 +107,7 @@ impl Kind {
 pub struct Tally {
     /// How many there were.
     pub requests: u64,
-    /// How many of each status; 0 where there was no answer.
+    /// How many of each status, or [`NO_ANSWER`].
     pub statuses: BTreeMap<u16, u64>,
     /// Half of the answers took at most so long.
     pub p50_ms: u64,
@@ -134,6 +149,8 @@ struct Load {
     kind: Kind,
     /// Who asks, in turn: a token, and an address whose nearest region is another for each.
     clients: Vec<(String, String)>,
+    /// What tokens are signed with.
+    keys: Arc<Keys>,
     /// What an upload consists of.
     body: Vec<u8>,
 }
@@ -144,7 +161,7 @@ impl Loads {
     /// # Errors
     /// When the stack has ended.
     pub fn start(stack: &Stack, kinds: &[Kind]) -> Result<Self> {
-        let keys = Keys::load(&stack.folder().join("keys"))?;
+        let keys = Arc::new(Keys::load(&stack.folder().join("keys"))?);
         let issuer = Issuer::acme(&keys);
         let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let first_fault = Arc::default();
@@ -165,8 +182,10 @@ impl Loads {
                 let subjects = if kind == Kind::Limited { 1 } else { SUBJECTS };
                 let client = |number: usize| (token(number), addresses[number % addresses.len()].clone());
                 let clients = (0..subjects).map(client).collect();
-                let body = vec![b'u'; if kind == Kind::Upload { UPLOAD_BYTES } else { 0 }];
-                let load = Load { edge: edge.clone(), url: url.clone(), kind, clients, body };
+                let body =
+                    vec![b'u'; if matches!(kind, Kind::Upload | Kind::Gone) { UPLOAD_BYTES } else { 0 }];
+                let (edge, url, keys) = (edge.clone(), url.clone(), Arc::clone(&keys));
+                let load = Load { edge, url, kind, clients, keys, body };
                 let (stop, count, first) = (Arc::clone(&stop), Arc::clone(&count), Arc::clone(&first_fault));
                 threads.push(std::thread::spawn(move || load.run(&stop, &count, &first)));
             }
@@ -248,7 +267,7 @@ impl Load {
             let answer = self.ask(&agent, number);
             let ended = Instant::now();
             count.fetch_add(1, Ordering::Relaxed);
-            *done.statuses.entry(answer.as_ref().map_or(0, |(status, _)| *status)).or_default() += 1;
+            *done.statuses.entry(answer.as_ref().map_or(NO_ANSWER, |(status, _)| *status)).or_default() += 1;
             let ms = u64::try_from((ended - started).as_millis()).unwrap_or(u64::MAX);
             *done.took_ms.entry(ms).or_default() += 1;
             let what = match answer {
@@ -283,6 +302,7 @@ impl Load {
                 let upload = self.by_client(agent.post(&url), number);
                 upload.header("content-type", "application/octet-stream").send(self.body.as_slice())
             }
+            Kind::Gone => return self.break_off(number),
             kind => {
                 let past = if kind == Kind::Read { "no-cache" } else { "max-age=3600" };
                 self.by_client(agent.get(&url), number).header("cache-control", past).call()
@@ -295,10 +315,24 @@ impl Load {
         Ok((status, shown))
     }
 
+    /// Sends a part of an upload and goes.
+    fn break_off(&self, number: usize) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
+        let path = self.kind.path(number);
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {UPLOAD_BYTES}\r\n\r\n")?;
+        stream.write_all(&self.body[..GONE_BYTES])?;
+        Ok((NO_ANSWER, String::new()))
+    }
+
     /// A request of the client whose turn it is.
     fn by_client<B>(&self, request: ureq::RequestBuilder<B>, number: usize) -> ureq::RequestBuilder<B> {
         let (token, address) = &self.clients[number % self.clients.len()];
         let request = request.header("host", HOST).header("x-forwarded-for", address);
+        if self.kind == Kind::Newcomer {
+            let subject = format!("soak-{}-newcomer-{number}", self.edge);
+            let token = Issuer::acme(&self.keys).token(&subject, "orders:read");
+            return request.header("authorization", format!("Bearer {token}"));
+        }
         request.header("authorization", format!("Bearer {token}"))
     }
 }

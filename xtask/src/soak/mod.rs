@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum as _};
 use serde::Serialize;
 
 use self::events::Events;
-use self::load::{Kind, Loads, Tally};
+use self::load::{Kind, Loads, NO_ANSWER, Tally};
 use self::processes::Processes;
 use self::watch::{Series, Watch};
 use crate::artefacts::HostProfile;
@@ -124,12 +124,14 @@ impl Soak {
         text.push_str(ABOUT);
         text.push_str("\n## Requests\n\n");
         let rows = outcome.load.iter().map(|(name, tally)| {
-            let statuses: Vec<String> =
-                tally.statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+            let statuses = tally.statuses.iter().map(|(status, count)| match *status {
+                NO_ANSWER => format!("{count} × none"),
+                status => format!("{count} × {status}"),
+            });
             vec![
                 name.clone(),
                 tally.requests.to_string(),
-                statuses.join(", "),
+                statuses.collect::<Vec<_>>().join(", "),
                 tally.p50_ms.to_string(),
                 tally.p99_ms.to_string(),
             ]
@@ -186,18 +188,20 @@ fn at_rest(stack: &Stack, stop: &Stop) -> Result<Vec<String>> {
 }
 
 const ABOUT: &str = "
-Both edges get reads, cached reads, keyed writes, requests without a route, with an expired token and beyond a limit, and to an
-upstream of the tenant's requests, small `POST`s, uploads of a megabyte and requests through a function (in Spin a component,
-on workerd the service that stands for one), all at once, over HTTP/1.1, from near each of the three regions. Meanwhile rules
-are pushed and every other time rolled back, tags are purged, and the origins of all regions, the tenant's home among them, and
-the PostgreSQL of eu-west-1 are killed in turn. Not killed are the other two PostgreSQL servers, the edges and the upstream.
+Both edges get reads, by tokens that are known and each time by a new one, cached reads, keyed writes, requests without a route,
+with an expired token and beyond a limit, and to an upstream of the tenant's requests, small `POST`s, uploads of a megabyte, uploads
+whose client is gone after a quarter, and requests through a function (in Spin a component, on workerd the service that stands for
+one), all at once, over HTTP/1.1, from near each of the three regions; no WebSocket, no HTTP/2 and no TLS are among them. Meanwhile
+rules are pushed and every other time rolled back, tags are purged, and the origins of all regions, the tenant's home among them,
+and the PostgreSQL of eu-west-1 are killed in turn. Not killed are the other two PostgreSQL servers, the edges and the upstream.
 
 A fault is an answer that the request's kind does not explain, other than of a request to an origin that was on its way at a
 kill and failed within a second: reads, keyed writes and requests at a limit find another region, and the limit fails open where
 whoever counts it is away. What goes to the upstream is explained by 200 alone, whatever is killed. Rules are released at home:
-while that is away, pushes and purges wait for it. A fault is, too, memory, open files or connections of a process that grow;
-connections that an edge still has a while after the load; a region that is not ready half a minute after a kill; or a push or
-rollback that an edge does not see in time.
+while that is away, pushes and purges wait for it. A fault is, too, memory, open files or connections of a process that grow, but
+for PostgreSQL's memory and files, which go by what lies in its tables and by its own workers, and are shown alone; connections
+that an edge still has a while after the load; a region that is not ready half a minute after a kill; or a push or rollback that an
+edge does not see in time.
 ";
 
 const PROCESSES: &str = "
