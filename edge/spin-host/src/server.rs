@@ -11,7 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Authority};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::Authority,
+};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use hyper::{
     body::{Body, Incoming},
@@ -231,6 +233,10 @@ impl Server {
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         if target.len() > limits::URI_BYTES_MAX {
             return Err(Failure::UriTooLong);
+        }
+        // An absolute target does not stand for it (RFC 9112, section 3.2).
+        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+            return Err(Failure::Host);
         }
         let authority = authority(&parts.uri, &parts.headers).ok_or(Failure::Host)?;
         hop::check_request(&parts.method, &mut parts.headers).map_err(Failure::Connection)?;

@@ -13,7 +13,7 @@ use crate::headers::{Headers, is_one_variable};
 use crate::limits::REPLAY_BODY_BYTES_MAX;
 use crate::node::{Fetched, Node};
 use crate::policy::cache::{Arrival, VARY_REWRITTEN};
-use crate::policy::request::{CDN_ID, forwards_left, is_own_cookie};
+use crate::policy::request::{CDN_ID, forwards_left, is_grpc, is_own_cookie};
 use crate::policy::steering::{Ask, Candidate, region_cookie, region_of_cookie};
 use crate::policy::{personal, transform};
 use crate::problem::Problem;
@@ -91,9 +91,8 @@ impl Exchange {
 
     /// Plans the regions to try, then tries the first.
     pub(super) fn steer(&mut self, node: &mut Node) -> Step {
-        if self.web_socket && (self.is_for_origin() || self.function_call().is_some()) {
-            self.explain("forward", None, "denied: a WebSocket, which goes to upstreams alone", Vec::new());
-            let problem = Problem::new(501, "websocket-unsupported", "WebSockets go to upstreams alone");
+        if let Some((explanation, problem)) = self.not_forwardable() {
+            self.explain("forward", None, explanation, Vec::new());
             return self.refuse(node, problem, Outcome::Denied);
         }
         let (Some(platform), Some(rules), Some(route)) = (&self.platform, &self.rules, self.route()) else {
@@ -133,6 +132,20 @@ impl Exchange {
         self.plan = plan;
         self.target = self.rewritten();
         self.attempt(node).unwrap_or_else(|| self.without_response(node, None))
+    }
+
+    /// What can't be forwarded whatever the rules say: the explanation, and what the client is told.
+    fn not_forwardable(&self) -> Option<(&'static str, Problem)> {
+        if self.web_socket && (self.is_for_origin() || self.function_call().is_some()) {
+            let problem = Problem::new(501, "websocket-unsupported", "WebSockets go to upstreams alone");
+            return Some(("denied: a WebSocket, which goes to upstreams alone", problem));
+        }
+        // Without the trailers that its status stands in, a call looks cut off, whatever came of it.
+        if is_grpc(&self.facts.method, &self.facts.headers) {
+            let problem = Problem::new(501, "grpc-unsupported", "gRPC does not pass this edge");
+            return Some(("denied: gRPC, whose status stands in trailers, which end here", problem));
+        }
+        None
     }
 
     pub(super) fn url(&self, candidate: &Candidate) -> String {

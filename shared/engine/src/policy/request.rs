@@ -229,6 +229,19 @@ pub fn check_handshake(method: &str, headers: &Headers) -> Result<(), Malformed>
     if is_whole { Ok(()) } else { Err(Malformed::Handshake) }
 }
 
+/// Whether a request is a call of gRPC over HTTP/2 (`PROTOCOL-HTTP2.md` of gRPC): a `POST` of `application/grpc`, with or without
+/// what the messages are in (`+proto`). gRPC-Web is none: its trailers are a part of the body.
+#[must_use]
+pub fn is_grpc(method: &str, headers: &Headers) -> bool {
+    let is_type = |field: &str| {
+        let media_type = field.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        media_type
+            .strip_prefix("application/grpc")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
+    };
+    method == "POST" && headers.get_all("content-type").any(is_type)
+}
+
 /// The value of a field that is there once.
 fn one<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
     let mut values = headers.get_all(name);
@@ -389,6 +402,31 @@ mod tests {
             let with_key = [&WHOLE[..3], &[("sec-websocket-key", key)][..]].concat();
             check("GET", &with_key, Err(Malformed::Handshake));
         }
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_media_type() {
+        let check = |method: &str, media_types: &[&str], expect: bool| {
+            let headers: Headers =
+                media_types.iter().map(|media_type| ("content-type", *media_type)).collect();
+            assert_eq!(is_grpc(method, &headers), expect, "{method} {media_types:?}");
+        };
+        for grpc in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/gRPC ; a=b",
+            " application/grpc+json;a",
+        ] {
+            check("POST", &[grpc], true);
+            check("POST", &["text/plain", grpc], true);
+            check("GET", &[grpc], false);
+        }
+        for other in
+            ["application/grpc-web", "application/grpc-web-text+proto", "application/grpcs", "text/grpc", ""]
+        {
+            check("POST", &[other], false);
+        }
+        check("POST", &[], false);
     }
 
     #[test]
