@@ -274,13 +274,7 @@ impl Assembly<'_> {
     fn blueprint(&self, component: &Component) -> anyhow::Result<Blueprint> {
         let options = self.options;
         let id: Arc<str> = component.id.as_str().into();
-        let allowed = component
-            .allowed_outbound_hosts
-            .iter()
-            .map(|template| template.fill(&self.values))
-            .filter(|pattern| !pattern.is_empty())
-            .map(|pattern| HostPattern::parse(&pattern))
-            .collect::<Result<Vec<_>, _>>()
+        let allowed = hosts::allowed(&component.allowed_outbound_hosts, &self.values)
             .context("allowed_outbound_hosts")?;
         let shown: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         tracing::info!(component = %id, "may send requests to: {}", shown.join(", "));
