@@ -53,7 +53,7 @@ use crate::{
     manifest::{Component, Manifest},
     outbound::{Client, Outbound},
     pace::Demand,
-    server::{ClientLimits, Server},
+    server::{ClientLimits, Info, Server},
     threads::Threads,
 };
 
@@ -234,6 +234,7 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
         .collect::<anyhow::Result<Vec<_>>>()?;
     drop(assembly);
     let in_progress = Arc::new(Semaphore::new(limits::REQUESTS_IN_PROGRESS_MAX));
+    let info = Info { name: &manifest.name, version: &manifest.version }.text()?;
     let server = |_| {
         let client = outbound::client();
         let own = |blueprint: &Blueprint| Blueprint {
@@ -242,6 +243,7 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
         };
         let blueprints = blueprints.iter().map(own).collect();
         Server::new(manifest.routes.clone(), blueprints, Arc::clone(&in_progress), options.client_limits())
+            .map(|server| server.with_info(info.clone()))
     };
     let count = options.threads.map_or_else(std::thread::available_parallelism, Ok)?.get();
     let servers = (0..count).map(server).collect::<anyhow::Result<Vec<_>>>()?;
