@@ -409,6 +409,12 @@ watch = ["src/**"]
     }
 
     #[test]
+    fn the_edges_own_manifest_is_taken_without_a_warning() {
+        let manifest = parse(include_str!("../../../spin.toml")).unwrap();
+        assert_eq!(manifest.warnings, Vec::<String>::new());
+    }
+
+    #[test]
     fn errors_name_file_line_and_key() {
         #[rustfmt::skip]
         let cases = [
