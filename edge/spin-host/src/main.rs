@@ -2,7 +2,8 @@
 //!
 //! It keeps the meaning of the manifest (routes, variables, allowed hosts, files, key-value stores) and the way Spin
 //! runs components (instances that are reused, `wasi:http/handler@0.3`, `spin:key-value`, `spin:variables`), so that
-//! what runs here runs on Spin. It never runs a component with more rights than the manifest gives it.
+//! what runs here runs on Spin; a manifest that asks for more is refused. It never runs a component with more rights
+//! than the manifest gives it.
 
 mod client;
 mod component;
