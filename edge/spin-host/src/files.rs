@@ -55,6 +55,8 @@ pub fn collect(mounts: &[Mount], from: &Path, to: &Path) -> Result<bool, Invalid
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file_error(to)(error)),
         _ => {}
     }
+    // What is beside "spin.toml", a path without a folder, is in this one.
+    let from = if from.as_os_str().is_empty() { Path::new(".") } else { from };
     let mut collection = Collection { to, files: 0, bytes: 0 };
     for mount in mounts {
         match mount {
@@ -233,6 +235,8 @@ mod tests {
             let error = collect(&[Mount::Glob(glob.to_owned())], &from, &to).unwrap_err().to_string();
             assert!(error.contains(expected), "{glob}: {error}");
         }
+        // Tests run in the crate's folder.
+        assert!(collect(&[Mount::Glob("Cargo.tom?".to_owned())], Path::new(""), &to).unwrap());
         assert!(!collect(&[], &from, &to).unwrap());
         fs::remove_dir_all(folder).unwrap();
     }

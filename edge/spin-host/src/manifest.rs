@@ -70,7 +70,7 @@ pub struct Component {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(untagged)]
 pub enum Mount {
-    /// Every file that matches, at the path that it has beside the manifest.
+    /// The file of that name, or every file that matches, at the path that it has beside the manifest.
     Glob(String),
     /// A file or folder at another path.
     Place {
