@@ -12,13 +12,14 @@ use crate::paths;
 use crate::progress::say;
 use crate::run::run;
 use crate::setup::{cargo_tools, npm, wasm};
+use crate::stack::{self, places::Places};
 
 /// What can be built.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Part {
     /// The Cloudflare worker: `edge/cloudflare/build/`.
     Cloudflare,
-    /// The Spin component, where `spin.toml` expects it.
+    /// The Spin component, where `spin.toml` expects it, and beside it a place database where there is none.
     Spin,
     /// The host that runs the Spin component.
     SpinHost,
@@ -46,6 +47,9 @@ impl Build {
         let parts = if self.parts.is_empty() { Part::value_variants() } else { &self.parts };
         for part in parts {
             println!("{}", obtain(*part, false)?.display());
+            if *part == Part::Spin {
+                places()?;
+            }
         }
         Ok(())
     }
@@ -239,6 +243,18 @@ pub fn spin(flavour: Flavour) -> Result<PathBuf> {
     Ok(output)
 }
 
+/// Sees to the place database that `spin.toml` mounts: an operator's own stays as it is.
+fn places() -> Result<()> {
+    let path = paths::root().join(stack::PLACES_MOUNTED);
+    if !path.exists() {
+        let folder = path.parent().context("the place database has a folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
+        Places::load()?.write(&path)?;
+        say(&format!("{} is the demo's, of invented places: put your own there", path.display()));
+    }
+    Ok(())
+}
+
 /// Builds the function that the tests push.
 ///
 /// # Errors
@@ -313,4 +329,20 @@ fn put(from: &Path, to: &Path) -> Result<()> {
     part.push(".part");
     fs::copy(from, &part).with_context(|| format!("could not copy {}", from.display()))?;
     fs::rename(&part, to).with_context(|| format!("could not write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spin_build_makes_all_that_spin_toml_names() {
+        let manifest = fs::read_to_string(paths::root().join("spin.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let edge = &manifest["component"]["edge"];
+        assert_eq!(edge["build"]["command"].as_str(), Some("cargo xtask build spin"));
+        let sources: Vec<_> =
+            edge["files"].as_array().unwrap().iter().map(|file| file["source"].as_str()).collect();
+        assert_eq!(sources, [Some(stack::PLACES_MOUNTED)]);
+    }
 }

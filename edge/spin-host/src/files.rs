@@ -9,6 +9,9 @@ use globset::GlobBuilder;
 
 use crate::{limits, manifest::Mount};
 
+/// What makes a name a pattern.
+const WILD: [char; 3] = ['*', '?', '['];
+
 /// A component's files that can't be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidFiles {
@@ -29,8 +32,17 @@ pub enum InvalidFiles {
         source: io::Error,
     },
     /// A path that leads out of the folder of files.
-    #[error("found the path \"{0}\", expected one without \"..\"")]
+    #[error("found the path \"{0}\", expected one without \"..\", and a pattern without \"/\" at its start")]
     Outside(String),
+    /// A folder in place of a pattern.
+    #[error(
+        "found the folder \"{0}\", expected a pattern, \"{0}/**/*\", or a source with its destination: of a folder alone \
+         Spin 4 puts all files below \"{0}/{0}\""
+    )]
+    Folder(String),
+    /// A file that isn't there.
+    #[error("found \"{0}\", which is no file that there is, and no pattern")]
+    Missing(String),
     /// More than a component may have.
     #[error("more than {} files or {} bytes", limits::MOUNT_FILES_MAX, limits::MOUNT_BYTES_MAX)]
     TooMuch,
@@ -43,24 +55,15 @@ pub fn collect(mounts: &[Mount], from: &Path, to: &Path) -> Result<bool, Invalid
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file_error(to)(error)),
         _ => {}
     }
+    // What is beside "spin.toml", a path without a folder, is in this one.
+    let from = if from.as_os_str().is_empty() { Path::new(".") } else { from };
     let mut collection = Collection { to, files: 0, bytes: 0 };
     for mount in mounts {
         match mount {
             Mount::Place { source, destination } => {
                 collection.take(&from.join(source), &relative(Path::new(destination))?)?;
             }
-            Mount::Glob(glob) => {
-                let matcher = GlobBuilder::new(glob)
-                    .literal_separator(true)
-                    .build()
-                    .map_err(|error| InvalidFiles::Glob {
-                        glob: glob.clone(),
-                        problem: error.kind().to_string(),
-                    })?
-                    .compile_matcher();
-                let start = literal_start(glob)?;
-                collection.search(from, &start, &|path| matcher.is_match(path))?;
-            }
+            Mount::Glob(glob) => collection.pattern(from, glob)?,
         }
     }
     Ok(collection.files > 0)
@@ -73,6 +76,34 @@ struct Collection<'a> {
 }
 
 impl Collection<'_> {
+    /// Takes the file of that name, or else all files that match.
+    fn pattern(&mut self, from: &Path, glob: &str) -> Result<(), InvalidFiles> {
+        if glob.starts_with('/') {
+            return Err(InvalidFiles::Outside(glob.to_owned()));
+        }
+        let path = relative(Path::new(glob))?;
+        let file = from.join(&path);
+        if path.as_os_str().is_empty() || file.is_dir() {
+            return Err(InvalidFiles::Folder(glob.trim_end_matches('/').to_owned()));
+        }
+        if file.is_file() {
+            return self.take(&file, &path);
+        }
+        if !glob.contains(WILD) {
+            return Err(InvalidFiles::Missing(glob.to_owned()));
+        }
+        let invalid = |problem: String| InvalidFiles::Glob { glob: glob.to_owned(), problem };
+        if glob.contains(['{', '}', '\\']) {
+            return Err(invalid("Spin's patterns have no braces and no backslashes".to_owned()));
+        }
+        let matcher = GlobBuilder::new(&path.to_string_lossy())
+            .literal_separator(true)
+            .build()
+            .map_err(|error| invalid(error.kind().to_string()))?
+            .compile_matcher();
+        self.search(from, &literal_start(&path), &|path| matcher.is_match(path))
+    }
+
     /// Takes the files below `from.join(path)` whose path matches.
     fn search(
         &mut self,
@@ -132,13 +163,9 @@ fn relative(path: &Path) -> Result<PathBuf, InvalidFiles> {
         .collect()
 }
 
-/// The folders at the start of a glob that have no wildcard, where the search for it starts.
-fn literal_start(glob: &str) -> Result<PathBuf, InvalidFiles> {
-    let literal: PathBuf = Path::new(glob)
-        .components()
-        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']))
-        .collect();
-    relative(&literal)
+/// The folders at the start of a pattern that have no wildcard, where the search for it starts.
+fn literal_start(pattern: &Path) -> PathBuf {
+    pattern.components().take_while(|part| !part.as_os_str().to_string_lossy().contains(WILD)).collect()
 }
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> InvalidFiles {
@@ -155,7 +182,15 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("meridian-spin-host-files-{}", std::process::id()));
         drop(fs::remove_dir_all(&folder));
         let from = folder.join("app");
-        for path in ["places.mmdb", "assets/a.css", "assets/deep/b.css", "assets/c.js", "secret.txt"] {
+        for path in [
+            "places.mmdb",
+            "assets/a.css",
+            "assets/deep/b.css",
+            "assets/c.js",
+            "assets/d.js",
+            "secret.txt",
+            "LICENCE",
+        ] {
             let path = from.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, path.display().to_string()).unwrap();
@@ -165,6 +200,9 @@ mod tests {
         fs::write(to.join("stale"), "").unwrap();
         let mounts = [
             Mount::Glob("assets/**/*.css".to_owned()),
+            Mount::Glob("./assets/d.[jt]s".to_owned()),
+            Mount::Glob("./LICENCE".to_owned()),
+            Mount::Glob("none/*".to_owned()),
             Mount::Place { source: "places.mmdb".into(), destination: "/data/places.mmdb".to_owned() },
             Mount::Place { source: "assets".into(), destination: "/all".to_owned() },
         ];
@@ -173,6 +211,8 @@ mod tests {
             ("assets/a.css", true),
             ("assets/deep/b.css", true),
             ("assets/c.js", false),
+            ("assets/d.js", true),
+            ("LICENCE", true),
             ("secret.txt", false),
             ("stale", false),
             ("data/places.mmdb", true),
@@ -184,6 +224,19 @@ mod tests {
         assert!(matches!(collect(&outside, &from, &to), Err(InvalidFiles::Outside(_))));
         let missing = [Mount::Place { source: "none".into(), destination: "/x".to_owned() }];
         assert!(collect(&missing, &from, &to).unwrap_err().to_string().contains("app/none: "));
+        #[rustfmt::skip]
+        let refused = [
+            ("assets", "found the folder \"assets\", expected a pattern, \"assets/**/*\""), ("assets/", "found the folder \"assets\""),
+            (".", "found the folder"), ("assets/.", "found the folder"), ("none", "found \"none\", which is no file"),
+            ("assets/none.css", "no file"), ("/assets/*", "found the path"), ("../app/*", "found the path"),
+            ("assets/*.{css,js}", "no braces"), ("assets/[a", "found the glob"),
+        ];
+        for (glob, expected) in refused {
+            let error = collect(&[Mount::Glob(glob.to_owned())], &from, &to).unwrap_err().to_string();
+            assert!(error.contains(expected), "{glob}: {error}");
+        }
+        // Tests run in the crate's folder.
+        assert!(collect(&[Mount::Glob("Cargo.tom?".to_owned())], Path::new(""), &to).unwrap());
         assert!(!collect(&[], &from, &to).unwrap());
         fs::remove_dir_all(folder).unwrap();
     }

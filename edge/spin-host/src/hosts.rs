@@ -2,11 +2,19 @@
 //!
 //! A pattern is `scheme://host[:port]`. The scheme is a name or `*`; the host is a name, `*`, `*.` and a domain, an IP
 //! address or a network in CIDR form; the port is a number, a range `low..high` (the end not included), or `*`, and
-//! where it is left out it is the scheme's own. See <https://spinframework.dev/http-outbound>.
+//! where it is left out it is the scheme's own. See <https://spinframework.dev/http-outbound>. Hosts by which Spin leads
+//! requests back into the application are refused, as this host can't: all but [`AUTHORITY`], behind which functions run.
 
-use std::{fmt, net::IpAddr, ops::Range};
+use std::{collections::BTreeMap, fmt, net::IpAddr, ops::Range};
 
 use ipnet::IpNet;
+
+use crate::{functions::AUTHORITY, variables::Template};
+
+/// The domain of the application's own components (service chaining).
+const COMPONENTS: &str = "spin.internal";
+/// The application itself.
+const SELF: [&str; 2] = ["self", "self.alt"];
 
 /// A pattern of hosts.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +52,23 @@ pub struct InvalidHostPattern {
     problem: String,
 }
 
+/// The patterns of `allowed_outbound_hosts` with variables' values in them. One that is nothing but variables without a
+/// value, or a scheme and these, allows nothing.
+pub fn allowed(
+    templates: &[Template],
+    values: &BTreeMap<String, String>,
+) -> Result<Vec<HostPattern>, InvalidHostPattern> {
+    let unset = |template: &Template, pattern: &str| {
+        template.names().next().is_some() && matches!(pattern, "" | "http://" | "https://")
+    };
+    templates
+        .iter()
+        .map(|template| (template, template.fill(values)))
+        .filter(|(template, pattern)| !unset(template, pattern))
+        .map(|(_, pattern)| HostPattern::parse(&pattern))
+        .collect()
+}
+
 impl HostPattern {
     /// Parses the text of a pattern.
     pub fn parse(text: &str) -> Result<Self, InvalidHostPattern> {
@@ -53,17 +78,29 @@ impl HostPattern {
             text.trim().split_once("://").ok_or_else(|| invalid("expected scheme://host[:port]"))?;
         let scheme = match scheme {
             "*" => Scheme::Any,
-            name if !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) =>
-            {
+            name if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic()) => {
                 Scheme::Name(name.to_ascii_lowercase())
             }
-            _ => return Err(invalid("expected a scheme or \"*\" before \"://\"")),
+            _ => return Err(invalid("expected a scheme of letters or \"*\" before \"://\"")),
         };
-        let (host, port) = split_port(rest.strip_suffix('/').unwrap_or(rest));
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // A network of IPv6 has colons, and needs no brackets.
+        let (host, port) = if rest.parse::<IpNet>().is_ok() { (rest, None) } else { split_port(rest) };
         let host = parse_host(host).ok_or_else(|| {
             invalid("expected a host name, an address, a network, \"*\" or \"*.domain\" after \"://\"")
         })?;
+        if let Host::Name(name) | Host::Below(name) = &host {
+            if SELF.contains(&name.as_str()) {
+                return Err(invalid("but requests to the application itself are not led back to it here"));
+            }
+            if (name == COMPONENTS || is_below(name, COMPONENTS)) && host != Host::Name(AUTHORITY.to_owned())
+            {
+                return Err(invalid(
+                    "but components can't ask each other here (service chaining): below \"spin.internal\" there is \
+                     \"functions.spin.internal\" alone",
+                ));
+            }
+        }
         let port = match (port, &scheme) {
             (Some("*"), _) => Port::Any,
             (Some(port), _) => Port::Range(
@@ -73,7 +110,7 @@ impl HostPattern {
             (None, Scheme::Any) => return Err(invalid("expected a port, because the scheme is any")),
             (None, Scheme::Name(scheme)) => {
                 let port = default_port(scheme)
-                    .ok_or_else(|| invalid("expected a port, because the scheme has none"))?;
+                    .ok_or_else(|| invalid("expected a port, because none is known as the scheme's own"))?;
                 Port::Range(port..port + 1)
             }
         };
@@ -180,6 +217,10 @@ fn default_port(scheme: &str) -> Option<u32> {
     match scheme {
         "http" => Some(80),
         "https" => Some(443),
+        "mqtt" => Some(1883),
+        "mysql" => Some(3306),
+        "postgres" => Some(5432),
+        "redis" => Some(6379),
         _ => None,
     }
 }
@@ -217,6 +258,10 @@ mod tests {
             ("*://h:80", "https", "h", None, false),
             ("https://*", "https", "anything.example", None, true),
             ("https://*", "http", "anything.example", None, false),
+            ("http://ff00::/8", "http", "[ff00::1]", None, true),
+            ("http://2001:db8::/32:8080", "http", "[2001:db8::1]", Some(8080), true),
+            ("http://functions.spin.internal", "http", "functions.spin.internal", None, true),
+            ("http://spin.internal.example", "http", "spin.internal.example", None, true),
         ];
         for (pattern, scheme, host, port, expected) in cases {
             let parsed = HostPattern::parse(pattern).unwrap();
@@ -229,10 +274,38 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             "", "example.com", "http://", "://h", "http://h:", "http://h:x", "http://h:70000", "http://h:20..10",
-            "http://a..b", "http://*x", "http://a.*.b", "*://h", "redis://h", "http://h/path", "http://127.0.0.0/33:80",
+            "http://a..b", "http://*x", "http://a.*.b", "*://h", "gopher://h", "h2c://h:80", "http://h/path", "http://127.0.0.0/33:80",
         ];
         for pattern in cases {
             assert!(HostPattern::parse(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_leads_back_into_the_application_is_refused() {
+        #[rustfmt::skip]
+        let cases = [
+            ("http://self", "itself"), ("https://SELF.alt", "itself"), ("http://shop.spin.internal", "service chaining"),
+            ("http://*.spin.internal", "service chaining"), ("http://spin.internal:80", "service chaining"),
+            ("http://*.functions.spin.internal", "service chaining"),
+        ];
+        for (pattern, why) in cases {
+            let error = HostPattern::parse(pattern).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(pattern), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_variable_without_a_value_allows_nothing() {
+        let values =
+            BTreeMap::from([("none".to_owned(), String::new()), ("host".to_owned(), "h".to_owned())]);
+        let allow = |text: &str| allowed(&[Template::parse(text).unwrap()], &values);
+        for unset in ["{{ none }}", "https://{{ none }}"] {
+            assert_eq!(allow(unset), Ok(Vec::new()), "{unset}");
+        }
+        assert_eq!(allow("https://{{ host }}").unwrap(), [HostPattern::parse("https://h").unwrap()]);
+        for wrong in ["", "https://", "https://{{ none }}:80"] {
+            assert!(allow(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -242,6 +315,8 @@ mod tests {
             ("https://A.example.com", "https://a.example.com:443"),
             ("*://*:*", "*://*:*"),
             ("http://*.example.com:80..90", "http://*.example.com:80..90"),
+            ("redis://h", "redis://h:6379"),
+            ("postgres://h", "postgres://h:5432"),
         ] {
             assert_eq!(HostPattern::parse(text).unwrap().to_string(), shown);
         }

@@ -2,7 +2,8 @@
 //!
 //! It keeps the meaning of the manifest (routes, variables, allowed hosts, files, key-value stores) and the way Spin
 //! runs components (instances that are reused, `wasi:http/handler@0.3`, `spin:key-value`, `spin:variables`), so that
-//! what runs here runs on Spin. It never runs a component with more rights than the manifest gives it.
+//! what runs here runs on Spin; a manifest that asks for more is refused. It never runs a component with more rights
+//! than the manifest gives it.
 
 mod client;
 mod component;
@@ -53,7 +54,7 @@ use crate::{
     manifest::{Component, Manifest},
     outbound::{Client, Outbound},
     pace::Demand,
-    server::{ClientLimits, Server},
+    server::{ClientLimits, Info, Server},
     threads::Threads,
 };
 
@@ -234,6 +235,7 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
         .collect::<anyhow::Result<Vec<_>>>()?;
     drop(assembly);
     let in_progress = Arc::new(Semaphore::new(limits::REQUESTS_IN_PROGRESS_MAX));
+    let info = Info { name: &manifest.name, version: &manifest.version }.text()?;
     let server = |_| {
         let client = outbound::client();
         let own = |blueprint: &Blueprint| Blueprint {
@@ -242,6 +244,7 @@ async fn run(options: Options, manifest: Manifest, values: BTreeMap<String, Stri
         };
         let blueprints = blueprints.iter().map(own).collect();
         Server::new(manifest.routes.clone(), blueprints, Arc::clone(&in_progress), options.client_limits())
+            .map(|server| server.with_info(info.clone()))
     };
     let count = options.threads.map_or_else(std::thread::available_parallelism, Ok)?.get();
     let servers = (0..count).map(server).collect::<anyhow::Result<Vec<_>>>()?;
@@ -274,13 +277,7 @@ impl Assembly<'_> {
     fn blueprint(&self, component: &Component) -> anyhow::Result<Blueprint> {
         let options = self.options;
         let id: Arc<str> = component.id.as_str().into();
-        let allowed = component
-            .allowed_outbound_hosts
-            .iter()
-            .map(|template| template.fill(&self.values))
-            .filter(|pattern| !pattern.is_empty())
-            .map(|pattern| HostPattern::parse(&pattern))
-            .collect::<Result<Vec<_>, _>>()
+        let allowed = hosts::allowed(&component.allowed_outbound_hosts, &self.values)
             .context("allowed_outbound_hosts")?;
         let shown: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         tracing::info!(component = %id, "may send requests to: {}", shown.join(", "));

@@ -1,7 +1,7 @@
 //! `spin.toml`, manifest version 2: what this host understands of it, parsed and checked once.
 //!
-//! Format: <https://spinframework.dev/manifest-reference>. A key that this host doesn't know is a warning with the file,
-//! the line and the key; a key that it knows and can't honour is such an error.
+//! Format: <https://spinframework.dev/manifest-reference>, as Spin 4 has it. A key that Spin doesn't have, or that asks for
+//! what this host lacks, is an error with the file, the line and the key; what changes less is such a warning.
 
 mod keys;
 
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
@@ -25,6 +25,8 @@ use crate::{
 pub struct Manifest {
     /// The application's name.
     pub name: String,
+    /// The application's version; empty where none is given.
+    pub version: String,
     /// The application's variables by name.
     pub variables: BTreeMap<String, Variable>,
     /// Public routes with the component that each leads to.
@@ -38,11 +40,8 @@ pub struct Manifest {
 /// A variable of the application.
 #[derive(Debug, Deserialize)]
 pub struct Variable {
-    /// The value where the operator gives none.
+    /// The value where the operator gives none; without it the operator must give one.
     pub default: Option<String>,
-    /// Whether the operator must give a value.
-    #[serde(default)]
-    pub required: bool,
     /// Whether the value must not be shown.
     #[serde(default)]
     pub secret: bool,
@@ -71,7 +70,7 @@ pub struct Component {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(untagged)]
 pub enum Mount {
-    /// Every file that matches, at the path that it has beside the manifest.
+    /// The file of that name, or every file that matches, at the path that it has beside the manifest.
     Glob(String),
     /// A file or folder at another path.
     Place {
@@ -127,18 +126,13 @@ impl Manifest {
     /// Checks the text of a manifest; relative paths in it are beside `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, InvalidManifest> {
         let source = Source { path, text };
-        let raw: RawManifest = toml::Deserializer::parse(text)
-            .map_err(|e| source.syntax(String::new(), &e))
-            .and_then(|document| {
-                serde_path_to_error::deserialize(document).map_err(|e| source.syntax(path_of(&e), e.inner()))
-            })?;
-        if *raw.spin_manifest_version.get_ref() != 2 {
-            return Err(source.at(
-                &raw.spin_manifest_version,
-                "spin_manifest_version",
-                format!("found {}, expected 2", raw.spin_manifest_version.get_ref()),
-            ));
+        let RawVersion { spin_manifest_version: version } = source.read()?;
+        if version.get_ref().as_integer() != Some(2) {
+            let problem = format!("found {}, expected 2", version.get_ref());
+            return Err(source.at(&version, "spin_manifest_version", problem));
         }
+        let warnings = keys::check(&source)?.iter().map(ToString::to_string).collect();
+        let raw: RawManifest = source.read()?;
         let routes = source.routes(&raw)?;
         let used: BTreeSet<&str> = routes.iter().map(|(_, id)| id.as_str()).collect();
         let mut components = Vec::new();
@@ -153,14 +147,19 @@ impl Manifest {
                 format!("{} components, at most {} are run", components.len(), limits::COMPONENTS_MAX),
             ));
         }
-        let warnings = keys::check(&source)?.iter().map(ToString::to_string).collect();
-        Ok(Self { name: raw.application.name, variables: raw.variables, routes, components, warnings })
+        let RawApplication { name, version } = raw.application;
+        Ok(Self { name, version, variables: raw.variables, routes, components, warnings })
     }
+}
+
+/// Read first: of another version all else has another meaning.
+#[derive(Deserialize)]
+struct RawVersion {
+    spin_manifest_version: Spanned<toml::Value>,
 }
 
 #[derive(Deserialize)]
 struct RawManifest {
-    spin_manifest_version: Spanned<u64>,
     application: RawApplication,
     #[serde(default)]
     variables: BTreeMap<String, Variable>,
@@ -173,6 +172,8 @@ struct RawManifest {
 #[derive(Deserialize)]
 struct RawApplication {
     name: String,
+    #[serde(default)]
+    version: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -222,6 +223,11 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, InvalidManifest> {
+        let document = toml::Deserializer::parse(self.text).map_err(|e| self.syntax(String::new(), &e))?;
+        serde_path_to_error::deserialize(document).map_err(|e| self.syntax(path_of(&e), e.inner()))
+    }
+
     fn invalid(&self, key: &str, problem: String) -> InvalidManifest {
         InvalidManifest { file: self.path.to_owned(), line: None, key: key.to_owned(), problem }
     }
@@ -244,12 +250,12 @@ impl Source<'_> {
         for (index, trigger) in raw.trigger.http.iter().enumerate() {
             let key = |name: &str| format!("trigger.http[{index}].{name}");
             if let Some(executor) = &trigger.executor
-                && executor.get_ref().r#type != "spin"
+                && !matches!(executor.get_ref().r#type.as_str(), "http" | "spin")
             {
                 return Err(self.at(
                     executor,
                     &key("executor"),
-                    format!("found type \"{}\", expected \"spin\"", executor.get_ref().r#type),
+                    format!("found type \"{}\", expected \"http\"", executor.get_ref().r#type),
                 ));
             }
             let id = trigger.component.get_ref();
@@ -273,7 +279,7 @@ impl Source<'_> {
                     ));
                 }
             };
-            if let Some((_, other)) = routes.iter().find(|(known, _)| *known == pattern) {
+            if let Some((_, other)) = routes.iter().find(|(known, _)| known.is_same(&pattern)) {
                 return Err(self.at(
                     &trigger.route,
                     &key("route"),
@@ -391,7 +397,8 @@ watch = ["src/**"]
     fn a_manifest_is_read_whole() {
         let manifest = parse(GOOD).unwrap();
         assert_eq!(manifest.name, "shop");
-        assert!(manifest.variables["token"].required && manifest.variables["token"].secret);
+        assert_eq!(manifest.version, "1.0.0");
+        assert!(manifest.variables["token"].default.is_none() && manifest.variables["token"].secret);
         assert_eq!(manifest.routes[0].1, "edge");
         let edge = &manifest.components[0];
         assert_eq!(edge.source, Path::new("app/edge.wasm"));
@@ -402,11 +409,21 @@ watch = ["src/**"]
     }
 
     #[test]
+    fn the_edges_own_manifest_is_taken_without_a_warning() {
+        let manifest = parse(include_str!("../../../spin.toml")).unwrap();
+        assert_eq!(manifest.warnings, Vec::<String>::new());
+    }
+
+    #[test]
     fn errors_name_file_line_and_key() {
         #[rustfmt::skip]
         let cases = [
             ("spin_manifest_version = 2", "spin_manifest_version = 1",
              "app/spin.toml:2: spin_manifest_version: found 1, expected 2"),
+            ("spin_manifest_version = 2", "spin_manifest_version = \"1\"\nname = \"shop\"",
+             "app/spin.toml:2: spin_manifest_version: found \"1\", expected 2"),
+            ("route =", "executor = { type = \"wagi\", argv = \"a\" }\nroute =",
+             "app/spin.toml:10: trigger.http[0].executor: found type \"wagi\", expected \"http\""),
             ("component = \"edge\"", "component = \"egde\"",
              "app/spin.toml:11: trigger.http[0].component: found \"egde\", expected one of the components: edge"),
             ("route = \"/...\"", "route = \"...\"",
@@ -433,9 +450,19 @@ watch = ["src/**"]
     }
 
     #[test]
+    fn both_names_of_the_executor_are_taken() {
+        for name in ["http", "spin"] {
+            let text = GOOD.replace("route =", &format!("executor = {{ type = \"{name}\" }}\nroute ="));
+            assert_eq!(parse(&text).unwrap().warnings, Vec::<String>::new());
+        }
+    }
+
+    #[test]
     fn two_triggers_cannot_share_a_route() {
-        let twice = format!("{GOOD}\n[[trigger.http]]\nroute = \"/...\"\ncomponent = \"edge\"\n");
-        let error = parse(&twice).unwrap_err().to_string();
-        assert!(error.contains("already leads to component \"edge\""), "{error}");
+        for route in ["/...", "/*"] {
+            let twice = format!("{GOOD}\n[[trigger.http]]\nroute = \"{route}\"\ncomponent = \"edge\"\n");
+            let error = parse(&twice).unwrap_err().to_string();
+            assert!(error.contains("already leads to component \"edge\""), "{error}");
+        }
     }
 }

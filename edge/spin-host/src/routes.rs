@@ -1,14 +1,17 @@
 //! Which component a path leads to, and the `spin-…` headers that tell the component about its request.
 //!
 //! Routing: <https://spinframework.dev/http-trigger>. A pattern is a path of literal segments and `:name` segments;
-//! `...` as its last segment takes whatever is left, nothing included.
+//! `...` or `*` as its last segment takes whatever is left, nothing included.
 
 use std::{cmp::Ordering, fmt, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+/// Below it Spin answers by itself, whatever routes there are.
+pub const WELL_KNOWN: &str = "/.well-known/spin/";
+
 /// A route of a trigger.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct RoutePattern {
     text: String,
     segments: Vec<Segment>,
@@ -28,7 +31,7 @@ pub struct InvalidRoute(pub String);
 /// How a path matched a route.
 #[derive(Debug, PartialEq)]
 pub struct RouteMatch<'a> {
-    /// What `...` took, with its leading slash; empty for a route without it.
+    /// What `...` or `*` took, with its leading slash; empty for a route without it.
     pub path_info: &'a str,
     /// What each `:name` took.
     pub named: Vec<(&'a str, &'a str)>,
@@ -47,16 +50,16 @@ impl RoutePattern {
             return Err(InvalidRoute(format!("found \"{text}\", expected a path that starts with \"/\"")));
         };
         let mut names: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let open = names.last() == Some(&"...");
+        let open = matches!(names.last(), Some(&("..." | "*")));
         if open {
             names.pop();
         }
         let mut segments = Vec::new();
         for segment in names {
             segments.push(match segment.strip_prefix(':') {
-                _ if segment == "..." => {
+                _ if matches!(segment, "..." | "*") => {
                     return Err(InvalidRoute(format!(
-                        "found \"...\" within \"{text}\", expected it at the end only"
+                        "found \"{segment}\" within \"{text}\", expected it at the end only"
                     )));
                 }
                 Some(name)
@@ -72,6 +75,11 @@ impl RoutePattern {
             });
         }
         Ok(Self { text: text.to_owned(), segments, open })
+    }
+
+    /// Whether the other takes the very same paths, under the same names.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.open == other.open && self.segments == other.segments
     }
 
     /// Matches a path against this route.
@@ -111,7 +119,7 @@ impl RoutePattern {
             .unwrap_or(Ordering::Equal)
     }
 
-    /// The route without its `...`.
+    /// The route without its `...`; a `*` stays, as in Spin.
     fn without_wildcard(&self) -> &str {
         if self.open { self.text.trim_end_matches("...").trim_end_matches('/') } else { &self.text }
     }
@@ -178,6 +186,7 @@ mod tests {
         let cases: &[(&str, &str, Option<&str>)] = &[
             ("/...", "/", Some("/")), ("/...", "/a/b", Some("/a/b")), ("/...", "", Some("")),
             ("/a/...", "/a", Some("")), ("/a/...", "/a/", Some("/")), ("/a/...", "/a/b", Some("/b")), ("/a/...", "/ab", None),
+            ("/a/*", "/a", Some("")), ("/a/*", "/a/b/c", Some("/b/c")), ("/a/*", "/ab", None), ("/*", "/", Some("/")),
             ("/a", "/a", Some("")), ("/a", "/a/", Some("")), ("/a", "/a/b", None), ("/a", "/A", None),
             ("/", "/", Some("")), ("/", "/a", None),
             ("/u/:id", "/u/7", Some("")), ("/u/:id", "/u/", None), ("/u/:id/...", "/u/7/x/y", Some("/x/y")),
@@ -203,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_is_no_route_is_refused() {
-        for route in ["", "a", "...", "/.../a", "/:", "/:a b"] {
+        for route in ["", "a", "...", "/.../a", "/*/a", "/:", "/:a b"] {
             assert!(RoutePattern::parse(route).is_err(), "{route}");
         }
     }

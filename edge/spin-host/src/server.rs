@@ -21,6 +21,7 @@ use hyper::{
 };
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use meridian_engine::{policy::request::Malformed, problem::Problem};
+use serde::Serialize;
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, mpsc::UnboundedReceiver},
@@ -38,7 +39,7 @@ use crate::{
     limits,
     pace::{self, Demand},
     refusal::refusal,
-    routes::{RouteHeaders, RoutePattern},
+    routes::{RouteHeaders, RoutePattern, WELL_KNOWN},
     threads::Accepted,
 };
 
@@ -115,8 +116,26 @@ pub struct ClientLimits {
     pub patience: Patience,
 }
 
+/// What an application says of itself, as Spin does.
+#[derive(Serialize)]
+pub struct Info<'a> {
+    /// The application's name.
+    pub name: &'a str,
+    /// Its version; not said where it is empty.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub version: &'a str,
+}
+
+impl Info<'_> {
+    /// The same as JSON.
+    pub fn text(&self) -> anyhow::Result<Bytes> {
+        Ok(serde_json::to_vec(self)?.into())
+    }
+}
+
 /// An application as one thread serves it.
 pub struct Server {
+    info: Bytes,
     routes: Vec<Route>,
     in_progress: Arc<Semaphore>,
     limits: ClientLimits,
@@ -147,7 +166,12 @@ impl Server {
             })
             .collect::<anyhow::Result<Vec<Route>>>()?;
         routes.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
-        Ok(Self { routes, in_progress, limits })
+        Ok(Self { info: Bytes::new(), routes, in_progress, limits })
+    }
+
+    /// The same with what it answers to who asks for the application's [`Info`].
+    pub fn with_info(self, info: Bytes) -> Self {
+        Self { info, ..self }
     }
 
     /// Serves the connections that come until there can be no more, then lets requests in progress finish for a while.
@@ -187,13 +211,27 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Received<Incoming>>, client: SocketAddr) -> Response<WasiBody> {
-        if request.uri().path() == "/.well-known/spin/health" {
-            return Response::new(full("OK"));
-        }
         let (started, trace) = (Instant::now(), request.headers().get("traceparent").cloned());
+        if let Some(name) = request.uri().path().strip_prefix(WELL_KNOWN) {
+            return self.own(name).unwrap_or_else(|failure| failure.response(trace, started.elapsed()));
+        }
         match self.dispatch(request, client).await {
             Ok(response) => response,
             Err(failure) => failure.response(trace, started.elapsed()),
+        }
+    }
+
+    /// What Spin answers below its own path: no component is asked for any of it.
+    fn own(&self, name: &str) -> Result<Response<WasiBody>, Failure> {
+        match name {
+            "health" => Ok(Response::new(full("OK"))),
+            "info" => {
+                let mut response = Response::new(full(self.info.clone()));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                Ok(response)
+            }
+            _ => Err(Failure::NoRoute),
         }
     }
 
@@ -390,6 +428,37 @@ mod tests {
             let found = authority(&uri.parse().unwrap(), &headers);
             assert_eq!(found.as_ref().map(Authority::as_str), *expected, "{uri} {hosts:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_below_spins_own_path_is_answered_as_by_spin() {
+        let demand = Demand::of_component(limits::BODY_PAUSE_TIMEOUT);
+        let clients = ClientLimits { body_bytes_max: 1, demand, patience: Patience::default() };
+        let info = Info { name: "a \"shop\"", version: "" }.text().unwrap();
+        let server = Server::new(Vec::new(), Vec::new(), Arc::new(Semaphore::new(1)), clients).unwrap();
+        let server = server.with_info(info);
+        let cases = [
+            ("health", Some(("", "OK"))),
+            ("info", Some(("application/json", r#"{"name":"a \"shop\""}"#))),
+            ("", None),
+            ("health/", None),
+            ("metrics", None),
+        ];
+        for (name, expected) in cases {
+            let Ok(response) = server.own(name) else {
+                assert!(expected.is_none(), "{name}");
+                continue;
+            };
+            let kind = response
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .map_or("", |kind| kind.to_str().unwrap())
+                .to_owned();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(Some((kind.as_str(), std::str::from_utf8(&body).unwrap())), expected, "{name}");
+        }
+        let versioned = Info { name: "shop", version: "1.0.0" }.text().unwrap();
+        assert_eq!(versioned, r#"{"name":"shop","version":"1.0.0"}"#);
     }
 
     #[test]

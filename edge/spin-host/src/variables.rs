@@ -31,7 +31,8 @@ pub enum InvalidVariable {
     Unclosed,
     /// A name that no variable can have.
     #[error(
-        "found the variable name \"{0}\", expected lower-case letters, digits and underscores, a letter first"
+        "found the variable name \"{0}\", expected lower-case letters, digits and single underscores, a letter first \
+         and no underscore last"
     )]
     Name(String),
     /// A value for a variable that the manifest doesn't declare.
@@ -98,6 +99,8 @@ impl Template {
 
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('_')
+        && !name.contains("__")
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
@@ -125,10 +128,9 @@ pub fn resolve(
             .map(|(_, value)| value.clone())
             .or_else(|| environment(&format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase())))
             .or_else(|| file.get(name).cloned());
-        match value.or_else(|| variable.default.clone().filter(|_| !variable.required)) {
+        match value.or_else(|| variable.default.clone()) {
             Some(value) => drop(values.insert(name.clone(), value)),
-            None if variable.required => missing.push(name.as_str()),
-            None => {}
+            None => missing.push(name.as_str()),
         }
     }
     if missing.is_empty() { Ok(values) } else { Err(InvalidVariable::Missing(missing.join(", "))) }
@@ -203,19 +205,11 @@ mod tests {
 
     #[test]
     fn values_come_from_the_nearest_source() {
-        let declare = |default: Option<&str>, required| Variable {
-            default: default.map(str::to_owned),
-            required,
-            secret: false,
+        let declare = |default: Option<&str>, names: &[&str]| -> BTreeMap<String, Variable> {
+            let variable = || Variable { default: default.map(str::to_owned), secret: false };
+            names.iter().map(|name| ((*name).to_owned(), variable())).collect()
         };
-        let declared: BTreeMap<String, Variable> = [
-            ("a".to_owned(), declare(Some("default"), false)),
-            ("b".to_owned(), declare(Some("default"), false)),
-            ("c".to_owned(), declare(Some("default"), false)),
-            ("d".to_owned(), declare(Some("default"), false)),
-            ("e".to_owned(), declare(None, false)),
-        ]
-        .into();
+        let declared = declare(Some("default"), &["a", "b", "c", "d"]);
         let given = [("a".to_owned(), "first".to_owned()), ("a".to_owned(), "line".to_owned())];
         let environment =
             |name: &str| matches!(name, "SPIN_VARIABLE_A" | "SPIN_VARIABLE_B").then(|| "env".to_owned());
@@ -229,11 +223,15 @@ mod tests {
             resolve(&declared, &unknown, |_| None, &BTreeMap::new()),
             Err(InvalidVariable::Unknown("z".to_owned()))
         );
-        let required: BTreeMap<_, _> =
-            [("a".to_owned(), declare(None, true)), ("b".to_owned(), declare(None, true))].into();
         assert_eq!(
-            resolve(&required, &[], |_| None, &BTreeMap::new()),
+            resolve(&declare(None, &["a", "b"]), &[], |_| None, &BTreeMap::new()),
             Err(InvalidVariable::Missing("a, b".to_owned()))
         );
+        for name in ["A", "1a", "a-b", "a__b", "a_", "_a", ""] {
+            assert_eq!(
+                resolve(&declare(Some(""), &[name]), &[], |_| None, &BTreeMap::new()),
+                Err(InvalidVariable::Name(name.to_owned()))
+            );
+        }
     }
 }

@@ -38,6 +38,9 @@ use places::Places;
 use supervise::{RunFile, Supervisor};
 use up_file::{Tokens, UpFile};
 
+/// The place database that `spin.toml` mounts, below the project's folder.
+pub const PLACES_MOUNTED: &str = ".meridian/places.mmdb";
+
 /// Arguments of `cargo xtask up`.
 #[derive(Args, Clone, Debug)]
 pub struct Up {
@@ -290,10 +293,10 @@ impl OneEdge {
 /// Writes the place database of this stack, and the one that `spin.toml` mounts.
 fn write_places(data: &Path) -> Result<Places> {
     let places = Places::load()?;
-    let mounted = paths::root().join(".meridian");
-    for folder in [data, &mounted] {
+    for path in [data.join("places.mmdb"), paths::root().join(PLACES_MOUNTED)] {
+        let folder = path.parent().context("a place database has a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-        places.write(&folder.join("places.mmdb"))?;
+        places.write(&path)?;
     }
     Ok(places)
 }
