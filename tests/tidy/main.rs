@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("meridian-cli", &["meridian-engine", "meridian-wire"]),
     ("meridian-corpus", &["meridian-engine", "meridian-wire"]),
-    ("meridian-fuzz", &["meridian-content", "meridian-engine", "meridian-wire"]),
+    ("meridian-fuzz", &["meridian-content", "meridian-edge-http", "meridian-engine", "meridian-wire"]),
     (
         "meridian-tests",
         &[
