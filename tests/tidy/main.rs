@@ -17,7 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("meridian-replica", &[]),
     ("meridian-edge-cloudflare", &["meridian-engine", "meridian-wire", "meridian-corpus"]),
     ("meridian-edge-spin", &["meridian-content", "meridian-engine", "meridian-wire", "meridian-corpus"]),
-    ("meridian-spin-host", &["meridian-engine"]),
+    ("meridian-edge-http", &["meridian-engine"]),
+    ("meridian-spin-host", &["meridian-edge-http", "meridian-engine"]),
     ("meridian-store", &["meridian-engine", "meridian-wire", "meridian-replica"]),
     ("meridian-cdc", &["meridian-store", "meridian-replica", "meridian-wire"]),
     (
@@ -26,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("meridian-cli", &["meridian-engine", "meridian-wire"]),
     ("meridian-corpus", &["meridian-engine", "meridian-wire"]),
-    ("meridian-fuzz", &["meridian-content", "meridian-engine", "meridian-wire"]),
+    ("meridian-fuzz", &["meridian-content", "meridian-edge-http", "meridian-engine", "meridian-wire"]),
     (
         "meridian-tests",
         &[

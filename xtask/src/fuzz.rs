@@ -20,6 +20,8 @@ use crate::{paths, report};
 
 /// Where everything about it is kept.
 const FOLDER: &str = "tests/fuzz";
+/// What came of each target.
+const REPORT: &str = "tests/fuzz/report.md";
 /// The compiler that can count coverage.
 const TOOLCHAIN: &str = "nightly";
 
@@ -34,7 +36,8 @@ pub struct Fuzz {
     /// Targets at the same time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// Keep the inputs that add coverage in tests/fuzz/corpus, and write tests/fuzz/report.md.
+    /// Keep the inputs that add coverage in tests/fuzz/corpus, and write tests/fuzz/report.md, where the rows of targets that were
+    /// not named stay as they are.
     #[arg(long)]
     keep: bool,
 }
@@ -42,14 +45,27 @@ pub struct Fuzz {
 /// What fuzzing one target came to.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Outcome {
+    row: Row,
+    /// Files that hold an input which fails.
+    failing: Vec<PathBuf>,
+}
+
+/// What the report says of a target, and reads of it again when others are run.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Row {
     target: String,
     seconds: u64,
     executions: u64,
     edges: u64,
     features: u64,
-    inputs: usize,
-    /// Files that hold an input which fails.
-    failing: Vec<PathBuf>,
+    /// Inputs that are kept.
+    kept: usize,
+    /// Inputs that failed.
+    failing: usize,
+    /// When it ran.
+    day: String,
+    /// Targets that ran at the same time.
+    at_once: usize,
 }
 
 /// Something that was found, and what became of it.
@@ -73,28 +89,33 @@ impl Fuzz {
         let mut write = paths::cargo();
         write.args(["run", "--package", "meridian-fuzz", "--"]).arg(&seeds);
         run("what each target begins with", &mut write)?;
-        let targets = self.choose(&seeds)?;
+        let all = names(&seeds)?;
+        let targets = self.choose(&all)?;
+        let at_once = targets.len().min(self.jobs.into());
         let program = build(&work)?;
         let queue = Mutex::new(targets.iter());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work_off = || -> Result<Vec<Outcome>> {
             let mut outcomes = Vec::new();
             while let Some(target) = next() {
-                outcomes.push(Bench { program: &program, work: &work, target }.run(self.seconds, self.keep)?);
+                let bench = Bench { program: &program, work: &work, target, at_once };
+                outcomes.push(bench.run(self.seconds, self.keep)?);
             }
             Ok(outcomes)
         };
-        let mut outcomes = thread::scope(|scope| {
+        let outcomes = thread::scope(|scope| {
             let jobs: Vec<_> = (0..self.jobs).map(|_| scope.spawn(work_off)).collect();
             let ended = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| bail!("a job panicked")));
             ended.collect::<Result<Vec<_>>>()
         })?
         .concat();
-        outcomes.sort_by(|a, b| a.target.cmp(&b.target));
-        let text = render(&outcomes, &findings()?, &compiler, &self.shown());
+        let before = fs::read_to_string(paths::root().join(REPORT)).ok().filter(|_| self.keep);
+        let rows =
+            together(outcomes.iter().map(|one| one.row.clone()).collect(), &before.unwrap_or_default(), &all);
+        let text = render(&rows, &findings()?, &compiler, &self.shown());
         println!("{text}");
         if self.keep {
-            say(&format!("Written to {}", report::write(&format!("{FOLDER}/report.md"), &text)?.display()));
+            say(&format!("Written to {}", report::write(REPORT, &text)?.display()));
         }
         let failing: Vec<String> =
             outcomes.iter().flat_map(|one| &one.failing).map(|path| path.display().to_string()).collect();
@@ -111,17 +132,22 @@ impl Fuzz {
         format!("cargo xtask fuzz{keep} --seconds {} --jobs {}{targets}", self.seconds, self.jobs)
     }
 
-    /// The targets that are named, or all; each has a folder of what it begins with.
-    fn choose(&self, seeds: &Path) -> Result<Vec<String>> {
-        let folders = files(seeds)?;
-        let names = folders.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
-        let mut all: Vec<String> = names.collect();
-        all.sort();
+    /// The targets that are named, or all.
+    fn choose(&self, all: &[String]) -> Result<Vec<String>> {
         for target in &self.targets {
             ensure!(all.contains(target), "no target {target}; there are {}", all.join(", "));
         }
-        Ok(if self.targets.is_empty() { all } else { self.targets.clone() })
+        Ok(if self.targets.is_empty() { all.to_vec() } else { self.targets.clone() })
     }
+}
+
+/// All targets: each has a folder of what it begins with.
+fn names(seeds: &Path) -> Result<Vec<String>> {
+    let folders = files(seeds)?;
+    let names = folders.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let mut all: Vec<String> = names.collect();
+    all.sort();
+    Ok(all)
 }
 
 /// The version of the nightly compiler.
@@ -176,6 +202,8 @@ struct Bench<'a> {
     program: &'a Path,
     work: &'a Path,
     target: &'a str,
+    /// Targets that run at the same time.
+    at_once: usize,
 }
 
 impl Bench<'_> {
@@ -201,7 +229,7 @@ impl Bench<'_> {
         if keep {
             self.keep()?;
         }
-        outcome.inputs = files(&kept(self.target))?.len();
+        outcome.row.kept = files(&kept(self.target))?.len();
         Ok(outcome)
     }
 
@@ -218,7 +246,7 @@ impl Bench<'_> {
         let started = Instant::now();
         let mut child = command.spawn().context("could not start the program of libfuzzer")?;
         let lines = child.stderr.take().context("its output is piped")?;
-        let mut outcome = Outcome { target: self.target.to_owned(), ..Outcome::default() };
+        let mut outcome = Outcome::default();
         let mut last = Vec::new();
         for line in BufReader::new(lines).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
@@ -229,13 +257,20 @@ impl Bench<'_> {
             last.drain(..old);
         }
         let status = child.wait()?;
-        outcome.seconds = started.elapsed().as_secs();
         outcome.failing = files(&failing)?.into_iter().filter(|path| !before.contains(path)).collect();
+        outcome.row = Row {
+            target: self.target.to_owned(),
+            seconds: started.elapsed().as_secs(),
+            failing: outcome.failing.len(),
+            day: report::utc("%Y-%m-%d"),
+            at_once: self.at_once,
+            ..outcome.row
+        };
         if outcome.failing.is_empty() && !status.success() {
             bail!("{} ended with {status}:\n{}", self.target, last.join("\n"));
         }
         if outcome.failing.is_empty() {
-            step.done(&format!("{} executions, {} edges", outcome.executions, outcome.edges));
+            step.done(&format!("{} executions, {} edges", outcome.row.executions, outcome.row.edges));
         } else {
             drop(step);
             say(&last.join("\n"));
@@ -280,34 +315,73 @@ impl Outcome {
             let mut words = line.split_whitespace().skip_while(|have| *have != word);
             words.nth(1).and_then(|number| number.parse().ok())
         };
-        self.executions = number("stat::number_of_executed_units:").unwrap_or(self.executions);
+        let row = &mut self.row;
+        row.executions = number("stat::number_of_executed_units:").unwrap_or(row.executions);
         if line.starts_with('#') {
-            self.edges = number("cov:").unwrap_or(self.edges);
-            self.features = number("ft:").unwrap_or(self.features);
+            row.edges = number("cov:").unwrap_or(row.edges);
+            row.features = number("ft:").unwrap_or(row.features);
         }
     }
 }
 
-fn render(outcomes: &[Outcome], findings: &[Finding], compiler: &str, command: &str) -> String {
-    let mut text = report::heading("Fuzzing", command, &format!("{compiler}, libFuzzer, AddressSanitizer"));
-    let total: u64 = outcomes.iter().map(|one| one.seconds).sum();
-    let executions: u64 = outcomes.iter().map(|one| one.executions).sum();
-    text.push_str(&format!(
-        "\nWhat each target asserts stands in `src/`. *Edges* and *features* are libFuzzer's counts of the code that was \
-         reached; *kept* are the inputs in `corpus/`, which every test run replays. {total} seconds and {executions} \
-         executions together.\n\n"
-    ));
-    let rows: Vec<Vec<String>> = outcomes
-        .iter()
-        .map(|one| {
-            let counts = [one.seconds, one.executions, one.edges, one.features];
-            let counts = counts.map(|count| count.to_string()).into_iter();
-            let last = [one.inputs.to_string(), one.failing.len().to_string()];
-            std::iter::once(format!("`{}`", one.target)).chain(counts).chain(last).collect()
+impl Row {
+    const HEAD: [&str; 9] =
+        ["target", "seconds", "executions", "edges", "features", "kept", "failing", "day", "at a time"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { target, seconds, executions, edges, features, kept, failing, day, at_once } = self;
+        let counts = [*seconds, *executions, *edges, *features].map(|count| count.to_string());
+        let counts = counts.into_iter().chain([kept, failing].map(usize::to_string));
+        let last = [day.clone(), at_once.to_string()];
+        std::iter::once(format!("`{target}`")).chain(counts).chain(last).collect()
+    }
+
+    /// What a line of a report says, where it is a row.
+    fn read(line: &str) -> Option<Self> {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+        let [target, seconds, executions, edges, features, kept, failing, day, at_once] = cells[..] else {
+            return None;
+        };
+        Some(Self {
+            target: target.strip_prefix('`')?.strip_suffix('`')?.to_owned(),
+            seconds: seconds.parse().ok()?,
+            executions: executions.parse().ok()?,
+            edges: edges.parse().ok()?,
+            features: features.parse().ok()?,
+            kept: kept.parse().ok()?,
+            failing: failing.parse().ok()?,
+            day: day.to_owned(),
+            at_once: at_once.parse().ok()?,
         })
-        .collect();
-    let head = ["target", "seconds", "executions", "edges", "features", "kept", "failing now"];
-    text.push_str(&report::table(&head, &rows));
+    }
+}
+
+/// The rows of a run, and those that the report had before of other targets that there are.
+fn together(run: Vec<Row>, before: &str, all: &[String]) -> Vec<Row> {
+    let is_other = |row: &Row| all.contains(&row.target) && run.iter().all(|own| own.target != row.target);
+    let others: Vec<Row> = before.lines().filter_map(Row::read).filter(is_other).collect();
+    let mut rows = [run, others].concat();
+    rows.sort_by(|a, b| a.target.cmp(&b.target));
+    rows
+}
+
+fn render(rows: &[Row], findings: &[Finding], compiler: &str, command: &str) -> String {
+    let mut text = report::heading("Fuzzing", command, &format!("{compiler}, libFuzzer, AddressSanitizer"));
+    let seconds: u64 = rows.iter().map(|row| row.seconds).sum();
+    let executions: u64 = rows.iter().map(|row| row.executions).sum();
+    let at_once = || rows.iter().map(|row| row.at_once);
+    let at_once = match (at_once().min().unwrap_or(0), at_once().max().unwrap_or(0)) {
+        (least, most) if least == most => most.to_string(),
+        (least, most) => format!("{least} to {most}"),
+    };
+    text.push_str(&format!(
+        "\nWhat each target asserts stands in `src/`. A row is of the last run of its target, the line above of the last run of \
+         any. *Edges* and *features* are libFuzzer's counts of the code that was reached; *kept* are the inputs in `corpus/`, \
+         which every test run replays. {seconds} seconds and {executions} executions summed over targets, {at_once} at a \
+         time.\n\n"
+    ));
+    let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
+    text.push_str(&report::table(&Row::HEAD, &cells));
     text.push_str("\n## Found, and what became of it\n\n");
     if findings.is_empty() {
         text.push_str("Nothing.\n");
@@ -335,23 +409,42 @@ mod tests {
         ] {
             outcome.line(line);
         }
-        assert_eq!(outcome, Outcome { executions: 5_000, edges: 120, features: 340, ..Outcome::default() });
+        let row = Row { executions: 5_000, edges: 120, features: 340, ..Row::default() };
+        assert_eq!(outcome, Outcome { row, failing: Vec::new() });
+    }
+
+    fn row(target: &str, seconds: u64) -> Row {
+        let (target, day) = (target.to_owned(), "2026-12-01".to_owned());
+        Row { target, seconds, executions: 7, kept: 5, day, at_once: 2, ..Row::default() }
     }
 
     #[test]
     fn the_report_has_a_line_for_each_target_and_finding() {
-        let outcome =
-            Outcome { target: "paths".to_owned(), seconds: 60, executions: 7, ..Outcome::default() };
         let finding = Finding { target: "paths".into(), found: "A hole.".into(), became: "Mended.".into() };
-        let text = render(&[outcome], &[finding], "rustc 1-nightly", "cargo xtask fuzz");
-        assert!(text.contains("| `paths` | 60 | 7 | 0 | 0 | 0 | 0 |"), "{text}");
+        let rows = [row("paths", 60), Row { at_once: 3, ..row("places", 30) }];
+        let text = render(&rows, &[finding], "rustc 1-nightly", "cargo xtask fuzz");
+        assert!(text.contains("| `paths` | 60 | 7 | 0 | 0 | 5 | 0 | 2026-12-01 | 2 |"), "{text}");
+        assert!(
+            text.contains("90 seconds and 14 executions summed over targets, 2 to 3 at a time."),
+            "{text}"
+        );
         assert!(text.contains("- `paths`: A hole. Mended."), "{text}");
+    }
+
+    #[test]
+    fn targets_that_were_not_run_keep_their_rows() {
+        let all = ["jwt", "paths", "places"].map(str::to_owned);
+        let before =
+            render(&[row("gone", 1), row("jwt", 2), row("places", 3)], &[], "rustc", "cargo xtask fuzz");
+        let rows = together(vec![row("places", 4), row("paths", 5)], &before, &all);
+        assert_eq!(rows, [row("jwt", 2), row("paths", 5), row("places", 4)]);
     }
 
     #[test]
     fn a_target_that_is_none_is_named_with_those_that_are() {
         let fuzz = Fuzz { targets: vec!["path".to_owned()], seconds: 1, jobs: 1, keep: false };
-        let error = fuzz.choose(&paths::root().join(FOLDER).join("corpus")).unwrap_err().to_string();
+        let all = names(&paths::root().join(FOLDER).join("corpus")).unwrap();
+        let error = fuzz.choose(&all).unwrap_err().to_string();
         assert!(error.contains("no target path;") && error.contains(", paths, "), "{error}");
     }
 }

@@ -66,11 +66,16 @@ pub fn heading(title: &str, command: &str, programs: &str) -> String {
     let memory = memory_gb(&file("/proc/meminfo"));
     let memory = memory.map_or("memory of an unknown size".to_owned(), |gb| format!("{gb:.1} GB of memory"));
     let kernel = file("/proc/sys/kernel/osrelease");
-    let date = first_line(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]));
+    let date = utc("%Y-%m-%d %H:%M UTC");
     format!(
         "# {title}\n\nWritten by `{command}` on {date}: {cores} cores of {model}, {memory}, Linux {}; {programs}.\n",
         kernel.trim()
     )
+}
+
+/// Now, as `date` formats it.
+pub fn utc(format: &str) -> String {
+    first_line(Command::new("date").args(["-u", &format!("+{format}")]))
 }
 
 /// All memory of the machine, as the kernel lists it.

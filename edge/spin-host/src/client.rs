@@ -13,10 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper_util::{
-    rt::{TokioExecutor, TokioTimer},
-    server::conn::auto,
-};
+use meridian_edge_http::hop;
 use meridian_engine::problem::Problem;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -24,7 +21,7 @@ use tokio::{
 };
 use wasmtime_wasi_http::Error;
 
-use crate::{hop, limits, refusal::last_answer};
+use crate::{limits, refusal::last_answer};
 
 /// How long a client may let the host wait.
 #[derive(Clone, Copy, Debug)]
@@ -45,32 +42,6 @@ impl Default for Patience {
             response: limits::RESPONSE_PAUSE_TIMEOUT,
         }
     }
-}
-
-/// HTTP/1.1 and HTTP/2 within their limits, to be spoken over [`Watched`].
-pub fn protocols() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // Its own would close the connection without a word, also where no head has begun.
-        .header_read_timeout(None::<Duration>)
-        .max_headers(limits::HEADERS_MAX)
-        .max_buf_size(limits::HEAD_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limits::STREAMS_MAX)
-        .max_pending_accept_reset_streams(limits::STREAMS_RESET_MAX)
-        .max_local_error_reset_streams(limits::STREAMS_IN_ERROR_MAX)
-        .max_frame_size(limits::FRAME_BYTES_MAX)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(limits::SEND_BUFFER_BYTES_MAX)
-        .keep_alive_interval(limits::PING_INTERVAL)
-        .keep_alive_timeout(limits::PING_TIMEOUT);
-    builder
 }
 
 /// What a client of HTTP/2 says first (RFC 9113, section 3.4).

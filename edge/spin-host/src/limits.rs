@@ -1,4 +1,5 @@
-//! Every limit of the host, in one place. Options of the command line change those that operators need to change.
+//! Every limit of the host but those of HTTP itself, which are in `meridian_edge_http::limits`. Options of the command line change
+//! those that operators need to change.
 
 use std::time::Duration;
 
@@ -63,12 +64,6 @@ pub const REFUSALS_AT_ONCE_MAX: usize = 64;
 pub const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection that was told to go may take to do so.
 pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes of a request's target.
-pub const URI_BYTES_MAX: usize = 16 << 10;
-/// Bytes of a request's head, which is also the size of a connection's read buffer.
-pub const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Header fields of a request.
-pub const HEADERS_MAX: usize = 128;
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: u64 = 64 << 20;
 /// How long a request's head may take from its first byte on.
@@ -84,25 +79,6 @@ pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of its response.
 pub const RESPONSE_PAUSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Requests that are open on one connection of HTTP/2 (RFC 9113, section 5.1.2). What its client resets counts until the host
-/// has seen to it, so that resets bring no more work than requests do.
-pub const STREAMS_MAX: u32 = 100;
-/// Streams that a client may reset before the host has begun with them, until its connection is ended (CVE-2023-44487).
-pub const STREAMS_RESET_MAX: usize = 20;
-/// Streams that the host may have to reset for what the client sent on them, until its connection is ended.
-pub const STREAMS_IN_ERROR_MAX: usize = 128;
-/// Bytes of a frame of HTTP/2 (RFC 9113, section 4.2); the least that a server has to take.
-pub const FRAME_BYTES_MAX: u32 = 16 << 10;
-/// Bytes that a client may send ahead of those that were taken, of one body and of all on its connection (section 5.2).
-pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// See [`STREAM_WINDOW_BYTES`].
-pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes of one response that wait for a client of HTTP/2 to take them.
-pub const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
-/// How often a client of HTTP/2 is asked whether it is still there (section 6.7), and how long it may take to say so.
-pub const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// See [`PING_INTERVAL`].
-pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long requests in progress may take to finish after a signal to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long instances may work on after the last answer before the host ends.

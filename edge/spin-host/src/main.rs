@@ -9,7 +9,6 @@ mod client;
 mod component;
 mod files;
 mod functions;
-mod hop;
 mod hosts;
 mod instance;
 mod key_value;

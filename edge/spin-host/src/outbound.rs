@@ -21,12 +21,12 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioTimer},
 };
+use meridian_edge_http::{hop, limits::HEAD_BYTES_MAX};
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::{
     functions::{self, Functions},
-    hop,
     hosts::HostPattern,
     limits,
     pace::{self, Awaited, Demand, Pace},
@@ -58,7 +58,7 @@ pub fn client() -> Client {
         .timer(TokioTimer::new())
         .pool_idle_timeout(limits::IDLE_CONNECTION_TIMEOUT)
         .pool_max_idle_per_host(limits::IDLE_CONNECTIONS_MAX)
-        .http1_max_buf_size(limits::HEAD_BYTES_MAX)
+        .http1_max_buf_size(HEAD_BYTES_MAX)
         .set_host(false)
         .build(roots.https_or_http().enable_http1().wrap_connector(http))
 }

@@ -15,13 +15,14 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
+use meridian_edge_http::hop;
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep_until},
 };
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::{hop, limits};
+use crate::limits;
 
 /// Who is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

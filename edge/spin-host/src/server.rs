@@ -11,16 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::Authority,
-};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use hyper::{
     body::{Body, Incoming},
     service::service_fn,
 };
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-use meridian_engine::{policy::request::Malformed, problem::Problem};
+use meridian_edge_http::{
+    head::{self, Refused},
+    protocols,
+};
+use meridian_engine::problem::Problem;
 use serde::Serialize;
 use tokio::{
     net::TcpStream,
@@ -33,8 +35,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    client::{self, Patience, Received, Watched},
-    hop,
+    client::{Patience, Received, Watched},
     instance::{Begun, Blueprint, Instances, Turn, Turns},
     limits,
     pace::{self, Demand},
@@ -178,7 +179,7 @@ impl Server {
     pub async fn serve(self, mut accepted: UnboundedReceiver<Accepted>) {
         let server = Arc::new(self);
         let connections = GracefulShutdown::new();
-        let protocols = client::protocols();
+        let protocols = protocols();
         while let Some(Accepted { stream, client, open }) = accepted.recv().await {
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
@@ -258,32 +259,13 @@ impl Server {
         answer
     }
 
-    /// Checks limits and gives the request the absolute URI that it was meant for. Of a body whose length is not told, it says
-    /// later whether it was too long.
+    /// Checks the head, and bounds the body. Of a body whose length is not told, it says later whether it was too long.
     fn check(
         &self,
         request: Request<Received<Incoming>>,
     ) -> Result<(Request<WasiBody>, Option<Arc<AtomicBool>>), Failure> {
         let (mut parts, body) = request.into_parts();
-        if parts.method == Method::CONNECT {
-            return Err(Failure::Method);
-        }
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        if target.len() > limits::URI_BYTES_MAX {
-            return Err(Failure::UriTooLong);
-        }
-        // An absolute target does not stand for it (RFC 9112, section 3.2).
-        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
-            return Err(Failure::Host);
-        }
-        let authority = authority(&parts.uri, &parts.headers).ok_or(Failure::Host)?;
-        hop::check_request(&parts.method, &mut parts.headers).map_err(Failure::Connection)?;
-        parts.uri = Uri::builder()
-            .scheme("http")
-            .authority(authority)
-            .path_and_query(if target == "*" { "/" } else { target })
-            .build()
-            .map_err(|_| Failure::Host)?;
+        head::check(&mut parts).map_err(Failure::Head)?;
         let mut exceeded: Option<Arc<AtomicBool>> = None;
         let body = if body.is_end_stream() {
             // A component does not see how a body is framed: so it need not read one to know that there is none.
@@ -306,20 +288,6 @@ impl Server {
     }
 }
 
-/// The host that a request is meant for (RFC 9112, section 3.2): the one `Host` field's, which an absolute target's has to be too.
-/// HTTP/2 may name it in `:authority` alone (RFC 9113, section 8.3.1).
-fn authority(uri: &Uri, headers: &http::HeaderMap) -> Option<Authority> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (host, None) = (hosts.next(), hosts.next()) else { return None };
-    let host = host.map(|host| Authority::try_from(host.as_bytes())).transpose().ok()?;
-    let meant = match (uri.authority(), host) {
-        (Some(target), Some(host)) if *target != host => None,
-        (Some(target), _) => Some(target.clone()),
-        (None, host) => host,
-    };
-    meant.filter(|authority| !authority.as_str().contains('@'))
-}
-
 fn body_error(error: Box<dyn std::error::Error + Send + Sync>, exceeded: &AtomicBool) -> Error {
     if error.is::<LengthLimitError>() {
         exceeded.store(true, Ordering::Relaxed);
@@ -339,10 +307,7 @@ fn full(text: impl Into<Bytes>) -> WasiBody {
 /// Why the host itself answers, and not a component.
 #[derive(Debug)]
 enum Failure {
-    Host,
-    Connection(Malformed),
-    Method,
-    UriTooLong,
+    Head(Refused),
     BodyTooLarge,
     NoRoute,
     Overloaded,
@@ -369,12 +334,7 @@ impl Failure {
     fn problem(&self) -> Problem {
         let internal = |title| Problem::new(500, "internal", title);
         match self {
-            Self::Host => {
-                Problem::new(400, "malformed-request", "The request names no host, or more than one")
-            }
-            Self::Connection(malformed) => malformed.problem(),
-            Self::Method => Problem::new(501, "malformed-request", "This method is not served"),
-            Self::UriTooLong => Problem::new(414, "malformed-request", "The request's target is too long"),
+            Self::Head(refused) => refused.problem(),
             Self::BodyTooLarge => Problem::new(413, "body-too-large", "The request's body is too large"),
             Self::NoRoute => Problem::new(404, "no-route", "No route leads here"),
             Self::Overloaded => {
@@ -408,28 +368,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_for_one_host() {
-        let cases: &[(&str, &[&str], Option<&str>)] = &[
-            ("/a", &["shop.example:81"], Some("shop.example:81")),
-            ("http://shop.example/a", &["Shop.example"], Some("shop.example")),
-            ("http://shop.example/a", &[], Some("shop.example")),
-            ("http://other.example/a", &["shop.example"], None),
-            ("http://user@shop.example/a", &[], None),
-            ("/a", &[], None),
-            ("/a", &["one.example", "two.example"], None),
-            ("/a", &["user@shop.example"], None),
-            ("/a", &["not a host"], None),
-        ];
-        for (uri, hosts, expected) in cases {
-            let mut headers = http::HeaderMap::new();
-            for host in *hosts {
-                headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
-            }
-            let found = authority(&uri.parse().unwrap(), &headers);
-            assert_eq!(found.as_ref().map(Authority::as_str), *expected, "{uri} {hosts:?}");
-        }
-    }
-
     #[tokio::test]
     async fn what_is_below_spins_own_path_is_answered_as_by_spin() {
         let demand = Demand::of_component(limits::BODY_PAUSE_TIMEOUT);

@@ -1,6 +1,6 @@
 //! What coverage-guided fuzzing runs: one function a target, from bytes to assertions.
 //!
-//! A target takes what comes from outside (rules, bundles, tokens, heads of requests …), hands it to the code that reads it, and
+//! A target takes what comes from outside (rules, bundles, tokens, heads of requests, whole connections …), hands it to the code that reads it, and
 //! asserts what has to hold of the outcome beyond that nothing panics. The program in `libfuzzer/` runs a target under
 //! libFuzzer (`cargo xtask fuzz`, with the nightly compiler); `tests/replay.rs` runs the kept inputs of `corpus/` through the same
 //! functions with any compiler. Targets read no clock and no random source: an input always does the same.
@@ -10,6 +10,7 @@ mod content;
 mod cookies;
 mod documents;
 mod edge;
+mod framing;
 mod input;
 mod jwt;
 mod paths;
@@ -25,6 +26,7 @@ pub use bundles::bundles;
 pub use content::content;
 pub use cookies::cookies;
 pub use documents::{conditions, documents, networks};
+pub use framing::framing;
 pub use jwt::jwt;
 pub use paths::paths;
 pub use places::places;
@@ -44,7 +46,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "documents", run: documents, seeds: seeds::documents },
     Target { name: "conditions", run: conditions, seeds: seeds::conditions },
     Target { name: "networks", run: networks, seeds: seeds::networks },
@@ -53,6 +55,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "jwt", run: jwt, seeds: seeds::jwt },
     Target { name: "headers", run: headers, seeds: seeds::heads },
     Target { name: "requests", run: requests, seeds: seeds::requests },
+    Target { name: "framing", run: framing, seeds: seeds::framing },
     Target { name: "cookies", run: cookies, seeds: seeds::cookies },
     Target { name: "paths", run: paths, seeds: seeds::paths },
     Target { name: "ranges", run: ranges, seeds: seeds::ranges },

@@ -148,6 +148,24 @@ pub(crate) fn requests() -> Vec<Vec<u8>> {
     heads().into_iter().chain(bytes(behind)).collect()
 }
 
+/// What the end-to-end tests send to edges, and what their upstreams answer.
+pub(crate) fn framing() -> Vec<Vec<u8>> {
+    let cases = |name: &str| {
+        let text = fs::read_to_string(folder("tests/end_to_end").join(name)).unwrap_or_default();
+        serde_saphyr::from_str::<Vec<Value>>(&text).unwrap_or_default()
+    };
+    let sent = |how: u8, case: &Value| {
+        let text = case["send"].as_str().unwrap_or_default();
+        let text = text.replace("{H}", "Host: acme.localhost\r\n").replace("{C}", "Connection: close\r\n");
+        [&[how], text.as_bytes()].concat()
+    };
+    let requests = cases("raw.yaml");
+    let requests = requests.iter().map(|case| sent(0, case));
+    let responses = cases("responses.yaml");
+    let responses = responses.iter().map(|case| sent(if case["ends"] == true { 3 } else { 1 }, case));
+    requests.chain(responses).collect()
+}
+
 fn head(request: &Value) -> String {
     let url = request["url"].as_str().unwrap_or_default();
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
