@@ -367,7 +367,6 @@ impl Failure {
 mod tests {
     use super::*;
 
-    #[test]
     #[tokio::test]
     async fn what_is_below_spins_own_path_is_answered_as_by_spin() {
         let demand = Demand::of_component(limits::BODY_PAUSE_TIMEOUT);
