@@ -22,7 +22,7 @@ use crate::{paths, report};
 /// Where the report goes.
 const REPORT: &str = "tests/bench/profile.md";
 /// Functions of each part of the report: what comes after takes next to nothing each.
-const FUNCTIONS_MAX: usize = 40;
+const FUNCTIONS_MAX: usize = 20;
 /// A longer name is cut to so many characters.
 const NAME_CHARS_MAX: usize = 120;
 /// Samples a second: none that other clocks of the machine are a multiple of.
@@ -31,15 +31,94 @@ const FREQUENCY: &str = "997";
 /// for, rounds.
 const ENGINE: [&str; 6] = ["1", "1", "999", "0", "1", "50"];
 
+/// Where what was compiled as the process ran is.
+const COMPILED: &str = "compiled as it ran";
+/// Sorts of functions, by what the names of their paths begin with; the first that fits counts.
+const SORTS: &[(&str, &[&str])] = &[
+    ("the engine", &["meridian_engine", "bench_engine"]),
+    ("our shells and hosts", &["meridian_"]),
+    (
+        "formatting, texts and JSON",
+        &["core::fmt", "core::str", "core::num", "alloc::fmt", "alloc::str", "serde", "memchr", "itoa"],
+    ),
+    (
+        "cryptography",
+        &[
+            "sha2",
+            "hmac",
+            "digest",
+            "p256",
+            "primeorder",
+            "crypto_bigint",
+            "ecdsa",
+            "elliptic_curve",
+            "__ecp",
+            "ecp_",
+            "ec_",
+            "beeu",
+            "bn_",
+            "BN_",
+            "EVP_",
+            "ECDSA",
+            "SHA",
+            "bssl",
+        ],
+    ),
+    (
+        "allocators and copies",
+        &[
+            "dlmalloc",
+            "dlfree",
+            "malloc",
+            "free",
+            "cfree",
+            "realloc",
+            "mi_",
+            "_mi_",
+            "_int_",
+            "tcmalloc",
+            "TCMalloc",
+            "operator new",
+            "operator delete",
+            "mem",
+            "__mem",
+            "alloc::",
+            "core::slice",
+            "core::ptr",
+            "core::mem",
+            "wasmtime_builtin_memory",
+        ],
+    ),
+    ("V8", &["v8::", "Builtins_", "cppgc"]),
+    ("wasi-http", &["wasmtime_wasi_http"]),
+    ("wasmtime", &["wasmtime"]),
+    (
+        "HTTP and tokio",
+        &[
+            "hyper",
+            "kj_hyper",
+            "http::",
+            "httparse",
+            "tokio",
+            "mio::",
+            "bytes::",
+            "futures_",
+            "workerd_server",
+        ],
+    ),
+    ("workerd's interfaces", &["workerd::"]),
+    ("kj: promises, tables, texts", &["kj::", "kj_"]),
+];
+
 /// Arguments of `cargo xtask bench profile`.
 #[derive(Args, Clone, Debug)]
 pub struct ProfileBench {
     /// Only this one; may be given again. No report is written.
     #[arg(long, value_enum)]
     edge: Vec<Subject>,
-    /// What the edges are asked for.
-    #[arg(long, value_enum, default_value_t = Kind::Full)]
-    request: Kind,
+    /// What the edges are asked for, instead of everything; may be given again. No report is written.
+    #[arg(long, value_enum)]
+    request: Vec<Kind>,
     /// Seconds for which an edge is looked at.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
@@ -101,9 +180,9 @@ static CONTEST: Contest = Contest {
 /// What the servers of the contest are, in their order.
 const SERVERS: [Subject; 3] = [Subject::Spin, Subject::Cloudflare, Subject::Peer];
 
-/// What was found of one server.
+/// What was found of one server and one kind of request.
 struct Part {
-    title: &'static str,
+    title: String,
     /// Microseconds of processor time for a request, where it was asked for requests.
     request_us: Option<f64>,
     functions: Vec<Function>,
@@ -133,14 +212,15 @@ impl ProfileBench {
         let mut parts = Vec::new();
         if self.wants(Subject::Engine) {
             let functions = self.engine(&perf, &folder)?;
-            parts.push(Part { title: "the engine alone, 1,000 routes", request_us: None, functions });
+            let title = "the engine alone, 1,000 routes".to_owned();
+            parts.push(Part { title, request_us: None, functions });
         }
         if SERVERS.into_iter().any(|subject| self.wants(subject)) {
             parts.extend(self.edges(&perf, &folder, &stop)?);
         }
         let text = self.report(&parts, &report::first_line(Command::new(&perf).arg("--version")));
         println!("{text}");
-        if self.edge.is_empty() {
+        if self.edge.is_empty() && self.request.is_empty() {
             say(&format!("Written to {}", report::write(REPORT, &text)?.display()));
         }
         Ok(())
@@ -170,48 +250,47 @@ impl ProfileBench {
         let field = Field::start(&CONTEST, &place, stop, |tokens, upstream| {
             Ok(vec![peer::peer(PEER, &tools, folder, self.port + 3, tokens, &upstream.url)?])
         })?;
-        let cell = CONTEST.cells.get(self.request as usize).context("a request has a cell")?;
+        let kinds = if self.request.is_empty() { Kind::value_variants() } else { &self.request };
+        let servers = CONTEST.servers.iter().zip(SERVERS).filter(|(_, subject)| self.wants(*subject));
         let mut parts = Vec::new();
-        for (server, subject) in CONTEST.servers.iter().zip(SERVERS) {
-            if !self.wants(subject) {
-                continue;
-            }
+        for (kind, (server, _)) in
+            kinds.iter().flat_map(|kind| servers.clone().map(move |server| (kind, server)))
+        {
+            let cell = CONTEST.cells.get(*kind as usize).context("a request has a cell")?;
+            let title = format!("{}: {}", cell.name, server.title);
             let data = folder.join(format!("{}.data", server.name));
             let loaded = field.under_load(server, cell, self.seconds, |pid| {
                 let mut record = recording(perf, &data);
                 record.args(["--pid", &pid.to_string(), "--", "sleep", &self.seconds.to_string()]);
-                run(&format!("sample {}", server.title), &mut record).map(drop)
+                run(&format!("sample {title}"), &mut record).map(drop)
             })?;
             // While the process lives: what it compiled is known by its own file.
             let functions = functions(perf, &data)?;
-            parts.push(Part { title: server.title, request_us: Some(loaded.server_us), functions });
+            parts.push(Part { title, request_us: Some(loaded.server_us), functions });
         }
         Ok(parts)
     }
 
     fn report(&self, parts: &[Part], perf: &str) -> String {
-        let Self { seconds, request, .. } = self;
-        let kind = request.to_possible_value().map_or(String::new(), |kind| kind.get_name().to_owned());
-        let command = format!("cargo xtask bench profile --request {kind} --seconds {seconds}");
+        let command = format!("cargo xtask bench profile --seconds {}", self.seconds);
         let mut text = report::heading("Where processor time goes", &command, perf);
         text.push_str(ABOUT);
         for Part { title, request_us, functions } in parts {
-            let mut objects: BTreeMap<&str, f64> = BTreeMap::new();
+            let mut sorts: BTreeMap<String, f64> = BTreeMap::new();
             for function in functions {
-                *objects.entry(&function.object).or_default() += function.share;
+                *sorts.entry(function.sort()).or_default() += function.share;
             }
-            let mut objects: Vec<_> = objects.into_iter().collect();
-            objects.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+            let mut sorts: Vec<_> = sorts.into_iter().collect();
+            sorts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let us =
                 |share: f64| request_us.map_or("–".to_owned(), |us| format!("{:.1}", us * share / 100.0));
-            let rows = objects
-                .iter()
-                .map(|(object, share)| vec![format!("`{object}`"), format!("{share:.1}"), us(*share)]);
+            let rows =
+                sorts.iter().map(|(sort, share)| vec![sort.clone(), format!("{share:.1}"), us(*share)]);
             text.push_str(&format!("\n## {title}\n\n"));
             if let Some(us) = request_us {
                 text.push_str(&format!("{us:.1} µs of its processor time for a request.\n\n"));
             }
-            text.push_str(&report::table(&["where", "%", "µs"], &rows.collect::<Vec<_>>()));
+            text.push_str(&report::table(&["sort of functions", "%", "µs"], &rows.collect::<Vec<_>>()));
             let top = functions.iter().take(FUNCTIONS_MAX).map(|function| {
                 vec![
                     format!("`{}`", function.name),
@@ -225,6 +304,30 @@ impl ProfileBench {
         text.push_str(&format!("\n{}\n", report::load()));
         text
     }
+}
+
+impl Function {
+    /// What sort of function it is, and whether it was compiled as the process ran.
+    fn sort(&self) -> String {
+        if self.object.starts_with('[') {
+            return "the kernel".to_owned();
+        }
+        // Without what tells crates of one name apart: `core[6d9e98711c484d2e]::fmt::write`.
+        let name = self.name.trim_start_matches("JS:").trim_start_matches(|letter| "<&*'".contains(letter));
+        let name = name.strip_prefix("mut ").unwrap_or(name).trim_start_matches('<');
+        let path = match (name.split_once('['), name.split_once(']')) {
+            (Some((head, _)), Some((_, tail))) if is_path(head) => format!("{head}{tail}"),
+            _ => name.to_owned(),
+        };
+        let fits = |(_, begins): &&(&str, &[&str])| begins.iter().any(|begin| path.starts_with(begin));
+        let sort = SORTS.iter().find(fits).map_or("the rest", |(sort, _)| sort);
+        if self.object == COMPILED { format!("{sort}, {COMPILED}") } else { sort.to_owned() }
+    }
+}
+
+/// Whether this is the beginning of a path of Rust.
+fn is_path(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Samples by the clock of the processor: counters of the hardware are not there in most virtual machines.
@@ -252,7 +355,7 @@ fn parse(line: &str) -> Option<Function> {
     let share = fields.next()?.trim_end_matches('%').parse().ok()?;
     let (object, symbol) = (fields.next()?, fields.next()?);
     let is_compiled = object.starts_with("[JIT]") || object.starts_with("perf-");
-    let object = if is_compiled { "compiled as it ran" } else { object };
+    let object = if is_compiled { COMPILED } else { object };
     let name = symbol.split_once("] ").map_or(symbol, |(_, name)| name);
     let name =
         name.chars().take(NAME_CHARS_MAX).map(|letter| if "|`".contains(letter) { '.' } else { letter });
@@ -261,7 +364,7 @@ fn parse(line: &str) -> Option<Function> {
 
 const ABOUT: &str = "
 Shares of the samples that Linux perf takes of a process, so many times a second of its processor time (`cpu-clock`), by the
-function that ran, whoever called it. The edges answer 32 connections of wrk and are warm; the engine decides the same request
+function that ran, whoever called it, and by its sort, which the beginning of its name tells. The edges answer 32 connections of wrk and are warm; the engine decides the same request
 again and again, with all answers at hand. *Compiled as it ran* is Wasm in the Spin host, Wasm and JavaScript on workerd: the
 runtimes tell perf their names (`cargo xtask up --perf-map`), which the worker's Wasm has lost where wasm-opt took them. What is
 inlined counts as the function that it is in.
@@ -287,6 +390,54 @@ mod tests {
             function(1.25, "[kernel.kallsyms]", "copy_user")
         );
         assert_eq!(parse(&format!("1%|a|[.] {}", "x".repeat(500))).unwrap().name.len(), NAME_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_function_is_of_the_sort_that_its_path_begins_with() {
+        let sort = |object: &str, name: &str| {
+            Function { share: 1.0, object: object.to_owned(), name: name.to_owned() }.sort()
+        };
+        let cases = [
+            ("[kernel.kallsyms]", "tcp_ack", "the kernel"),
+            (
+                "a",
+                "meridian_engine::exchange::reply::<impl meridian_engine::exchange::Exchange>::finish",
+                "the engine",
+            ),
+            (
+                "a",
+                "<&mut serde_json::ser::Serializer<W,F> as serde_core::ser::Serializer>::serialize_str",
+                "formatting, texts and JSON",
+            ),
+            ("a", "<hyper_util::client::legacy::client::Client<C,B>>::send_request", "HTTP and tokio"),
+            ("a", "wasmtime_wasi_http::handler::Worker<S>::run_", "wasi-http"),
+            (
+                "a",
+                "kj::_::HeapDisposer<workerd::api::Headers::Header>::disposeImpl",
+                "kj: promises, tables, texts",
+            ),
+            ("libc.so.6", "__memmove_avx512_unaligned_erms", "allocators and copies"),
+            ("a", "__ecp_nistz256_mul_montx", "cryptography"),
+            ("a", "something", "the rest"),
+            (
+                COMPILED,
+                "core[6d9e98711c484d2e]::fmt::write",
+                "formatting, texts and JSON, compiled as it ran",
+            ),
+            (
+                COMPILED,
+                "JS:<dlmalloc[e24a27700634d609]::dlmalloc::Dlmalloc<S>>::malloc-188-turbofan",
+                "allocators and copies, compiled as it ran",
+            ),
+            (
+                COMPILED,
+                "JS:*'__wbg_head_5834c9fc4f6970f7 build/index.js:12:13824",
+                "the rest, compiled as it ran",
+            ),
+        ];
+        for (object, name, expected) in cases {
+            assert_eq!(sort(object, name), expected, "{name}");
+        }
     }
 
     #[test]
