@@ -198,7 +198,7 @@ and the PostgreSQL of eu-west-1 are killed in turn. Not killed are the other two
 A fault is an answer that the request's kind does not explain, other than of a request to an origin that was on its way at a
 kill and failed within a second: reads, keyed writes and requests at a limit find another region, and the limit fails open where
 whoever counts it is away. What goes to the upstream is explained by 200 alone, whatever is killed. Rules are released at home:
-while that is away, pushes and purges wait for it. A fault is, too, memory, open files or connections of a process that grow, but
+while that is away, pushes wait for it; purges tell every region, and wait for whichever is away. A fault is, too, memory, open files or connections of a process that grow, but
 for PostgreSQL's memory and files, which go by what lies in its tables and by its own workers, and are shown alone; connections
 that an edge still has a while after the load; a region that is not ready half a minute after a kill; or a push or rollback that an
 edge does not see in time.
