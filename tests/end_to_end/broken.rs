@@ -2,11 +2,13 @@
 //! beside it are answered as if nothing had happened, but for unsafe ones that the very instance owed an answer: each of those
 //! gets a problem, once and whole.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::client::{Client, Response};
@@ -15,12 +17,16 @@ use meridian_tests::stack::{Stack, eventually};
 
 use crate::EdgeTest;
 use crate::requests::{PARENT, says_who_decided};
+use crate::surface::with_recorder;
 
 pub const TESTS: &[(&str, EdgeTest)] = &[
     ("what_breaks_is_replaced_and_harms_nobody", what_breaks_is_replaced_and_harms_nobody),
     ("what_waits_in_what_breaks_is_answered", what_waits_in_what_breaks_is_answered),
     ("an_endless_loop_is_ended", an_endless_loop_is_ended),
 ];
+/// On workerd bodies pass beside the instance, and don't end with it.
+pub const SPIN_TESTS: &[(&str, EdgeTest)] =
+    &[("a_body_in_what_breaks_is_not_whole", a_body_in_what_breaks_is_not_whole)];
 
 const PORT: u16 = 27320;
 /// How long an edge may take to have its rules, or to be back.
@@ -105,6 +111,36 @@ fn an_endless_loop_is_ended(stack: &Stack, edge: &str) -> Result<()> {
 {log}"
     );
     Ok(())
+}
+
+/// What passes through an instance when it breaks ends without an end: nobody takes half of it for all.
+fn a_body_in_what_breaks_is_not_whole(stack: &Stack, edge: &str) -> Result<()> {
+    with_recorder(stack, edge, |_, _| {
+        let (edge, client, _) = start(stack, edge)?;
+        eventually(RECOVER, || client.get("/seen/ready")?.expect(200).map(drop))?;
+        let mut stream = TcpStream::connect(edge.url.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        stream.write_all(b"GET /seen/events HTTP/1.1\r\nHost: acme.localhost\r\n\r\n")?;
+        let mut read = Vec::new();
+        let (mut part, begun) = ([0; 4096], Instant::now());
+        loop {
+            match stream.read(&mut part) {
+                Ok(0) => break,
+                Ok(bytes) => read.extend_from_slice(&part[..bytes]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                // Each thread of the host has instances of its own: one of them answers this.
+                Err(_) if String::from_utf8_lossy(&read).contains("data: 1") => {
+                    is_a_problem(&client.request("POST", "/.fault/panic", Some(BODY.to_vec()))?)?;
+                }
+                Err(_) => {}
+            }
+            ensure!(begun.elapsed() < RECOVER, "it goes on: {}", String::from_utf8_lossy(&read));
+        }
+        client.get("/seen/go")?.expect(200)?;
+        let text = String::from_utf8_lossy(&read);
+        ensure!(text.contains("data: 1") && !text.ends_with("0\r\n\r\n"), "it looks whole: {text}");
+        Ok(())
+    })
 }
 
 /// An edge that breaks where it is asked to, a client that may read from it, and where its log is.

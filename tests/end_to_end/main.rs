@@ -118,7 +118,12 @@ fn trials(stack: Option<&Arc<Stack>>) -> Vec<Trial> {
             trials.push(trial(format!("{edge}::{name}"), stack, move |stack: &Stack| test(stack, edge)));
         }
     }
-    for (name, test) in functions::SPIN_TESTS.iter().chain(slow::SPIN_TESTS).chain(http2::SPIN_TESTS) {
+    for (name, test) in functions::SPIN_TESTS
+        .iter()
+        .chain(slow::SPIN_TESTS)
+        .chain(http2::SPIN_TESTS)
+        .chain(broken::SPIN_TESTS)
+    {
         trials.push(trial(format!("spin::{name}"), stack, |stack: &Stack| test(stack, "spin")));
     }
     // What kills processes comes last.

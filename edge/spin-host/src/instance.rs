@@ -34,6 +34,7 @@ use crate::{
     logs::LogStream,
     outbound::{Client, Outbound},
     pace::{Bodies, Pace},
+    whole::{Answering, Broken},
 };
 
 /// What the host keeps for one instance.
@@ -268,6 +269,7 @@ impl HandlerState for Instances {
                 requests_max: self.requests_max,
                 requests_at_once_max: self.requests_at_once_max,
                 beginning,
+                broken: Broken::default(),
                 stopping: Arc::clone(&blueprint.stopping),
             },
         })
@@ -307,6 +309,8 @@ pub struct Begun {
     pub turn: Turn,
     /// How far its body is, where it has one.
     pub pace: Option<Pace>,
+    /// Is told which instance answers it.
+    pub answering: Answering,
 }
 
 /// The turn of the request that an instance has begun with last, until the instance can take another one, and the bodies that
@@ -344,6 +348,7 @@ pub struct Working {
     requests_max: usize,
     requests_at_once_max: usize,
     beginning: Arc<Beginning>,
+    broken: Broken,
     stopping: Arc<AtomicBool>,
 }
 
@@ -369,6 +374,7 @@ impl WorkerState for Working {
         begun: Begun,
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        begun.answering.by(&self.broken);
         self.beginning.begin(begun);
         // The server has a timeout around the whole request. One in here would make the instance stop taking requests
         // while it still waits for them, and with that the notice of a request that another instance should have got.
@@ -376,10 +382,11 @@ impl WorkerState for Working {
     }
 
     fn drop(&self, store: Store<Guest>, result: Result<()>) {
-        if let Err(error) = result
-            && !self.stopping.load(Ordering::Relaxed)
-        {
-            tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
+        if let Err(error) = result {
+            self.broken.set();
+            if !self.stopping.load(Ordering::Relaxed) {
+                tracing::error!(component = %self.id, "an instance ended and is replaced: {error:#}");
+            }
         }
         drop(store);
     }

@@ -24,6 +24,7 @@ mod seldom;
 mod server;
 mod threads;
 mod variables;
+mod whole;
 
 use std::{
     collections::BTreeMap,

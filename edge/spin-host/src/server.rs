@@ -42,6 +42,7 @@ use crate::{
     refusal::refusal,
     routes::{RouteHeaders, RoutePattern, WELL_KNOWN},
     threads::Accepted,
+    whole::Answering,
 };
 
 /// What answers the requests of one component.
@@ -88,9 +89,11 @@ impl Backend {
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Failure> {
         let (request, mut pace) = pace::follow(request, self.demand);
-        let begun = Begun { turn, pace: pace.clone() };
+        let answering = Answering::default();
+        let begun = Begun { turn, pace: pace.clone(), answering: answering.clone() };
         match pace::within(&mut pace, self.request_timeout, instances.handle(begun, request)).await {
-            Some(result) => result.map_err(|error| Failure::of(&self.id, &error)),
+            Some(Ok(response)) => Ok(answering.whole(response)),
+            Some(Err(error)) => Err(Failure::of(&self.id, &error)),
             None => {
                 tracing::error!(component = %self.id, "a request got no answer in time");
                 Err(Failure::TimedOut)

@@ -15,7 +15,7 @@ use futures_channel::oneshot;
 use http::{Request, Response};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
-use wasmtime::{AsContextMut, Result, Store, component::Accessor, format_err};
+use wasmtime::{AsContextMut, Error, Result, Store, component::Accessor, format_err};
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpView,
     handler::{Prepared, Proxy},
@@ -26,6 +26,7 @@ use super::Place;
 use crate::{
     instance::{Blueprint, Guest},
     limits,
+    whole::{Broken, whole},
 };
 
 /// Why a function gave no response.
@@ -48,7 +49,8 @@ pub async fn answer(
     place: Place,
     request: Request<WasiBody>,
 ) -> Result<Response<WasiBody>, Ended> {
-    let meter = Arc::new(Meter::new(blueprint.limits.busy_timeout));
+    let broken = Broken::default();
+    let meter = Arc::new(Meter::new(blueprint.limits.busy_timeout, broken.clone()));
     let ended = |otherwise| if meter.is_over() { Ended::Cpu } else { otherwise };
     let interrupted = Arc::clone(&meter);
     let mut store = blueprint.store(move || interrupted.check()).map_err(|_| Ended::Start)?;
@@ -59,22 +61,26 @@ pub async fn answer(
     let (tell, told) = oneshot::channel();
     let mut work = JoinSet::new();
     work.spawn({
-        let meter = Arc::clone(&meter);
+        let (meter, broken) = (Arc::clone(&meter), broken.clone());
         async move {
             let _place = place;
             let served = meter.count(serve(&mut store, Proxy::P3(service), request, tell));
             let life_max = blueprint.limits.request_timeout + limits::POST_RETURN_TIMEOUT;
+            let broke = |why: Error| {
+                broken.set();
+                tracing::debug!(component = %blueprint.id, "it ended: {why:#}");
+            };
             match tokio::time::timeout(life_max, served).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(component = %blueprint.id, "it ended: {error:#}"),
-                Err(_) => tracing::debug!(component = %blueprint.id, "its body takes too long"),
+                Ok(Err(error)) => broke(error),
+                Err(_) => broke(format_err!("its body takes too long")),
             }
         }
     });
     match told.await {
         Ok(Ok(response)) => {
             work.detach_all();
-            Ok(response)
+            Ok(whole(response, broken))
         }
         Ok(Err(error)) if error.is::<ErrorCode>() => Err(ended(Ended::Error)),
         Ok(Err(_)) | Err(_) => Err(ended(Ended::Trap)),
@@ -103,6 +109,8 @@ async fn serve(
 /// between two waits counts, however short.
 struct Meter {
     max_ns: u64,
+    /// Whom the futures are of.
+    instance: Broken,
     used_ns: AtomicU64,
     /// What the thread had used when it was looked at last.
     seen_ns: AtomicU64,
@@ -110,8 +118,9 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(max: Duration) -> Self {
+    fn new(max: Duration, instance: Broken) -> Self {
         Self {
+            instance,
             max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX),
             used_ns: AtomicU64::new(0),
             seen_ns: AtomicU64::new(0),
@@ -140,6 +149,7 @@ impl Meter {
         let used = self.used_ns.fetch_add(done, Ordering::Relaxed).saturating_add(done);
         if used > self.max_ns {
             self.over.store(true, Ordering::Relaxed);
+            self.instance.set();
             return Err(format_err!("it took more processor time than it may"));
         }
         Ok(())
@@ -164,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_costs_nothing() {
-        let meter = Meter::new(MAX);
+        let meter = Meter::new(MAX, Broken::default());
         for _ in 0..10 {
             let wait = async {
                 tokio::time::sleep(MAX).await;
@@ -177,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_done_between_waits_counts() {
-        let meter = Meter::new(MAX);
+        let meter = Meter::new(MAX, Broken::default());
         let bursts = async {
             loop {
                 let begun = thread_ns();
