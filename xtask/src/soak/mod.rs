@@ -209,6 +209,7 @@ const PROCESSES: &str = "
 
 Each with its children; memory that several processes share counts in part; in parentheses what is no page of a file. Medians
 of the second tenth, of the tenth in the middle and of the last tenth of the time; of what was killed, what the first, the middle
-and the last held of those that began after the first tenth and lived from one kill to another, right before the latter.
+and the last held of those that began after the first tenth and lived from one kill to another, right before the latter. Files of
+Durable Objects are left out: workerd has three of each open that counted something in the last seconds.
 
 ";
