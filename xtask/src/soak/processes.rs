@@ -9,11 +9,11 @@ use serde::Serialize;
 /// with it.
 const NO_CONNECTION: [&str; 2] = ["0A", "06"];
 
-/// What one process and its children hold.
 /// Where workerd here keeps its Durable Objects: three files of each that was asked for in the last seconds, as many as there
 /// are counters in use.
 const OBJECTS: &str = "/workerd/objects/";
 
+/// What one process and its children hold.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Look {
     /// Memory; of what several processes share, each one's part.
