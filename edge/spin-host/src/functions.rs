@@ -66,7 +66,6 @@ pub struct Functions {
     compiling: Semaphore,
     /// Requests in functions, by tenant.
     in_progress: Mutex<HashMap<Arc<str>, usize>>,
-    stopping: Arc<AtomicBool>,
 }
 
 /// Tenant and digest.
@@ -80,12 +79,7 @@ struct Ready {
 
 impl Functions {
     /// Functions whose components lie in `store`; what is compiled of them is kept in `compiled`.
-    pub fn new(
-        engine: Engine,
-        store: Arc<key_value::Store>,
-        compiled: PathBuf,
-        stopping: Arc<AtomicBool>,
-    ) -> anyhow::Result<Self> {
+    pub fn new(engine: Engine, store: Arc<key_value::Store>, compiled: PathBuf) -> anyhow::Result<Self> {
         Ok(Self {
             linker: component::function_linker(&engine)?,
             engine,
@@ -95,7 +89,6 @@ impl Functions {
             uses: AtomicU64::new(0),
             compiling: Semaphore::new(1),
             in_progress: Mutex::default(),
-            stopping,
         })
     }
 
@@ -154,7 +147,7 @@ impl Functions {
                 request_timeout: timeout,
                 busy_timeout: Duration::from_millis(call.cpu_ms_max.into()),
             },
-            stopping: Arc::clone(&self.stopping),
+            stopping: Arc::default(),
             function: Some(Arc::clone(&notes)),
         };
         match tokio::time::timeout(timeout, work::answer(blueprint, place, request)).await {
@@ -425,7 +418,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("meridian-functions-{}", std::process::id()));
         let store = Arc::new(key_value::Store::open(&folder, 1 << 20).unwrap());
         let engine = component::engine(1 << 20, false).unwrap();
-        let functions = Arc::new(Functions::new(engine, store, folder.clone(), Arc::default()).unwrap());
+        let functions = Arc::new(Functions::new(engine, store, folder.clone()).unwrap());
         let take = |tenant: &str| Place::take(&functions, &tenant.into());
         let held: Vec<Place> = std::iter::from_fn(|| take("acme")).take(1_000).collect();
         assert_eq!(held.len(), limits::TENANT_FUNCTIONS_AT_ONCE_MAX);

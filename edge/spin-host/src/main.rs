@@ -330,7 +330,6 @@ impl Assembly<'_> {
         let outbound = Outbound::new(Arc::clone(id), allowed, self.client.clone(), pause_max);
         let Some(store) = stores.get("default").filter(|_| reaches) else { return Ok(outbound) };
         let folder = self.options.state_dir.join("functions").join(key_value::hex(id.as_bytes()));
-        let stopping = Arc::clone(&self.stopping);
-        Ok(outbound.with(Functions::new(self.engine.clone(), Arc::clone(store), folder, stopping)?))
+        Ok(outbound.with(Functions::new(self.engine.clone(), Arc::clone(store), folder)?))
     }
 }

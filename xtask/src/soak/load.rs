@@ -97,6 +97,15 @@ impl Kind {
         }
     }
 
+    /// Bytes that are sent of an upload.
+    const fn body_bytes(self) -> usize {
+        match self {
+            Self::Upload => UPLOAD_BYTES,
+            Self::Gone => GONE_BYTES,
+            _ => 0,
+        }
+    }
+
     const fn pause(self) -> Duration {
         if matches!(self, Self::Upload | Self::Gone) { SOAK_UPLOAD_PAUSE } else { SOAK_REQUEST_PAUSE }
     }
@@ -182,8 +191,7 @@ impl Loads {
                 let subjects = if kind == Kind::Limited { 1 } else { SUBJECTS };
                 let client = |number: usize| (token(number), addresses[number % addresses.len()].clone());
                 let clients = (0..subjects).map(client).collect();
-                let body =
-                    vec![b'u'; if matches!(kind, Kind::Upload | Kind::Gone) { UPLOAD_BYTES } else { 0 }];
+                let body = vec![b'u'; kind.body_bytes()];
                 let (edge, url, keys) = (edge.clone(), url.clone(), Arc::clone(&keys));
                 let load = Load { edge, url, kind, clients, keys, body };
                 let (stop, count, first) = (Arc::clone(&stop), Arc::clone(&count), Arc::clone(&first_fault));
@@ -320,7 +328,7 @@ impl Load {
         let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
         let path = self.kind.path(number);
         write!(stream, "POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {UPLOAD_BYTES}\r\n\r\n")?;
-        stream.write_all(&self.body[..GONE_BYTES])?;
+        stream.write_all(&self.body)?;
         Ok((NO_ANSWER, String::new()))
     }
 

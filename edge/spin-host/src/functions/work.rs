@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -114,7 +114,6 @@ struct Meter {
     used_ns: AtomicU64,
     /// What the thread had used when it was looked at last.
     seen_ns: AtomicU64,
-    over: AtomicBool,
 }
 
 impl Meter {
@@ -124,7 +123,6 @@ impl Meter {
             max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX),
             used_ns: AtomicU64::new(0),
             seen_ns: AtomicU64::new(0),
-            over: AtomicBool::new(false),
         }
     }
 
@@ -148,7 +146,6 @@ impl Meter {
         let done = now.saturating_sub(self.seen_ns.swap(now, Ordering::Relaxed));
         let used = self.used_ns.fetch_add(done, Ordering::Relaxed).saturating_add(done);
         if used > self.max_ns {
-            self.over.store(true, Ordering::Relaxed);
             self.instance.set();
             return Err(format_err!("it took more processor time than it may"));
         }
@@ -156,7 +153,7 @@ impl Meter {
     }
 
     fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+        self.used_ns.load(Ordering::Relaxed) > self.max_ns
     }
 }
 
